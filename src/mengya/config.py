@@ -1,0 +1,200 @@
+"""Typed configuration: a pydantic model filled from defaults < YAML (`extends:`) < `key.sub=value`.
+
+Takes a Config class, a recipe path and overrides; gives an instance or one `UserError` that lists
+every problem at once. Knows nothing of what the values mean.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class UserError(Exception):
+    """Something the user can mend. The command line prints it without a traceback and exits with 2."""
+
+
+class Config(BaseModel):
+    """Base of every configuration: unknown keys are refused, and the docstring under a field is its help."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(cls: type[C], recipe: Path | None, overrides: Sequence[str] = ()) -> C:
+    """Build `cls` from its defaults, then the recipe file, then `key.sub=value` overrides.
+
+    Relative paths inside a recipe stay relative to the working directory, as on the command line;
+    only `extends:` is relative to the file that says it.
+
+    Raises:
+        UserError: with every unknown key, wrong type and impossible combination in one message.
+    """
+    values = read_recipe(recipe) if recipe is not None else {}
+    problems: list[str] = []
+    for text in overrides:
+        try:
+            _apply_override(values, text)
+        except (ValueError, yaml.YAMLError) as error:
+            problems.append(str(error))
+    config = None
+    try:
+        config = cls.model_validate(values)
+    except ValidationError as error:
+        problems += [_explain(cls, dict(item)) for item in error.errors()]
+    if problems or config is None:
+        where = f"{recipe}: " if recipe else ""
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise UserError(f"{where}{count} in the configuration of `{_verb(cls)}`:\n{lines}")
+    return config
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the resolved configuration as YAML; `load_config` reads it back equal."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+    path.write_text(text, encoding="utf-8")
+
+
+def describe(cls: type[Config], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """Yield (dotted key, type, default, help) of every field, nested configs flattened."""
+    for name, field in cls.model_fields.items():
+        key = f"{prefix}{name}"
+        inner = _config_class(field.annotation)
+        if inner is not None and get_origin(field.annotation) is not list:
+            yield from describe(inner, f"{key}.")
+            continue
+        default = (
+            "required"
+            if field.is_required()
+            else json.dumps(
+                field.get_default(call_default_factory=True), ensure_ascii=False, default=str
+            )
+        )
+        yield key, _type_name(field.annotation), default, (field.description or "").strip()
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read a YAML recipe and, below it, the recipes that it names in `extends:`."""
+    return _read_recipe(path, ())
+
+
+def _read_recipe(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = Path(path)
+    if path.resolve() in seen:
+        chain = " -> ".join(str(p) for p in (*seen, path.resolve()))
+        raise UserError(f"recipes extend one another in a circle: {chain}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")])
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise UserError(f"recipe {path} does not exist{hint}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"recipe {path} cannot be read as YAML: {error}") from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        kind = type(values).__name__
+        raise UserError(f"recipe {path} must be a mapping of keys to values, not a {kind}")
+    bases = values.pop("extends", [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = _merge(merged, _read_recipe(path.parent / base, (*seen, path.resolve())))
+    return _merge(merged, values)
+
+
+def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    """Mappings merge key by key; any other value of `high` replaces that of `low`."""
+    merged = dict(low)
+    for key, value in high.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _apply_override(values: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ValueError(f"{text!r} is not an override; write key.sub=value")
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = values.setdefault(parent, {})
+        if child is None:
+            child = values[parent] = {}
+        if not isinstance(child, dict):
+            raise ValueError(f"{key}: {parent!r} is the value {child!r}, it has no keys below it")
+        values = child
+    # YAML 1.1 reads 1e-3 as text; JSON reads it as the number that everyone means.
+    try:
+        values[last] = json.loads(value)
+    except json.JSONDecodeError:
+        values[last] = yaml.safe_load(value)
+
+
+def _explain(cls: type[Config], item: dict[str, Any]) -> str:
+    """One pydantic error as a sentence: where, which value, which rule, and what was probably meant."""
+    location = tuple(item["loc"])
+    key = ".".join(str(part) for part in location) or "the configuration"
+    if item["type"] == "extra_forbidden":
+        owner = _owner(cls, location[:-1])
+        known = list(owner.model_fields) if owner else []
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.55)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        return f"{key}: unknown key; {hint}"
+    if item["type"] == "missing":
+        return f"{key}: is required; add it to the recipe or write {key}=... on the command line"
+    message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if item["type"] == "value_error" and isinstance(item["input"], dict):
+        return f"{key}: {message}"
+    return f"{key}: {message} (got {_short(item['input'])})"
+
+
+def _owner(cls: type[Config], location: tuple[int | str, ...]) -> type[Config] | None:
+    """The config class that holds the key at `location`, list positions skipped."""
+    owner: type[Config] | None = cls
+    for part in location:
+        if isinstance(part, int) or owner is None:
+            continue
+        field = owner.model_fields.get(part)
+        owner = _config_class(field.annotation) if field else None
+    return owner
+
+
+def _config_class(annotation: Any) -> type[Config] | None:
+    """The Config class inside an annotation such as `list[Source]` or `LoraConfig | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return annotation
+    return next((c for a in get_args(annotation) if (c := _config_class(a))), None)
+
+
+def _type_name(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return " | ".join(_type_name(a) for a in get_args(annotation))
+    if origin is not None and getattr(origin, "__name__", "") == "Literal":
+        return " | ".join(str(a) for a in get_args(annotation))
+    if annotation is type(None):
+        return "null"
+    if origin is not None:
+        inner = ", ".join(_type_name(a) for a in get_args(annotation) if a is not Ellipsis)
+        return f"{origin.__name__}[{inner}]"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _verb(cls: type[Config]) -> str:
+    return cls.__name__.removesuffix("Config").lower()
