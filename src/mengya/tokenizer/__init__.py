@@ -1,0 +1,1 @@
+"""Text <-> token ids: training, loading, the chat template, decoding of streams, a report."""

@@ -1,0 +1,47 @@
+import random
+
+import pytest
+
+from mengya.tokenizer.load import encode_texts
+from mengya.tokenizer.stream import TextStream, decode_stream
+
+TEXTS = [
+    "你好，世界！👨‍👩‍👧‍👦🇨🇳 龘𠮷",
+    "mixed 中文 and English\n\n换行",
+    "🙂" * 40,
+    "legit \ufffd sign 后",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_characters_split_across_tokens_arrive_whole(tokenizer, text: str) -> None:
+    ids = encode_texts(tokenizer, [text])[0]
+    pieces = list(decode_stream(tokenizer, ids))
+    assert "".join(pieces) == text
+    assert len(ids) > len(text) / 2  # the tokenizer really does split these characters
+    if "\ufffd" not in text:
+        assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_broken_bytes_equal_the_whole_decoding_and_never_stall(tokenizer) -> None:
+    generator = random.Random(0)
+    for _ in range(200):
+        ids = [generator.randrange(16, 300) for _ in range(60)]
+        stream = TextStream(tokenizer)
+        shown = "".join(stream.push(i) for i in ids)
+        whole = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        assert whole.startswith(shown) and len(whole) - len(shown) <= 1
+        assert shown + stream.flush() == whole
+
+
+def test_special_tokens_are_hidden_and_tags_shown(tokenizer) -> None:
+    ids = tokenizer.encode("<think>好</think><|im_end|>", add_special_tokens=False)
+    assert "".join(decode_stream(tokenizer, ids)) == "<think>好</think>"
+    assert "".join(decode_stream(tokenizer, ids, skip_special_tokens=False)).endswith("<|im_end|>")
+
+
+def test_an_open_character_at_the_end_is_not_lost(tokenizer) -> None:
+    ids = encode_texts(tokenizer, ["龘"])[0]
+    stream = TextStream(tokenizer)
+    assert [stream.push(i) for i in ids[:-1]] == [""] * (len(ids) - 1)
+    assert stream.flush() == "\ufffd"
