@@ -1,0 +1,32 @@
+"""The order of rows as a pure function of (seed, epoch, index): nothing to save, nothing to restore.
+
+Takes integers, gives permutations. The mixing function is written out, so the order does not depend on the
+version of a random number library.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def mix64(values: np.ndarray) -> np.ndarray:
+    """Scramble uint64 values one to one: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    z = values.astype(np.uint64)  # a copy, wrapping modulo 2**64
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def row_permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+    """A permutation of range(n), int64, that depends on nothing but the three arguments.
+
+    Every index gets a 64-bit key hashed from (seed, epoch, index); the permutation sorts by key, equal keys by index.
+    """
+    if n < 0 or epoch < 0:
+        raise ValueError(f"epoch {epoch} and n {n} must not be negative")
+    start = mix64(np.array([seed % 2**64], np.uint64) + _GOLDEN)
+    start = mix64(start ^ mix64(np.array([epoch], np.uint64) * _GOLDEN + np.uint64(1)))
+    keys = mix64(start + np.arange(1, n + 1, dtype=np.uint64) * _GOLDEN)
+    return np.argsort(keys, kind="stable")

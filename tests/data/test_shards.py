@@ -1,0 +1,128 @@
+"""Shards read back what was written, in parts, after a resume, and refuse files that do not fit the manifest."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mengya.config import UserError
+from mengya.data.shards import ShardWriter, TokenShards
+
+
+def documents_of(rng: np.random.Generator, count: int, vocab_size: int) -> list[np.ndarray]:
+    return [rng.integers(0, vocab_size, rng.integers(1, 50)) for _ in range(count)]
+
+
+def write(
+    directory: Path,
+    documents: list[np.ndarray],
+    kind: str,
+    vocab_size: int,
+    part_tokens: int = 1000,
+) -> None:
+    writer = ShardWriter(directory, kind, vocab_size, part_tokens=part_tokens)
+    for at in range(0, len(documents), 7):
+        chunk = documents[at : at + 7]
+        tokens = np.concatenate(chunk)
+        writer.add(
+            tokens, np.array([len(d) for d in chunk]), tokens % 2 if kind != "text" else None
+        )
+    writer.close(tokenizer={"sha256": "abc"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "vocab_size", "dtype"),
+    [("text", 65_536, "uint16"), ("conversation", 65_537, "uint32")],
+)
+def test_round_trip_over_parts(tmp_path: Path, kind: str, vocab_size: int, dtype: str) -> None:
+    documents = documents_of(np.random.default_rng(0), 100, vocab_size)
+    documents[3][0] = vocab_size - 1
+    write(tmp_path, documents, kind, vocab_size, part_tokens=300)
+    shards = TokenShards(tmp_path)
+    assert len(list(tmp_path.glob("*.tokens.bin"))) > 3
+    assert len(shards) == 100 and shards.manifest["dtype"] == dtype
+    for number, document in enumerate(documents):
+        assert shards.lengths[number] == len(document)
+        assert np.array_equal(shards.tokens(number), document)
+        assert np.array_equal(shards.tokens(number, 1, 5), document[1:5])
+        expected = np.ones(len(document)) if kind == "text" else document % 2
+        assert np.array_equal(shards.loss_mask(number), expected)
+        assert np.array_equal(shards.loss_mask(number, 2, 4), expected[2:4])
+
+
+def test_five_lines_of_numpy_read_a_shard(tmp_path: Path) -> None:
+    write(tmp_path, [np.array([5, 6, 7]), np.array([8])], "text", 100)
+    tokens = np.memmap(tmp_path / "00000.tokens.bin", np.uint16, mode="r")
+    ends = np.fromfile(tmp_path / "00000.doc_ends.bin", np.uint64)
+    assert [part.tolist() for part in np.split(tokens, ends[:-1].astype(int))] == [[5, 6, 7], [8]]
+
+
+def test_resume_cuts_back_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    documents = documents_of(np.random.default_rng(1), 90, 500)
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    states = []
+    for directory in (whole, resumed):
+        writer = ShardWriter(directory, "conversation", 500, part_tokens=200)
+        for number, document in enumerate(documents):
+            if number == 40:
+                states.append(writer.state())
+            if number == 77 and directory == resumed:
+                break
+            writer.add(document, np.array([len(document)]), document % 2)
+        else:
+            writer.close()
+    writer = ShardWriter(resumed, "conversation", 500, part_tokens=200, resume=states[1])
+    for document in documents[40:]:
+        writer.add(document, np.array([len(document)]), document % 2)
+    writer.close()
+    names = sorted(p.name for p in whole.iterdir())
+    assert names == sorted(p.name for p in resumed.iterdir())
+    assert all((whole / n).read_bytes() == (resumed / n).read_bytes() for n in names)
+
+
+def test_wrong_sizes_kinds_and_tokenizers_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, [np.array([5, 6, 7])], "text", 100)
+    shards = TokenShards(tmp_path)
+    shards.require(kind="text", tokenizer_sha256="abc")
+    with pytest.raises(UserError, match="takes kind=conversation"):
+        shards.require(kind="conversation", tokenizer_sha256="abc")
+    with pytest.raises(UserError, match="run `mengya prepare` again"):
+        shards.require(kind="text", tokenizer_sha256="xyz")
+    (tmp_path / "00000.tokens.bin").write_bytes(b"1234567")
+    with pytest.raises(UserError, match="has 7 bytes"):
+        TokenShards(tmp_path)
+    (tmp_path / "00000.tokens.bin").unlink()
+    with pytest.raises(UserError, match="is missing"):
+        TokenShards(tmp_path)
+
+
+def test_a_folder_without_manifest_names_the_ones_inside(tmp_path: Path) -> None:
+    write(tmp_path / "train", [np.array([5, 6, 7])], "text", 100)
+    with pytest.raises(UserError, match=r"did you mean .*train"):
+        TokenShards(tmp_path)
+    with pytest.raises(UserError, match="mengya prepare"):
+        TokenShards(tmp_path / "nowhere")
+
+
+def test_ids_outside_the_vocabulary_are_refused(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, "text", 100)
+    with pytest.raises(ValueError, match="token id 100"):
+        writer.add(np.array([100]), np.array([1]))
+    with pytest.raises(ValueError, match="same documents"):
+        writer.add(np.array([1, 2]), np.array([1]))
+
+
+def test_the_lines_of_numpy_in_the_docs_read_a_shard(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data_format.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    writer = ShardWriter(tmp_path / "shards" / "text", "text", 100)
+    writer.add(np.array([5, 6, 7, 8]), np.array([3, 1]))
+    writer.close(characters=42)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["[5", "6", "7]", "42"]
