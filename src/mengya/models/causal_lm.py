@@ -1,0 +1,192 @@
+"""The decoder: token ids in, logits out. Parameter names are those of transformers' classes.
+
+Knows nothing of losses, text or files. Shapes: B rows, S positions, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mengya.models.attention import Attention, AttentionPlan, RMSNorm, plan_attention
+from mengya.models.config import ModelConfig
+from mengya.models.kv_cache import KVCache
+from mengya.models.moe import Experts, MoE, Router
+
+_VOCABULARY_MULTIPLE = 128  # tensor cores: an odd width doubles the time of linear + cross entropy
+
+
+class CausalLMOutput(NamedTuple):
+    """logits [B, S, V] (S = 1 with last_only); aux_loss_B [B] fp32, None unless training a mixture."""
+
+    logits: Tensor
+    aux_loss_B: Tensor | None
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv:2002.05202)."""
+
+    def __init__(self, config: ModelConfig, device: torch.device | str | None = None) -> None:
+        super().__init__()
+        hidden, width = config.hidden_size, config.intermediate_size
+        self.gate_proj = nn.Linear(hidden, width, bias=False, device=device)
+        self.up_proj = nn.Linear(hidden, width, bias=False, device=device)
+        self.down_proj = nn.Linear(width, hidden, bias=False, device=device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm attention, then a pre-norm feed-forward layer or mixture of experts."""
+
+    def __init__(
+        self, config: ModelConfig, layer: int, device: torch.device | str | None = None
+    ) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, device)
+        self.self_attn = Attention(config, layer, device)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, device)
+        self.mlp = MoE(config, device) if config.num_experts else SwiGLU(config, device)
+
+    def forward(
+        self, x: Tensor, plan: AttentionPlan, real_BS: Tensor | None, cache: KVCache | None
+    ) -> tuple[Tensor, Tensor | None]:
+        x = x + self.self_attn(self.input_layernorm(x), plan, cache)
+        normed = self.post_attention_layernorm(x)
+        if isinstance(self.mlp, MoE):
+            update, aux_B = self.mlp(normed, real_BS)
+            return x + update, aux_B
+        return x + self.mlp(normed), None
+
+
+class Decoder(nn.Module):
+    """Embedding, layers and last norm: what transformers calls `model`."""
+
+    def __init__(self, config: ModelConfig, device: torch.device | str | None = None) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, device=device)
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, layer, device) for layer in range(config.num_hidden_layers)
+        )
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, device)
+
+
+class CausalLM(nn.Module):
+    """A Qwen3, Llama, Qwen2 or Qwen3Moe model, weights drawn from normal(0, initializer_range).
+
+    Attributes:
+        gradient_checkpointing: recompute each layer in the backward pass (less memory, more time).
+        neftune_alpha: noise on the embeddings in training, 0 = none (arXiv:2310.05914).
+        pad_vocabulary: widen the output matmul to a multiple of 128; None: on CUDA only. Neither
+            parameters nor logits change shape by it.
+    """
+
+    def __init__(self, config: ModelConfig, device: torch.device | str | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.gradient_checkpointing = False
+        self.neftune_alpha = 0.0
+        self.pad_vocabulary: bool | None = None
+        self.model = Decoder(config, device)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False, device=device)
+        self.tie_weights()
+        if self.lm_head.weight.device.type != "meta":
+            self.apply(self._initialize)
+
+    def tie_weights(self) -> None:
+        """Make the output layer share the embedding where the configuration says so."""
+        if self.config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    @torch.no_grad()
+    def _initialize(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if module is self.lm_head and self.config.tie_word_embeddings:
+            return
+        if isinstance(module, nn.Linear | nn.Embedding | Router):
+            nn.init.normal_(module.weight, std=std)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, Experts):
+            nn.init.normal_(module.gate_up_proj, std=std)
+            nn.init.normal_(module.down_proj, std=std)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        cache: KVCache | None = None,
+        last_only: bool = False,
+        logits_at: Tensor | None = None,
+    ) -> CausalLMOutput:
+        """Logits of the next token at every position.
+
+        Args:
+            input_ids: [B, S] int64.
+            position_ids: [B, S] int64; None: counted from the cache's length, or from 0.
+            document_ids: [B, S] int64, -1 on padding: documents never see each other. None: each
+                row is one document.
+            cu_seqlens: [N + 1] int32, the same boundaries (see `Batch`); with it, CUDA in half
+                precision attends without a mask.
+            cache: what came before; gains these S tokens. Not together with document_ids.
+            last_only: logits of the last position only (generation).
+            logits_at: [N] int64, numbers of the flattened B*S positions: logits are [1, N, V] of
+                these alone (SFT on a CPU, where most positions have no label).
+        """
+        if cache is not None and document_ids is not None:
+            raise ValueError("document_ids and cache together: decode one document per row")
+        plan = plan_attention(
+            self.config, input_ids, position_ids, document_ids, cu_seqlens, cache,
+            self._compute_dtype(input_ids.device.type),
+        )  # fmt: skip
+        real_BS = None if document_ids is None else document_ids >= 0
+        x = self._embed(input_ids)
+        aux_losses = []
+        for layer in self.model.layers:
+            if self.gradient_checkpointing and self.training:
+                x, aux_B = checkpoint(layer, x, plan, real_BS, cache, use_reentrant=False)  # type: ignore[misc]
+            else:
+                x, aux_B = layer(x, plan, real_BS, cache)
+            aux_losses.append(aux_B)
+        if cache is not None:
+            cache.advance(input_ids.shape[1])
+        if last_only:
+            x = x[:, -1:]
+        if logits_at is not None:
+            x = x.flatten(0, 1)[logits_at][None]
+        logits = self._logits(self.model.norm(x))
+        if aux_losses[0] is None:
+            return CausalLMOutput(logits, None)
+        aux_loss_B = torch.stack(aux_losses).mean(0) * self.config.router_aux_loss_coef
+        return CausalLMOutput(logits, aux_loss_B)
+
+    def _embed(self, input_ids: Tensor) -> Tensor:
+        x = self.model.embed_tokens(input_ids)
+        if self.training and self.neftune_alpha:
+            scale = self.neftune_alpha / math.sqrt(x.shape[1] * x.shape[2])
+            x = x + torch.empty_like(x).uniform_(-scale, scale)
+        return x
+
+    def _logits(self, x: Tensor) -> Tensor:
+        V = self.config.vocab_size
+        extra = -V % _VOCABULARY_MULTIPLE
+        padded = x.is_cuda if self.pad_vocabulary is None else self.pad_vocabulary
+        if not padded or not extra:
+            return self.lm_head(x)
+        # Padding the weight here, not in the parameter: a copy of it is nothing beside the logits,
+        # and checkpoints, optimizer state and resumed runs keep one shape on every device.
+        return F.linear(x, F.pad(self.lm_head.weight, (0, 0, 0, extra)))[..., :V]
+
+    def _compute_dtype(self, device_type: str) -> torch.dtype:
+        """The dtype that matrix products run in: autocast's, else the parameters'."""
+        if torch.is_autocast_enabled(device_type):
+            return torch.get_autocast_dtype(device_type)
+        return self.model.norm.weight.dtype

@@ -1,0 +1,130 @@
+"""config.json: a `ModelConfig` in transformers' words, and back.
+
+Takes our configuration or a folder; gives the other. Written so that transformers 4.57 and 5 read the
+same model out of it; read through transformers' own classes, which know every default of theirs.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from mengya.config import UserError
+from mengya.models.config import ModelConfig
+
+CLASSES = {
+    "qwen3": "Qwen3ForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+}
+_SUPPORTED = ", ".join(CLASSES.values())
+_SAME_NAME = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings",
+    "initializer_range",
+)  # fmt: skip
+_SAME_NAME_MOE = (
+    "num_experts", "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob",
+    "router_aux_loss_coef",
+)  # fmt: skip
+
+
+def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
+    """The content of config.json, readable by transformers 4.57 and 5."""
+    dtype_name = str(dtype).removeprefix("torch.")
+    values: dict[str, Any] = {
+        "architectures": [CLASSES[config.model_type]],
+        "model_type": config.model_type,
+        **{name: getattr(config, name) for name in _SAME_NAME},
+        "head_dim": config.head_width,
+        "hidden_act": "silu",
+        "attention_dropout": 0.0,
+        "use_cache": True,
+        # transformers 5 reads rope_parameters; 4.x reads only rope_theta, and without it takes its
+        # own default and gives wrong logits in silence.
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "rope_theta": config.rope_theta,
+        "dtype": dtype_name,
+        "torch_dtype": dtype_name,
+    }
+    if config.model_type != "qwen2":  # Qwen2's q, k and v always have a bias and no field says so
+        values["attention_bias"] = False
+    if config.model_type == "llama":
+        values["mlp_bias"] = False
+    else:
+        values["use_sliding_window"] = False
+    if config.num_experts:
+        values |= {name: getattr(config, name) for name in _SAME_NAME_MOE}
+        values |= {"moe_intermediate_size": config.expert_width, "decoder_sparse_step": 1}
+        values |= {"mlp_only_layers": [], "output_router_logits": False}
+    return values
+
+
+def load_model_config(directory: Path | str) -> ModelConfig:
+    """Read config.json of a Qwen3, Llama, Qwen2 or Qwen3Moe folder.
+
+    Raises:
+        UserError: naming the file, the value that is not supported, and what is.
+    """
+    path = Path(directory) / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        model_type = values.get("model_type")
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} does not exist; give a checkpoint folder (one that holds config.json)"
+        ) from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is not readable JSON: {error}") from error
+    if model_type not in CLASSES:
+        architectures = values.get("architectures") or [model_type]
+        raise UserError(
+            f"{path}: model class {', '.join(map(str, architectures))} (model_type "
+            f"{model_type!r}) is not supported; supported: {_SUPPORTED}"
+        )
+    return _config_from_hf(values, path)
+
+
+def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
+    # transformers fills in each class's defaults and brings 4.x fields into today's form.
+    from transformers import AutoConfig
+
+    try:
+        hf = AutoConfig.for_model(**values)
+    except Exception as error:  # its validation raises many kinds; all mean: this file is wrong
+        raise UserError(f"{path}: transformers refuses this configuration: {error}") from error
+    rope = hf.rope_parameters or {}
+    unsupported = {
+        "rope_parameters.rope_type": (rope.get("rope_type", "default"), "default"),
+        "hidden_act": (hf.hidden_act, "silu"),
+        "use_sliding_window": (getattr(hf, "use_sliding_window", False), False),
+        "mlp_bias": (getattr(hf, "mlp_bias", False), False),
+        "attention_bias": (getattr(hf, "attention_bias", False), False),
+        "mlp_only_layers": (getattr(hf, "mlp_only_layers", None) or [], []),
+        "decoder_sparse_step": (getattr(hf, "decoder_sparse_step", 1), 1),
+    }
+    wrong = [
+        f"{name}={value!r} is not supported (only {supported!r})"
+        for name, (value, supported) in unsupported.items()
+        if value != supported
+    ]
+    if wrong:
+        raise UserError(f"{path}: {'; '.join(wrong)}")
+    moe = hf.model_type == "qwen3_moe"
+    fields = {name: getattr(hf, name) for name in _SAME_NAME + (_SAME_NAME_MOE if moe else ())}
+    head_dim = getattr(hf, "head_dim", None)
+    usual = hf.hidden_size // hf.num_attention_heads
+    fields["head_dim"] = None if head_dim == usual else head_dim
+    fields["rope_theta"] = rope.get("rope_theta", 10_000.0)
+    fields["qk_norm"] = hf.model_type.startswith("qwen3")
+    fields["attention_bias"] = hf.model_type == "qwen2"
+    try:
+        return ModelConfig(**fields)
+    except ValidationError as error:
+        reasons = "; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors())
+        raise UserError(f"{path}: {reasons}") from error

@@ -1,0 +1,250 @@
+"""Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) through PEFT, in its own folder format.
+
+Takes a `CausalLM` and puts adapters into it, in place; saves and loads adapter_config.json and
+adapter_model.safetensors that PEFT reads on the matching transformers class; merges them away.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import peft
+import torch
+from peft.tuners.lora import LoraLayer
+from pydantic import Field, PositiveFloat, PositiveInt
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mengya.config import Config, UserError
+from mengya.models.causal_lm import CausalLM
+from mengya.models.hf_folder import load_causal_lm
+from mengya.models.moe import Experts
+
+_ADAPTER = "default"
+_PREFIX = "base_model.model."  # PEFT wraps twice, and says so in the names on disk
+_CONFIG_FILE, _WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+
+
+class LoraConfig(Config):
+    """Adapters W + (alpha / rank) * B A beside frozen weights."""
+
+    rank: PositiveInt = 16
+    """Inner width of an adapter."""
+    alpha: PositiveFloat = 32.0
+    """The adapter's output is scaled by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before the adapter, in training."""
+    targets: list[str] | None = None
+    """Layers that get one, such as [q_proj, v_proj]; null: all projections, experts included."""
+
+
+def add_lora(model: CausalLM, config: LoraConfig) -> CausalLM:
+    """Put adapters into `model` and freeze all else; at first they change nothing.
+
+    Raises:
+        UserError: a target that the model does not have, with the names that it has; dropout on
+            experts; adapters already there.
+    """
+    if any(True for _ in lora_layers(model)):
+        raise UserError("the model already has LoRA adapters; merge them first (mengya merge)")
+    layers, parameters = _targets(model, config.targets)
+    if parameters and config.dropout:
+        raise UserError(
+            f"lora.dropout={config.dropout} cannot be applied inside experts "
+            f"({', '.join(parameters)}); set lora.dropout=0 or leave them out of lora.targets"
+        )
+    return _inject(
+        model,
+        peft.LoraConfig(
+            task_type="CAUSAL_LM",
+            r=config.rank,
+            lora_alpha=config.alpha,  # type: ignore[arg-type]  # PEFT only divides by it
+            lora_dropout=config.dropout,
+            target_modules=layers,
+            target_parameters=parameters or None,
+        ),
+    )
+
+
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+    """Every adapter with its name, outer before inner."""
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            yield name, module
+
+
+@contextmanager
+def disable_adapters(model: nn.Module) -> Iterator[None]:
+    """Inside, the model computes as if it had no adapters."""
+    layers = [layer for _, layer in lora_layers(model)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def merge_lora(model: CausalLM) -> CausalLM:
+    """Add the adapters into the weights and take them out: same outputs, ordinary parameter names."""
+    outermost: dict[str, LoraLayer] = {}
+    for name, layer in lora_layers(model):
+        if not any(name.startswith(f"{outer}.") for outer in outermost):
+            outermost[name] = layer
+    for name, layer in outermost.items():
+        inner = layer
+        while isinstance(inner, LoraLayer):
+            inner.merge()
+            inner = inner.base_layer
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, inner)
+    return model.requires_grad_(True)
+
+
+def save_adapter(model: CausalLM, directory: Path, base: Path | str) -> None:
+    """Write the adapters alone into `directory`.
+
+    Args:
+        base: folder of the model that they belong to, noted in adapter_config.json.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    config = _peft_config(model)
+    values = {
+        **config.to_dict(),
+        "base_model_name_or_path": str(base),
+        "inference_mode": True,
+    }
+    # PEFT keeps names in sets; sorted lists give the same file every time.
+    text = json.dumps(values, indent=2, sort_keys=True, default=sorted)
+    (directory / _CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+    tensors = {
+        _PREFIX + name.replace(f".{_ADAPTER}.", "."): tensor.detach().to("cpu").contiguous()
+        for name, tensor in _adapter_parameters(model)
+    }
+    save_file(tensors, directory / _WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def load_adapter(model: CausalLM, directory: Path | str) -> CausalLM:
+    """Bring saved adapters into `model`, putting them in first where it has none.
+
+    Raises:
+        UserError: files missing or damaged, or made for a model of another shape.
+    """
+    directory = Path(directory)
+    config = _read_config(directory)
+    if next(lora_layers(model), None) is None:
+        _inject(model, config)
+    file = directory / _WEIGHTS_FILE
+    try:
+        stored = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is damaged or missing ({error}); copy it again") from error
+    places = {
+        _PREFIX + name.replace(f".{_ADAPTER}.", "."): tensor
+        for name, tensor in _adapter_parameters(model)
+    }
+    if wrong := sorted(stored.keys() ^ places.keys()):
+        raise UserError(
+            f"{file}: {len(wrong)} adapter tensors do not match this model, such as {wrong[0]}; "
+            "was it trained on another base or with other targets?"
+        )
+    for name, place in places.items():
+        if place.shape != stored[name].shape:
+            raise UserError(
+                f"{file}: {name} has shape {list(stored[name].shape)}, this model needs "
+                f"{list(place.shape)}; was it trained on another base or rank?"
+            )
+        with torch.no_grad():
+            place.copy_(stored[name])
+    return model
+
+
+def load_merged(directory: Path | str, base: Path | str | None = None) -> CausalLM:
+    """The base model with a saved adapter merged into it, fp32 on the CPU.
+
+    Args:
+        base: folder of the base; None takes the one that adapter_config.json names.
+
+    Raises:
+        UserError: as `load_adapter`; or the base is not a folder here.
+    """
+    named = base or _read_config(Path(directory)).base_model_name_or_path
+    if named is None or not Path(named).is_dir():
+        raise UserError(
+            f"the base of adapter {directory} is {str(named)!r}, which is no folder here; "
+            "give it with base=FOLDER"
+        )
+    return merge_lora(load_adapter(load_causal_lm(named), directory))
+
+
+def _targets(model: CausalLM, wanted: list[str] | None) -> tuple[list[str], list[str]]:
+    """(names of linear layers, names of expert parameters) that `wanted` means."""
+    layers, parameters = [], []
+    for name, module in model.model.named_modules(prefix="model"):
+        if isinstance(module, nn.Linear):
+            layers.append(name)
+        elif isinstance(module, Experts):
+            parameters += [f"{name}.{parameter}" for parameter, _ in module.named_parameters()]
+    if not model.config.tie_word_embeddings:
+        layers.append("lm_head")
+    known = list(dict.fromkeys(name.rpartition(".")[2] for name in layers + parameters))
+    if wanted is None:
+        wanted = [name for name in known if name != "lm_head"]
+    unmatched = [
+        target
+        for target in wanted
+        if not any(f".{name}".endswith(f".{target}") for name in layers + parameters)
+    ]
+    if unmatched or not wanted:
+        raise UserError(
+            f"lora.targets: no layer named {', '.join(unmatched) or '(empty list)'}; "
+            f"this model has {', '.join(known)}"
+        )
+    # PEFT matches by suffix; expert parameters are told apart by the module that holds them.
+    chosen = [t for t in wanted if any(f".{name}".endswith(f".{t}") for name in layers)]
+    suffixes = {name.partition(".mlp.")[2] for name in parameters}
+    in_experts = sorted(
+        f"mlp.{suffix}"
+        for suffix in suffixes
+        if any(f".mlp.{suffix}".endswith(f".{target}") for target in wanted)
+    )
+    return chosen, in_experts
+
+
+def _inject(model: CausalLM, config: peft.LoraConfig) -> CausalLM:
+    model.requires_grad_(False)
+    try:
+        peft.inject_adapter_in_model(config, model, _ADAPTER)
+    except ValueError as error:
+        raise UserError(f"the adapter does not fit this model: {error}") from error
+    return model
+
+
+def _peft_config(model: CausalLM) -> peft.LoraConfig:
+    configs = getattr(model, "peft_config", None)
+    if not configs:
+        raise UserError("the model has no LoRA adapters to save")
+    return configs[_ADAPTER]
+
+
+def _adapter_parameters(model: CausalLM) -> list[tuple[str, Tensor]]:
+    return [(name, p) for name, p in model.named_parameters() if ".lora_" in name]
+
+
+def _read_config(directory: Path) -> peft.LoraConfig:
+    file = directory / _CONFIG_FILE
+    if not file.is_file():
+        raise UserError(f"{file} does not exist; {directory} is not a LoRA adapter folder")
+    try:
+        config = peft.PeftConfig.from_pretrained(str(directory))
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{file} is not a PEFT configuration: {error}") from error
+    if not isinstance(config, peft.LoraConfig):
+        raise UserError(f"{file}: only LoRA adapters are supported, not {config.peft_type}")
+    return config

@@ -1,0 +1,113 @@
+"""The mixture of experts: its balancing loss, its routing, its two ways to multiply."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
+
+from mengya.models.causal_lm import CausalLM
+from mengya.models.moe import MoE, _grouped, _one_by_one, balance_loss
+
+from .conftest import assert_near, shaken, tiny_config
+
+
+def mixtures(model: CausalLM) -> list[MoE]:
+    return [module for module in model.modules() if isinstance(module, MoE)]
+
+
+def test_balance_loss_of_one_row_is_transformers() -> None:
+    logits = torch.randn(1, 30, 6) * 2
+    probabilities = logits.softmax(-1)
+    chosen = probabilities.topk(2).indices
+    for mask in (None, torch.arange(30)[None] < 19):
+        ours = balance_loss(probabilities, chosen, mask)
+        flat = None if mask is None else mask.long()
+        theirs = load_balancing_loss_func((logits[0],), 6, 2, flat)
+        torch.testing.assert_close(ours, torch.as_tensor(theirs)[None])
+
+
+def test_balance_loss_is_k_when_balanced_and_grows_when_not() -> None:
+    even = torch.full((1, 4, 4), 0.25)
+    chosen = torch.tensor([[[0, 1], [2, 3], [0, 1], [2, 3]]])
+    assert balance_loss(even, chosen, None).item() == pytest.approx(2)
+    lopsided = torch.tensor([0.9, 0.1, 0, 0]).expand(1, 4, 4)
+    assert balance_loss(lopsided, torch.tensor([0, 1]).expand(1, 4, 2), None).item() == 4
+
+
+def test_a_rows_loss_does_not_depend_on_its_neighbours_or_padding() -> None:
+    model = shaken(tiny_config("Qwen3Moe")).train()
+    ids = torch.randint(101, (3, 16))
+    documents = torch.zeros_like(ids)
+    documents[1, 9:] = -1
+    together = model(ids, document_ids=documents).aux_loss_B
+    alone = [model(ids[b : b + 1], document_ids=documents[b : b + 1]).aux_loss_B for b in range(3)]
+    torch.testing.assert_close(together, torch.cat(alone))
+    shorter = model(ids[1:2, :9], document_ids=documents[1:2, :9]).aux_loss_B
+    torch.testing.assert_close(together[1:2], shorter)
+
+
+def test_aux_loss_is_scaled_and_reaches_every_router() -> None:
+    model = shaken(tiny_config("Qwen3Moe", router_aux_loss_coef=0.5)).train()
+    ids = torch.randint(101, (2, 16))
+    aux_B = model(ids).aux_loss_B
+    assert (aux_B > 0.5 * 1.5).all()  # about k = 2, times the coefficient
+    aux_B.sum().backward()
+    assert len(mixtures(model)) == 2
+    for layer in mixtures(model):
+        gradient = layer.gate.weight.grad
+        assert gradient is not None and gradient.abs().max() > 1e-6
+    assert model.eval()(ids).aux_loss_B is None
+
+
+def test_minimizing_the_aux_loss_balances_the_load() -> None:
+    torch.manual_seed(0)
+    layer = MoE(tiny_config("Qwen3Moe")).train()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_(std=0.3)
+    x = torch.randn(1, 256, 48) + 1.0
+    optimizer = torch.optim.SGD(layer.gate.parameters(), lr=0.1)
+
+    def largest_share() -> float:
+        chosen = layer.gate(x[0])[2]
+        return (torch.bincount(chosen.flatten(), minlength=5).max() / chosen.numel()).item()
+
+    before = largest_share()
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss = layer(x, None)[1]
+        assert loss is not None
+        loss.sum().backward()
+        optimizer.step()
+    assert before > 0.3 and largest_share() < 0.25
+
+
+def test_grouped_and_looped_products_are_equal() -> None:
+    ends = torch.tensor([3, 3, 10, 12], dtype=torch.int32)  # the second expert gets nothing
+    x, weight = torch.randn(12, 16), torch.randn(4, 8, 16)
+    results = []
+    for multiply in (_grouped, _one_by_one):
+        a, w = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        out = multiply(a, w, ends)
+        (out * torch.arange(8.0)).sum().backward()
+        assert a.grad is not None and w.grad is not None
+        results.append((out, a.grad, w.grad))
+    for grouped, looped in zip(*results, strict=True):
+        assert_near(grouped, looped)
+
+
+@torch.no_grad()
+def test_every_token_gets_the_weighted_sum_of_its_experts() -> None:
+    layer = mixtures(shaken(tiny_config("Qwen3Moe")))[0]
+    x = torch.randn(1, 11, 48)
+    out, _ = layer(x, None)
+    _, weights, chosen = layer.gate(x[0])
+    torch.testing.assert_close(weights.sum(-1), torch.ones(11))
+    for n in range(11):
+        expected = torch.zeros(48)
+        for weight, e in zip(weights[n], chosen[n], strict=True):
+            gate, up = F.linear(x[0, n], layer.experts.gate_up_proj[e]).chunk(2)
+            expected += weight * F.linear(F.silu(gate) * up, layer.experts.down_proj[e])
+        assert_near(out[0, n], expected)
