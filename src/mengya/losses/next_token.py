@@ -1,0 +1,40 @@
+"""Next-token prediction: pretraining when every token has a label, SFT when only the answers do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mengya.batch import IGNORE_INDEX, Batch
+from mengya.losses.token_nll import LossSums, Model, balance_sum, token_nll
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """L = sum_t -log p(x_t | x_<t) / N, with N the labelled tokens of the whole step.
+
+    Attributes:
+        token_nll: as `token_nll.token_nll`, or that function compiled.
+        labelled_only: compute logits where there is a label and nowhere else; the number of such
+            positions changes with every batch, which a compiled model would not like.
+    """
+
+    token_nll: Callable[[Tensor, Tensor], Tensor] = token_nll
+    labelled_only: bool = False
+
+    def items(self, batch: Batch) -> int:
+        return int((batch.labels != IGNORE_INDEX).sum())
+
+    def __call__(self, model: Model, batch: Batch) -> LossSums:
+        inputs, labels = batch.model_inputs(), batch.labels
+        if self.labelled_only:
+            inputs["logits_at"] = (labels.flatten() != IGNORE_INDEX).nonzero().flatten()
+            labels = labels.flatten()[inputs["logits_at"]][None]
+        output = model(**inputs)
+        nll = self.token_nll(output.logits, labels).sum()
+        balance = balance_sum(output, (batch.labels != IGNORE_INDEX).sum(dim=1))
+        if balance is None:
+            return LossSums(nll, {"nll": nll.detach()})
+        return LossSums(nll + balance, {"nll": nll.detach(), "aux_loss": balance.detach()})
