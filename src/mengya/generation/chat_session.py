@@ -1,0 +1,146 @@
+"""A conversation with a model: text in, text out in pieces, the KV cache kept from turn to turn.
+
+Takes a model and a tokenizer; knows the chat template through the tokenizer package only. Each reply
+computes nothing that the last one already did: the cache keeps the longest common beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from mengya.config import UserError
+from mengya.generation.engine import stream
+from mengya.generation.sampling import SamplingParams
+from mengya.models.causal_lm import CausalLM
+from mengya.models.kv_cache import KVCache
+from mengya.tokenizer.chat_template import Message, encode_prompt
+from mengya.tokenizer.load import document_token_id, encode_texts, stop_token_ids
+from mengya.tokenizer.stream import TextStream
+
+
+class ChatSession:
+    """Turns of one conversation, or completions of plain text for a base model.
+
+    Attributes:
+        params: sampling settings; may be replaced between turns.
+        messages: the conversation so far, in the template's form.
+        notice: what the last `reply` or `complete` had to leave out, empty when nothing.
+    """
+
+    def __init__(
+        self,
+        model: CausalLM,
+        tokenizer: PreTrainedTokenizerFast,
+        params: SamplingParams,
+        *,
+        system: str | None = None,
+        tools: list[dict[str, Any]] | None = None,
+        enable_thinking: bool | None = None,
+    ) -> None:
+        self.params = params
+        self.notice = ""
+        self._model = model
+        self._tokenizer = tokenizer
+        self._tools = tools
+        self._enable_thinking = enable_thinking
+        self._stop = frozenset(stop_token_ids(tokenizer))
+        self._opening: list[Message] = [{"role": "system", "content": system}] if system else []
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the conversation; the system message stays."""
+        self.messages = list(self._opening)
+        self.notice = ""
+        self._cache = KVCache(self._model.config.num_hidden_layers)
+        self._cached_ids: list[int] = []
+
+    def reply(self, text: str) -> Generator[str, None, None]:
+        """Say `text` and get the answer in pieces (whole characters, never empty).
+
+        Leaving the iterator early keeps what was said so far as the answer.
+
+        Raises:
+            UserError: at once, when `text` alone does not fit into the context; the conversation is
+                as before.
+        """
+        asked = [*self.messages, {"role": "user", "content": text}]
+        messages, prompt = self._fitted(asked)
+        self.messages = messages
+        return self._answer(prompt)
+
+    def complete(self, text: str) -> Generator[str, None, None]:
+        """Continue `text` as a document, for a base model; no turns, no template, no memory.
+
+        When it is longer than the context, its beginning is left out and `notice` says so.
+        """
+        ids = encode_texts(self._tokenizer, [text])[0]
+        room = max(self._room() - 1, 1)
+        self.notice = ""
+        if len(ids) > room:
+            self.notice = f"only the last {room} of {len(ids)} tokens fit into the model's context"
+            ids = ids[-room:]
+        return self._pieces([document_token_id(self._tokenizer), *ids])
+
+    def _answer(self, prompt: list[int]) -> Generator[str, None, None]:
+        said: list[str] = []
+        try:
+            for piece in self._pieces(prompt):
+                said.append(piece)
+                yield piece
+        finally:
+            self.messages.append({"role": "assistant", "content": "".join(said)})
+
+    def _pieces(self, prompt: list[int]) -> Generator[str, None, None]:
+        common = _common_length(self._cached_ids, prompt)
+        # At least one token must run to give the first logits.
+        self._cache.crop(min(common, len(prompt) - 1))
+        produced: list[int] = []
+        text = TextStream(self._tokenizer)
+        try:
+            for token in stream(self._model, prompt, self.params, self._stop, self._cache):
+                produced.append(token)
+                if piece := text.push(token):
+                    yield piece
+            if piece := text.flush():
+                yield piece
+        finally:
+            self._cached_ids = [*prompt, *produced][: self._cache.length]
+
+    def _fitted(self, messages: list[Message]) -> tuple[list[Message], list[int]]:
+        """Messages without the oldest turns that leave no room for an answer, and their ids."""
+        opening, turns = self._opening, messages[len(self._opening) :]
+        dropped = 0
+        while True:
+            kept = [*opening, *turns]
+            prompt = encode_prompt(self._tokenizer, kept, self._tools, self._enable_thinking)
+            if len(prompt) <= self._room():
+                break
+            starts = [i for i, message in enumerate(turns) if message["role"] == "user"]
+            if len(starts) == 1:
+                raise UserError(
+                    f"the message makes a prompt of {len(prompt)} tokens, the model's context has "
+                    f"room for {self._room()}; shorten it"
+                )
+            turns = turns[starts[1] :]
+            dropped += 1
+        self.notice = ""
+        if dropped:
+            what = "turn was" if dropped == 1 else f"{dropped} turns were"
+            self.notice = f"the model's context is full: the oldest {what} dropped"
+        return kept, prompt
+
+    def _room(self) -> int:
+        """Longest prompt that leaves space for an answer: a quarter of the context at most."""
+        context = self._model.config.max_position_embeddings
+        return context - min(self.params.max_new_tokens, max(context // 4, 1))
+
+
+def _common_length(a: list[int], b: list[int]) -> int:
+    """How many ids at the beginning are the same."""
+    for index, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return index
+    return min(len(a), len(b))

@@ -1,0 +1,130 @@
+"""Completions of token prompts: one decode loop over a KV cache, for batches and for streams.
+
+Takes a model, prompts of token ids and stop tokens; gives token ids. Knows nothing of text.
+Shapes: B prompts, S positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from mengya.config import UserError
+from mengya.generation.sampling import SamplingParams, choose, new_generator
+from mengya.models.causal_lm import CausalLM
+from mengya.models.kv_cache import KVCache
+
+
+def generate(
+    model: CausalLM,
+    prompts: Sequence[Sequence[int]],
+    params: SamplingParams,
+    stop_token_ids: Collection[int],
+) -> list[list[int]]:
+    """One completion for each prompt, decoded side by side; stop tokens are not part of them.
+
+    Raises:
+        UserError: a prompt is empty or leaves no room in the model's context.
+    """
+    completions: list[list[int]] = [[] for _ in prompts]
+    running = set(range(len(prompts)))
+    if not prompts:
+        return completions
+    for tokens in _decode(model, prompts, params, None):
+        for row in list(running):
+            if tokens[row] in stop_token_ids:
+                running.remove(row)
+            else:
+                completions[row].append(tokens[row])
+        if not running:
+            break
+    return completions
+
+
+def stream(
+    model: CausalLM,
+    prompt: Sequence[int],
+    params: SamplingParams,
+    stop_token_ids: Collection[int],
+    cache: KVCache | None = None,
+) -> Iterator[int]:
+    """The tokens of one completion as they come; ends before a stop token.
+
+    Args:
+        cache: keys and values of the first `cache.length` tokens of the prompt (fewer than all);
+            grows with what is decoded, so a later prompt with this beginning can go on from it.
+
+    Raises:
+        UserError: as `generate`, when the first token is asked for.
+    """
+    for (token,) in _decode(model, [prompt], params, cache):
+        if token in stop_token_ids:
+            return
+        yield token
+
+
+@torch.no_grad()
+def _decode(
+    model: CausalLM,
+    prompts: Sequence[Sequence[int]],
+    params: SamplingParams,
+    cache: KVCache | None,
+) -> Iterator[list[int]]:
+    """The next token of every row, again and again, until max_new_tokens or the context is full."""
+    longest = _checked_length(model, prompts)
+    budget = min(params.max_new_tokens, model.config.max_position_embeddings - longest)
+    device = model.lm_head.weight.device
+    ids_BS, padding_B = _left_padded(prompts, longest, device)
+    if cache is None:
+        cache = KVCache(model.config.num_hidden_layers, longest + budget, padding_B)
+    seen_BV = None
+    if params.repetition_penalty != 1:
+        seen_BV = _seen(prompts, model.config.vocab_size, device)
+    generator = new_generator(params.seed, device) if params.temperature > 0 else None
+    new_BS = ids_BS[:, cache.length :]
+    was_training = model.training
+    model.eval()
+    try:
+        for _ in range(budget):
+            # Not model(...): a compiled model would compile again for every length.
+            logits_BV = model.forward(new_BS, cache=cache, last_only=True).logits[:, -1]
+            chosen_B = choose(logits_BV, seen_BV, params, generator)
+            new_BS = chosen_B[:, None]
+            if seen_BV is not None:
+                seen_BV.scatter_(1, new_BS, True)
+            yield chosen_B.tolist()
+    finally:
+        model.train(was_training)
+
+
+def _checked_length(model: CausalLM, prompts: Sequence[Sequence[int]]) -> int:
+    context = model.config.max_position_embeddings
+    for number, prompt in enumerate(prompts):
+        if not prompt:
+            raise UserError(f"prompt {number} is empty; a completion needs at least one token")
+        if len(prompt) >= context:
+            raise UserError(
+                f"prompt {number} has {len(prompt)} tokens and the model's context is {context} "
+                "(max_position_embeddings); shorten it"
+            )
+    return max(len(prompt) for prompt in prompts)
+
+
+def _left_padded(
+    prompts: Sequence[Sequence[int]], longest: int, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """Ids [B, longest], zeros on the left (any id would do: they are masked), and how many, [B]."""
+    padding = [longest - len(prompt) for prompt in prompts]
+    rows = [[0] * pad + list(prompt) for pad, prompt in zip(padding, prompts, strict=True)]
+    ids_BS = torch.tensor(rows, device=device)
+    return ids_BS, torch.tensor(padding, device=device) if any(padding) else None
+
+
+def _seen(prompts: Sequence[Sequence[int]], vocab_size: int, device: torch.device) -> Tensor:
+    """[B, V] bool: which tokens each prompt holds."""
+    seen_BV = torch.zeros(len(prompts), vocab_size, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        seen_BV[row, list(prompt)] = True
+    return seen_BV.to(device)
