@@ -1,0 +1,260 @@
+"""The one training loop: pretraining, SFT and DPO differ only in the loss and the batches given to it.
+
+Takes a model, a loss, an iterator of micro-batches by step, and a strategy; gives checkpoints and
+metrics. Knows no tokenizer, no files of data, and not how many devices there are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mengya.batch import Batch
+from mengya.config import Config, UserError
+from mengya.losses.mean_loss import sum_loss
+from mengya.losses.token_nll import Loss
+from mengya.runtime import seed_step
+from mengya.training.checkpoint import Checkpoints, TrainState
+from mengya.training.metrics import MetricsLog
+from mengya.training.optim import optimizer_state, set_lr
+from mengya.training.progress import ProgressBar
+from mengya.training.schedule import ScheduleConfig, lr_factor
+from mengya.training.stop_signal import StopSignal
+from mengya.training.strategy import SingleDevice
+
+
+class LoopConfig(Config):
+    log_every: int = Field(default=10, ge=1)
+    """Steps between lines of metrics."""
+    eval_every: int = Field(default=200, ge=1)
+    """Steps between validations; the last step always validates."""
+    save_every: int = Field(default=200, ge=1)
+    """Steps between checkpoints; the last step always saves."""
+    sample_every: int = Field(default=200, ge=1)
+    """Steps between samples from the fixed prompts; the last step always samples."""
+    keep_last: int = Field(default=3, ge=1)
+    """Checkpoints kept besides the best one."""
+    max_skipped_in_a_row: int = Field(default=20, ge=1)
+    """Stop with an error after so many steps in a row whose gradients were not finite."""
+
+
+@dataclass
+class Trainer:
+    """Everything one run is made of; `fit` runs it.
+
+    Attributes:
+        model: the module whose parameters are trained and saved.
+        batches: step -> the steps from there on, each the micro-batches of this rank.
+        validation: gives the held-out batches of this rank anew, or None.
+        characters: characters of text that the held-out labels stand for; gives bits per character.
+        sample: gives a few completions as dictionaries, or None.
+        write_model: writes the model's folder.
+        master: gives fp32 weights to save beside a folder of shorter dtype, or None.
+    """
+
+    model: nn.Module
+    loss: Loss
+    batches: Callable[[int], Iterator[list[Batch]]]
+    optimizers: Sequence[Optimizer]
+    strategy: SingleDevice
+    schedule: ScheduleConfig
+    loop: LoopConfig
+    max_steps: int
+    max_grad_norm: float
+    seed: int
+    run_dir: Path
+    name: str
+    write_model: Callable[[Path], None]
+    open_metrics: Callable[[int], MetricsLog]
+    master: Callable[[], Mapping[str, Tensor] | None] = lambda: None
+    validation: Callable[[], Iterable[Batch]] | None = None
+    characters: int | None = None
+    sample: Callable[[], list[dict[str, Any]]] | None = None
+    state: TrainState = field(default_factory=TrainState)
+
+    def fit(self) -> bool:
+        """Train to `max_steps`.
+
+        Returns:
+            True when the run is complete, False when a signal stopped it; both are saved.
+
+        Raises:
+            UserError: when gradients stay non-finite, or a checkpoint cannot be written.
+        """
+        self._module = self.strategy.wrap(self.model)
+        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self._checkpoints = Checkpoints(self.run_dir, self.loop.keep_last)
+        self._window: dict[str, Tensor | float] = defaultdict(float)
+        self._window_items = self._window_tokens = 0
+        self._window_seconds = 0.0
+        self._skipped_in_a_row = 0
+        self._values: dict[str, float] = {}
+        if self.state.grad_scaler:
+            self.strategy.scaler.load_state_dict(self.state.grad_scaler)
+        writes = self.strategy.rank == 0
+        self._metrics = self.open_metrics(self.state.step) if writes else None
+        self._progress = ProgressBar(self.name, self.max_steps, self.state.step, shown=writes)
+        saved_step = self.state.step
+        try:
+            with StopSignal() as stop, self._progress:
+                steps = self.batches(self.state.step)
+                while self.state.step < self.max_steps:
+                    started = time.perf_counter()
+                    if self._step(next(steps), stop):
+                        break
+                    self._window_seconds += time.perf_counter() - started
+                    self._log_if_due()
+                    saves = self._due(self.loop.save_every)
+                    # Every checkpoint is validated, so that the best of them is known.
+                    if saves or self._due(self.loop.eval_every):
+                        self._validate(saves)
+                    if self._due(self.loop.sample_every):
+                        self._write_samples()
+                    if saves:
+                        self._save()
+                        saved_step = self.state.step
+                if saved_step != self.state.step:
+                    self._save()
+        finally:
+            if self._metrics is not None:
+                self._metrics.close()
+        return self.state.step >= self.max_steps
+
+    def _due(self, every: int) -> bool:
+        return self.state.step % every == 0 or self.state.step == self.max_steps
+
+    def _step(self, micro_batches: Sequence[Batch], stop: StopSignal) -> bool:
+        """One optimizer step, or none when some rank wishes to stop; returns whether to stop."""
+        counts = [self.loss.items(batch) for batch in micro_batches]
+        tokens = sum(int((batch.document_ids >= 0).sum()) for batch in micro_batches)
+        host = torch.tensor([sum(counts), tokens, stop.requested], dtype=torch.float64)
+        items, tokens, stops = (int(v) for v in self.strategy.sum(host))
+        if stops:
+            return True
+        seed_step(self.seed, self.state.step, self.strategy.rank)
+        set_lr(self.optimizers, lr_factor(self.state.step, self.max_steps, self.schedule))
+        if items == 0:
+            self._skip("no labelled token in the whole step")
+            return False
+
+        self.model.train()
+        sums: dict[str, Tensor | float] = defaultdict(float)
+        for number, batch in enumerate(micro_batches, 1):
+            batch = batch.to(self.strategy.device, non_blocking=True)
+            with self.strategy.accumulate(self._module, last=number == len(micro_batches)):
+                with self.strategy.autocast():
+                    result = self.loss(self._module, batch)
+                self.strategy.backward(result.loss / items)
+            sums["loss"] = sums["loss"] + result.loss.detach()
+            for name, value in result.metrics.items():
+                sums[name] = sums[name] + value
+        norm, finite = self.strategy.step(self.optimizers, self._parameters, self.max_grad_norm)
+        if not finite:
+            self._skip(f"gradient norm is {norm}")
+            return False
+
+        self._skipped_in_a_row = 0
+        self.state.step += 1
+        self.state.tokens += tokens
+        for name, value in sums.items():
+            self._window[name] = self._window[name] + value
+        self._window_items += items
+        self._window_tokens += tokens
+        self._values["grad_norm"] = norm
+        return False
+
+    def _skip(self, reason: str) -> None:
+        """Count a step that was not applied; the data and the schedule move on."""
+        self.state.skipped += 1
+        self.state.step += 1
+        self._skipped_in_a_row += 1
+        self._progress.say(f"step {self.state.step} skipped: {reason}")
+        if self._skipped_in_a_row >= self.loop.max_skipped_in_a_row:
+            raise UserError(
+                f"{self._skipped_in_a_row} steps in a row were skipped, the last because: {reason}. "
+                "Look at the data of these steps, or lower optimizer.lr, then go on with resume=true"
+            )
+
+    def _log_if_due(self) -> None:
+        if not self._due(self.loop.log_every):
+            return
+        names = list(self._window)
+        sums = torch.stack(
+            [torch.as_tensor(self._window[n]).double().cpu() for n in names] or [torch.zeros(())]
+        )
+        sums = self.strategy.sum(sums)
+        if self._window_items:
+            means = (sums / self._window_items).tolist()
+            self._values.update(zip(names, means, strict=False))
+        self._values |= {
+            "lr_factor": lr_factor(self.state.step - 1, self.max_steps, self.schedule),
+            "lr": self.optimizers[0].param_groups[0]["lr"],
+            "tokens": self.state.tokens,
+            "tokens_per_second": self._window_tokens / max(self._window_seconds, 1e-9),
+            "skipped": self.state.skipped,
+        }
+        if self.strategy.device.type == "cuda":
+            self._values["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        self._progress.update(self.state.step, self._values)
+        if self._metrics is not None:
+            self._metrics.log(self.state.step, self._values)
+        self._window.clear()
+        self._window_items = self._window_tokens = 0
+        self._window_seconds = 0.0
+
+    def _validate(self, saves: bool) -> None:
+        if self.validation is None:
+            return
+        self.model.eval()
+        with self.strategy.autocast():
+            sums, items = sum_loss(
+                self.model, self.loss, self.validation(), self.strategy.device, self.strategy.sum
+            )
+        if items == 0:
+            raise UserError(
+                "the validation set has no labelled token; check its data or leave it out"
+            )
+        values = {f"validation/{name}": value / items for name, value in sums.items()}
+        if "nll" in sums and self.characters:
+            values["validation/bits_per_char"] = sums["nll"] / math.log(2) / self.characters
+        # The load-balancing part is a means, not an end: the best model is the best predictor.
+        loss = values.get("validation/nll", values["validation/loss"])
+        if saves and (self.state.best_loss is None or loss < self.state.best_loss):
+            self.state.best_loss, self.state.best_step = loss, self.state.step
+        self._progress.say(
+            f"step {self.state.step} validation: "
+            + ", ".join(f"{n.removeprefix('validation/')} {v:.4f}" for n, v in values.items())
+        )
+        if self._metrics is not None:
+            self._metrics.log(self.state.step, values)
+
+    def _write_samples(self) -> None:
+        if self.sample is None or self.strategy.rank != 0:
+            return
+        self.model.eval()
+        with (self.run_dir / "samples.jsonl").open("a", encoding="utf-8") as file:
+            for sample in self.sample():
+                line = {"step": self.state.step, **sample}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def _save(self) -> None:
+        self.state.grad_scaler = self.strategy.scaler.state_dict()
+        if self.strategy.rank == 0:
+            self._checkpoints.save(
+                self.state,
+                self.write_model,
+                optimizer_state(self.optimizers, self.model),
+                self.master(),
+            )
+        self.strategy.barrier()

@@ -1,0 +1,182 @@
+"""What the loop does with batches it must not train on, and with a disk that refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from mengya.batch import IGNORE_INDEX, Batch
+from mengya.config import UserError
+from mengya.losses.next_token import NextToken
+from mengya.models.causal_lm import CausalLM
+from mengya.models.config import ModelConfig
+from mengya.training.checkpoint import Checkpoints, TrainState, read_state, read_tensors
+from mengya.training.metrics import MetricsLog
+from mengya.training.optim import OptimizerConfig, build_optimizers
+from mengya.training.schedule import ScheduleConfig
+from mengya.training.strategy import SingleDevice
+from mengya.training.trainer import LoopConfig, Trainer
+
+VOCAB, ROWS, SIZE = 50, 2, 16
+
+
+def tiny_model() -> CausalLM:
+    torch.manual_seed(0)
+    return CausalLM(
+        ModelConfig(
+            vocab_size=VOCAB, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+            num_attention_heads=2, num_key_value_heads=1,
+        )
+    )  # fmt: skip
+
+
+def random_batch(step: int) -> Batch:
+    generator = torch.Generator().manual_seed(step)
+    ids = torch.randint(0, VOCAB, (ROWS, SIZE + 1), generator=generator)
+    return Batch(
+        input_ids=ids[:, :-1],
+        labels=ids[:, 1:].clone(),
+        position_ids=torch.arange(SIZE).expand(ROWS, SIZE),
+        document_ids=torch.zeros(ROWS, SIZE, dtype=torch.int64),
+        cu_seqlens=torch.tensor([0, SIZE, 2 * SIZE], dtype=torch.int32),
+    )
+
+
+def all_masked(batch: Batch) -> Batch:
+    return dataclasses.replace(batch, labels=torch.full_like(batch.labels, IGNORE_INDEX))
+
+
+class Poisoned(NextToken):
+    """Next-token loss that is infinite when the first token of a batch is the last id."""
+
+    def __call__(self, model, batch):
+        result = super().__call__(model, batch)
+        poison = float("inf") if int(batch.input_ids[0, 0]) == VOCAB - 1 else 1.0
+        return result._replace(loss=result.loss * poison)
+
+
+def make_trainer(run_dir: Path, model: CausalLM, data: list[Batch], **more: object) -> Trainer:
+    def steps(start: int) -> Iterator[list[Batch]]:
+        return ([batch] for batch in data[start:])
+
+    settings: dict = {
+        "model": model,
+        "loss": Poisoned(),
+        "batches": steps,
+        "optimizers": build_optimizers(model, OptimizerConfig(lr=1e-2)),
+        "strategy": SingleDevice(torch.device("cpu"), None),
+        "schedule": ScheduleConfig(),
+        "loop": LoopConfig(log_every=1, save_every=4, max_skipped_in_a_row=3),
+        "max_steps": len(data),
+        "max_grad_norm": 1.0,
+        "seed": 0,
+        "run_dir": run_dir,
+        "name": "test",
+        "write_model": lambda folder: None,
+        "open_metrics": lambda step: MetricsLog(run_dir, step, [], {}),
+        **more,
+    }
+    return Trainer(**settings)
+
+
+def poisoned(batch: Batch) -> Batch:
+    batch.input_ids[0, 0] = VOCAB - 1
+    return batch
+
+
+@pytest.mark.parametrize("spoil", [all_masked, poisoned])
+def test_a_bad_batch_is_skipped_counted_and_changes_nothing(tmp_path: Path, spoil) -> None:
+    batches = [random_batch(step) for step in range(5)]
+    flat = ScheduleConfig(name="constant", warmup_steps=0)
+    clean, spoiled = tiny_model(), tiny_model()
+    make_trainer(tmp_path / "five", clean, batches, schedule=flat).fit()
+    with_bad = [*batches[:3], spoil(random_batch(9)), *batches[3:]]
+    trainer = make_trainer(tmp_path / "six", spoiled, with_bad, schedule=flat)
+    trainer.fit()
+    for (name, a), b in zip(clean.named_parameters(), spoiled.parameters(), strict=True):
+        assert torch.equal(a, b), name
+    assert (trainer.state.step, trainer.state.skipped) == (6, 1)
+    last = json.loads((tmp_path / "six/metrics.jsonl").read_text().splitlines()[-1])
+    assert last["skipped"] == 1 and torch.isfinite(torch.tensor(last["loss"]))
+
+
+def test_endless_non_finite_gradients_end_in_a_clear_error(tmp_path: Path) -> None:
+    batches = [poisoned(random_batch(step)) for step in range(6)]
+    with pytest.raises(
+        UserError, match=r"3 steps in a row .*gradient norm is (inf|nan).*optimizer\.lr"
+    ):
+        make_trainer(tmp_path, tiny_model(), batches).fit()
+
+
+def test_reported_loss_does_not_depend_on_accumulation(tmp_path: Path) -> None:
+    batch = random_batch(0)
+    batch.labels[0, 3:] = IGNORE_INDEX  # rows of unequal weight
+    halves = [
+        Batch(
+            input_ids=batch.input_ids[i : i + 1],
+            labels=batch.labels[i : i + 1],
+            position_ids=batch.position_ids[i : i + 1],
+            document_ids=batch.document_ids[i : i + 1],
+            cu_seqlens=batch.cu_seqlens[:2],
+        )
+        for i in range(2)
+    ]
+    results = []
+    for name, micro in (("whole", [batch]), ("halves", halves)):
+        model = tiny_model()
+        make_trainer(
+            tmp_path / name, model, [], batches=lambda _, micro=micro: iter([micro]), max_steps=1
+        ).fit()
+        line = json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])
+        results.append(
+            (line["loss"], line["grad_norm"], torch.cat([p.flatten() for p in model.parameters()]))
+        )
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-6)
+    assert results[0][1] == pytest.approx(results[1][1], rel=1e-5)
+
+
+def test_rotation_keeps_the_last_and_the_best(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep_last=2)
+    for step in range(1, 7):
+        state = TrainState(step=step, best_step=2 if step >= 2 else 1, best_loss=1.0)
+        checkpoints.save(state, lambda folder: None, {}, None)
+    kept = sorted(p.name for p in (tmp_path / "checkpoints").glob("step-*"))
+    assert kept == ["step-000002", "step-000005", "step-000006"]
+    assert (tmp_path / "checkpoints/latest").resolve().name == "step-000006"
+    assert (tmp_path / "checkpoints/best").resolve().name == "step-000002"
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint_whole(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep_last=2)
+    weights = {"w": torch.arange(4.0)}
+    checkpoints.save(TrainState(step=1), lambda folder: None, weights, None)
+
+    def refuse(folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(b"half")
+        with Path("/dev/full").open("w") as full:  # the kernel's own "no space left on device"
+            full.write("x" * 100_000)
+
+    with pytest.raises(UserError, match="No space left on device"):
+        checkpoints.save(TrainState(step=2), refuse, weights, None)
+    latest = checkpoints.latest()
+    assert latest is not None and latest.name == "step-000001"
+    assert read_state(latest).step == 1
+    tensors = read_tensors(latest, "optimizer")
+    assert tensors is not None and torch.equal(tensors["w"], weights["w"])
+    assert not [p for p in (tmp_path / "checkpoints").iterdir() if "tmp" in p.name]
+
+
+def test_a_damaged_checkpoint_is_named_with_the_remedy(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep_last=2)
+    path = checkpoints.save(TrainState(step=1), lambda folder: None, {"w": torch.zeros(9)}, None)
+    file = path / "trainer/optimizer.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(
+        UserError, match=r"optimizer\.safetensors is damaged .* remove .*step-000001"
+    ):
+        read_tensors(path, "optimizer")
