@@ -1,0 +1,95 @@
+"""Bits per character of a model on held-out text: how well it predicts, whatever its tokenizer.
+
+    bits per character = sum over all tokens of -log2 p(token | those before) / number of characters
+
+A document is the document token, its text, the document token, as in training, so every character
+and the end of the text are predicted, and p is a probability of the whole document. Nats per token
+cannot be compared between vocabularies; this can (the cost of one text in bits is what it is).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from mengya.config import UserError
+from mengya.evaluation.scoring import sequence_nlls
+from mengya.tokenizer.load import document_token_id, encode_texts
+
+GROUP_DOCUMENTS = 256  # encoded and held in memory at a time
+
+
+@dataclass(frozen=True)
+class BitsPerChar:
+    """unknown_tokens counts tokens that stand for text the vocabulary cannot write: with any of
+    them the figure is too low and not comparable."""
+
+    bits_per_char: float
+    bits_per_byte: float
+    nats_per_token: float
+    documents: int
+    characters: int
+    bytes: int
+    tokens: int
+    unknown_tokens: int
+
+
+def bits_per_char(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Iterable[str],
+    window: int | None = None,
+) -> BitsPerChar:
+    """Measure `model` on `texts`, on the device and in the dtype that it is in.
+
+    A document longer than `window` tokens (default: the model's max_position_embeddings) is cut as
+    in training: each window begins with the last token of the one before, every token is predicted
+    once, and the context starts afresh. Empty texts are passed over.
+
+    Raises:
+        UserError: no text, or a window too small to predict anything.
+    """
+    longest = int(getattr(model, "config").max_position_embeddings)  # noqa: B009
+    window = longest if window is None else window
+    if not 1 <= window <= longest:
+        raise UserError(f"window={window} must be between 1 and the model's context of {longest}")
+    document_token = document_token_id(tokenizer)
+    unknown_token = tokenizer.unk_token_id
+    nats = 0.0
+    documents = characters = byte_count = tokens = unknown = 0
+    remaining = (text for text in texts if text)
+    while group := list(islice(remaining, GROUP_DOCUMENTS)):
+        pieces: list[list[int]] = []
+        for ids in encode_texts(tokenizer, group):
+            unknown += ids.count(unknown_token) if isinstance(unknown_token, int) else 0
+            pieces.extend(windows([document_token, *ids, document_token], window))
+        for nll in sequence_nlls(model, pieces):
+            nats += nll.double().sum().item()
+            tokens += len(nll)
+        documents += len(group)
+        characters += sum(map(len, group))
+        byte_count += sum(len(text.encode()) for text in group)
+    if documents == 0:
+        raise UserError("no text to measure bits per character on: every document was empty")
+    bits = nats / math.log(2)
+    return BitsPerChar(
+        bits_per_char=bits / characters,
+        bits_per_byte=bits / byte_count,
+        nats_per_token=nats / tokens,
+        documents=documents,
+        characters=characters,
+        bytes=byte_count,
+        tokens=tokens,
+        unknown_tokens=unknown,
+    )
+
+
+def windows(ids: list[int], window: int) -> Iterator[list[int]]:
+    """Pieces of at most `window` predictions each; neighbours share one token."""
+    for start in range(0, len(ids) - 1, window):
+        yield ids[start : start + window + 1]

@@ -1,0 +1,180 @@
+"""Multiple-choice accuracy on local files, by lm-evaluation-harness (extra `eval`).
+
+Takes a checkpoint folder and an exam folder (exam.py); gives accuracy per subject and overall with
+Wilson's 95 % interval, beside the 25 % of chance. Needs no network and leaves no cache behind.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from mengya.config import UserError
+from mengya.evaluation.exam import find_exam, write_tasks
+from mengya.evaluation.interval import wilson
+from mengya.runtime import require
+
+CHANCE = 0.25
+
+
+@dataclass(frozen=True)
+class Score:
+    """Share of right answers, Wilson's 95 % interval around it, and the number of questions."""
+
+    accuracy: float
+    interval: tuple[float, float]
+    questions: int
+
+    @classmethod
+    def of(cls, right: int, questions: int) -> Score:
+        return cls(right / questions, wilson(right, questions), questions)
+
+
+@dataclass(frozen=True)
+class MultipleChoice:
+    """overall counts every question once, macro_accuracy every subject once.
+
+    cut_prompts: questions whose prompt was longer than the model's context and lost its beginning.
+    """
+
+    overall: Score
+    macro_accuracy: float
+    subjects: dict[str, Score]
+    chance: float
+    num_fewshot: int
+    chat_template: bool
+    cut_prompts: int
+
+
+def multiple_choice(
+    checkpoint: Path,
+    exam_folder: Path,
+    *,
+    num_fewshot: int = 0,
+    chat_template: bool = False,
+    subjects: list[str] | None = None,
+    limit: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    batch_size: int = 32,
+    show_progress: bool = False,
+) -> MultipleChoice:
+    """Ask `checkpoint` every question: the likeliest of A, B, C, D after the prompt is its answer.
+
+    Args:
+        num_fewshot: solved examples before each question, the first ones of the dev file.
+        chat_template: ask as a user turn and score the reply; False continues plain text.
+        subjects: only these; None: all.
+        limit: only the first `limit` questions of each subject.
+        show_progress: let the harness's own bars and notes through; its errors always come through.
+
+    Raises:
+        UserError: lm-eval is missing, or the exam or checkpoint folder is not what it should be.
+    """
+    exam = find_exam(Path(exam_folder), subjects)
+    if not (Path(checkpoint) / "config.json").is_file():
+        raise UserError(f"{checkpoint} is no checkpoint folder: it holds no config.json")
+    _go_offline()
+    with _quiet(show_progress), _temporary_folder() as folder:
+        harness = require("lm_eval", "eval")
+        tasks = Path(cast(str, harness.__file__)).parent / "tasks"
+        names = write_tasks(exam, folder, tasks, num_fewshot)
+        model = _harness_model(checkpoint, device, dtype, batch_size)
+        samples = _run(model, list(names.values()), folder, chat_template, limit)
+    right = {subject: sum(int(s["acc"]) for s in samples[name]) for subject, name in names.items()}
+    asked = {subject: len(samples[name]) for subject, name in names.items()}
+    scores = {subject: Score.of(right[subject], asked[subject]) for subject in names}
+    return MultipleChoice(
+        overall=Score.of(sum(right.values()), sum(asked.values())),
+        macro_accuracy=sum(score.accuracy for score in scores.values()) / len(scores),
+        subjects=scores,
+        chance=CHANCE,
+        num_fewshot=num_fewshot,
+        chat_template=chat_template,
+        cut_prompts=_count_cut(model, [s for rows in samples.values() for s in rows]),
+    )
+
+
+def _harness_model(checkpoint: Path, device: str, dtype: str, batch_size: int) -> Any:
+    from lm_eval.models import huggingface
+
+    hflm: Any = huggingface.HFLM  # its constructor's types hide the arguments
+    try:
+        return hflm(pretrained=str(checkpoint), device=device, dtype=dtype, batch_size=batch_size)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"transformers cannot load {checkpoint}: {error}") from error
+
+
+def _run(
+    model: Any, tasks: list[str], folder: Path, chat_template: bool, limit: int | None
+) -> dict[str, list[dict[str, Any]]]:
+    """The scored questions of each task; `evaluate` is what the command `lm_eval` runs too."""
+    from lm_eval.evaluator import evaluate
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    results = evaluate(
+        lm=model,
+        task_dict=manager.load(tasks),
+        limit=limit,
+        bootstrap_iters=0,  # its standard errors are not used: the interval is Wilson's
+        apply_chat_template=chat_template,
+        fewshot_as_multiturn=chat_template,
+    )
+    if results is None:
+        raise UserError("the harness gives results on rank 0 only; evaluate in a single process")
+    return cast(dict[str, list[dict[str, Any]]], results.get("samples", {}))
+
+
+def _count_cut(model: Any, samples: list[dict[str, Any]]) -> int:
+    prompts = [sample["arguments"][0] for sample in samples]
+    lengths = [len(model.tok_encode(prompt + choice)) - 1 for prompt, choice in prompts]
+    return sum(length > model.max_length for length in lengths)
+
+
+def _go_offline() -> None:
+    """Everything needed is local: a name that looks like a hub's must not be asked for."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        os.environ.setdefault(name, "1")
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="mengya-exam-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # a memory-mapped file may outlive us on Windows
+
+
+@contextmanager
+def _quiet(show: bool) -> Iterator[None]:
+    """Hold back bars and notes of the harness and its libraries; show them after an error."""
+    if show:
+        yield
+        return
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "transformers")]
+    levels = [logger.level for logger in loggers]
+    noise = io.StringIO()
+    try:
+        with redirect_stderr(noise):
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+    except UserError:
+        raise
+    except BaseException:
+        sys.stderr.write(noise.getvalue())
+        raise
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
