@@ -1,0 +1,244 @@
+"""`mengya demo`: a model of a small world, grown on this machine from nothing, measured after each stage.
+
+Calls the other stages with the recipes of recipes/mini; keeps what is done in progress.json, so that
+starting again goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedTokenizerFast
+
+from mengya.config import Config, UserError, load_config
+from mengya.generation.engine import generate
+from mengya.generation.sampling import SamplingParams
+from mengya.models.causal_lm import CausalLM
+from mengya.models.hf_folder import load_causal_lm
+from mengya.runtime import tune_cpu_allocator, write_text
+from mengya.stages import dpo, evaluate, prepare, pretrain, sft
+from mengya.stages import tokenizer as tokenizer_stage
+from mengya.tokenizer.chat_template import encode_prompt
+from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, stop_token_ids
+from mengya.training.report import ReportTable, write_report
+from mengya.world import WorldConfig
+from mengya.world import generate as generate_world
+
+
+class DemoConfig(Config):
+    run_dir: Path = Path("runs/demo")
+    """Everything the demo makes goes here; delete it to start anew."""
+    recipes: Path = Path("recipes/mini")
+    """Folder of the recipes that the demo follows, one a stage."""
+    questions: int = 4
+    """Questions that the three models answer side by side at the end."""
+
+
+TRAINING = ("pretrain", "sft", "dpo")
+# shards -> (kind, file of the world)
+SHARDS = {
+    "text": ("text", "pretrain.jsonl"),
+    "text-validation": ("text", "pretrain_validation.jsonl"),
+    "conversations": ("conversation", "conversations.jsonl"),
+    "conversations-validation": ("conversation", "conversations_validation.jsonl"),
+    "preferences": ("preference", "preferences.jsonl"),
+    "preferences-heldout": ("preference", "preferences_heldout.jsonl"),
+}
+
+
+@dataclass
+class Progress:
+    """Seconds spent on each step and which are done, on disk."""
+
+    path: Path
+    steps: dict[str, dict[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path) -> Progress:
+        return cls(path, json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
+
+    def do(self, name: str, work: Callable[[], Any]) -> Any:
+        """Run a step unless it is done; what it returns is kept, and False means: stopped half-way."""
+        step = self.steps.setdefault(name, {"seconds": 0.0, "done": False, "result": None})
+        if not step["done"]:
+            started = time.perf_counter()
+            step["result"] = work()
+            step["done"] = step["result"] is not False
+            step["seconds"] += time.perf_counter() - started
+            write_text(self.path, json.dumps(self.steps, ensure_ascii=False, indent=1))
+        return step["result"]
+
+    @property
+    def seconds(self) -> float:
+        return sum(step["seconds"] for step in self.steps.values())
+
+
+def run(config: DemoConfig) -> None:
+    if not (config.recipes / "pretrain.yaml").is_file():
+        raise UserError(
+            f"no recipes in {config.recipes}: run the demo in the clone of mengya, or write recipes=FOLDER"
+        )
+    tune_cpu_allocator()
+    home, console = config.run_dir, Console(stderr=True)
+    home.mkdir(parents=True, exist_ok=True)
+    progress = Progress.read(home / "progress.json")
+
+    console.rule("1/5  a small world")
+    world = load_config(WorldConfig, config.recipes / "world.yaml")
+    progress.do("world", lambda: generate_world(home / "world", world))
+    console.rule("2/5  tokenizer and shards")
+    progress.do("tokenizer", lambda: _train_tokenizer(config))
+    progress.do("prepare", lambda: _prepare(config))
+    results = []
+    for number, (name, stage) in enumerate(zip(TRAINING, (pretrain, sft, dpo), strict=True), 3):
+        console.rule(f"{number}/5  {name}")
+        if progress.do(name, lambda name=name, stage=stage: _train(config, name, stage)) is False:
+            return console.print("stopped and saved; `mengya demo` goes on from here")
+        results.append(progress.do(f"evaluate {name}", lambda name=name: _evaluate(config, name)))
+    answers = progress.do("answers", lambda: _answers(config))
+    _finish(config, progress.seconds, results, answers)
+
+
+def _train_tokenizer(config: DemoConfig) -> None:
+    home = config.run_dir
+    overrides = [f"out={home / 'tokenizer'}", f'sources=["{home / "world/pretrain.jsonl"}"]']
+    recipe = config.recipes / "tokenizer.yaml"
+    tokenizer_stage.run(load_config(tokenizer_stage.TokenizerConfig, recipe, overrides))
+
+
+def _prepare(config: DemoConfig) -> None:
+    home = config.run_dir
+    for name, (kind, file) in SHARDS.items():
+        overrides = [
+            f"out={home / 'shards' / name}", f"tokenizer={home / 'tokenizer'}", f"kind={kind}",
+            f'sources=[{{"path": "{home / "world" / file}"}}]',
+        ]  # fmt: skip
+        prepare.run(load_config(prepare.PrepareConfig, config.recipes / "prepare.yaml", overrides))
+
+
+def _train(config: DemoConfig, name: str, stage: Any) -> bool:
+    home = config.run_dir
+    train, held_out = {
+        "pretrain": ("text", "text-validation"),
+        "sft": ("conversations", "conversations-validation"),
+        "dpo": ("preferences", "preferences-heldout"),
+    }[name]
+    overrides = [
+        f"run_dir={home / name}", "resume=true",
+        f'data.train=["{home / "shards" / train}"]',
+        f'data.validation=["{home / "shards" / held_out}"]',
+    ]  # fmt: skip
+    if name == "pretrain":
+        overrides.append(f"tokenizer={home / 'tokenizer'}")
+    else:
+        before = TRAINING[TRAINING.index(name) - 1]
+        overrides.append(f"init_from={_checkpoint(config, before)}")
+    config_class = getattr(stage, f"{name.capitalize()}Config")
+    return stage.run(load_config(config_class, config.recipes / f"{name}.yaml", overrides))
+
+
+def _checkpoint(config: DemoConfig, name: str) -> Path:
+    return config.run_dir / name / "checkpoints/latest"
+
+
+def _evaluate(config: DemoConfig, name: str) -> dict[str, Any]:
+    """One entry of results.json: the checkpoint of a stage on text, questions and pairs it never saw."""
+    home = config.run_dir
+    measured = evaluate.measure(
+        evaluate.EvaluateConfig(
+            checkpoint=_checkpoint(config, name),
+            texts=[evaluate.TextSource(path=str(home / "world/pretrain_validation.jsonl"))],
+            exams=[home / "world/closed_book"],
+            chat_template=name != "pretrain",  # a chat model is asked in its own form
+            preferences=home / "shards/preferences-heldout",
+            device="cpu",
+        )
+    )
+    assert measured.text is not None and measured.preference is not None  # both were asked for
+    score = measured.exams["closed_book"].overall
+    return {
+        "name": name,
+        "checkpoint": measured.checkpoint,
+        "bits_per_char": measured.text.bits_per_char,
+        "closed_book_accuracy": score.accuracy,
+        "closed_book_interval": list(score.interval),
+        "preference_accuracy": measured.preference.accuracy,
+    }
+
+
+def _answers(config: DemoConfig) -> list[dict[str, str]]:
+    """The same held-out questions put to the three models."""
+    lines = (config.run_dir / "world/preferences_heldout.jsonl").read_text(encoding="utf-8")
+    asked = [json.loads(line)["prompt"] for line in lines.splitlines()]
+    questions = [messages[-1]["content"] for messages in asked if len(messages) == 1]
+    step = max(1, len(questions) // config.questions)
+    table = [{"question": text} for text in questions[::step][: config.questions]]
+    for name in TRAINING:
+        model = load_causal_lm(_checkpoint(config, name)).eval()
+        tokenizer = load_tokenizer(_checkpoint(config, name))
+        for row in table:
+            row[name] = _answer(model, tokenizer, row["question"], chat=name != "pretrain")
+    return table
+
+
+def _answer(model: CausalLM, tokenizer: PreTrainedTokenizerFast, question: str, chat: bool) -> str:
+    """A greedy reply; the base model, which never saw a conversation, continues the plain text."""
+    if chat:
+        prompt = encode_prompt(tokenizer, [{"role": "user", "content": question}])
+    else:
+        prompt = [document_token_id(tokenizer), *encode_texts(tokenizer, [question])[0]]
+    params = SamplingParams(max_new_tokens=60, temperature=0.0)
+    with torch.inference_mode():
+        ids = generate(model, [prompt], params, stop_token_ids(tokenizer))[0]
+    return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def _finish(
+    config: DemoConfig, seconds: float, results: list[dict[str, Any]], answers: list[dict[str, str]]
+) -> None:
+    """results.json, report.html and the last screen."""
+    home, console = config.run_dir, Console()
+    summary = {"seconds": round(seconds, 1), "stages": results}
+    write_text(home / "results.json", json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
+    header = ["stage", "bits per character", "closed-book accuracy", "preference accuracy"]
+    rows = [
+        [
+            result["name"],
+            f"{result['bits_per_char']:.3f}",
+            "{:.1%} [{:.1%}, {:.1%}]".format(
+                result["closed_book_accuracy"], *result["closed_book_interval"]
+            ),
+            f"{result['preference_accuracy']:.1%}",
+        ]
+        for result in results
+    ]
+    columns = ["question", *TRAINING]
+    tables = [
+        ReportTable("After each stage (chance: 25 % closed-book, 50 % preference)", header, rows),
+        ReportTable(
+            "The three models side by side", columns, [[a[c] for c in columns] for a in answers]
+        ),
+    ]
+    report = home / "report.html"
+    write_report(report, "mengya demo", [home / name for name in TRAINING], tables)
+    for shown in tables:
+        table = Table(*shown.header, title=shown.title, show_lines=True)
+        for row in shown.rows:
+            table.add_row(*(cell.replace("[", r"\[") for cell in row))
+        console.print(table)
+    console.print(
+        f"grown in {seconds:.0f} s; curves, samples and tables: {report}", highlight=False
+    )
+    console.print(f"talk with it:   mengya chat {_checkpoint(config, 'dpo')}", highlight=False)
+    console.print(
+        f"the base model: mengya chat {_checkpoint(config, 'pretrain')} mode=completion",
+        highlight=False,
+    )

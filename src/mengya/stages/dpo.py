@@ -1,0 +1,75 @@
+"""`mengya dpo`: direct preference optimization against a frozen reference.
+
+The reference is the model that training starts from: with LoRA the same module with its adapters
+off, otherwise a second copy that is never trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from pydantic import Field
+
+from mengya.batch import Batch
+from mengya.losses.dpo import DPO
+from mengya.losses.token_nll import ModelOutput
+from mengya.models.causal_lm import CausalLM
+from mengya.models.hf_folder import load_causal_lm
+from mengya.models.lora import disable_adapters
+from mengya.stages.training_run import (
+    open_run,
+    open_strategy,
+    pick_token_nll,
+    train,
+    uses_compile,
+)
+from mengya.stages.tuning import TuneConfig, open_tuned, sample_replies
+from mengya.training.strategy import SingleDevice
+
+
+class DpoConfig(TuneConfig):
+    beta: float = Field(default=0.1, gt=0)
+    """Strength of the tie to the reference."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """Assumed share of wrongly labelled pairs (conservative DPO)."""
+    sft_weight: float = Field(default=0.0, ge=0)
+    """Weight of the chosen completion's own mean loss, which keeps its probability from falling."""
+
+
+def run(config: DpoConfig) -> bool:
+    resume_from = open_run(config)
+    strategy = open_strategy(config)
+    trained, tokenizer = open_tuned(config, strategy)
+    loss = DPO(
+        reference=_reference(config, strategy, trained.module),
+        beta=config.beta,
+        label_smoothing=config.label_smoothing,
+        sft_weight=config.sft_weight,
+        token_nll=pick_token_nll(config, strategy),
+    )
+    sample = partial(sample_replies, config, tokenizer) if config.sample_prompts else None
+    return train("dpo", config, strategy, trained, loss, "preference", sample, resume_from)
+
+
+def _reference(
+    config: DpoConfig, strategy: SingleDevice, policy: CausalLM
+) -> Callable[[Batch], ModelOutput]:
+    if config.lora is None:
+        frozen = load_causal_lm(config.init_from, device=strategy.device).eval()
+        frozen.requires_grad_(False)
+        if uses_compile(config, strategy):
+            frozen.compile()
+        return lambda batch: frozen(**batch.model_inputs())
+
+    def without_adapters(batch: Batch) -> ModelOutput:
+        training = policy.training
+        policy.eval()  # no dropout and no embedding noise in the reference
+        try:
+            with disable_adapters(policy), torch.no_grad():
+                return policy(**batch.model_inputs())
+        finally:
+            policy.train(training)
+
+    return without_adapters

@@ -1,0 +1,228 @@
+"""`mengya evaluate CHECKPOINT`: bits per character, multiple-choice exams, preference accuracy.
+
+`measure` gives the numbers, for other stages; `run` also prints and saves them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedTokenizerFast
+
+from mengya.config import Config
+from mengya.data.messages import SchemaError
+from mengya.data.read import BadLine, BadLines, read_records
+from mengya.data.schema import to_document
+from mengya.data.shards import TokenShards
+from mengya.evaluation.bits_per_char import BitsPerChar, bits_per_char
+from mengya.evaluation.multiple_choice import MultipleChoice, Score, multiple_choice
+from mengya.evaluation.preference import PreferenceAccuracy, pairs_of_shards, preference_accuracy
+from mengya.runtime import DeviceName, pick_device, write_text
+from mengya.stages.open_checkpoint import (
+    DtypeName,
+    find_checkpoint,
+    open_checkpoint,
+    pick_dtype,
+    standard_folder,
+)
+from mengya.stages.tokenizer import TextSource
+from mengya.tokenizer.load import tokenizer_hash
+
+
+class EvaluateConfig(Config):
+    checkpoint: Path
+    """Model folder, adapter folder, or run folder (its best, else latest, checkpoint)."""
+    texts: list[TextSource] = []
+    """Held-out text for bits per character; a plain path stands for {path: ...}."""
+    text_shards: list[Path] = []
+    """Held-out text as shards, such as OUT/validation of `mengya prepare`, made with this checkpoint's
+    tokenizer; counted together with texts."""
+    max_characters: int | None = Field(default=None, ge=1)
+    """Stop reading texts after about so many characters; null reads all."""
+    window: int | None = Field(default=None, ge=1)
+    """Longest context in tokens for bits per character; null takes the model's."""
+    max_bad_lines: int = Field(default=0, ge=0)
+    """Unreadable lines of the texts to pass over before giving up."""
+    exams: list[Path] = []
+    """Folders in CMMLU's layout (dev/ and test/SUBJECT.csv) or C-Eval's (dev/ and val/); extra
+    `eval`."""
+    num_fewshot: int = Field(default=0, ge=0)
+    """Solved examples before each exam question, from dev/."""
+    chat_template: bool = False
+    """Ask exam questions as a user turn; false continues plain text, as leaderboards do."""
+    subjects: list[str] | None = None
+    """Only these subjects; null asks all."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only the first so many questions of each subject."""
+    batch_size: int = Field(default=32, ge=1)
+    """Exam questions per forward pass."""
+    preferences: Path | None = None
+    """Held-out pairs: a shard folder that `mengya prepare kind=preference` wrote."""
+    device: DeviceName = "auto"
+    """auto takes CUDA where there is one."""
+    dtype: DtypeName = "auto"
+    """dtype of the weights; auto: float32 on CPU, bfloat16 elsewhere."""
+    out: Path | None = None
+    """JSON file for the numbers; null: evaluation.json in the checkpoint folder."""
+
+    @field_validator("texts", mode="before")
+    @classmethod
+    def _sources(cls, value: Any) -> Any:
+        items = [value] if isinstance(value, str | dict) else value
+        if not isinstance(items, list):
+            return items
+        return [{"path": item} if isinstance(item, str) else item for item in items]
+
+    @field_validator("exams", "text_shards", mode="before")
+    @classmethod
+    def _folders(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _something(self) -> EvaluateConfig:
+        if not (self.texts or self.text_shards or self.exams or self.preferences):
+            raise ValueError(
+                "nothing to measure: give texts=FILE, text_shards=SHARDS, exams=FOLDER or "
+                "preferences=SHARDS (or several)"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured; None or empty where it was not asked for. exams: by folder name,
+    by path where two have the same name."""
+
+    checkpoint: str
+    text: BitsPerChar | None = None
+    preference: PreferenceAccuracy | None = None
+    exams: dict[str, MultipleChoice] = field(default_factory=dict)
+
+
+def measure(config: EvaluateConfig, show_progress: bool = False) -> Evaluation:
+    """All that `config` asks for, nothing printed or written."""
+    device = pick_device(config.device)
+    dtype = pick_dtype(config.dtype, device)
+    text = preference = None
+    if config.texts or config.text_shards or config.preferences:
+        model, tokenizer = open_checkpoint(config.checkpoint, device, dtype)
+        sha256 = tokenizer_hash(find_checkpoint(config.checkpoint))
+        if config.texts or config.text_shards:
+            texts = chain(_texts(config), _texts_of_shards(config, tokenizer, sha256))
+            text = bits_per_char(
+                model, tokenizer, _at_most(texts, config.max_characters), config.window
+            )
+        if config.preferences:
+            shards = TokenShards(config.preferences)
+            shards.require(kind="preference", tokenizer_sha256=sha256)
+            preference = preference_accuracy(model, pairs_of_shards(shards))
+        del model
+    exams = {}
+    if config.exams:
+        with standard_folder(config.checkpoint) as folder:
+            for exam in config.exams:
+                name = exam.name if exam.name not in exams else str(exam)
+                exams[name] = multiple_choice(
+                    folder,
+                    exam,
+                    num_fewshot=config.num_fewshot,
+                    chat_template=config.chat_template,
+                    subjects=config.subjects,
+                    limit=config.limit,
+                    device=str(device),
+                    dtype=str(dtype).removeprefix("torch."),
+                    batch_size=config.batch_size,
+                    show_progress=show_progress,
+                )
+    return Evaluation(str(config.checkpoint), text, preference, exams)
+
+
+def run(config: EvaluateConfig) -> None:
+    result = measure(config, show_progress=sys.stderr.isatty())
+    out = config.out or find_checkpoint(config.checkpoint) / "evaluation.json"
+    values = {**asdict(result), "config": config.model_dump(mode="json")}
+    write_text(out, json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+    console = Console()
+    console.print(_table(result))
+    Console(stderr=True).print(f"written to {out}", highlight=False, markup=False)
+
+
+def _texts(config: EvaluateConfig) -> Iterator[str]:
+    bad_lines = BadLines(config.max_bad_lines)
+    for source in config.texts:
+        for record in read_records(source.path, bad_lines, encoding=source.encoding):
+            try:
+                text = to_document(record.value, source.field).text
+            except SchemaError as error:
+                bad_lines.add(BadLine(record.file, record.line, str(error)))
+                continue
+            yield text
+
+
+def _texts_of_shards(
+    config: EvaluateConfig, tokenizer: PreTrainedTokenizerFast, sha256: str
+) -> Iterator[str]:
+    """The documents of text shards without the document token at both ends."""
+    for folder in config.text_shards:
+        shards = TokenShards(folder)
+        shards.require(kind="text", tokenizer_sha256=sha256)
+        for document in range(len(shards)):
+            ids = shards.tokens(document)[1:-1].tolist()
+            yield str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+
+def _at_most(texts: Iterable[str], max_characters: int | None) -> Iterator[str]:
+    characters = 0
+    for text in texts:
+        yield text
+        characters += len(text)
+        if max_characters is not None and characters >= max_characters:
+            return
+
+
+def _table(result: Evaluation) -> Table:
+    table = Table(title=result.checkpoint.replace("[", r"\["), title_justify="left")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("of")
+    if text := result.text:
+        of = f"{text.characters:,} characters, {text.documents:,} documents"
+        if text.unknown_tokens:
+            of += f"; {text.unknown_tokens:,} unknown tokens: not comparable"
+        table.add_row("bits per character", f"{text.bits_per_char:.4f}", "", of)
+        table.add_row("nats per token", f"{text.nats_per_token:.4f}", "", f"{text.tokens:,} tokens")
+    if preference := result.preference:
+        of = f"{preference.pairs:,} pairs, mean log p a token; {preference.accuracy_by_sum:.1%} by sum"
+        low, high = preference.interval
+        table.add_row(
+            "preference accuracy", f"{preference.accuracy:.1%}", f"{low:.1%} to {high:.1%}", of
+        )
+    for name, exam in result.exams.items():
+        style = "chat" if exam.chat_template else "text"
+        for subject, score in exam.subjects.items() if len(exam.subjects) > 1 else ():
+            _add_score(table, f"{name}: {subject}", score, "")
+        what = f", {exam.num_fewshot}-shot as {style}; chance {exam.chance:.0%}"
+        if exam.cut_prompts:
+            what += f"; {exam.cut_prompts} prompts cut to the context"
+        _add_score(table, f"{name} accuracy", exam.overall, what)
+    return table
+
+
+def _add_score(table: Table, name: str, score: Score, more: str) -> None:
+    low, high = score.interval
+    table.add_row(
+        name.replace("[", r"\["),
+        f"{score.accuracy:.1%}",
+        f"{low:.1%} to {high:.1%}",
+        f"{score.questions:,} questions{more}",
+    )

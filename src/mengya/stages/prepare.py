@@ -1,0 +1,275 @@
+"""`mengya prepare`: files of text, conversations or preferences -> a folder of token shards.
+
+The shards are made in OUT.partial and renamed to OUT when they are whole. The same command goes on after an
+interruption, and does nothing when OUT already is what it would make.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)  # fmt: skip
+from rich.table import Table
+
+from mengya.config import Config, UserError
+from mengya.data.clean import CleanConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mengya.data.build import Build
+    from mengya.data.inputs import Inputs
+    from mengya.data.read import Chunk
+
+COMMIT_SECONDS = 5.0  # how much work an interruption may cost
+SMALL_INPUT = (
+    16 << 20
+)  # bytes on disk: below that, starting more processes takes longer than the work
+
+MAX_ROWS = 100  # of the table, for one folder or glob
+
+
+class Source(Config):
+    path: str | list[str]
+    """A file, a folder or a glob, or a list of them."""
+    name: str | None = None
+    """The name in the table and the manifest; without it every file is a source of its own."""
+    format: str | None = None
+    """The form of the records; found out from their fields when not given. docs/data_format.md lists the names."""
+    field: str | list[str] = "text"
+    """For kind=text: the field that holds the text; several are joined by line breaks."""
+    encoding: str = "utf-8"
+    """Encoding of the files, for example gb18030."""
+    split_text: Literal["file", "line", "blank_line"] = "file"
+    """What is one document in .txt and .md files: the file, a line, or the lines between blank lines."""
+    licence: str | None = None
+    """Noted in the manifest."""
+    limit: int | None = Field(default=None, ge=1)
+    """Read only so many records."""
+
+    @property
+    def title(self) -> str:
+        """The given name, or that of the first path without its suffixes."""
+        first = self.path if isinstance(self.path, str) else self.path[0]
+        return self.name or Path(first).name.split(".")[0] or first
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str) -> str:
+        try:
+            "".encode(value)
+        except LookupError:
+            raise ValueError(
+                f"{value!r} is not an encoding that Python knows; try utf-8 or gb18030"
+            ) from None
+        return value
+
+
+class PrepareConfig(Config):
+    out: Path
+    """The folder to write; with validation_fraction above 0 the shards are in OUT/train and OUT/validation."""
+    kind: Literal["text", "conversation", "preference"] = "text"
+    """What the records are: text for pretraining, conversations for SFT, preference pairs for DPO."""
+    tokenizer: Path
+    """A tokenizer folder."""
+    sources: list[Source] = Field(min_length=1)
+    """What to read; a plain path stands for {path: ...}."""
+    clean: CleanConfig = CleanConfig()
+    dedup: bool = True
+    """Keep only the first of samples that are equal but for white space and case, over all sources."""
+    validation_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Hold out about this part, chosen by the hash of the sample (for preferences, of the prompt)."""
+    max_bad_lines: int = Field(default=100, ge=0)
+    """Skip up to so many lines that cannot be read or do not fit, then refuse."""
+    workers: int = Field(default=0, ge=0)
+    """Processes; 0 takes one for every processor. The result is the same for any number."""
+    overwrite: bool = False
+    """Replace OUT when it was made with other settings."""
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _paths(cls, value: Any) -> Any:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list):
+            return items
+        return [{"path": item} if isinstance(item, str) else item for item in items]
+
+    @model_validator(mode="after")
+    def _known_formats(self) -> PrepareConfig:
+        from mengya.data.preferences import PREFERENCE_FORMATS
+        from mengya.data.schema import CONVERSATION_FORMATS
+
+        known = {
+            "text": (),
+            "conversation": tuple(CONVERSATION_FORMATS),
+            "preference": PREFERENCE_FORMATS,
+        }[self.kind]
+        for number, source in enumerate(self.sources):
+            if source.format is not None and source.format not in known:
+                names = (
+                    f"one of {', '.join(known)}"
+                    if known
+                    else "not given for text; name the field instead"
+                )
+                raise ValueError(f"sources.{number}.format {source.format!r} must be {names}")
+        return self
+
+
+def run(config: PrepareConfig) -> None:
+    """Make the shards, or say that they are there.
+
+    Raises:
+        UserError: OUT holds something else, too many bad lines, nothing to read, nothing kept.
+    """
+    from mengya.data.build import Build, put_in_place, read_state
+    from mengya.data.inputs import Inputs, RequestFile, differences
+    from mengya.data.shards import MANIFEST
+    from mengya.tokenizer.load import load_tokenizer
+
+    console = Console(stderr=True)
+    made = RequestFile(config.out / "prepare.json")
+    inputs = Inputs(config, [part for source in config.sources for part in _by_file(source)], made)
+    if config.out.exists() and made.request is None:
+        if config.out.is_file() or any(config.out.iterdir()):
+            raise UserError(
+                f"{config.out} exists and `mengya prepare` did not make it; choose another out="
+            )
+    elif made.request is not None:
+        changed = differences(made.request, inputs.request)
+        if not changed:
+            console.print(
+                f"{config.out} is up to date: same settings, tokenizer and files; nothing to do"
+            )
+            return
+        if not config.overwrite:
+            lines = "\n".join(f"  - {line}" for line in changed[:20])
+            raise UserError(
+                f"{config.out} was made with other settings or files:\n{lines}\n"
+                "write overwrite=true to make it again, or choose another out="
+            )
+    partial = config.out.with_name(f"{config.out.name}.partial")
+    if partial.exists() and read_state(partial, inputs.digest) is None:
+        console.print(f"{partial} was left by a run with other settings or files: starting anew")
+        shutil.rmtree(partial)
+    tokenizer = load_tokenizer(config.tokenizer)
+    build = Build(
+        partial,
+        inputs.digest,
+        kind=config.kind,
+        vocab_size=len(tokenizer),
+        sources=len(inputs.sources),
+        dedup=config.dedup,
+        validation_fraction=config.validation_fraction,
+        max_bad_lines=config.max_bad_lines,
+    )
+    if build.chunks_done:
+        read = sum(source.read for source in build.sources)
+        console.print(f"going on after {read:,} records that {partial} holds already")
+    build.commit()
+    try:
+        _encode_all(config, inputs, build, console)
+    except UserError:
+        build.commit()  # an error comes between two chunks
+        console.print(_table(config, inputs.sources, build))
+        console.print(f"what is done is kept in {partial}; the same command goes on from there")
+        raise
+    except KeyboardInterrupt:
+        console.print(
+            f"interrupted; what was done is kept in {partial}, the same command goes on from there"
+        )
+        raise
+    console.print(_table(config, inputs.sources, build))
+    build.finish({"tokenizer": inputs.request["tokenizer"]}, inputs.source_facts())
+    inputs.save(partial / "prepare.json")
+    put_in_place(partial, config.out)
+    console.print(
+        f"shards are in {', '.join(str(p.parent) for p in sorted(config.out.rglob(MANIFEST)))}"
+    )
+
+
+def _by_file(source: Source) -> list[Source]:
+    """A source without a name that is several files: one for each, so that the table tells them apart."""
+    from mengya.data.files import find_files
+
+    paths = [source.path] if isinstance(source.path, str) else source.path
+    files = [str(file) for path in paths for file in find_files(path)]
+    if source.name is not None or len(files) > MAX_ROWS:
+        return [source]
+    return [source.model_copy(update={"path": file}) for file in dict.fromkeys(files)]
+
+
+def _encode_all(
+    config: PrepareConfig, inputs: Inputs[Source], build: Build, console: Console
+) -> None:
+    """Read, encode and write chunk by chunk, with a progress bar over the bytes of the files."""
+    from mengya.data.encode import SourceForm, plan_encoding
+    from mengya.data.workers import encode_in_order
+
+    progress = Progress(
+        TextColumn("prepare"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[told]}"), console=console,
+    )  # fmt: skip
+    forms = [SourceForm(source.format, source.field, source.encoding) for source in inputs.sources]
+    plan = plan_encoding(config.kind, str(config.tokenizer), forms, config.clean)
+    workers = config.workers or (inputs.processors() if inputs.total_bytes > SMALL_INPUT else 1)
+    done = build.chunks_done
+    committed = time.monotonic()
+
+    def remaining() -> Iterator[tuple[int, Chunk]]:
+        for number, (source, chunk) in enumerate(inputs.chunks()):
+            if number >= done:
+                yield source, chunk
+
+    with (
+        progress,
+        closing(encode_in_order(remaining(), workers, plan)) as results,
+    ):
+        bar = progress.add_task("", total=inputs.total_bytes, told="")
+
+        for chunk, encoded in results:
+            build.add(encoded)
+            total = [source.total for source in build.sources]
+            told = f"{sum(t.samples for t in total):,} samples, {sum(t.tokens for t in total):,} tokens"
+            progress.update(
+                bar, completed=inputs.bytes_before[chunk.file] + chunk.position, told=told
+            )
+            if time.monotonic() - committed > COMMIT_SECONDS:
+                build.commit()
+                committed = time.monotonic()
+        progress.update(bar, completed=inputs.total_bytes)
+
+
+def _table(config: PrepareConfig, sources: list[Source], build: Build) -> Table:
+    """What was read, kept and dropped, by source and reason."""
+    table = Table(
+        title=f"prepare {config.kind}: {config.out}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    table.add_column("source", overflow="fold")
+    for name in ("read", "bad", "dropped", "kept", "held out", "tokens", "characters"):
+        table.add_column(name, justify="right", no_wrap=name != "dropped", overflow="fold")
+    for told, counts in zip(sources, build.sources, strict=True):
+        total, held = counts.total, counts.kept.get("validation")
+        dropped = "\n".join(f"{n:,} {reason}" for reason, n in sorted(counts.dropped.items()) if n)
+        numbers = (total.samples, held.samples if held else 0, total.tokens, total.characters)
+        table.add_row(
+            told.title,
+            f"{counts.read:,}",
+            f"{counts.bad:,}",
+            dropped or "0",
+            *(f"{n:,}" for n in numbers),
+        )
+    return table

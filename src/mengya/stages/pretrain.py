@@ -1,0 +1,102 @@
+"""`mengya pretrain`: next-token prediction on text, from random weights or from a folder."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import model_validator
+from rich.console import Console
+from transformers import PreTrainedTokenizerFast
+
+from mengya.generation.engine import generate
+from mengya.generation.sampling import SamplingParams
+from mengya.losses.next_token import NextToken
+from mengya.models.causal_lm import CausalLM
+from mengya.models.config import ModelConfig, parameter_counts
+from mengya.models.hf_folder import load_causal_lm
+from mengya.stages.folder import check_vocabulary, load_weights, write_folder
+from mengya.stages.training_run import (
+    RunConfig,
+    TrainedModel,
+    open_run,
+    open_strategy,
+    pick_token_nll,
+    train,
+)
+from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, stop_token_ids
+from mengya.training.checkpoint import read_tensors
+
+
+class PretrainConfig(RunConfig):
+    tokenizer: Path | None = None
+    """Tokenizer folder; with init_from, the folder's own when left out."""
+    model: ModelConfig | None = None
+    """Shape of a new model; its vocab_size must hold the tokenizer's ids."""
+    init_from: Path | None = None
+    """Go on from this checkpoint folder (continued pretraining) instead of random weights."""
+
+    @model_validator(mode="after")
+    def _one_start(self) -> PretrainConfig:
+        if (self.model is None) == (self.init_from is None):
+            raise ValueError(
+                "give model (a new model) or init_from (go on with a folder), one of them"
+            )
+        if self.model is not None and self.tokenizer is None:
+            raise ValueError(
+                "a new model needs tokenizer=FOLDER (make one with `mengya tokenizer`)"
+            )
+        return self
+
+
+def run(config: PretrainConfig) -> bool:
+    resume_from = open_run(config)
+    tokenizer_folder = config.tokenizer or config.init_from
+    assert tokenizer_folder is not None  # the config validator saw to it
+    tokenizer = load_tokenizer(tokenizer_folder)
+    strategy = open_strategy(config)
+    if config.init_from is not None:
+        model = load_causal_lm(config.init_from, device=strategy.device)
+    else:
+        assert config.model is not None
+        # Drawn on the CPU, so that every device starts from the same weights.
+        model = CausalLM(config.model).to(strategy.device)
+    check_vocabulary(model, tokenizer)
+    if strategy.rank == 0:
+        counts = parameter_counts(model.config)
+        share = counts.embedding / counts.total
+        Console(stderr=True).print(
+            f"model: {counts.total / 1e6:.2f}M parameters, {counts.active / 1e6:.2f}M active, "
+            f"embedding {share:.0%}", highlight=False,
+        )  # fmt: skip
+    trained = TrainedModel(
+        module=model,
+        tokenizer_folder=tokenizer_folder,
+        write=partial(
+            write_folder, model, tokenizer, tokenizer_folder, getattr(torch, config.save_dtype)
+        ),
+        restore=lambda path: load_weights(model, path, read_tensors(path, "master")),
+    )
+    loss = NextToken(pick_token_nll(config, strategy))
+    sample = partial(_complete, config, tokenizer) if config.sample_prompts else None
+    return train("pretrain", config, strategy, trained, loss, "text", sample, resume_from)
+
+
+def _complete(
+    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, model: CausalLM
+) -> list[dict[str, Any]]:
+    """Each fixed prompt continued as a text document, greedily and with sampling."""
+    start = [document_token_id(tokenizer)]
+    prompts = [start + ids for ids in encode_texts(tokenizer, config.sample_prompts)]
+    samples = []
+    for temperature in (0.0, 0.8):
+        params = SamplingParams(
+            max_new_tokens=config.sample_tokens, temperature=temperature, seed=config.seed
+        )
+        completions = generate(model, prompts, params, stop_token_ids(tokenizer))
+        for prompt, ids in zip(config.sample_prompts, completions, strict=True):
+            text = tokenizer.decode(ids, skip_special_tokens=True)
+            samples.append({"temperature": temperature, "prompt": prompt, "completion": text})
+    return samples

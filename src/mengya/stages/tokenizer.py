@@ -1,0 +1,169 @@
+"""`mengya tokenizer`: train a byte-level BPE tokenizer and report how it fits the text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mengya.config import Config, UserError, save_config
+from mengya.data.files import find_files
+from mengya.data.messages import SchemaError
+from mengya.data.read import BadLine, BadLines, parse_chunk, read_chunks
+from mengya.data.schema import to_document
+from mengya.runtime import whole_directory, write_text
+from mengya.tokenizer.load import load_tokenizer, save_tokenizer, tokenizer_hash
+from mengya.tokenizer.report import TokenizerReport, report
+from mengya.tokenizer.train import train_tokenizer
+
+REPORT_FILE = "tokenizer_report.json"
+REPORT_SHARE = 50  # one document in so many is kept out of training, for the report
+REPORT_CHARACTERS = 2_000_000
+
+
+class TextSource(Config):
+    path: str
+    """File, folder or glob: JSONL, JSON, parquet, CSV or plain text, also .gz and .zst."""
+    field: str | list[str] = "text"
+    """The field that holds the text; several are joined by line breaks."""
+    encoding: str = "utf-8"
+    """Encoding of the files."""
+
+
+class TokenizerConfig(Config):
+    out: Path
+    """Folder to write: tokenizer.json, tokenizer_config.json, chat_template.jinja."""
+    sources: list[TextSource] = Field(min_length=1)
+    """Text to learn from; a plain path stands for {path: ...}."""
+    vocab_size: int = Field(default=6400, ge=272)
+    """Tokens, with 256 bytes and 16 special ones among them."""
+    max_characters: int = Field(default=10_000_000, ge=1)
+    """Longer text is sampled down to this, evenly and repeatably; each takes 170 bytes of memory."""
+    max_bad_lines: int = Field(default=100, ge=0)
+    """Unreadable lines to pass over before giving up."""
+    compare: list[Path] = []
+    """Other tokenizer folders to put beside it in the report."""
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _paths(cls, value: Any) -> Any:
+        items = [value] if isinstance(value, str | dict) else value
+        if not isinstance(items, list):
+            return items
+        return [{"path": item} if isinstance(item, str) else item for item in items]
+
+
+def run(config: TokenizerConfig) -> None:
+    console = Console(stderr=True)
+    others = {str(path): load_tokenizer(path) for path in config.compare}
+    bad_lines = BadLines(config.max_bad_lines)
+    held_out: list[str] = []
+    show = sys.stderr.isatty()
+    tokenizer = train_tokenizer(
+        _training_texts(config, bad_lines, held_out, console),
+        config.vocab_size,
+        max_characters=config.max_characters,
+        show_progress=show,
+    )
+    with whole_directory(config.out) as folder:
+        save_tokenizer(tokenizer, folder)
+    save_config(config, config.out / "tokenizer_run.yaml")
+    if bad_lines.count:
+        first = bad_lines.first[0]
+        console.print(
+            f"{bad_lines.count} unreadable lines passed over, the first "
+            f"{first.file}:{first.line}: {first.reason}",
+            markup=False,
+        )
+    reports = {str(config.out): report(tokenizer, held_out)} if held_out else {}
+    reports |= {name: report(other, held_out) for name, other in others.items() if held_out}
+    write_text(
+        config.out / REPORT_FILE,
+        json.dumps({name: asdict(r) for name, r in reports.items()}, indent=2, ensure_ascii=False),
+    )
+    if reports:
+        Console().print(_table(reports))
+    console.print(
+        f"{len(tokenizer)} tokens in {config.out} (sha256 {tokenizer_hash(config.out)[:12]})",
+        highlight=False,
+    )
+
+
+def _training_texts(
+    config: TokenizerConfig, bad_lines: BadLines, held_out: list[str], console: Console
+) -> Iterator[str]:
+    """Every text to learn from; those kept for the report go to `held_out`."""
+    files = [(path, source) for source in config.sources for path in find_files(source.path)]
+    total = sum(path.stat().st_size for path, _ in files)
+    room = REPORT_CHARACTERS
+    first: str | None = None
+    columns = (TextColumn("reading"), BarColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+        before = 0
+        for path, source in files:
+            progress.update(task, description=path.name)
+            for chunk in read_chunks(path, source.encoding):
+                for parsed in parse_chunk(chunk, source.encoding):
+                    if isinstance(parsed, BadLine):
+                        bad_lines.add(parsed)
+                        continue
+                    try:
+                        text = to_document(parsed.value, source.field).text
+                    except SchemaError as error:
+                        bad_lines.add(BadLine(parsed.file, parsed.line, str(error)))
+                        continue
+                    first = first or text
+                    if room > 0 and _is_held_out(text):
+                        held_out.append(text[:room])
+                        room -= len(text)
+                    else:
+                        yield text
+                progress.update(task, completed=before + chunk.position)
+            before += path.stat().st_size
+    if first is None:
+        raise UserError("the sources hold no text; name the right field with sources.0.field=...")
+    if not held_out:
+        held_out.append(first[:REPORT_CHARACTERS])  # too little text to keep any out
+
+
+def _is_held_out(text: str) -> bool:
+    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8, person=b"report")
+    return int.from_bytes(digest.digest(), "big") % REPORT_SHARE == 0
+
+
+def _table(reports: dict[str, TokenizerReport]) -> Table:
+    table = Table(title="on text kept out of training", title_justify="left")
+    columns = (
+        "tokenizer",
+        "tokens",
+        "chars/tok",
+        "bytes/tok",
+        "exact",
+        "unknown",
+        "> 2048",
+        "used",
+    )
+    for column in columns:
+        table.add_column(column, justify="left" if column == "tokenizer" else "right")
+    for name, r in reports.items():
+        table.add_row(
+            Path(name).name.replace("[", r"\["),
+            f"{r.vocab_size:,}",
+            f"{r.characters_per_token:.3f}",
+            f"{r.bytes_per_token:.3f}",
+            f"{r.exact:.2%}",
+            f"{r.unknown:.2%}",
+            f"{r.truncated:.1%}",
+            f"{r.vocabulary_used:.1%}",
+        )
+    return table

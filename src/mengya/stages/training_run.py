@@ -1,0 +1,339 @@
+"""What pretrain, sft and dpo have in common: their settings, and how a run is put together.
+
+A stage gives a model, a loss and samples; `train` composes them with data, optimizer, strategy and
+checkpoints, and runs the one Trainer. Composition only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, field_validator, model_validator
+from rich.console import Console
+from torch import nn
+
+from mengya.batch import Batch
+from mengya.config import Config, UserError, load_config, save_config
+from mengya.data.datasets import PackedRows
+from mengya.data.loader import batches, validation_batches
+from mengya.data.mixture import Mixture
+from mengya.data.shards import TokenShards
+from mengya.losses.token_nll import Loss, token_nll
+from mengya.models.causal_lm import CausalLM
+from mengya.runtime import (
+    DeviceName,
+    PrecisionName,
+    pick_autocast_dtype,
+    pick_device,
+    seed_step,
+)
+from mengya.tokenizer.load import tokenizer_hash
+from mengya.training.checkpoint import Checkpoints, TrainState, read_state, read_tensors
+from mengya.training.metrics import MetricsLog, TrackerName
+from mengya.training.optim import OptimizerConfig, build_optimizers, load_optimizer_state
+from mengya.training.report import write_report
+from mengya.training.schedule import ScheduleConfig
+from mengya.training.strategy import SingleDevice, pick_strategy
+from mengya.training.trainer import LoopConfig, Trainer
+
+
+class Source(Config):
+    path: Path
+    """A shard folder written by `mengya prepare`."""
+    weight: float | None = Field(default=None, gt=0)
+    """Share of this source in every step; without weights each row comes once an epoch."""
+
+
+class DataConfig(Config):
+    train: list[Source] = Field(min_length=1)
+    """Shards to train on; a plain path stands for {path: ...}."""
+    validation: list[Source] = []
+    """Shards held out; without them there is no validation loss and no best checkpoint."""
+    sequence_length: int = Field(default=512, ge=8)
+    """Positions of a row; documents are packed into rows and never see each other."""
+    max_validation_rows: int | None = Field(default=None, ge=1)
+    """Use only the first rows of the validation set."""
+
+    @field_validator("train", "validation", mode="before")
+    @classmethod
+    def _paths(cls, value: Any) -> Any:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list):
+            return items
+        return [{"path": item} if isinstance(item, str | Path) else item for item in items]
+
+
+class RunConfig(Config):
+    run_dir: Path
+    """Folder of this run: config.yaml, metrics.jsonl, samples.jsonl, report.html, checkpoints/."""
+    resume: bool = False
+    """Go on from the newest checkpoint in run_dir, if there is one."""
+    seed: int = 0
+    """Decides initial weights, order of data and noise."""
+    device: DeviceName = "auto"
+    """auto takes CUDA where there is one."""
+    precision: PrecisionName = "auto"
+    """dtype of matrix products; weights and optimizer stay fp32. auto: bf16 where the hardware has it."""
+    compile: bool | None = None
+    """torch.compile; null means on CUDA only."""
+    data: DataConfig
+    """What to train on."""
+    micro_batch_size: int = Field(default=8, ge=1)
+    """Rows per forward pass of one device."""
+    global_batch_size: int | None = Field(default=None, ge=1)
+    """Rows per step over all devices; null means one micro-batch a device. Accumulation is derived."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Steps to train; give this or epochs."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the data; give this or max_steps."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """The optimizer."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """The learning rate over the steps."""
+    loop: LoopConfig = LoopConfig()
+    """When to log, validate, save and sample."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    neftune_alpha: float = Field(default=0.0, ge=0)
+    """NEFTune noise on the embeddings in training (arXiv:2310.05914); 5 is usual for SFT."""
+    save_dtype: Literal["float32", "bfloat16"] = "float32"
+    """dtype of the saved model.safetensors; fp32 weights are kept in trainer/ as well where it is shorter."""
+    trackers: list[TrackerName] = ["tensorboard"]
+    """Where metrics go besides metrics.jsonl."""
+    sample_prompts: list[str] = []
+    """Prompts completed every loop.sample_every steps into samples.jsonl."""
+    sample_tokens: int = Field(default=64, ge=1)
+    """Longest sample, in tokens."""
+
+    @model_validator(mode="after")
+    def _length_of_run(self) -> RunConfig:
+        if (self.max_steps is None) == (self.epochs is None):
+            raise ValueError("give either max_steps or epochs, one of them")
+        if self.global_batch_size is not None and self.global_batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} is not a multiple of "
+                f"micro_batch_size {self.micro_batch_size}"
+            )
+        return self
+
+
+# A run resumed with another of these would not be the run that was stopped.
+_FIXED = ("seed", "data", "global_batch_size", "neftune_alpha", "save_dtype")
+
+
+@dataclass
+class TrainedModel:
+    """What a stage gives to be trained.
+
+    Attributes:
+        module: its parameters with requires_grad are trained.
+        tokenizer_folder: what the shards must have been made with.
+        write: writes the standard folder (or adapter folder) of the module.
+        restore: loads the weights of a checkpoint of this run into the module.
+    """
+
+    module: CausalLM
+    tokenizer_folder: Path
+    write: Callable[[Path], None]
+    restore: Callable[[Path], object]
+
+
+def open_run(config: RunConfig) -> Path | None:
+    """Check the run folder and the settings against an earlier start.
+
+    Returns:
+        The checkpoint to resume from, or None for a new run.
+    """
+    latest = Checkpoints(config.run_dir, 1).latest()
+    if latest is None:
+        return None
+    if not config.resume:
+        raise UserError(
+            f"{config.run_dir} already holds a run with checkpoints up to {latest.name}; "
+            "write resume=true to go on with it, or choose another run_dir"
+        )
+    before = load_config(type(config), config.run_dir / "config.yaml").model_dump(mode="json")
+    now = config.model_dump(mode="json")
+    changed = [
+        f"{name}: was {before[name]}, now {now[name]}"
+        for name in (*_FIXED, "model", "init_from", "lora")
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise UserError(
+            f"{config.run_dir} cannot be resumed with other settings:\n  - "
+            + "\n  - ".join(changed)
+            + "\nrestore them, or start a new run_dir with init_from"
+        )
+    return latest
+
+
+def open_strategy(config: RunConfig) -> SingleDevice:
+    """Device, precision and processes of this run; random numbers are seeded for the initial weights."""
+    device = pick_device(config.device)
+    strategy = pick_strategy(device, pick_autocast_dtype(config.precision, device))
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    seed_step(config.seed, -1, 0)
+    return strategy
+
+
+def uses_compile(config: RunConfig, strategy: SingleDevice) -> bool:
+    return strategy.device.type == "cuda" if config.compile is None else config.compile
+
+
+def pick_token_nll(config: RunConfig, strategy: SingleDevice) -> Callable[..., torch.Tensor]:
+    """token_nll, fused by the compiler where the run compiles."""
+    return torch.compile(token_nll) if uses_compile(config, strategy) else token_nll
+
+
+def train(
+    name: str,
+    config: RunConfig,
+    strategy: SingleDevice,
+    trained: TrainedModel,
+    loss: Loss,
+    kind: Literal["text", "conversation", "preference"],
+    sample: Callable[[CausalLM], list[dict[str, Any]]] | None,
+    resume_from: Path | None,
+) -> bool:
+    """Compose the run and train it to its end, or to a signal; then write report.html.
+
+    Returns:
+        Whether the run reached its end.
+    """
+    model = trained.module
+    train_rows = _open_rows(config, config.data.train, kind, trained.tokenizer_folder)
+    held_out = None
+    if config.data.validation:
+        held_out = _open_rows(config, config.data.validation, kind, trained.tokenizer_folder)
+    batch_size = config.global_batch_size or config.micro_batch_size * strategy.world_size
+    max_steps = config.max_steps or math.ceil((config.epochs or 0) * len(train_rows) / batch_size)
+
+    state = TrainState()
+    optimizers = build_optimizers(model, config.optimizer)
+    if resume_from is not None:
+        state = read_state(resume_from)
+        trained.restore(resume_from)
+        load_optimizer_state(optimizers, model, read_tensors(resume_from, "optimizer") or {})
+    model.neftune_alpha = config.neftune_alpha
+    model.gradient_checkpointing = config.gradient_checkpointing
+    if uses_compile(config, strategy):
+        model.compile()
+
+    if strategy.rank == 0:
+        config.run_dir.mkdir(parents=True, exist_ok=True)
+        save_config(config, config.run_dir / "config.yaml")
+        _say_plan(name, config, model, train_rows, batch_size, max_steps, state)
+
+    def validation() -> Iterable[Batch]:
+        assert held_out is not None
+        return validation_batches(
+            held_out,
+            config.micro_batch_size,
+            strategy.rank,
+            strategy.world_size,
+            config.data.max_validation_rows,
+        )
+
+    def steps_from(step: int) -> Iterator[list[Batch]]:
+        return batches(
+            train_rows,
+            start_row=step * batch_size,
+            global_batch_size=batch_size,
+            micro_batch_size=config.micro_batch_size,
+            rank=strategy.rank,
+            world_size=strategy.world_size,
+        )
+
+    trainer = Trainer(
+        model=model,
+        loss=loss,
+        batches=steps_from,
+        optimizers=optimizers,
+        strategy=strategy,
+        schedule=config.schedule,
+        loop=config.loop,
+        max_steps=max_steps,
+        max_grad_norm=config.optimizer.max_grad_norm,
+        seed=config.seed,
+        run_dir=config.run_dir,
+        name=name,
+        write_model=trained.write,
+        open_metrics=partial(
+            MetricsLog,
+            config.run_dir,
+            trackers=config.trackers,
+            run_config=config.model_dump(mode="json"),
+        ),
+        master=lambda: _master(model) if config.save_dtype != "float32" else None,
+        validation=validation if held_out is not None else None,
+        characters=_characters(held_out) if config.data.max_validation_rows is None else None,
+        sample=partial(sample, model) if sample is not None else None,
+        state=state,
+    )
+    done = trainer.fit()
+    if strategy.rank == 0:
+        report = config.run_dir / "report.html"
+        write_report(report, f"mengya {name}: {config.run_dir.name}", [config.run_dir])
+        latest = Checkpoints(config.run_dir, 1).latest()
+        end = "done" if done else "stopped and saved; go on with resume=true"
+        Console(stderr=True).print(f"{name} {end}: {latest}, curves in {report}", highlight=False)
+    strategy.close()
+    return done
+
+
+def _open_rows(
+    config: RunConfig, sources: Sequence[Source], kind: str, tokenizer_folder: Path
+) -> Mixture:
+    fingerprint = tokenizer_hash(tokenizer_folder)
+    parts: list[tuple[PackedRows, float | None]] = []
+    for source in sources:
+        shards = TokenShards(source.path)
+        shards.require(kind=kind, tokenizer_sha256=fingerprint)
+        rows = PackedRows(shards, config.data.sequence_length, config.seed)
+        if rows.dropped_pairs:
+            Console(stderr=True).print(
+                f"{source.path}: {rows.dropped_pairs} pairs are too long for "
+                f"sequence_length={config.data.sequence_length} and are left out"
+            )
+        parts.append((rows, source.weight))
+    return Mixture(parts, config.seed)
+
+
+def _characters(rows: Mixture | None) -> int | None:
+    if rows is None:
+        return None
+    return sum(part.shards.manifest["characters"] for part in rows.sources)
+
+
+def _master(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _say_plan(
+    name: str,
+    config: RunConfig,
+    model: CausalLM,
+    rows: Mixture,
+    batch_size: int,
+    max_steps: int,
+    state: TrainState,
+) -> None:
+    parameters = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    tokens = batch_size * config.data.sequence_length
+    text = (
+        f"{name}: {parameters / 1e6:.2f}M parameters ({trainable / parameters:.1%} trained), "
+        f"{max_steps} steps of {batch_size} x {config.data.sequence_length} = {tokens:,} tokens, "
+        f"{max_steps * batch_size / len(rows):.2f} epochs"
+    )
+    if state.step:
+        text += f"; resuming at step {state.step}"
+    Console(stderr=True).print(text, highlight=False)

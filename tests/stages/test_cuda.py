@@ -1,0 +1,63 @@
+"""Every training stage on a real GPU: bf16, compiled, packed; run by hand with -m gpu."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.stages.conftest import Nursery
+from tests.stages.test_resume import CASES
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def losses(run_dir: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+@pytest.mark.parametrize(
+    "case", ["pretrain", "pretrain-moe", "pretrain-muon", "sft-lora", "dpo", "dpo-lora"]
+)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_compiled_half_precision_follows_fp32_on_the_cpu(
+    case: str, precision: str, nursery: Nursery, tmp_path: Path
+) -> None:
+    stage, config_class, kind, more = CASES[case]
+    more = json.loads(json.dumps(more))
+    if more.get("lora"):
+        more["lora"]["dropout"] = 0.0  # the noise differs between devices
+    if "model" in more:
+        more["model"]["head_dim"] = 16
+    curves = {}
+    for device, settings in (
+        ("cpu", {"precision": "fp32"}),
+        ("cuda", {"precision": precision, "compile": True}),
+    ):
+        values = nursery.settings(kind, tmp_path / device, **more)
+        stage.run(config_class(**{**values, "device": device, **settings}))
+        curves[device] = losses(tmp_path / device)
+    assert len(curves["cpu"]) >= 38  # fp16 may skip a step or two until its scale fits
+    assert curves["cuda"][-1] < curves["cuda"][0]
+    # Half precision: close to fp32 while the weights are still nearly the same.
+    assert curves["cuda"][0] == pytest.approx(curves["cpu"][0], rel=0.02)
+    assert curves["cuda"][-1] == pytest.approx(curves["cpu"][-1], rel=0.1)
+
+
+def test_activation_checkpointing_changes_memory_not_results(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    stage, config_class, kind, more = CASES["pretrain"]
+    curves = []
+    for checkpointing in (False, True):
+        values = nursery.settings(kind, tmp_path / str(checkpointing), **more)
+        values |= {"device": "cuda", "precision": "fp32", "gradient_checkpointing": checkpointing}
+        stage.run(config_class(**values))
+        curves.append(losses(tmp_path / str(checkpointing)))
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3)

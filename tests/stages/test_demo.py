@@ -1,0 +1,52 @@
+"""The whole life of a model in miniature: every stage of `mengya demo`, and going on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+from mengya.stages import demo
+
+RECIPES = Path(__file__).parents[2] / "recipes/mini"
+
+
+def small_recipes(folder: Path) -> Path:
+    """The demo's own recipes with a few steps and little text."""
+    folder.mkdir()
+    for path in RECIPES.glob("*.yaml"):
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if "max_steps" in values:
+            values["max_steps"] = 3
+        if path.name == "world.yaml":
+            values |= {
+                "pretrain_characters": 60_000, "conversations": 120, "preferences": 40,
+                "heldout_preferences": 20, "validation_documents": 10, "questions_per_subject": 4,
+            }  # fmt: skip
+        (folder / path.name).write_text(yaml.safe_dump(values, allow_unicode=True), "utf-8")
+    return folder
+
+
+def test_the_demo_runs_measures_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    config = demo.DemoConfig(
+        run_dir=tmp_path / "demo", recipes=small_recipes(tmp_path / "recipes"), questions=2
+    )
+    demo.run(config)
+    results = json.loads((tmp_path / "demo/results.json").read_text(encoding="utf-8"))
+    assert [stage["name"] for stage in results["stages"]] == ["pretrain", "sft", "dpo"]
+    for stage in results["stages"]:
+        assert (Path(stage["checkpoint"]) / "config.json").is_file()
+        assert stage["bits_per_char"] > 0
+        assert 0 <= stage["closed_book_accuracy"] <= 1
+        assert 0 <= stage["preference_accuracy"] <= 1
+    page = (tmp_path / "demo/report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") >= 6 and "side by side" in page
+
+    weights = tmp_path / "demo/sft/checkpoints/latest/model.safetensors"
+    before = weights.stat().st_mtime_ns
+    (tmp_path / "demo/results.json").unlink()
+    demo.run(config)
+    again = json.loads((tmp_path / "demo/results.json").read_text(encoding="utf-8"))
+    assert again == results  # nothing was done twice, the seconds are those of the first time
+    assert weights.stat().st_mtime_ns == before
