@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The whole life of the model. Every step can be interrupted and run again: finished ones are skipped, training resumes.
+# usage: DATA=/path/to/data bash recipes/zh-26m/run.sh
+set -euo pipefail
+recipe=recipes/zh-26m
+mkdir -p data
+ln -sfn "$(realpath "${DATA:?set DATA to a folder with pretrain/, sft/, dpo/}")" data/zh
+
+[ -e runs/zh-26m/tokenizer/tokenizer.json ] || mengya tokenizer $recipe/tokenizer.yaml
+for kind in text conversations preferences; do mengya prepare $recipe/prepare-$kind.yaml; done
+for stage in pretrain sft dpo; do
+  mengya $stage $recipe/$stage.yaml resume=true
+  mengya evaluate runs/zh-26m/$stage/checkpoints/latest $recipe/evaluate.yaml out=runs/zh-26m/$stage.json
+done
