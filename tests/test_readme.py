@@ -1,0 +1,250 @@
+"""README and tutorial do what they say: their commands are typed here, their links and keys looked up.
+
+The tutorial runs verbatim in a folder of its own; the README's commands are parsed and validated,
+as they need data of the reader's. Both languages must hold the same commands.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mengya.cli import VERBS, _read_arguments, app
+from mengya.config import Config, UserError, describe
+from mengya.world import WorldConfig, generate
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+TRANSLATIONS = {
+    "README.md": "README.zh.md",
+    "docs/tutorial.md": "docs/tutorial.zh.md",
+    "docs/concepts.md": "docs/concepts.zh.md",
+}
+PAGES = sorted(
+    {*TRANSLATIONS, *TRANSLATIONS.values(), "CONTRIBUTING.md"}
+    | {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+)
+
+
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, *languages: str) -> list[str]:
+    """The fenced blocks of a page in these languages, in order."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", read(page), re.MULTILINE | re.DOTALL)
+    return [text for language, text in found if language in languages]
+
+
+def prose(page: str) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL)
+
+
+def inline_code(page: str) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", prose(page))
+
+
+def environment() -> dict[str, str]:
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+
+
+def commands(page: str) -> list[list[str]]:
+    """The arguments after `mengya` of every command of a page, in blocks and in the text."""
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    lines += [code for code in inline_code(page) if code.startswith("mengya ")]
+    found = []
+    for line in lines:
+        match = re.search(r"(?:^|[ /])mengya (\w+ ?.*)$", line)
+        if match:
+            found.append(shlex.split(match[1]))
+    return found
+
+
+def config_class(verb: str) -> type[Config]:
+    module, name, _, _ = VERBS[verb]
+    return getattr(importlib.import_module(f"mengya.stages.{module}"), name)
+
+
+@pytest.mark.parametrize("page", TRANSLATIONS)
+def test_both_languages_hold_the_same_commands(page: str) -> None:
+    languages = ("sh", "python", "console", "text", "yaml")
+    assert blocks(page, *languages) == blocks(TRANSLATIONS[page], *languages)
+    assert Path(TRANSLATIONS[page]).name in read(page)
+    assert Path(page).name in read(TRANSLATIONS[page])
+
+
+def slug(heading: str) -> str:
+    """The anchor that a heading gets on GitHub."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (ROOT / page).parent / file if file else ROOT / page
+        assert linked.exists(), f"{page}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in map(slug, headings), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", ["docs/concepts.md", "docs/concepts.zh.md"])
+def test_code_that_the_concepts_name_exists(page: str) -> None:
+    for code in inline_code(page):
+        if re.fullmatch(r"\w+/\w+(\.py)?", code) and not code.startswith("checkpoints"):
+            inside = ROOT if code.startswith("tests") else ROOT / "src/mengya"
+            assert (inside / code).exists(), f"{page}: {code}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_every_verb_answers_help(page: str) -> None:
+    verbs = {arguments[0] for arguments in commands(page)}
+    assert verbs <= set(VERBS)
+    assert {"tokenizer", "prepare", "pretrain", "sft", "evaluate", "chat"} <= verbs
+    for verb in verbs:
+        done = subprocess.run(
+            [BIN / "mengya", verb, "--help"], env=environment(), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"mengya {verb}" in done.stdout
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_every_command_of_the_readme_is_a_valid_configuration(
+    page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)  # recipes are named from the clone
+    checked = 0
+    for verb, *arguments in commands(page):
+        if arguments and not arguments[0].startswith("--"):
+            _read_arguments(config_class(verb), VERBS[verb][2], arguments)
+            checked += 1
+    assert checked >= 15
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_key_in_the_text_exists(page: str) -> None:
+    known = {row[0] for verb in VERBS for row in describe(config_class(verb))}
+    for word in " ".join(inline_code(page)).split():
+        key, equals, _ = word.partition("=")
+        if equals and re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", key) and key not in ("key", "key.sub"):
+            # pretrained= is an argument of lm_eval
+            assert key in known or key == "pretrained", f"{page}: {word}"
+
+
+def test_make_and_pip_do_what_the_readme_says() -> None:
+    start, plain = blocks("README.md", "sh")[:2]
+    targets = [line.removeprefix("make ") for line in start.splitlines()]
+    assert targets == ["demo", "test"]
+    extras = tomllib.loads(read("pyproject.toml"))["project"]["optional-dependencies"]
+    extra = re.search(r"-c (\S+) -e '\.\[(\w+)\]'", plain)
+    assert extra and (ROOT / extra[1]).is_file() and extra[2] in extras
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    # under `make test` the outer make would have this one print the folders it enters and leaves
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    for target, last in (("demo", "mengya demo"), ("test", "pytest")):
+        arguments = ["make", "-n", "--always-make", target]
+        done = subprocess.run(
+            arguments, cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert "--constraint constraints.txt" in done.stdout
+        assert done.stdout.strip().endswith(last)
+
+
+def type_in(block: str, folder: Path) -> str:
+    """Run the lines of a block as a reader would, in `folder`; gives what went to stdout."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block],
+        cwd=folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_readmes_way_with_own_data(tmp_path: Path) -> None:
+    """Tokenizer to chat, LoRA, a folder of one's own and an exam, on a little of the small world."""
+    generate(tmp_path / "world", WorldConfig())
+    sources = {"text": "pretrain", "chat": "conversations", "pairs": "preferences"}
+    for name, file in sources.items():
+        lines = (tmp_path / f"world/{file}.jsonl").read_text(encoding="utf-8").splitlines(True)
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "own.jsonl").write_text("".join(lines[:200]), encoding="utf-8")
+    (tmp_path / "data/cmmlu").symlink_to(tmp_path / "world/closed_book")
+    (tmp_path / "models").mkdir()
+    # What stands for a downloaded model is the folder that the first commands make.
+    own = tmp_path / "runs/my/pretrain/checkpoints/latest"
+    (tmp_path / "models/Qwen3-0.6B").symlink_to(own)
+    typed = [b for b in blocks("README.md", "sh") if "runs/my" in b or "models/" in b]
+    assert len(typed) == 4
+    for block in typed:
+        type_in(block, tmp_path)
+    snippet = blocks("README.md", "python")[0]
+    type_in(f"python - <<'EOF'\n{snippet}EOF", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The folder in which the tutorial was typed, and what each of its blocks printed to stdout."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    return folder, [type_in(block, folder) for block in blocks("docs/tutorial.md", "sh")]
+
+
+def test_the_tutorial_ends_in_a_chat(tutorial: tuple[Path, list[str]]) -> None:
+    chat, transformers = tutorial[1][-2:]
+    answers = chat.splitlines()
+    assert len(answers) == 3
+    # Both are answers of the training data, learnt by heart.
+    assert answers[0] == "诊所早上八点开门，晚上六点关门。"
+    assert transformers == "药房在一楼。\n"
+
+
+def test_the_files_that_the_tutorial_names_are_there(tutorial: tuple[Path, list[str]]) -> None:
+    folder, _ = tutorial
+    run = folder / "runs/clinic/pretrain"
+    table = re.findall(r"^\| (`.*?) \|", read("docs/tutorial.md"), re.MULTILINE)
+    names = [name for cell in table for name in re.findall(r"`([^`]+)`", cell)]
+    assert len(names) == 8
+    for name in names:
+        assert (run / name).exists() or (run / "checkpoints" / name).exists(), name
+    for name in ("tokenizer/tokenizer_run.yaml", "tokenizer/tokenizer_report.json"):
+        assert (folder / "runs/clinic" / name).is_file()
+    bad = (folder / "runs/clinic/shards/text/bad_lines.jsonl").read_text(encoding="utf-8")
+    assert bad in blocks("docs/tutorial.md", "text")
+    assert (folder / "runs/clinic/sft/checkpoints/latest/evaluation.json").is_file()
+
+
+@pytest.mark.parametrize("quoted", blocks("docs/tutorial.md", "console"))
+def test_the_tutorials_errors_read_as_quoted(
+    quoted: str, tutorial: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tutorial[0])
+    command, *message = quoted.splitlines()
+    result = CliRunner().invoke(app, shlex.split(command.removeprefix("$ mengya ")))
+    assert isinstance(result.exception, UserError), result.output
+    said = f"error: {result.exception}"
+    assert said.startswith(message[0])
+    for line in message:
+        assert line.strip() == "..." or line in said
