@@ -160,9 +160,7 @@ def test_make_and_pip_do_what_the_readme_says() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     for target, last in (("demo", "mengya demo"), ("test", "pytest")):
         arguments = ["make", "-n", "--always-make", target]
-        done = subprocess.run(
-            arguments, cwd=ROOT, env=environment, capture_output=True, text=True
-        )
+        done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "--constraint constraints.txt" in done.stdout
         assert done.stdout.strip().endswith(last)
