@@ -11,10 +11,12 @@ import json
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic.functional_validators import BeforeValidator
+from pydantic_core import CoreSchema
 
 
 class UserError(Exception):
@@ -26,6 +28,39 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
+
+class PathConfig(Config):
+    """A configuration with a `path`, for which a plain path stands: FILE means {path: FILE}."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | Path) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string"}, handler.resolve_ref_schema(handler(schema))]}
+
+
+class _OneStandsForMany:
+    """Tells editors what `OneOrMany` accepts."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        many = handler(schema)
+        return {"anyOf": [many, many["items"]]}
+
+
+T = TypeVar("T")
+OneOrMany = Annotated[
+    list[T],
+    BeforeValidator(lambda value: [value] if isinstance(value, str | Path | dict) else value),
+    _OneStandsForMany(),
+]
+"""A list; one item alone stands for a list of it."""
 
 C = TypeVar("C", bound=Config)
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from mengya.config import save_config
 from mengya.stages.dpo import DpoConfig
 from mengya.stages.pretrain import PretrainConfig
-from mengya.stages.training_run import RunConfig
+from mengya.stages.run_config import RunConfig
 from tests.stages.conftest import MODEL, Nursery
 
 MOE = {**MODEL, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}

@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerFast
 
-from mengya.config import Config
+from mengya.config import Config, OneOrMany
 from mengya.data.messages import SchemaError
 from mengya.data.read import BadLine, BadLines, read_records
 from mengya.data.schema import to_document
@@ -41,9 +40,9 @@ from mengya.tokenizer.load import tokenizer_hash
 class EvaluateConfig(Config):
     checkpoint: Path
     """Model folder, adapter folder, or run folder (its best, else latest, checkpoint)."""
-    texts: list[TextSource] = []
+    texts: OneOrMany[TextSource] = []
     """Held-out text for bits per character; a plain path stands for {path: ...}."""
-    text_shards: list[Path] = []
+    text_shards: OneOrMany[Path] = []
     """Held-out text as shards, such as OUT/validation of `mengya prepare`, made with this checkpoint's
     tokenizer; counted together with texts."""
     max_characters: int | None = Field(default=None, ge=1)
@@ -52,7 +51,7 @@ class EvaluateConfig(Config):
     """Longest context in tokens for bits per character; null takes the model's."""
     max_bad_lines: int = Field(default=0, ge=0)
     """Unreadable lines of the texts to pass over before giving up."""
-    exams: list[Path] = []
+    exams: OneOrMany[Path] = []
     """Folders in CMMLU's layout (dev/ and test/SUBJECT.csv) or C-Eval's (dev/ and val/); extra
     `eval`."""
     num_fewshot: int = Field(default=0, ge=0)
@@ -73,19 +72,6 @@ class EvaluateConfig(Config):
     """dtype of the weights; auto: float32 on CPU, bfloat16 elsewhere."""
     out: Path | None = None
     """JSON file for the numbers; null: evaluation.json in the checkpoint folder."""
-
-    @field_validator("texts", mode="before")
-    @classmethod
-    def _sources(cls, value: Any) -> Any:
-        items = [value] if isinstance(value, str | dict) else value
-        if not isinstance(items, list):
-            return items
-        return [{"path": item} if isinstance(item, str) else item for item in items]
-
-    @field_validator("exams", "text_shards", mode="before")
-    @classmethod
-    def _folders(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _something(self) -> EvaluateConfig:

@@ -10,7 +10,7 @@ import shutil
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 from rich.box import SIMPLE_HEAD
@@ -25,7 +25,7 @@ from rich.progress import (
 )  # fmt: skip
 from rich.table import Table
 
-from mengya.config import Config, UserError
+from mengya.config import Config, OneOrMany, PathConfig, UserError
 from mengya.data.clean import CleanConfig
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ SMALL_INPUT = (
 MAX_ROWS = 100  # of the table, for one folder or glob
 
 
-class Source(Config):
+class Source(PathConfig):
     path: str | list[str]
     """A file, a folder or a glob, or a list of them."""
     name: str | None = None
@@ -86,7 +86,7 @@ class PrepareConfig(Config):
     """What the records are: text for pretraining, conversations for SFT, preference pairs for DPO."""
     tokenizer: Path
     """A tokenizer folder."""
-    sources: list[Source] = Field(min_length=1)
+    sources: OneOrMany[Source] = Field(min_length=1)
     """What to read; a plain path stands for {path: ...}."""
     clean: CleanConfig = CleanConfig()
     dedup: bool = True
@@ -99,14 +99,6 @@ class PrepareConfig(Config):
     """Processes; 0 takes one for every processor. The result is the same for any number."""
     overwrite: bool = False
     """Replace OUT when it was made with other settings."""
-
-    @field_validator("sources", mode="before")
-    @classmethod
-    def _paths(cls, value: Any) -> Any:
-        items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list):
-            return items
-        return [{"path": item} if isinstance(item, str) else item for item in items]
 
     @model_validator(mode="after")
     def _known_formats(self) -> PrepareConfig:

@@ -18,8 +18,8 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig, parameter_counts
 from mengya.models.hf_folder import load_causal_lm
 from mengya.stages.folder import check_vocabulary, load_weights, write_folder
+from mengya.stages.run_config import RunConfig
 from mengya.stages.training_run import (
-    RunConfig,
     TrainedModel,
     open_run,
     open_strategy,

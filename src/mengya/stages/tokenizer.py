@@ -8,14 +8,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mengya.config import Config, UserError, save_config
+from mengya.config import Config, OneOrMany, PathConfig, UserError, save_config
 from mengya.data.files import find_files
 from mengya.data.messages import SchemaError
 from mengya.data.read import BadLine, BadLines, parse_chunk, read_chunks
@@ -30,7 +29,7 @@ REPORT_SHARE = 50  # one document in so many is kept out of training, for the re
 REPORT_CHARACTERS = 2_000_000
 
 
-class TextSource(Config):
+class TextSource(PathConfig):
     path: str
     """File, folder or glob: JSONL, JSON, parquet, CSV or plain text, also .gz and .zst."""
     field: str | list[str] = "text"
@@ -42,7 +41,7 @@ class TextSource(Config):
 class TokenizerConfig(Config):
     out: Path
     """Folder to write: tokenizer.json, tokenizer_config.json, chat_template.jinja."""
-    sources: list[TextSource] = Field(min_length=1)
+    sources: OneOrMany[TextSource] = Field(min_length=1)
     """Text to learn from; a plain path stands for {path: ...}."""
     vocab_size: int = Field(default=6400, ge=272)
     """Tokens, with 256 bytes and 16 special ones among them."""
@@ -50,16 +49,8 @@ class TokenizerConfig(Config):
     """Longer text is sampled down to this, evenly and repeatably; each takes 170 bytes of memory."""
     max_bad_lines: int = Field(default=100, ge=0)
     """Unreadable lines to pass over before giving up."""
-    compare: list[Path] = []
+    compare: OneOrMany[Path] = []
     """Other tokenizer folders to put beside it in the report."""
-
-    @field_validator("sources", mode="before")
-    @classmethod
-    def _paths(cls, value: Any) -> Any:
-        items = [value] if isinstance(value, str | dict) else value
-        if not isinstance(items, list):
-            return items
-        return [{"path": item} if isinstance(item, str) else item for item in items]
 
 
 def run(config: TokenizerConfig) -> None:

@@ -1,7 +1,7 @@
-"""What pretrain, sft and dpo have in common: their settings, and how a run is put together.
+"""How a run of pretrain, sft or dpo is put together.
 
 A stage gives a model, a loss and samples; `train` composes them with data, optimizer, strategy and
-checkpoints, and runs the one Trainer. Composition only.
+checkpoints, and runs the one Trainer. Composition only; the settings are in run_config.py.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, field_validator, model_validator
 from rich.console import Console
 from torch import nn
 
 from mengya.batch import Batch
-from mengya.config import Config, UserError, load_config, save_config
+from mengya.config import UserError, load_config, save_config
 from mengya.data.datasets import PackedRows
 from mengya.data.loader import batches, validation_batches
 from mengya.data.mixture import Mixture
@@ -27,101 +26,18 @@ from mengya.data.shards import TokenShards
 from mengya.losses.token_nll import Loss, token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.runtime import (
-    DeviceName,
-    PrecisionName,
     pick_autocast_dtype,
     pick_device,
     seed_step,
 )
+from mengya.stages.run_config import RunConfig, Source
 from mengya.tokenizer.load import tokenizer_hash
 from mengya.training.checkpoint import Checkpoints, TrainState, read_state, read_tensors
-from mengya.training.metrics import MetricsLog, TrackerName
-from mengya.training.optim import OptimizerConfig, build_optimizers, load_optimizer_state
+from mengya.training.metrics import MetricsLog
+from mengya.training.optim import build_optimizers, load_optimizer_state
 from mengya.training.report import write_report
-from mengya.training.schedule import ScheduleConfig
 from mengya.training.strategy import SingleDevice, pick_strategy
-from mengya.training.trainer import LoopConfig, Trainer
-
-
-class Source(Config):
-    path: Path
-    """A shard folder written by `mengya prepare`."""
-    weight: float | None = Field(default=None, gt=0)
-    """Share of this source in every step; without weights each row comes once an epoch."""
-
-
-class DataConfig(Config):
-    train: list[Source] = Field(min_length=1)
-    """Shards to train on; a plain path stands for {path: ...}."""
-    validation: list[Source] = []
-    """Shards held out; without them there is no validation loss and no best checkpoint."""
-    sequence_length: int = Field(default=512, ge=8)
-    """Positions of a row; documents are packed into rows and never see each other."""
-    max_validation_rows: int | None = Field(default=None, ge=1)
-    """Use only the first rows of the validation set."""
-
-    @field_validator("train", "validation", mode="before")
-    @classmethod
-    def _paths(cls, value: Any) -> Any:
-        items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list):
-            return items
-        return [{"path": item} if isinstance(item, str | Path) else item for item in items]
-
-
-class RunConfig(Config):
-    run_dir: Path
-    """Folder of this run: config.yaml, metrics.jsonl, samples.jsonl, report.html, checkpoints/."""
-    resume: bool = False
-    """Go on from the newest checkpoint in run_dir, if there is one."""
-    seed: int = 0
-    """Decides initial weights, order of data and noise."""
-    device: DeviceName = "auto"
-    """auto takes CUDA where there is one."""
-    precision: PrecisionName = "auto"
-    """dtype of matrix products; weights and optimizer stay fp32. auto: bf16 where the hardware has it."""
-    compile: bool | None = None
-    """torch.compile; null means on CUDA only."""
-    data: DataConfig
-    """What to train on."""
-    micro_batch_size: int = Field(default=8, ge=1)
-    """Rows per forward pass of one device."""
-    global_batch_size: int | None = Field(default=None, ge=1)
-    """Rows per step over all devices; null means one micro-batch a device. Accumulation is derived."""
-    max_steps: int | None = Field(default=None, ge=1)
-    """Steps to train; give this or epochs."""
-    epochs: float | None = Field(default=None, gt=0)
-    """Passes over the data; give this or max_steps."""
-    optimizer: OptimizerConfig = OptimizerConfig()
-    """The optimizer."""
-    schedule: ScheduleConfig = ScheduleConfig()
-    """The learning rate over the steps."""
-    loop: LoopConfig = LoopConfig()
-    """When to log, validate, save and sample."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
-    neftune_alpha: float = Field(default=0.0, ge=0)
-    """NEFTune noise on the embeddings in training (arXiv:2310.05914); 5 is usual for SFT."""
-    save_dtype: Literal["float32", "bfloat16"] = "float32"
-    """dtype of the saved model.safetensors; fp32 weights are kept in trainer/ as well where it is shorter."""
-    trackers: list[TrackerName] = ["tensorboard"]
-    """Where metrics go besides metrics.jsonl."""
-    sample_prompts: list[str] = []
-    """Prompts completed every loop.sample_every steps into samples.jsonl."""
-    sample_tokens: int = Field(default=64, ge=1)
-    """Longest sample, in tokens."""
-
-    @model_validator(mode="after")
-    def _length_of_run(self) -> RunConfig:
-        if (self.max_steps is None) == (self.epochs is None):
-            raise ValueError("give either max_steps or epochs, one of them")
-        if self.global_batch_size is not None and self.global_batch_size % self.micro_batch_size:
-            raise ValueError(
-                f"global_batch_size {self.global_batch_size} is not a multiple of "
-                f"micro_batch_size {self.micro_batch_size}"
-            )
-        return self
-
+from mengya.training.trainer import Trainer
 
 # A run resumed with another of these would not be the run that was stopped.
 _FIXED = ("seed", "data", "global_batch_size", "neftune_alpha", "save_dtype")

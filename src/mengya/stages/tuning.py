@@ -16,7 +16,8 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.hf_folder import load_causal_lm
 from mengya.models.lora import LoraConfig, add_lora, load_adapter, save_adapter
 from mengya.stages.folder import check_vocabulary, load_weights, write_folder
-from mengya.stages.training_run import RunConfig, TrainedModel
+from mengya.stages.run_config import RunConfig
+from mengya.stages.training_run import TrainedModel
 from mengya.tokenizer.chat_template import encode_prompt
 from mengya.tokenizer.load import copy_tokenizer, load_tokenizer, stop_token_ids
 from mengya.training.checkpoint import read_tensors

@@ -78,7 +78,7 @@ def _open_tracker(name: TrackerName, run_dir: Path, run_config: Mapping[str, Any
             return _TensorBoard(run_dir)
         case "wandb":
             wandb = require("wandb", "wandb")
-            return _Wandb(
+            return _RemoteRun(
                 wandb.init(
                     project="mengya", name=run_dir.name, dir=run_dir, config=dict(run_config)
                 )
@@ -91,7 +91,7 @@ def _open_tracker(name: TrackerName, run_dir: Path, run_config: Mapping[str, Any
                 logdir=str(run_dir),
                 config=dict(run_config),
             )
-            return _Swanlab(run)
+            return _RemoteRun(run)
 
 
 class _TensorBoard:
@@ -108,7 +108,9 @@ class _TensorBoard:
         self._writer.close()
 
 
-class _Wandb:
+class _RemoteRun:
+    """A run of wandb or swanlab, whose objects take the same calls."""
+
     def __init__(self, run: Any) -> None:
         self._run = run
 
@@ -117,7 +119,3 @@ class _Wandb:
 
     def close(self) -> None:
         self._run.finish()
-
-
-class _Swanlab(_Wandb):
-    pass
