@@ -72,7 +72,7 @@ def test_text_documents(tmp_path: Path, tokenizer_folder: Path) -> None:
     assert shards.manifest["characters"] == sum(len(r["text"].strip()) for r in records)
     assert shards.manifest["learnt_tokens"] == int((shards.lengths - 1).sum())
     assert shards.manifest["vocab_size"] == len(tokenizer)
-    shards.require(kind="text", tokenizer_sha256=tokenizer_hash(tokenizer_folder))
+    shards.require("text", tokenizer_sha256=tokenizer_hash(tokenizer_folder))
 
 
 def test_conversations_learn_every_assistant_turn_and_nothing_else(

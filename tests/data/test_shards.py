@@ -87,11 +87,11 @@ def test_resume_cuts_back_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
 def test_wrong_sizes_kinds_and_tokenizers_are_refused(tmp_path: Path) -> None:
     write(tmp_path, [np.array([5, 6, 7])], "text", 100)
     shards = TokenShards(tmp_path)
-    shards.require(kind="text", tokenizer_sha256="abc")
+    shards.require("text", tokenizer_sha256="abc")
     with pytest.raises(UserError, match="takes kind=conversation"):
-        shards.require(kind="conversation", tokenizer_sha256="abc")
+        shards.require("conversation", tokenizer_sha256="abc")
     with pytest.raises(UserError, match="run `mengya prepare` again"):
-        shards.require(kind="text", tokenizer_sha256="xyz")
+        shards.require("text", tokenizer_sha256="xyz")
     (tmp_path / "00000.tokens.bin").write_bytes(b"1234567")
     with pytest.raises(UserError, match="has 7 bytes"):
         TokenShards(tmp_path)

@@ -199,16 +199,15 @@ class TokenShards:
             return np.ones(max(0, min(stop, int(self.lengths[document])) - start), np.uint8)
         return self._slice(self._masks, document, start, stop)
 
-    def require(self, *, kind: str, tokenizer_sha256: str) -> None:
+    def require(self, *kinds: str, tokenizer_sha256: str) -> None:
         """Refuse shards of another kind, or made with another tokenizer than the model's.
 
         Raises:
             UserError: naming both values and the command that mends it.
         """
-        if self.kind != kind:
-            raise UserError(
-                f"{self.directory} holds {self.kind} shards, this stage takes kind={kind}"
-            )
+        if self.kind not in kinds:
+            wanted = " or ".join(f"kind={kind}" for kind in kinds)
+            raise UserError(f"{self.directory} holds {self.kind} shards, this stage takes {wanted}")
         made = self.manifest.get("tokenizer", {}).get("sha256")
         if made != tokenizer_sha256:
             raise UserError(

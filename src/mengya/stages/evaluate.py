@@ -109,7 +109,7 @@ def measure(config: EvaluateConfig, show_progress: bool = False) -> Evaluation:
             )
         if config.preferences:
             shards = TokenShards(config.preferences)
-            shards.require(kind="preference", tokenizer_sha256=sha256)
+            shards.require("preference", tokenizer_sha256=sha256)
             preference = preference_accuracy(model, pairs_of_shards(shards))
         del model
     exams = {}
@@ -160,7 +160,7 @@ def _texts_of_shards(
     """The documents of text shards without the document token at both ends."""
     for folder in config.text_shards:
         shards = TokenShards(folder)
-        shards.require(kind="text", tokenizer_sha256=sha256)
+        shards.require("text", tokenizer_sha256=sha256)
         for document in range(len(shards)):
             ids = shards.tokens(document)[1:-1].tolist()
             yield str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))

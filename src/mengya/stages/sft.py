@@ -1,4 +1,8 @@
-"""`mengya sft`: next-token prediction on the assistant's turns of conversations; full or LoRA."""
+"""`mengya sft`: next-token prediction on the assistant's turns of conversations; full or LoRA.
+
+Text shards may be mixed in (`data.train` with weights): learned whole, they keep the model from
+forgetting what it was pretrained on.
+"""
 
 from __future__ import annotations
 
@@ -27,4 +31,6 @@ def run(config: SftConfig) -> bool:
         pick_token_nll(config, strategy), labelled_only=not uses_compile(config, strategy)
     )
     sample = partial(sample_replies, config, tokenizer) if config.sample_prompts else None
-    return train("sft", config, strategy, trained, loss, "conversation", sample, resume_from)
+    return train(
+        "sft", config, strategy, trained, loss, "conversation", sample, resume_from, ["text"]
+    )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -20,6 +20,7 @@ from torch import nn
 from mengya.batch import Batch
 from mengya.config import UserError, load_config, save_config
 from mengya.data.datasets import PackedRows
+from mengya.data.encode import Kind
 from mengya.data.loader import batches, validation_batches
 from mengya.data.mixture import Mixture
 from mengya.data.shards import TokenShards
@@ -115,20 +116,24 @@ def train(
     strategy: SingleDevice,
     trained: TrainedModel,
     loss: Loss,
-    kind: Literal["text", "conversation", "preference"],
+    kind: Kind,
     sample: Callable[[CausalLM], list[dict[str, Any]]] | None,
     resume_from: Path | None,
+    mixed_in: Sequence[Kind] = (),
 ) -> bool:
     """Compose the run and train it to its end, or to a signal; then write report.html.
+
+    Args:
+        kind: of the shards; `mixed_in` are kinds that may stand beside it in data.train.
 
     Returns:
         Whether the run reached its end.
     """
     model = trained.module
-    train_rows = _open_rows(config, config.data.train, kind, trained.tokenizer_folder)
+    train_rows = _open_rows(config, config.data.train, (kind, *mixed_in), trained.tokenizer_folder)
     held_out = None
     if config.data.validation:
-        held_out = _open_rows(config, config.data.validation, kind, trained.tokenizer_folder)
+        held_out = _open_rows(config, config.data.validation, (kind,), trained.tokenizer_folder)
     batch_size = config.global_batch_size or config.micro_batch_size * strategy.world_size
     max_steps = config.max_steps or math.ceil((config.epochs or 0) * len(train_rows) / batch_size)
 
@@ -206,13 +211,16 @@ def train(
 
 
 def _open_rows(
-    config: RunConfig, sources: Sequence[Source], kind: str, tokenizer_folder: Path
+    config: RunConfig, sources: Sequence[Source], kinds: Sequence[Kind], tokenizer_folder: Path
 ) -> Mixture:
+    """The rows of the sources; at least one must be of the first of `kinds`."""
     fingerprint = tokenizer_hash(tokenizer_folder)
+    opened = [TokenShards(source.path) for source in sources]
+    if all(shards.kind != kinds[0] for shards in opened):
+        kinds = kinds[:1]
     parts: list[tuple[PackedRows, float | None]] = []
-    for source in sources:
-        shards = TokenShards(source.path)
-        shards.require(kind=kind, tokenizer_sha256=fingerprint)
+    for source, shards in zip(sources, opened, strict=True):
+        shards.require(*kinds, tokenizer_sha256=fingerprint)
         rows = PackedRows(shards, config.data.sequence_length, config.seed)
         if rows.dropped_pairs:
             Console(stderr=True).print(
