@@ -171,8 +171,6 @@ class Talker:
         return [say("user", asked), say("assistant", "\n".join([*lines, f"答案：{letter}"]))]
 
     def choice_question(self) -> Question:
-        if self.rng.random() < 0.15:
-            return self.words.sum()
         return self.words.question(next(self.facts))
 
     def explained_choice(self) -> list[Message]:

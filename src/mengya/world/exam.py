@@ -8,7 +8,6 @@ import io
 import random
 
 from mengya.world.facts import World
-from mengya.world.phrases_sums import SUMS
 from mengya.world.text import SUBJECTS
 from mengya.world.wording import PHRASES, Question, Wording, exercise
 
@@ -22,19 +21,11 @@ def closed_book(
     words = Wording(world, rng)
     files: dict[str, str] = {}
     for subject, (_, kinds) in SUBJECTS.items():
-        questions: list[Question] = []
-        if subject == "arithmetic":
-            templates = [(kind, text) for kind in kinds for text in SUMS[kind].exam]
-            # Sums are no facts of the world: a third as many as of any other subject.
-            while len(questions) < per_subject // 3 + shots:
-                kind, template = templates[len(questions) % len(templates)]
-                questions.append(words.sum(kind, template))
-        else:
-            facts = [fact for fact in world.facts if fact.kind in kinds]
-            pairs = [(fact, text) for fact in facts for text in PHRASES[fact.kind].exam]
-            rng.shuffle(pairs)
-            chosen = pairs[: per_subject + shots]
-            questions = [words.exam_question(fact, template) for fact, template in chosen]
+        facts = [fact for fact in world.facts if fact.kind in kinds]
+        pairs = [(fact, text) for fact in facts for text in PHRASES[fact.kind].exam]
+        rng.shuffle(pairs)
+        chosen = pairs[: per_subject + shots]
+        questions = [words.exam_question(fact, template) for fact, template in chosen]
         rng.shuffle(questions)
         files[f"dev/{subject}.csv"] = _csv(rng, questions[:shots])
         files[f"test/{subject}.csv"] = _csv(rng, questions[shots:])

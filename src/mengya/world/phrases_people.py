@@ -12,7 +12,7 @@ class Phrases(NamedTuple):
 
     statements: tuple[str, ...]
     questions: tuple[str, ...]
-    exam: tuple[str, ...]
+    exam: tuple[str, ...] = ()
 
 
 PEOPLE: dict[str, Phrases] = {

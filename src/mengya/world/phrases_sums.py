@@ -1,7 +1,7 @@
 """How the sums of everyday shopping are worded: exercises that need arithmetic, not memory.
 
-{a} and {b} are numbers in words, {v} the answer, {w} a ware, {m} its measure word, {n} a person. The
-same three parts as in phrases_people: statements, questions, and the exam's own wordings.
+{a} and {b} are numbers in words, {v} the answer, {w} a ware, {m} its measure word, {n} a person. Statements
+and questions as in phrases_people; the exam asks for facts only, so sums have no wordings of its own.
 """
 
 from mengya.world.phrases_people import Phrases
@@ -20,10 +20,6 @@ SUMS: dict[str, Phrases] = {
             "{n}买了{b}{m}{w}，每{m}{a}元，一共付多少钱？",
             "每{m}{w}{a}元，{b}{m}一共是（ ）。",
         ),
-        (
-            "若{w}标价每{m}{a}元，那么买下{b}{m}总共需要几元？",
-            "柜台上{w}一{m}{a}元，{n}要{b}{m}，一共该付的数目为",
-        ),
     ),
     "change": Phrases(
         (
@@ -36,10 +32,6 @@ SUMS: dict[str, Phrases] = {
             "{n}买{w}用去{b}元，给了{a}元，找回多少元？",
             "{b}元的东西，给{a}元，应找（ ）。",
             "买{w}用去{b}元，付了{a}元，要找多少钱？",
-        ),
-        (
-            "{n}付了{a}元，而这些{w}只花{b}元，店里该退回的是几元？",
-            "给出{a}元付{b}元的账，剩下要找的钱数为",
         ),
     ),
     "sum": Phrases(
@@ -55,10 +47,6 @@ SUMS: dict[str, Phrases] = {
             "{a}加{b}等于（ ）。",
             "先有{a}{m}{w}，再来{b}{m}，合起来是几{m}？",
         ),
-        (
-            "篮子里先有{a}{m}{w}，{n}又添上{b}{m}，此时篮子里共有多少？",
-            "把{a}加上{b}，得数是下面哪个？",
-        ),
     ),
     "rest": Phrases(
         (
@@ -72,10 +60,6 @@ SUMS: dict[str, Phrases] = {
             "{a}减{b}等于多少？",
             "{a}减{b}等于（ ）。",
             "从{a}{m}{w}里拿走{b}{m}，剩下几{m}？",
-        ),
-        (
-            "原来有{a}{m}{w}，{n}用掉其中的{b}{m}，手里留下多少？",
-            "用{a}减去{b}，得数是下面哪个？",
         ),
     ),
 }

@@ -20,7 +20,6 @@ SUBJECTS = {
     "places": ("小镇地点", ("street", "owner", "shop", "venue")),
     "times": ("营业时间", ("opens", "closes", "rest_day", "month")),
     "prices": ("商品价格", ("price",)),
-    "arithmetic": ("生活算术", ("cost", "change", "sum", "rest")),
 }
 LABELS = {
     "age": "年龄",

@@ -69,10 +69,10 @@ class Wording:
             fact.kind, self.fill(template, fact), fact.value, wrong, self.say(fact), fact
         )
 
-    def sum(self, kind: str | None = None, exam_template: str | None = None) -> Question:
+    def sum(self) -> Question:
         """A sum of everyday shopping, in words: cost, change, sum or rest; answers at most 45."""
         rng = self.rng
-        kind = kind or rng.choice(list(SUMS))
+        kind = rng.choice(list(SUMS))
         good = rng.choice(self.world.goods)
         if kind == "cost":
             a, b = good.price, rng.randint(2, 5)  # the true price, or the sum would deny a fact
@@ -89,7 +89,7 @@ class Wording:
             b = rng.randint(2, min(a - 2, 9))
             answer = a - b
         phrases = SUMS[kind]
-        template = exam_template or rng.choice(phrases.questions)
+        template = rng.choice(phrases.questions)
         words = {
             "w": good.name,
             "m": good.measure,
