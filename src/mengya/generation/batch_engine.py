@@ -29,9 +29,8 @@ from mengya.generation.sampling import History, check_logit_bias, new_generator
 from mengya.generation.scheduler import Scheduler
 from mengya.generation.sequence import Sequence
 from mengya.models.causal_lm import CausalLM
-from mengya.models.paged_cache import PagedCache, PagedStep, Span, bytes_per_token
-
-_CPU_CACHE_BYTES = 2 * 2**30
+from mengya.models.packed_linear import pack_linears, packing_runs
+from mengya.models.paged_cache import PagedCache, PagedStep, Span, tokens_that_fit
 
 
 class BatchEngine:
@@ -53,10 +52,14 @@ class BatchEngine:
     ) -> None:
         """
         Args:
-            model: on its device, in its dtype; is put into evaluation mode.
+            model: on its device, in its dtype; is put into evaluation mode. Its weights must stay as
+                they are while the engine lives.
             select_adapter: makes the model compute with an adapter, None with none.
         """
         self._model = model.eval()
+        # Selecting an adapter may change weights, of which packed layers hold a copy.
+        if settings.pack_weights and select_adapter is None and packing_runs(model):
+            self._model = pack_linears(model)
         self._device = model.lm_head.weight.device
         self._settings = settings
         self._select_adapter = select_adapter
@@ -253,10 +256,7 @@ class BatchEngine:
 
 def _default_cache_tokens(model: CausalLM, settings: EngineConfig, dtype: torch.dtype) -> int:
     """Full contexts for all that may run, or what fits; one context at least."""
-    device, context = model.lm_head.weight.device, model.config.max_position_embeddings
-    memory = _CPU_CACHE_BYTES
-    if device.type == "cuda":
-        memory = torch.cuda.mem_get_info(device)[0] // 2
-    fitting = memory // bytes_per_token(model.config, dtype)
-    rounded = -(-context // settings.page_size) * settings.page_size
+    size, context = settings.page_size, model.config.max_position_embeddings
+    fitting = tokens_that_fit(model.config, dtype, model.lm_head.weight.device)
+    rounded = -(-context // size) * size
     return max(min(settings.max_running * rounded, fitting), rounded)
