@@ -51,10 +51,11 @@ def transformers_model(config: ModelConfig, ours: CausalLM) -> Any:
 
 def engine_way(model: CausalLM, prompts: Prompts, new: int, streams: int) -> Callable[[], Prompts]:
     params = SamplingParams(max_new_tokens=new, temperature=0)
+    # As a server keeps it; but no prompt may be found in the prefix cache of the last repeat.
+    settings = EngineConfig(max_running=streams, max_waiting=len(prompts), prefix_reuse=False)
+    engine = BatchEngine(model, settings)
 
     def run() -> Prompts:
-        # A new engine each time: no prompt is found in the prefix cache of the last repeat.
-        engine = BatchEngine(model, EngineConfig(max_running=streams, max_waiting=len(prompts)))
         made: dict[int, list[int]] = {engine.add(Request(tuple(p), params)): [] for p in prompts}
         while engine.has_work:
             for event in engine.step():

@@ -52,8 +52,7 @@ class BatchEngine:
     ) -> None:
         """
         Args:
-            model: on its device, in its dtype; is put into evaluation mode. Its weights must stay as
-                they are while the engine lives.
+            model: on its device; is put into evaluation mode. Its weights must not change later.
             select_adapter: makes the model compute with an adapter, None with none.
         """
         self._model = model.eval()
@@ -199,7 +198,6 @@ class BatchEngine:
 
     def _run(self, work: list[tuple[Sequence, int]]) -> list[tuple[Sequence, int, Tensor]]:
         """One forward pass; with each sequence the logits that are wanted of it, [S or 1 or 0, V]."""
-        spans = [Span(s.pages, s.stored, count) for s, count in work]
         ids = [t for s, count in work for t in s.tokens[s.stored : s.stored + count]]
         wanted: list[int] = []
         sizes: list[int] = []
@@ -212,7 +210,7 @@ class BatchEngine:
         # Not model(...): a compiled model would compile again for every length.
         logits_NV = self._model.forward(
             torch.tensor([ids], device=self._device),
-            cache=PagedStep(self._cache, spans),
+            cache=PagedStep(self._cache, [Span(s.pages, s.stored, n) for s, n in work]),
             logits_at=torch.tensor(wanted, dtype=torch.int64, device=self._device),
         ).logits[0]
         parts = logits_NV.split(sizes)
