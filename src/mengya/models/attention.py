@@ -78,7 +78,7 @@ def plan_attention(
         position_ids = torch.arange(past, past + S, device=input_ids.device)[None]
         if padding is not None:
             position_ids = (position_ids - padding[:, None]).clamp(min=0)
-    cos, sin = rotary_angles(position_ids, config.head_width, config.rope_theta)
+    cos, sin = rotary_angles(position_ids, config)
     if document_ids is not None:
         if cu_seqlens is not None and _varlen_runs(config, input_ids, dtype):
             return AttentionPlan(cos, sin, cu_seqlens=cu_seqlens)
