@@ -51,7 +51,11 @@ def oracle_of(model: CausalLM) -> Any:
             "max_position_embeddings",
         )
     }  # fmt: skip
-    values["rope_parameters"] = {"rope_type": "default", "rope_theta": ours.rope_theta}
+    values["rope_parameters"] = {
+        "rope_type": "default",
+        "rope_theta": ours.rope_theta,
+        **ours.rope_parameters.model_dump(exclude_defaults=True),
+    }
     values |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     if ours.num_experts:
         for name in ("num_experts", "num_experts_per_tok", "norm_topk_prob"):

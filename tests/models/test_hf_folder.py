@@ -126,6 +126,12 @@ def change_config(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+LLAMA3 = {
+    "rope_theta": 1e4, "factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -134,7 +140,8 @@ def change_config(folder: Path, **changes: Any) -> None:
         ({"hidden_act": "gelu"}, "hidden_act='gelu' is not supported (only 'silu')"),
         ({"attention_bias": True}, "attention_bias=True"),
         ({"use_sliding_window": True}, "use_sliding_window=True"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}}, "yarn"),
+        ({"rope_parameters": {**LLAMA3, "rope_type": "llama3"}}, "rope_parameters.rope_type"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 0.5}}, "rope_parameters.factor"),
         ({"num_key_value_heads": 3}, "num_key_value_heads"),
         ({"hidden_size": "wide"}, "hidden_size"),
     ],

@@ -47,14 +47,14 @@ def bits_per_char(
 ) -> BitsPerChar:
     """Measure `model` on `texts`, on the device and in the dtype that it is in.
 
-    A document longer than `window` tokens (default: the model's max_position_embeddings) is cut as
+    A document longer than `window` tokens (default: the model's context) is cut as
     in training: each window begins with the last token of the one before, every token is predicted
     once, and the context starts afresh. Empty texts are passed over.
 
     Raises:
         UserError: no text, or a window too small to predict anything.
     """
-    longest = int(getattr(model, "config").max_position_embeddings)  # noqa: B009
+    longest = int(getattr(model, "config").context_length)  # noqa: B009
     window = longest if window is None else window
     if not 1 <= window <= longest:
         raise UserError(f"window={window} must be between 1 and the model's context of {longest}")

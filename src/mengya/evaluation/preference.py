@@ -46,7 +46,7 @@ def preference_accuracy(
     Raises:
         UserError: when no pair can be scored.
     """
-    longest = int(getattr(model, "config").max_position_embeddings) + 1  # noqa: B009
+    longest = int(getattr(model, "config").context_length) + 1  # noqa: B009
     longest = longest if max_length is None else min(max_length, longest)
     count = wins = wins_by_sum = 0
     margin = 0.0

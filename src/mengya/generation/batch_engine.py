@@ -52,9 +52,14 @@ class BatchEngine:
     ) -> None:
         """
         Args:
-            model: on its device; is put into evaluation mode. Its weights must not change later.
+            model: on its device, its rope_type not dynamic; is put into evaluation mode. Its weights must not change later.
             select_adapter: makes the model compute with an adapter, None with none.
         """
+        if model.config.rope_parameters.rope_type == "dynamic":
+            raise UserError(
+                "rope_type=dynamic turns each text by its own length, so texts cannot share a batch; "
+                "write rope_type=yarn or linear in the model's config.json"
+            )
         self._model = model.eval()
         # Selecting an adapter may change weights, of which packed layers hold a copy.
         if settings.pack_weights and select_adapter is None and packing_runs(model):
@@ -69,7 +74,7 @@ class BatchEngine:
         size = settings.page_size
         tokens = settings.cache_tokens or _default_cache_tokens(model, settings, dtype)
         total = max(tokens // size, 1)
-        self.context = min(model.config.max_position_embeddings, total * size)
+        self.context = min(model.config.context_length, total * size)
         self._cache = PagedCache(model.config, total, size, dtype, self._device)
         chunk = settings.prefill_chunk or (128 if self._device.type == "cpu" else 2048)
         self._scheduler = Scheduler(
@@ -254,7 +259,7 @@ class BatchEngine:
 
 def _default_cache_tokens(model: CausalLM, settings: EngineConfig, dtype: torch.dtype) -> int:
     """Full contexts for all that may run, or what fits; one context at least."""
-    size, context = settings.page_size, model.config.max_position_embeddings
+    size, context = settings.page_size, model.config.context_length
     fitting = tokens_that_fit(model.config, dtype, model.lm_head.weight.device)
     rounded = -(-context // size) * size
     return max(min(settings.max_running * rounded, fitting), rounded)

@@ -134,7 +134,7 @@ class ChatSession:
 
     def _room(self) -> int:
         """Longest prompt that leaves space for an answer: a quarter of the context at most."""
-        context = self._model.config.max_position_embeddings
+        context = self._model.config.context_length
         return context - min(self.params.max_new_tokens, max(context // 4, 1))
 
 

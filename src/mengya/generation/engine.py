@@ -82,7 +82,7 @@ def _decode(
     """The next token of every row, again and again, until max_new_tokens or the context is full."""
     longest = _checked_length(model, prompts)
     check_logit_bias(params, model.config.vocab_size)
-    budget = min(params.max_new_tokens, model.config.max_position_embeddings - longest)
+    budget = min(params.max_new_tokens, model.config.context_length - longest)
     device = model.lm_head.weight.device
     ids_BS, padding_B = _left_padded(prompts, longest, device)
     if cache is None:
@@ -108,14 +108,14 @@ def _decode(
 
 
 def _checked_length(model: CausalLM, prompts: Sequence[Sequence[int]]) -> int:
-    context = model.config.max_position_embeddings
+    context = model.config.context_length
     for number, prompt in enumerate(prompts):
         if not prompt:
             raise UserError(f"prompt {number} is empty; a completion needs at least one token")
         if len(prompt) >= context:
             raise UserError(
-                f"prompt {number} has {len(prompt)} tokens and the model's context is {context} "
-                "(max_position_embeddings); shorten it"
+                f"prompt {number} has {len(prompt)} tokens and the model's context is {context}; "
+                "shorten it"
             )
     return max(len(prompt) for prompt in prompts)
 

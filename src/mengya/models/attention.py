@@ -74,7 +74,7 @@ def plan_attention(
     """Choose the kernel and build its mask once; shapes as in `CausalLM.forward`."""
     if isinstance(cache, PagedStep):  # it knows the rest itself
         positions = cache.position_ids if position_ids is None else position_ids
-        return AttentionPlan(*rotary_angles(positions, config.head_width, config.rope_theta))
+        return AttentionPlan(*rotary_angles(positions, config))
     S = input_ids.shape[1]
     past = cache.length if cache is not None else 0
     padding = cache.left_padding if cache is not None else None
@@ -82,7 +82,7 @@ def plan_attention(
         position_ids = torch.arange(past, past + S, device=input_ids.device)[None]
         if padding is not None:
             position_ids = (position_ids - padding[:, None]).clamp(min=0)
-    cos, sin = rotary_angles(position_ids, config.head_width, config.rope_theta)
+    cos, sin = rotary_angles(position_ids, config)
     if document_ids is not None:
         if cu_seqlens is not None and _varlen_runs(config, input_ids, dtype):
             return AttentionPlan(cos, sin, cu_seqlens=cu_seqlens)

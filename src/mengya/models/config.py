@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from mengya.config import Config
+from mengya.models.rope_config import RopeParameters
 
 ModelType = Literal["qwen3", "llama", "qwen2", "qwen3_moe"]
 
@@ -36,9 +37,11 @@ class ModelConfig(Config):
     head_dim: PositiveInt | None = None
     """Width of one head; null: hidden_size / num_attention_heads."""
     max_position_embeddings: PositiveInt = 2048
-    """Longest context in tokens that the model is meant for."""
+    """Longest context in tokens that the model is meant for (with dynamic NTK: that it is trained for)."""
     rope_theta: PositiveFloat = 10_000.0
     """Base of the rotary position frequencies."""
+    rope_parameters: RopeParameters = RopeParameters()
+    """Scaling of the positions for a longer context."""
     rms_norm_eps: PositiveFloat = 1e-6
     """Added to the mean square in RMSNorm."""
     tie_word_embeddings: bool = True
@@ -82,6 +85,7 @@ class ModelConfig(Config):
             )
         elif self.head_width % 2:
             yield f"head_dim={self.head_width} is odd, RoPE turns pairs; use an even head_dim"
+        yield from self._rope_problems()
         if self.qk_norm and self.attention_bias:
             yield (
                 "qk_norm and attention_bias together exist in no transformers class that we write; "
@@ -98,10 +102,37 @@ class ModelConfig(Config):
                 f"num_experts={self.num_experts}; lower it"
             )
 
+    def _rope_problems(self):
+        rope = self.rope_parameters
+        original = rope.original_max_position_embeddings
+        if original is not None and self.max_position_embeddings < original:
+            yield (
+                f"max_position_embeddings={self.max_position_embeddings} is the stretched context of "
+                f"rope_type=yarn and less than original_max_position_embeddings={original}; "
+                f"write max_position_embeddings={int(original * (rope.factor or 1))}"
+            )
+        if rope.partial_rotary_factor != 1:
+            yield (
+                f"partial_rotary_factor={rope.partial_rotary_factor} exists in no transformers class "
+                "that this shape is saved as; remove it"
+            )
+
     @property
     def head_width(self) -> int:
         """head_dim with its default filled in."""
         return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @property
+    def rotary_width(self) -> int:
+        """Numbers of each head that RoPE turns."""
+        return int(self.head_width * self.rope_parameters.partial_rotary_factor)
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens that the model reads: dynamic NTK stretches max_position_embeddings by factor."""
+        rope = self.rope_parameters
+        stretch = (rope.factor or 1) if rope.rope_type == "dynamic" else 1
+        return int(self.max_position_embeddings * stretch)
 
     @property
     def expert_width(self) -> int:

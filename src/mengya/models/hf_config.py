@@ -7,6 +7,7 @@ same model out of it; read through transformers' own classes, which know every d
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from mengya.config import UserError
 from mengya.models.config import ModelConfig
+from mengya.models.rope_config import rope_from_hf
 
 CLASSES = {
     "qwen3": "Qwen3ForCausalLM",
@@ -47,11 +49,14 @@ def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
         "use_cache": True,
         # transformers 5 reads rope_parameters; 4.x reads only rope_theta, and without it takes its
         # own default and gives wrong logits in silence.
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "rope_parameters": config.rope_parameters.to_hf(config.rope_theta),
         "rope_theta": config.rope_theta,
         "dtype": dtype_name,
         "torch_dtype": dtype_name,
     }
+    if config.rope_parameters.rope_type != "default":  # 4.x reads the scaling here, 5 both
+        scaling = config.rope_parameters.to_hf(config.rope_theta)
+        values["rope_scaling"] = {k: v for k, v in scaling.items() if k != "rope_theta"}
     if config.model_type != "qwen2":  # Qwen2's q, k and v always have a bias and no field says so
         values["attention_bias"] = False
     if config.model_type == "llama":
@@ -100,7 +105,6 @@ def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
         raise UserError(f"{path}: transformers refuses this configuration: {error}") from error
     rope = hf.rope_parameters or {}
     unsupported = {
-        "rope_parameters.rope_type": (rope.get("rope_type", "default"), "default"),
         "hidden_act": (hf.hidden_act, "silu"),
         "use_sliding_window": (getattr(hf, "use_sliding_window", False), False),
         "mlp_bias": (getattr(hf, "mlp_bias", False), False),
@@ -121,10 +125,15 @@ def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
     usual = hf.hidden_size // hf.num_attention_heads
     fields["head_dim"] = None if head_dim == usual else head_dim
     fields["rope_theta"] = rope.get("rope_theta", 10_000.0)
+    fields["rope_parameters"] = rope_from_hf(rope, hf.max_position_embeddings)
     fields["qk_norm"] = hf.model_type.startswith("qwen3")
     fields["attention_bias"] = hf.model_type == "qwen2"
     try:
         return ModelConfig(**fields)
     except ValidationError as error:
-        reasons = "; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors())
-        raise UserError(f"{path}: {reasons}") from error
+        raise UserError(f"{path}: {'; '.join(map(_reason, error.errors()))}") from error
+
+
+def _reason(item: Mapping[str, Any]) -> str:
+    where = ".".join(map(str, item["loc"]))
+    return (f"{where}: " if where else "") + item["msg"].removeprefix("Value error, ")

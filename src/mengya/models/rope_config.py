@@ -1,0 +1,135 @@
+"""How positions become angles, in the words of transformers' `rope_parameters`. Needs no torch.
+
+Takes the scaling's name and numbers; gives a checked `RopeParameters` and the factors that follow from
+them. rope_theta stays a field of the model itself, as design and recipes write it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from mengya.config import Config
+
+RopeType = Literal["default", "linear", "dynamic", "yarn"]
+# Fields that only YaRN reads.
+_YARN = (
+    "original_max_position_embeddings", "beta_fast", "beta_slow", "attention_factor", "mscale",
+    "mscale_all_dim", "truncate",
+)  # fmt: skip
+
+
+class RopeParameters(Config):
+    """Rotary positions, and how they are stretched over a longer context than was trained.
+
+    linear: positions divided by factor (Chen et al. 2023, arXiv:2306.15595). dynamic: a larger
+    rope_theta once a text is longer than max_position_embeddings (dynamic NTK). yarn: fast pairs keep
+    their frequency, slow ones are divided by factor (Peng et al. 2023, arXiv:2309.00071).
+    """
+
+    rope_type: RopeType = "default"
+    """default, linear, dynamic (NTK) or yarn."""
+    factor: float | None = Field(default=None, ge=1)
+    """How many times longer the context becomes; needed by all types but default."""
+    original_max_position_embeddings: PositiveInt | None = None
+    """yarn: the context that the model was trained with before."""
+    beta_fast: PositiveFloat = 32.0
+    """yarn: pairs that turn more often than this over the original context keep their frequency."""
+    beta_slow: PositiveFloat = 1.0
+    """yarn: pairs that turn less often than this are interpolated."""
+    attention_factor: float | None = Field(default=None, gt=0)
+    """yarn: cosines and sines are multiplied by this; null: 0.1 ln(factor) + 1."""
+    mscale: float | None = Field(default=None, gt=0)
+    """yarn of DeepSeek: with mscale_all_dim, weight of ln(factor) in the attention factor."""
+    mscale_all_dim: float | None = Field(default=None, gt=0)
+    """yarn of DeepSeek: with MLA it also scales the scores."""
+    truncate: bool = True
+    """yarn: round the edges of the ramp to whole pairs."""
+    partial_rotary_factor: float = Field(default=1.0, gt=0, le=1)
+    """Share of each head that is turned, from its start; below 1 only in Glm4Moe."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_theta(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "rope_theta" in values:
+            raise ValueError(
+                f"rope_theta={values['rope_theta']} belongs to the model, beside rope_parameters; "
+                "write model.rope_theta"
+            )
+        return values
+
+    @model_validator(mode="after")
+    def _possible(self) -> RopeParameters:
+        scaled = self.rope_type != "default"
+        if scaled and self.factor is None:
+            raise ValueError(f"rope_type={self.rope_type} needs factor; write factor=4 for 4 times")
+        if not scaled and self.factor is not None:
+            raise ValueError(
+                f"factor={self.factor} does nothing with rope_type=default; "
+                "write rope_type=linear, dynamic or yarn"
+            )
+        if self.rope_type == "yarn":
+            if self.original_max_position_embeddings is None:
+                raise ValueError(
+                    "rope_type=yarn needs original_max_position_embeddings, the context trained before"
+                )
+            if self.beta_fast <= self.beta_slow:
+                raise ValueError(
+                    f"beta_fast={self.beta_fast} must be more than beta_slow={self.beta_slow}; "
+                    "32 and 1 are usual"
+                )
+        else:
+            fields = type(self).model_fields
+            idle = [name for name in _YARN if getattr(self, name) != fields[name].default]
+            if idle:
+                raise ValueError(
+                    f"{', '.join(idle)} does nothing with rope_type={self.rope_type}; "
+                    "remove it or write rope_type=yarn"
+                )
+        return self
+
+    @property
+    def amplitude(self) -> float:
+        """What YaRN multiplies cosines and sines by, so that scores keep their spread; else 1."""
+        if self.rope_type != "yarn":
+            return 1.0
+        if self.attention_factor is not None:
+            return self.attention_factor
+        if self.mscale and self.mscale_all_dim:
+            return self._mscale(self.mscale) / self._mscale(self.mscale_all_dim)
+        return self._mscale(1.0)
+
+    @property
+    def mla_score_factor(self) -> float:
+        """What DeepSeek's MLA multiplies the scores by under YaRN; else 1."""
+        return self._mscale(self.mscale_all_dim) ** 2 if self.mscale_all_dim else 1.0
+
+    def _mscale(self, weight: float) -> float:
+        assert self.factor is not None  # only YaRN asks, whose factor is checked
+        return 0.1 * weight * math.log(self.factor) + 1.0 if self.factor > 1 else 1.0
+
+    def to_hf(self, rope_theta: float) -> dict[str, Any]:
+        """transformers' dictionary: what this type reads and nothing else."""
+        values: dict[str, Any] = {"rope_type": self.rope_type, "rope_theta": rope_theta}
+        if self.factor is not None:
+            values["factor"] = self.factor
+        if self.rope_type == "yarn":
+            values |= {name: v for name in _YARN if (v := getattr(self, name)) is not None}
+        return values
+
+
+def rope_from_hf(values: dict[str, Any], max_position_embeddings: int) -> dict[str, Any]:
+    """The fields of `RopeParameters` out of transformers' dictionary, for its validation."""
+    rope = {
+        name: value
+        for name, value in values.items()
+        if name not in ("rope_theta", "type") and value is not None
+    }
+    original = rope.get("original_max_position_embeddings")
+    if rope.get("rope_type") == "yarn" and original and "factor" not in rope:
+        rope["factor"] = max_position_embeddings / original
+    elif rope.get("rope_type") == "default":
+        rope.pop("factor", None)
+    return rope
