@@ -255,5 +255,10 @@ def test_escape_sequences_of_a_model_do_not_reach_the_terminal(
 
 
 def test_sampling_options_are_keys_of_the_verb(tmp_path: Path) -> None:
-    config = load_config(ChatConfig, None, ["checkpoint=x", "temperature=0.3", "top_k=5"])
+    config = load_config(
+        ChatConfig,
+        None,
+        ["checkpoint=x", "temperature=0.3", "top_k=5", "logit_bias.7=-100", "min_p=0.1"],
+    )
     assert (config.temperature, config.top_k, config.mode) == (0.3, 5, "auto")
+    assert (config.logit_bias, config.min_p) == ({7: -100.0}, 0.1)

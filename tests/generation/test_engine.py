@@ -76,6 +76,23 @@ def test_the_repetition_penalty_equals_transformers(model: CausalLM, tmp_path: P
     assert ours != generate(model, [PROMPTS[0]], GREEDY, [])[0]
 
 
+def test_bias_and_penalties_by_count_reach_the_loop(model: CausalLM) -> None:
+    banned = generate(model, PROMPTS[:1], GREEDY, [])[0][0]
+    bias = GREEDY.model_copy(update={"logit_bias": {banned: -100.0}})
+    assert banned not in generate(model, PROMPTS[:1], bias, [])[0]
+    forced = GREEDY.model_copy(update={"logit_bias": {7: 1e4}})
+    assert generate(model, PROMPTS, forced, []) == [[7] * 20] * 4
+    never_twice = GREEDY.model_copy(update={"presence_penalty": 2.0, "frequency_penalty": 2.0})
+    tame = shaken_model(hidden_size=16)
+    with torch.no_grad():
+        for parameter in tame.parameters():
+            parameter.mul_(0.1)
+    (once,) = generate(tame, PROMPTS[:1], never_twice, [])
+    assert len(set(once)) == 20 > len(set(generate(tame, PROMPTS[:1], GREEDY, [])[0]))
+    with pytest.raises(UserError, match="logit_bias"):
+        generate(model, PROMPTS, GREEDY.model_copy(update={"logit_bias": {300: 1.0}}), [])
+
+
 def test_sampling_follows_its_seed(model: CausalLM) -> None:
     def sample(seed: int) -> list[list[int]]:
         params = SamplingParams(max_new_tokens=12, temperature=1.5, top_p=1, seed=seed)

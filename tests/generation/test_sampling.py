@@ -6,7 +6,9 @@ import pytest
 import torch
 from transformers.generation.logits_process import (
     LogitsProcessorList,
+    MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -14,12 +16,16 @@ from transformers.generation.logits_process import (
 
 from mengya.config import UserError, load_config
 from mengya.generation.sampling import (
+    History,
     SamplingParams,
+    adjust,
     candidates,
+    check_logit_bias,
     choose,
     new_generator,
-    penalize,
 )
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -37,32 +43,91 @@ def probabilities(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
 @pytest.mark.parametrize("top_k", [0, 1, 7, 50, 1000])
 @pytest.mark.parametrize("top_p", [0.01, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("min_p", [0.0, 0.02, 0.3, 1.0])
 def test_the_distribution_is_transformers(
-    logits: torch.Tensor, temperature: float, top_k: int, top_p: float
+    logits: torch.Tensor, temperature: float, top_k: int, top_p: float, min_p: float
 ) -> None:
     warpers = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
     if top_k:
         warpers.append(TopKLogitsWarper(top_k))
     if top_p < 1:
         warpers.append(TopPLogitsWarper(top_p))
+    if min_p:
+        warpers.append(MinPLogitsWarper(min_p))
     theirs = warpers(torch.LongTensor(4, 0), logits.clone()).softmax(-1)
-    ours = probabilities(logits, SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p))
+    ours = probabilities(
+        logits, SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    )
     assert torch.equal(ours > 0, theirs > 0)
     torch.testing.assert_close(ours, theirs)
 
 
-def test_the_repetition_penalty_is_transformers(logits: torch.Tensor) -> None:
+def test_bias_and_repetition_penalty_are_transformers(logits: torch.Tensor) -> None:
     tokens = torch.LongTensor([[1, 2, 2], [3, 4, 5], [0, 49, 7], [9, 9, 9]])
-    seen = torch.zeros(4, 50, dtype=torch.bool).scatter(1, tokens, True)
-    theirs = RepetitionPenaltyLogitsProcessor(1.7)(tokens, logits.clone())
-    torch.testing.assert_close(penalize(logits, seen, 1.7), theirs)
-    assert not torch.equal(theirs, logits)
+    processors = LogitsProcessorList(
+        [
+            SequenceBiasLogitsProcessor([[[2], 4.0], [[9], -3.5]]),
+            RepetitionPenaltyLogitsProcessor(1.7),
+        ]
+    )
+    theirs = processors(tokens, logits.clone())
+    params = SamplingParams(repetition_penalty=1.7, logit_bias={2: 4.0, 9: -3.5})
+    # Seen either in the prompt or since: here the first token is the prompt.
+    history = History.of(tokens[:, :1].tolist(), 50, CPU)
+    for column in tokens[:, 1:].T:
+        history.add(column)
+    torch.testing.assert_close(adjust(logits, history, params), theirs)
+    without_bias = params.model_copy(update={"logit_bias": {}})
+    assert not torch.equal(adjust(logits, history, without_bias), theirs)
+
+
+def test_penalties_by_count_are_those_of_the_formula() -> None:
+    """Only tokens of the completion count, the prompt's do not."""
+    history = History.of([[0, 0, 3]], 5, CPU)
+    for token in (1, 2, 2):
+        history.add(torch.tensor([token]))
+    logits = torch.tensor([[1.0, 1.0, -1.0, 2.0, 0.0]])
+    both = SamplingParams(presence_penalty=0.5, frequency_penalty=0.25)
+    assert adjust(logits, history, both).tolist() == [[1.0, 0.25, -2.0, 2.0, 0.0]]
+    rewarded = SamplingParams(frequency_penalty=-2)
+    assert adjust(logits, history, rewarded).tolist() == [[1.0, 3.0, 3.0, 2.0, 0.0]]
+    # The repetition penalty comes first: 1 / 2 - 0.75, then -1 * 2 - 1.
+    after = both.model_copy(update={"repetition_penalty": 2.0})
+    assert adjust(logits, history, after).tolist() == [[0.5, -0.25, -3.0, 1.0, 0.0]]
+    assert adjust(logits, None, SamplingParams()) is logits
+
+
+def test_a_bias_of_an_unknown_token_is_refused() -> None:
+    check_logit_bias(SamplingParams(logit_bias={49: 1.0}), 50)
+    with pytest.raises(UserError, match="token 50, the model has tokens 0 to 49"):
+        check_logit_bias(SamplingParams(logit_bias={50: 1.0, 3: 1.0}), 50)
 
 
 def draws(logits_V: torch.Tensor, params: SamplingParams, times: int = 20_000) -> torch.Tensor:
-    generator = new_generator(params.seed, logits_V.device)
-    drawn = choose(logits_V.expand(times, -1), None, params, generator)
+    generators = [new_generator(params.seed)] * times
+    drawn = choose(logits_V.expand(times, -1), None, params, generators)
     return torch.bincount(drawn, minlength=len(logits_V)) / times
+
+
+@pytest.mark.parametrize("filters", [{}, {"top_k": 5}, {"top_p": 0.8}, {"min_p": 0.1}])
+def test_a_row_draws_the_same_alone_and_in_company(
+    logits: torch.Tensor, filters: dict[str, float]
+) -> None:
+    params = SamplingParams.model_validate({"temperature": 1.5, "top_p": 1, **filters})
+    together = choose(logits, None, params, [new_generator(seed) for seed in range(4)])
+    for row in range(4):
+        alone = choose(logits[row : row + 1], None, params, [new_generator(row)])
+        assert alone == together[row]
+
+
+def test_what_has_no_probability_is_never_drawn() -> None:
+    logits = torch.full((2000, 8), float("-inf"))
+    logits[:, 3], logits[:, 6] = 0.0, 1.0
+    params = SamplingParams(temperature=1, top_p=1)
+    drawn = choose(logits, None, params, [new_generator(0)] * 2000)
+    assert set(drawn.tolist()) == {3, 6}
+    freezing = SamplingParams(temperature=1e-300, top_p=1)
+    assert set(choose(logits, None, freezing, [new_generator(0)] * 2000).tolist()) == {6}
 
 
 def test_temperature_changes_what_is_drawn() -> None:
@@ -85,8 +150,8 @@ def test_a_seed_repeats_and_no_seed_does_not(logits: torch.Tensor) -> None:
     flat = torch.zeros(200, 50)
 
     def drawn(seed: int | None) -> list[int]:
-        generator = new_generator(seed, flat.device)
-        return choose(flat, None, SamplingParams(temperature=1, seed=seed), generator).tolist()
+        generators = [new_generator(seed)] * 200
+        return choose(flat, None, SamplingParams(temperature=1), generators).tolist()
 
     assert drawn(3) == drawn(3) != drawn(4)
     assert drawn(None) != drawn(None)
@@ -96,7 +161,7 @@ def test_drawing_leaves_the_global_random_state_alone(logits: torch.Tensor) -> N
     before = torch.get_rng_state()
     for seed in (None, 1):
         params = SamplingParams(temperature=1, seed=seed)
-        choose(logits, None, params, new_generator(seed, logits.device))
+        choose(logits, None, params, [new_generator(seed)] * 4)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -108,6 +173,13 @@ def test_drawing_leaves_the_global_random_state_alone(logits: torch.Tensor) -> N
         "top_p=0",
         "top_p=1.1",
         "repetition_penalty=0",
+        "min_p=1.5",
+        "presence_penalty=2.1",
+        "frequency_penalty=-3",
+        'logit_bias={"-1": 2}',
+        'logit_bias={"1": Infinity}',
+        "temperature=NaN",
+        "seed=18446744073709551616",
         "max_new_tokens=0",
     ],
 )

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from mengya.config import UserError
-from mengya.generation.sampling import SamplingParams, choose, new_generator
+from mengya.generation.sampling import (
+    History,
+    SamplingParams,
+    check_logit_bias,
+    choose,
+    new_generator,
+)
 from mengya.models.causal_lm import CausalLM
 from mengya.models.kv_cache import KVCache
 
@@ -26,7 +32,8 @@ def generate(
     """One completion for each prompt, decoded side by side; stop tokens are not part of them.
 
     Raises:
-        UserError: a prompt is empty or leaves no room in the model's context.
+        UserError: a prompt is empty or leaves no room in the model's context; logit_bias names a token
+            that the model does not have.
     """
     completions: list[list[int]] = [[] for _ in prompts]
     running = set(range(len(prompts)))
@@ -74,15 +81,16 @@ def _decode(
 ) -> Iterator[list[int]]:
     """The next token of every row, again and again, until max_new_tokens or the context is full."""
     longest = _checked_length(model, prompts)
+    check_logit_bias(params, model.config.vocab_size)
     budget = min(params.max_new_tokens, model.config.max_position_embeddings - longest)
     device = model.lm_head.weight.device
     ids_BS, padding_B = _left_padded(prompts, longest, device)
     if cache is None:
         cache = KVCache(model.config.num_hidden_layers, longest + budget, padding_B)
-    seen_BV = None
-    if params.repetition_penalty != 1:
-        seen_BV = _seen(prompts, model.config.vocab_size, device)
-    generator = new_generator(params.seed, device) if params.temperature > 0 else None
+    history = None
+    if params.needs_history:
+        history = History.of(prompts, model.config.vocab_size, device)
+    generators = [new_generator(params.seed)] * len(prompts)
     new_BS = ids_BS[:, cache.length :]
     was_training = model.training
     model.eval()
@@ -90,10 +98,10 @@ def _decode(
         for _ in range(budget):
             # Not model(...): a compiled model would compile again for every length.
             logits_BV = model.forward(new_BS, cache=cache, last_only=True).logits[:, -1]
-            chosen_B = choose(logits_BV, seen_BV, params, generator)
+            chosen_B = choose(logits_BV, history, params, generators)
             new_BS = chosen_B[:, None]
-            if seen_BV is not None:
-                seen_BV.scatter_(1, new_BS, True)
+            if history is not None:
+                history.add(chosen_B)
             yield chosen_B.tolist()
     finally:
         model.train(was_training)
@@ -120,11 +128,3 @@ def _left_padded(
     rows = [[0] * pad + list(prompt) for pad, prompt in zip(padding, prompts, strict=True)]
     ids_BS = torch.tensor(rows, device=device)
     return ids_BS, torch.tensor(padding, device=device) if any(padding) else None
-
-
-def _seen(prompts: Sequence[Sequence[int]], vocab_size: int, device: torch.device) -> Tensor:
-    """[B, V] bool: which tokens each prompt holds."""
-    seen_BV = torch.zeros(len(prompts), vocab_size, dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        seen_BV[row, list(prompt)] = True
-    return seen_BV.to(device)

@@ -19,6 +19,7 @@ from torch.nn.attention.varlen import varlen_attn
 
 from mengya.models.config import ModelConfig
 from mengya.models.kv_cache import KVCache
+from mengya.models.paged_cache import PagedStep
 from mengya.models.rope import rotary_angles, rotate
 
 # torch 2.10 said is_causal=True, 2.11 and later say window_size=(-1, 0) for the same thing.
@@ -67,10 +68,13 @@ def plan_attention(
     position_ids: Tensor | None,
     document_ids: Tensor | None,
     cu_seqlens: Tensor | None,
-    cache: KVCache | None,
+    cache: KVCache | PagedStep | None,
     dtype: torch.dtype,
 ) -> AttentionPlan:
     """Choose the kernel and build its mask once; shapes as in `CausalLM.forward`."""
+    if isinstance(cache, PagedStep):  # it knows the rest itself
+        positions = cache.position_ids if position_ids is None else position_ids
+        return AttentionPlan(*rotary_angles(positions, config.head_width, config.rope_theta))
     S = input_ids.shape[1]
     past = cache.length if cache is not None else 0
     padding = cache.left_padding if cache is not None else None
@@ -141,7 +145,9 @@ class Attention(nn.Module):
             self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps, device)
             self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps, device)
 
-    def forward(self, x: Tensor, plan: AttentionPlan, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, plan: AttentionPlan, cache: KVCache | PagedStep | None = None
+    ) -> Tensor:
         """[B, S, hidden] -> [B, S, hidden]."""
         B, S, _ = x.shape
         q_BSHD = self.q_proj(x).view(B, S, -1, self.head_dim)
@@ -152,7 +158,9 @@ class Attention(nn.Module):
         # The kernels want q and k in the dtype of v, whatever autocast made of the norms.
         q_BSHD = rotate(q_BSHD, plan.cos, plan.sin, v_BSKD.dtype)
         k_BSKD = rotate(k_BSKD, plan.cos, plan.sin, v_BSKD.dtype)
-        if plan.cu_seqlens is not None:
+        if isinstance(cache, PagedStep):
+            out = cache.attend(self.layer, q_BSHD, k_BSKD, v_BSKD)
+        elif plan.cu_seqlens is not None:
             out = self._varlen(q_BSHD, k_BSKD, v_BSKD, plan.cu_seqlens)
         else:
             q, k, v = (t.transpose(1, 2) for t in (q_BSHD, k_BSKD, v_BSKD))

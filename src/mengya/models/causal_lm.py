@@ -17,6 +17,7 @@ from mengya.models.attention import Attention, AttentionPlan, RMSNorm, plan_atte
 from mengya.models.config import ModelConfig
 from mengya.models.kv_cache import KVCache
 from mengya.models.moe import Experts, MoE, Router
+from mengya.models.paged_cache import PagedStep
 
 _VOCABULARY_MULTIPLE = 128  # tensor cores: an odd width doubles the time of linear + cross entropy
 
@@ -55,7 +56,11 @@ class DecoderLayer(nn.Module):
         self.mlp = MoE(config, device) if config.num_experts else SwiGLU(config, device)
 
     def forward(
-        self, x: Tensor, plan: AttentionPlan, real_BS: Tensor | None, cache: KVCache | None
+        self,
+        x: Tensor,
+        plan: AttentionPlan,
+        real_BS: Tensor | None,
+        cache: KVCache | PagedStep | None,
     ) -> tuple[Tensor, Tensor | None]:
         x = x + self.self_attn(self.input_layernorm(x), plan, cache)
         normed = self.post_attention_layernorm(x)
@@ -123,7 +128,7 @@ class CausalLM(nn.Module):
         position_ids: Tensor | None = None,
         document_ids: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: KVCache | PagedStep | None = None,
         last_only: bool = False,
         logits_at: Tensor | None = None,
     ) -> CausalLMOutput:
@@ -136,7 +141,8 @@ class CausalLM(nn.Module):
                 row is one document.
             cu_seqlens: [N + 1] int32, the same boundaries (see `Batch`); with it, CUDA in half
                 precision attends without a mask.
-            cache: what came before; gains these S tokens. Not together with document_ids.
+            cache: what came before; gains these S tokens. Not together with document_ids. A
+                PagedStep takes one row: the new tokens of many sequences, end to end.
             last_only: logits of the last position only (generation).
             logits_at: [N] int64, numbers of the flattened B*S positions: logits are [1, N, V] of
                 these alone (SFT on a CPU, where most positions have no label).
@@ -156,7 +162,7 @@ class CausalLM(nn.Module):
             else:
                 x, aux_B = layer(x, plan, real_BS, cache)
             aux_losses.append(aux_B)
-        if cache is not None:
+        if isinstance(cache, KVCache):
             cache.advance(input_ids.shape[1])
         if last_only:
             x = x[:, -1:]

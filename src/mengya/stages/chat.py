@@ -30,7 +30,8 @@ from mengya.tokenizer.load import document_token_id
 HELP = """\
 /reset              forget the conversation
 /system [TEXT]      begin anew with TEXT as the system message; without TEXT, with none
-/set KEY=VALUE      change sampling: max_new_tokens temperature top_k top_p repetition_penalty seed
+/set KEY=VALUE      change sampling: max_new_tokens temperature top_k top_p min_p repetition_penalty
+                    presence_penalty frequency_penalty logit_bias={ID: NUMBER} seed
 /help               this list
 /exit               leave (so do /quit and Ctrl-D); Ctrl-C stops a reply"""
 
