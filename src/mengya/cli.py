@@ -40,6 +40,12 @@ VERBS = {
     "merge": ("merge", "MergeConfig", "checkpoint", "Merge a LoRA adapter into a standard folder."),
     "evaluate": ("evaluate", "EvaluateConfig", "checkpoint", "Measure a checkpoint."),
     "chat": ("chat", "ChatConfig", "checkpoint", "Talk with a checkpoint in the terminal."),
+    "serve": (
+        "serve",
+        "ServeConfig",
+        "checkpoint",
+        "Serve a checkpoint: OpenAI's API and a chat page.",
+    ),
     "demo": (
         "demo",
         "DemoConfig",

@@ -130,38 +130,38 @@ def save_adapter(model: CausalLM, directory: Path, base: Path | str) -> None:
     save_file(tensors, directory / _WEIGHTS_FILE, metadata={"format": "pt"})
 
 
-def load_adapter(model: CausalLM, directory: Path | str) -> CausalLM:
-    """Bring saved adapters into `model`, putting them in first where it has none.
+def load_adapter(model: CausalLM, directory: Path | str, name: str = _ADAPTER) -> CausalLM:
+    """Bring a saved adapter into `model`, putting it in first where it has none of that name.
 
     Raises:
         UserError: files missing or damaged, or made for a model of another shape.
     """
     directory = Path(directory)
     config = _read_config(directory)
-    if next(lora_layers(model), None) is None:
-        _inject(model, config)
+    if name not in getattr(model, "peft_config", {}):
+        _inject(model, config, name)
     file = directory / _WEIGHTS_FILE
     try:
         stored = load_file(file)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is damaged or missing ({error}); copy it again") from error
     places = {
-        _PREFIX + name.replace(f".{_ADAPTER}.", "."): tensor
-        for name, tensor in _adapter_parameters(model)
+        _PREFIX + parameter.replace(f".{name}.", "."): tensor
+        for parameter, tensor in _adapter_parameters(model, name)
     }
     if wrong := sorted(stored.keys() ^ places.keys()):
         raise UserError(
             f"{file}: {len(wrong)} adapter tensors do not match this model, such as {wrong[0]}; "
             "was it trained on another base or with other targets?"
         )
-    for name, place in places.items():
-        if place.shape != stored[name].shape:
+    for parameter, place in places.items():
+        if place.shape != stored[parameter].shape:
             raise UserError(
-                f"{file}: {name} has shape {list(stored[name].shape)}, this model needs "
+                f"{file}: {parameter} has shape {list(stored[parameter].shape)}, this model needs "
                 f"{list(place.shape)}; was it trained on another base or rank?"
             )
         with torch.no_grad():
-            place.copy_(stored[name])
+            place.copy_(stored[parameter])
     return model
 
 
@@ -217,10 +217,10 @@ def _targets(model: CausalLM, wanted: list[str] | None) -> tuple[list[str], list
     return chosen, in_experts
 
 
-def _inject(model: CausalLM, config: peft.LoraConfig) -> CausalLM:
+def _inject(model: CausalLM, config: peft.LoraConfig, name: str = _ADAPTER) -> CausalLM:
     model.requires_grad_(False)
     try:
-        peft.inject_adapter_in_model(config, model, _ADAPTER)
+        peft.inject_adapter_in_model(config, model, name)
     except ValueError as error:
         raise UserError(f"the adapter does not fit this model: {error}") from error
     return model
@@ -233,8 +233,12 @@ def _peft_config(model: CausalLM) -> peft.LoraConfig:
     return configs[_ADAPTER]
 
 
-def _adapter_parameters(model: CausalLM) -> list[tuple[str, Tensor]]:
-    return [(name, p) for name, p in model.named_parameters() if ".lora_" in name]
+def _adapter_parameters(model: CausalLM, adapter: str = _ADAPTER) -> list[tuple[str, Tensor]]:
+    return [
+        (name, p)
+        for name, p in model.named_parameters()
+        if ".lora_" in name and f".{adapter}." in name
+    ]
 
 
 def _read_config(directory: Path) -> peft.LoraConfig:
