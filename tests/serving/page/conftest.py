@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    sync_playwright,
+)
 
 from tests.serving.page.scripted_server import ScriptedServer, serving
 
@@ -81,5 +88,7 @@ def reader(browser: Browser, server: ScriptedServer) -> Iterator[Reader]:
     yield reader
     context.close()
     assert reader.complaints == []
-    outside = [url for url in reader.requested if not url.startswith((server.address, "blob:", "data:"))]
+    outside = [
+        url for url in reader.requested if not url.startswith((server.address, "blob:", "data:"))
+    ]
     assert outside == [], "the page asked another host"

@@ -18,7 +18,12 @@ from typing import Any
 import mengya
 
 PAGE = Path(mengya.__file__).parent / "serving" / "page"
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 
 
 @dataclass
@@ -29,7 +34,7 @@ class Script:
     status: int = 200
     message: str = ""
     headers: dict[str, str] = field(default_factory=dict)
-    hold: threading.Event | None = None  # waited for before the last event
+    hold: threading.Event | None = None  # waited for before the last two: the end and the usage
     cut: bool = False  # the connection ends without [DONE]
 
 
@@ -93,7 +98,9 @@ class Handler(BaseHTTPRequestHandler):
             if isinstance(models, Script):
                 self.fail(models)
             else:
-                self.give(json.dumps({"object": "list", "data": models}).encode(), "application/json")
+                self.give(
+                    json.dumps({"object": "list", "data": models}).encode(), "application/json"
+                )
             return
         file = PAGE / (self.path.lstrip("/") or "index.html")
         if file.parent == PAGE and file.is_file():
@@ -116,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         try:
             for index, event in enumerate(script.events):
-                if script.hold and index == len(script.events) - 1:
+                if script.hold and index == len(script.events) - 2:
                     self.wait(script.hold)
                 self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
             if not script.cut:

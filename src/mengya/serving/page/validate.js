@@ -7,9 +7,9 @@
 /** @typedef {import("./conversation.js").Turn} Turn */
 /** @typedef {import("./conversation.js").Reply} Reply */
 
-const LONGEST = 2_000_000; // characters of one text
+const LONGEST = 10_000_000; // characters of one text; more than the browser stores: what was said here can be read back
 const MOST_TURNS = 5_000;
-const MOST_REPLIES = 200;
+const MOST_REPLIES = 5_000;
 const KINDS = "unauthorized busy loading notFound tooLarge refused server offline broken storage".split(" ");
 
 /** @param {unknown} value @param {string} where @param {number} [longest] */
@@ -47,14 +47,14 @@ function object(value, where) {
 function reply(value, where) {
   const from = object(value, where);
   return {
-    model: text(from.model, `${where}.model`, 500),
+    model: text(from.model, `${where}.model`),
     content: text(from.content, `${where}.content`),
     reasoning: text(from.reasoning, `${where}.reasoning`),
     toolCalls: list(from.toolCalls, `${where}.toolCalls`, 100).map((call, index) => {
       const inside = object(call, `${where}.toolCalls[${index}]`);
-      return { id: text(inside.id, where, 500), name: text(inside.name, where, 500), arguments: text(inside.arguments, where) };
+      return { id: text(inside.id, where), name: text(inside.name, where), arguments: text(inside.arguments, where) };
     }),
-    finish: from.finish === null ? null : text(from.finish, `${where}.finish`, 50),
+    finish: from.finish === null ? null : text(from.finish, `${where}.finish`),
     problem: from.problem === null || from.problem === undefined ? null : problem(from.problem, `${where}.problem`),
     promptTokens: maybeNumber(from.promptTokens, `${where}.promptTokens`),
     completionTokens: maybeNumber(from.completionTokens, `${where}.completionTokens`),
@@ -107,7 +107,7 @@ export function readConversation(value) {
     const read = turn(one, `turns[${index}]`, turns);
     turns.set(read.id, read);
   });
-  const models = list(from.models, "models", 2).map((one) => text(one, "models", 500));
+  const models = list(from.models, "models", 2).map((one) => text(one, "models"));
   if (!models.length) throw new Error("models: empty");
   return {
     id: text(from.id, "id", 100),

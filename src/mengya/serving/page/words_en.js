@@ -121,7 +121,6 @@ export const EN = {
   continueText: "Continue",
   scorePrompt: "Look at the beginning too",
   scorePromptNote: "How likely the model found each token of the beginning: what it knows",
-  continueFrom: "Go on from here",
   keepText: "Keep as beginning",
   length: "Length",
   probability: "probability",

@@ -121,7 +121,6 @@ export const ZH = {
   continueText: "续写",
   scorePrompt: "同时看开头",
   scorePromptNote: "开头的每个词元，模型本来觉得有多大可能：它知道什么",
-  continueFrom: "从这里接着写",
   keepText: "放进开头",
   length: "续写长度",
   probability: "概率",
