@@ -12,6 +12,7 @@ function openDialog(body, result, dangerous = false) {
   return new Promise((resolve) => {
     const cancel = el("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, t("cancel"));
     const accept = el("button", { type: "submit", class: dangerous ? "danger" : "primary" }, t("ok"));
+    /** @type {any} */
     let answer = null;
     const form = el(
       "form",
