@@ -1,0 +1,198 @@
+/** Starts the page: puts the parts together and wires what belongs to none of them (models, language, theme, modes, global keys). */
+import { keyHolder, listModels, ServerProblem, setKey } from "./api.js";
+import { Chat } from "./chat.js";
+import { Completion } from "./completion.js";
+import { askKey, notice } from "./dialogs.js";
+import { append, byId, el, icon } from "./dom.js";
+import { Drawer } from "./drawer.js";
+import { problemWords, setLanguage, t } from "./i18n.js";
+import { isTyping } from "./keys.js";
+import { Sidebar } from "./sidebar.js";
+import { Conversations, loadSettings, saveSettings } from "./store.js";
+
+const settings = loadSettings();
+const conversations = new Conversations();
+/** @type {import("./api.js").Model[]} */
+let models = [];
+
+document.documentElement.dataset.theme = settings.theme;
+setLanguage(settings.language);
+append(byId("send"), [icon("send")]);
+append(byId("stop"), [icon("stop")]);
+append(byId("to-end"), [icon("down")]);
+append(byId("compare"), [icon("compare")]);
+append(byId("open-settings"), [icon("tune")]);
+append(byId("close-settings"), [icon("close")]);
+
+function keep() {
+  try {
+    saveSettings(settings);
+  } catch (error) {
+    if (!(error instanceof ServerProblem)) throw error;
+    notice(problemWords(error.problem), "trouble");
+  }
+}
+
+/** The dialog that is open, so that two refused requests ask once. @type {Promise<boolean> | null} */
+let asking = null;
+keyHolder.ask = () => {
+  asking ??= askKey().then((key) => {
+    asking = null;
+    if (key) setKey(key);
+    return key !== null;
+  });
+  return asking;
+};
+
+const chat = new Chat(conversations, settings, () => {
+  settings.current = chat.current.turns.length ? chat.current.id : null;
+  keep();
+  sidebar.draw();
+  drawModels();
+  if (drawer.panel.hidden || !drawer.panel.contains(document.activeElement)) drawer.draw();
+});
+const completion = new Completion(settings, () => settings.models[0], keep);
+const sidebar = new Sidebar(conversations, chat);
+const system = {
+  get: () => chat.current.system,
+  /** @param {string} text */
+  set: (text) => {
+    chat.current.system = text;
+    settings.system = text;
+    chat.save(chat.current);
+    keep();
+  },
+};
+const drawer = new Drawer(settings, system, keep);
+
+// Models
+
+function drawModels() {
+  const comparing = chat.current.models.length > 1 && settings.mode === "chat";
+  const chosen = settings.mode === "chat" ? chat.current.models : settings.models;
+  for (const [lane, id] of [
+    [0, "model"],
+    [1, "second-model"],
+  ]) {
+    const options = models.map((model) => el("option", { value: model.id, selected: model.id === chosen[Number(lane)] }, model.id));
+    byId(String(id)).replaceChildren(...(options.length ? options : [el("option", {}, t("noModels"))]));
+  }
+  byId("second-model").hidden = !comparing;
+  byId("compare").hidden = settings.mode !== "chat" || models.length < 2;
+  byId("compare").setAttribute("aria-pressed", String(comparing));
+}
+
+/** @param {string[]} chosen */
+function chooseModels(chosen) {
+  settings.models = chosen;
+  chat.current.models = [...chosen];
+  chat.save(chat.current);
+  if (!chat.isRunning) chat.draw();
+  const base = settings.mode === "chat" && chosen.length === 1 && models.some((model) => model.kind === "base" && chosen.includes(model.id));
+  if (base) notice(t("baseModelNote"));
+  drawModels();
+  keep();
+}
+
+for (const id of ["model", "second-model"]) {
+  byId(id).addEventListener("change", () => {
+    const both = chat.current.models.length > 1 && settings.mode === "chat";
+    chooseModels(both ? [byId("model").value, byId("second-model").value] : [byId("model").value]);
+  });
+}
+byId("compare").addEventListener("click", () => {
+  const [one, ...others] = chat.current.models;
+  const second = models.find((model) => model.id !== one)?.id;
+  chooseModels(others.length || !second ? [one] : [one, second]);
+});
+
+/** Asks for the models until the server answers; it may still be loading one. */
+async function loadModels() {
+  try {
+    models = await listModels();
+  } catch (error) {
+    if (!(error instanceof ServerProblem)) throw error;
+    const { problem } = error;
+    notice(`${problemWords(problem)} ${problem.kind === "refused" ? problem.detail : ""}`, "trouble");
+    if (problem.kind === "loading") setTimeout(loadModels, 1000 * (problem.wait ?? 3));
+    return;
+  }
+  byId("notices").replaceChildren();
+  const known = new Set(models.map((model) => model.id));
+  const fallback = models[0]?.id;
+  for (const holder of [settings, chat.current]) {
+    const kept = holder.models.filter((id) => known.has(id));
+    holder.models = kept.length || !fallback ? kept : [fallback];
+  }
+  drawModels();
+}
+
+// Language, theme, modes
+
+function drawToggles() {
+  byId("language").textContent = settings.language === "zh" ? "English" : "中文";
+  byId("theme").textContent = t({ auto: "themeAuto", light: "themeLight", dark: "themeDark" }[settings.theme] ?? "themeAuto");
+}
+
+byId("language").addEventListener("click", () => {
+  settings.language = settings.language === "zh" ? "en" : "zh";
+  setLanguage(settings.language);
+  drawToggles();
+  drawModels();
+  drawer.draw();
+  sidebar.draw();
+  chat.draw();
+  completion.draw();
+  keep();
+});
+
+byId("theme").addEventListener("click", () => {
+  const order = /** @type {const} */ (["auto", "light", "dark"]);
+  settings.theme = order[(order.indexOf(settings.theme) + 1) % order.length];
+  document.documentElement.dataset.theme = settings.theme;
+  drawToggles();
+  keep();
+});
+
+/** @param {"chat" | "completion"} mode */
+function setMode(mode) {
+  settings.mode = mode;
+  document.body.dataset.mode = mode;
+  byId("chat").hidden = mode !== "chat";
+  byId("completion").hidden = mode !== "completion";
+  for (const name of ["chat", "completion"]) byId(`${name}-mode`).setAttribute("aria-pressed", String(name === mode));
+  drawModels();
+  keep();
+  if (mode === "completion") completion.fit();
+}
+byId("chat-mode").addEventListener("click", () => setMode("chat"));
+byId("completion-mode").addEventListener("click", () => {
+  setMode("completion");
+  sidebar.slide(false);
+});
+
+// Keys and other tabs
+
+addEventListener("keydown", (event) => {
+  if (document.querySelector("dialog[open]") || event.isComposing) return;
+  if (event.key === "Escape") {
+    if (document.body.classList.contains("menu-open")) sidebar.slide(false);
+    else if (chat.isRunning && settings.mode === "chat") chat.stop();
+    else if (completion.stopper) completion.stop();
+    else if (!drawer.panel.hidden) drawer.toggle(false);
+  } else if (event.key === "/" && !isTyping(event.target) && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    event.preventDefault();
+    byId(settings.mode === "chat" ? "message" : "prompt").focus();
+  }
+});
+
+addEventListener("storage", (event) => {
+  const id = conversations.follow(event);
+  if (id === chat.current.id && !chat.isRunning) chat.open(conversations.byId.get(id) ?? null);
+  else if (id) sidebar.draw();
+});
+
+drawToggles();
+setMode(settings.mode);
+chat.open(conversations.byId.get(settings.current ?? "") ?? null);
+loadModels();

@@ -1,0 +1,56 @@
+/**
+ * Conversations as files: takes conversations, gives JSON (everything, to import again) or Markdown (what is shown, to read), and takes
+ * a file's text back. Knows nothing of the screen.
+ */
+import { newId, shownReply, shownTurns } from "./conversation.js";
+import { el } from "./dom.js";
+import { t } from "./i18n.js";
+import { readConversation } from "./validate.js";
+
+/** @typedef {import("./conversation.js").Conversation} Conversation */
+
+const FORMAT = "mengya-conversations";
+const MOST = 10_000;
+
+/** @param {Conversation[]} conversations */
+export function toJson(conversations) {
+  return JSON.stringify({ format: FORMAT, version: 1, conversations }, null, 1);
+}
+
+/** @param {Conversation} conversation */
+export function toMarkdown(conversation) {
+  const parts = [`# ${conversation.title}`];
+  if (conversation.system.trim()) parts.push(`> ${conversation.system.trim().replaceAll("\n", "\n> ")}`);
+  for (const turn of shownTurns(conversation)) {
+    parts.push(`## ${t("you")}`, turn.question);
+    for (let lane = 0; lane < turn.replies.length; lane += 1) {
+      const reply = shownReply(turn, lane);
+      if (!reply) continue;
+      parts.push(`## ${reply.model}`);
+      if (reply.reasoning) parts.push(`<details><summary>${t("thoughtPlain")}</summary>\n\n${reply.reasoning.trim()}\n\n</details>`);
+      if (reply.content) parts.push(reply.content.trim());
+      for (const call of reply.toolCalls) parts.push(`\`\`\`json\n${JSON.stringify({ name: call.name, arguments: call.arguments })}\n\`\`\``);
+    }
+  }
+  return `${parts.join("\n\n")}\n`;
+}
+
+/**
+ * The conversations of an exported file, under new ids, so that importing twice overwrites nothing.
+ * @param {string} text
+ * @returns {Conversation[]}
+ * @throws {Error} with the reason, when anything in it is not as exported
+ */
+export function fromJson(text) {
+  const value = JSON.parse(text);
+  if (value?.format !== FORMAT || value.version !== 1) throw new Error(`format: not ${FORMAT} 1`);
+  if (!Array.isArray(value.conversations) || value.conversations.length > MOST) throw new Error(`conversations: not a list up to ${MOST}`);
+  return value.conversations.map((/** @type {unknown} */ one) => ({ ...readConversation(one), id: newId() }));
+}
+
+/** Hands a text to the browser as a file. @param {string} name @param {string} text @param {string} type */
+export function download(name, text, type) {
+  const address = URL.createObjectURL(new Blob([text], { type }));
+  el("a", { href: address, download: name.replace(/[\\/:*?"<>|\n]/g, "_").slice(0, 80) }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}
