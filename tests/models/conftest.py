@@ -1,4 +1,4 @@
-"""Tiny models of the four classes, with every weight away from its initial value, and their oracles."""
+"""Tiny models of every class, with every weight away from its initial value, and their oracles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,35 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Qwen3": {"qk_norm": True},
     "Llama": {"qk_norm": False, "tie_word_embeddings": False},
     "Qwen2": {"qk_norm": False, "attention_bias": True},
-    "Qwen3Moe": {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+    "Qwen3Moe": {
+        "num_experts": 5,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+        "router_aux_loss_coef": 0.02,
+    },
+    "Qwen2Moe": {
+        "num_experts": 5,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+        "n_shared_experts": 2,
+        "qk_norm": False,
+        "attention_bias": True,
+        "norm_topk_prob": False,
+    },
+    "Glm4Moe": {
+        "num_experts": 6,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 24,
+        "n_shared_experts": 2,
+        "scoring_func": "sigmoid",
+        "n_group": 3,
+        "topk_group": 2,
+        "routed_scaling_factor": 1.7,
+        "first_k_dense_replace": 1,
+        "attention_bias": True,
+        "router_aux_loss_coef": 0.003,
+        "router_bias_update_speed": 0.01,
+    },
 }
 
 
@@ -24,7 +52,7 @@ def tiny_config(family: str, **changes: Any) -> ModelConfig:
     values = {
         "vocab_size": 101, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "rope_theta": 5000.0,
-        "rms_norm_eps": 1e-5, "max_position_embeddings": 64, "router_aux_loss_coef": 0.01,
+        "rms_norm_eps": 1e-5, "max_position_embeddings": 64,
     }  # fmt: skip
     return ModelConfig(**{**values, **FAMILIES[family], **changes})
 
@@ -36,6 +64,9 @@ def shaken(config: ModelConfig, seed: int = 0) -> CausalLM:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.15)
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.normal_(std=0.15)
     return model
 
 
@@ -58,14 +89,33 @@ def oracle_of(model: CausalLM) -> Any:
     }
     values |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     if ours.num_experts:
-        for name in ("num_experts", "num_experts_per_tok", "norm_topk_prob"):
-            values[name] = getattr(ours, name)
-        values["moe_intermediate_size"] = ours.expert_width
+        values |= _oracle_experts(ours)
     theirs = getattr(transformers, f"{family}ForCausalLM")(
         getattr(transformers, f"{family}Config")(**values)
     )
     theirs.load_state_dict(model.state_dict())
     return theirs.eval()
+
+
+def _oracle_experts(ours: ModelConfig) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "num_experts_per_tok": ours.num_experts_per_tok,
+        "norm_topk_prob": ours.norm_topk_prob,
+        "moe_intermediate_size": ours.expert_width,
+    }
+    if ours.scoring_func == "softmax":
+        values |= {"num_experts": ours.num_experts, "qkv_bias": ours.attention_bias}
+        values["mlp_only_layers"] = [*range(ours.first_k_dense_replace)]
+        values["shared_expert_intermediate_size"] = ours.n_shared_experts * ours.expert_width
+        return values
+    for name in (
+        "n_shared_experts", "n_group", "topk_group", "routed_scaling_factor",
+        "first_k_dense_replace", "attention_bias",
+    ):  # fmt: skip
+        values[name] = getattr(ours, name)
+    values |= {"n_routed_experts": ours.num_experts, "use_qk_norm": ours.qk_norm}
+    values |= {"num_mtp_layers": 0, "partial_rotary_factor": 1.0}
+    return values
 
 
 def assert_near(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-5) -> None:

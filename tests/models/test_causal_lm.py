@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig, parameter_counts
+from mengya.models.config import ModelConfig
 from mengya.models.kv_cache import KVCache
+from mengya.models.sizes import parameter_counts
 
 from .conftest import assert_near, oracle_of, shaken, tiny_config
 
@@ -172,7 +173,8 @@ def test_parameter_counts_are_those_of_the_model(config: ModelConfig, model: Cau
     assert counts.total == sum(p.numel() for p in model.parameters())
     idle = 0
     if config.num_experts:
-        idle = config.num_hidden_layers * 3 * 3 * config.hidden_size * config.expert_width
+        unused = config.num_experts - config.num_experts_per_tok
+        idle = config.num_moe_layers * unused * 3 * config.hidden_size * config.expert_width
     assert counts.active == counts.total - idle
     embeddings = {model.model.embed_tokens.weight, model.lm_head.weight}
     assert counts.embedding == sum(p.numel() for p in embeddings)

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
 from mengya.models.causal_lm import CausalLM
-from mengya.models.moe import MoE, _grouped, _one_by_one, balance_loss
+from mengya.models.moe import MoE, _grouped, _one_by_one
+from mengya.models.router import SigmoidRouter, balance_loss
 
 from .conftest import assert_near, shaken, tiny_config
 
@@ -77,9 +78,9 @@ def test_minimizing_the_aux_loss_balances_the_load() -> None:
     before = largest_share()
     for _ in range(100):
         optimizer.zero_grad()
-        loss = layer(x, None)[1]
-        assert loss is not None
-        loss.sum().backward()
+        routing = layer(x, None)[1]
+        assert routing is not None and routing.aux_B is not None
+        routing.aux_B.sum().backward()
         optimizer.step()
     assert before > 0.3 and largest_share() < 0.25
 
@@ -111,3 +112,95 @@ def test_every_token_gets_the_weighted_sum_of_its_experts() -> None:
             gate, up = F.linear(x[0, n], layer.experts.gate_up_proj[e]).chunk(2)
             expected += weight * F.linear(F.silu(gate) * up, layer.experts.down_proj[e])
         assert_near(out[0, n], expected)
+
+
+def sigmoid_router(**changes: object) -> SigmoidRouter:
+    values = {"num_experts": 8, "num_experts_per_tok": 2, "n_group": 4, "topk_group": 2, **changes}
+    torch.manual_seed(1)
+    router = SigmoidRouter(tiny_config("Glm4Moe", **values))
+    torch.nn.init.normal_(router.weight, std=0.3)
+    return router
+
+
+@torch.no_grad()
+def test_the_bias_changes_the_choice_and_never_the_weights() -> None:
+    router = sigmoid_router(n_group=1, topk_group=1, norm_topk_prob=False)
+    x = torch.randn(50, 48)
+    before = router(x)
+    router.e_score_correction_bias[3] = 10.0
+    after = router(x)
+    assert (after.experts_Nk == 3).any(-1).all() and not (before.experts_Nk == 3).any(-1).all()
+    scores = torch.sigmoid(x @ router.weight.T)
+    torch.testing.assert_close(after.weights_Nk, scores.gather(1, after.experts_Nk) * 1.7)
+
+
+@torch.no_grad()
+def test_a_token_chooses_within_its_best_groups() -> None:
+    router = sigmoid_router(num_experts_per_tok=4)  # all of the two groups that it keeps
+    x = torch.randn(50, 48)
+    scores = torch.sigmoid(x @ router.weight.T) + router.e_score_correction_bias
+    quality = scores.view(50, 4, 2).sum(-1)
+    for chosen, best in zip(router(x).experts_Nk, quality.topk(2).indices, strict=True):
+        expected = {2 * g + i for g in best.tolist() for i in range(2)}
+        assert set(chosen.tolist()) == expected
+
+
+def test_moving_the_bias_by_load_evens_it() -> None:
+    router = sigmoid_router(router_bias_update_speed=0.02, n_group=1, topk_group=1)
+    x = torch.randn(400, 48) + 0.7  # tokens that are alike crowd into few experts
+
+    def load() -> torch.Tensor:
+        return torch.bincount(router(x).experts_Nk.flatten(), minlength=8)
+
+    before = load()
+    for _ in range(60):
+        router.move_bias(load())
+    after = load()
+    assert before.max() > 2 * 100 and before.min() < 0.2 * 100  # 100 each would be even
+    assert after.max() < 1.4 * 100 and after.min() > 0.6 * 100
+    assert router.e_score_correction_bias.grad_fn is None
+
+
+def test_the_bias_stays_fp32_whatever_the_model_becomes() -> None:
+    model = shaken(tiny_config("Glm4Moe"))
+    name = "model.layers.1.mlp.gate.e_score_correction_bias"
+    before = model.get_buffer(name).clone()
+    half = model.to(torch.bfloat16)
+    assert half.lm_head.weight.dtype == torch.bfloat16
+    assert torch.equal(half.get_buffer(name), before)
+
+
+def test_load_counts_real_tokens_once_and_only_in_training() -> None:
+    model = shaken(tiny_config("Glm4Moe", num_hidden_layers=3))
+    ids = torch.randint(101, (2, 16))
+    documents = torch.zeros_like(ids)
+    documents[1, 10:] = -1
+    model(ids, document_ids=documents)
+    assert model.take_expert_load().sum() == 0
+    model.train()
+    loads = []
+    for model.gradient_checkpointing in (False, True):
+        for _ in range(2):  # two micro-batches
+            model(ids, document_ids=documents).logits.sum().backward()
+        loads.append(model.take_expert_load())
+    assert loads[0].shape == (2, 6)  # the first layer is dense
+    assert loads[0].sum(1).tolist() == [2 * 26 * 3] * 2
+    assert torch.equal(loads[0], loads[1])
+    assert model.take_expert_load().sum() == 0
+    assert "expert_load" not in model.state_dict()
+
+
+def test_the_sequence_wise_loss_of_a_sigmoid_router_is_its_coefficient_when_even() -> None:
+    """DeepSeek-V3's alpha * sum of f_i P_i, with f_i = E / (k T) * choices: 1 when balanced."""
+    layer = MoE(tiny_config("Glm4Moe", n_group=1, topk_group=1, router_aux_loss_coef=0.1)).train()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_(std=0.1)
+        layer.gate.weight.zero_()
+    x = torch.randn(1, 6, 48)
+    scores = torch.full((1, 6, 6), 1 / 6)
+    chosen = torch.tensor([[[0, 1, 2], [3, 4, 5]] * 3])
+    torch.testing.assert_close(balance_loss(scores, chosen, None) / 3, torch.ones(1))
+    routing = layer(x, None)[1]
+    assert routing is not None and routing.aux_B is not None
+    torch.testing.assert_close(routing.aux_B, torch.ones(1))  # even scores: 1 whatever the choice

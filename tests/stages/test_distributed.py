@@ -23,6 +23,12 @@ from tests.stages.conftest import MODEL, Nursery
 
 MOE = {**MODEL, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 
+SIGMOID = {
+    **MOE,
+    "scoring_func": "sigmoid",
+    "n_shared_experts": 1,
+}
+
 
 def command(verb: str, config: RunConfig, processes: int) -> list[str]:
     config.run_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +51,7 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return load_file(run_dir / "checkpoints/latest/model.safetensors")
 
 
-@pytest.mark.parametrize("case", ["dense", "moe", "dpo"])
+@pytest.mark.parametrize("case", ["dense", "moe", "sigmoid", "dpo"])
 def test_two_processes_equal_one(case: str, nursery: Nursery, tmp_path: Path) -> None:
     # AdamW divides by the root of the second moment: with the usual eps of 1e-8 a gradient that is
     # zero but for rounding moves a weight by the whole rate. A large eps leaves the sums to compare.
@@ -54,7 +60,8 @@ def test_two_processes_equal_one(case: str, nursery: Nursery, tmp_path: Path) ->
     if case == "dpo":
         verb, config_class, kind = "dpo", DpoConfig, "preference"
     else:
-        more["model"] = {**(MOE if case == "moe" else MODEL), "vocab_size": 400}
+        shape = {"moe": MOE, "sigmoid": SIGMOID}.get(case, MODEL)
+        more["model"] = {**shape, "vocab_size": 400}
     runs = {}
     for name, processes, micro in (("one", 1, 8), ("accumulated", 1, 2), ("two", 2, 2)):
         settings: dict[str, Any] = nursery.settings(
@@ -70,6 +77,8 @@ def test_two_processes_equal_one(case: str, nursery: Nursery, tmp_path: Path) ->
             torch.testing.assert_close(
                 runs[name][key], value, rtol=0, atol=1e-6, msg=f"{name} {key}"
             )
+    if case == "sigmoid":
+        assert runs["one"]["model.layers.0.mlp.gate.e_score_correction_bias"].any()
     if start is not None:
         assert any((runs["one"][k] != start[k]).any() for k in start), "nothing was trained"
 

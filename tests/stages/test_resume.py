@@ -24,10 +24,18 @@ from tests.stages.conftest import MODEL, Nursery
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.1}
 MOE = {**MODEL, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+SIGMOID = {
+    **MOE, "scoring_func": "sigmoid", "n_shared_experts": 1, "n_group": 2, "topk_group": 1,
+    "first_k_dense_replace": 1, "router_aux_loss_coef": 0.001,
+}  # fmt: skip
 MUON = {"name": "muon"}
 CASES = {
     "pretrain": (pretrain, PretrainConfig, "text", {"model": {**MODEL, "vocab_size": 400}}),
     "pretrain-moe": (pretrain, PretrainConfig, "text", {"model": {**MOE, "vocab_size": 400}}),
+    "pretrain-sigmoid": (
+        pretrain, PretrainConfig, "text",
+        {"model": {**SIGMOID, "vocab_size": 400}, "save_dtype": "bfloat16"},
+    ),
     "pretrain-muon": (
         pretrain, PretrainConfig, "text", {"model": {**MODEL, "vocab_size": 400}, "optimizer": MUON},
     ),

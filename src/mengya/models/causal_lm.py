@@ -6,6 +6,7 @@ Knows nothing of losses, text or files. Shapes: B rows, S positions, V = vocab_s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,31 +17,18 @@ from torch.utils.checkpoint import checkpoint
 from mengya.models.attention import Attention, AttentionPlan, RMSNorm, plan_attention
 from mengya.models.config import ModelConfig
 from mengya.models.kv_cache import KVCache
-from mengya.models.moe import Experts, MoE, Router
+from mengya.models.moe import Experts, MoE, Routing, SwiGLU
 from mengya.models.paged_cache import PagedStep
+from mengya.models.router import Router, SigmoidRouter
 
 _VOCABULARY_MULTIPLE = 128  # tensor cores: an odd width doubles the time of linear + cross entropy
 
 
 class CausalLMOutput(NamedTuple):
-    """logits [B, S, V] (S = 1 with last_only); aux_loss_B [B] fp32, None unless training a mixture."""
+    """logits [B, S, V] (S = 1 with last_only); aux_loss_B [B] fp32, None without a balancing loss."""
 
     logits: Tensor
     aux_loss_B: Tensor | None
-
-
-class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv:2002.05202)."""
-
-    def __init__(self, config: ModelConfig, device: torch.device | str | None = None) -> None:
-        super().__init__()
-        hidden, width = config.hidden_size, config.intermediate_size
-        self.gate_proj = nn.Linear(hidden, width, bias=False, device=device)
-        self.up_proj = nn.Linear(hidden, width, bias=False, device=device)
-        self.down_proj = nn.Linear(width, hidden, bias=False, device=device)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class DecoderLayer(nn.Module):
@@ -53,7 +41,10 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, device)
         self.self_attn = Attention(config, layer, device)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, device)
-        self.mlp = MoE(config, device) if config.num_experts else SwiGLU(config, device)
+        if config.num_experts and layer >= config.first_k_dense_replace:
+            self.mlp = MoE(config, device)
+        else:
+            self.mlp = SwiGLU(config.hidden_size, config.intermediate_size, device)
 
     def forward(
         self,
@@ -61,12 +52,12 @@ class DecoderLayer(nn.Module):
         plan: AttentionPlan,
         real_BS: Tensor | None,
         cache: KVCache | PagedStep | None,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Routing | None]:
         x = x + self.self_attn(self.input_layernorm(x), plan, cache)
         normed = self.post_attention_layernorm(x)
         if isinstance(self.mlp, MoE):
-            update, aux_B = self.mlp(normed, real_BS)
-            return x + update, aux_B
+            update, routing = self.mlp(normed, real_BS)
+            return x + update, routing
         return x + self.mlp(normed), None
 
 
@@ -83,7 +74,7 @@ class Decoder(nn.Module):
 
 
 class CausalLM(nn.Module):
-    """A Qwen3, Llama, Qwen2 or Qwen3Moe model, weights drawn from normal(0, initializer_range).
+    """A model of one of the classes in `ModelConfig`, weights drawn from normal(0, initializer_range).
 
     Attributes:
         gradient_checkpointing: recompute each layer in the backward pass (less memory, more time).
@@ -100,6 +91,11 @@ class CausalLM(nn.Module):
         self.pad_vocabulary: bool | None = None
         self.model = Decoder(config, device)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False, device=device)
+        load = torch.zeros(
+            config.num_moe_layers, config.num_experts, dtype=torch.int64, device=device
+        )
+        self.register_buffer("expert_load", load, persistent=False)
+        self.expert_load: Tensor
         self.tie_weights()
         if self.lm_head.weight.device.type != "meta":
             self.apply(self._initialize)
@@ -155,24 +151,47 @@ class CausalLM(nn.Module):
         )  # fmt: skip
         real_BS = None if document_ids is None else document_ids >= 0
         x = self._embed(input_ids)
-        aux_losses = []
+        routings: list[Routing] = []
         for layer in self.model.layers:
             if self.gradient_checkpointing and self.training:
-                x, aux_B = checkpoint(layer, x, plan, real_BS, cache, use_reentrant=False)  # type: ignore[misc]
+                x, routing = checkpoint(layer, x, plan, real_BS, cache, use_reentrant=False)  # type: ignore[misc]
             else:
-                x, aux_B = layer(x, plan, real_BS, cache)
-            aux_losses.append(aux_B)
+                x, routing = layer(x, plan, real_BS, cache)
+            if routing is not None:
+                routings.append(routing)
         if isinstance(cache, KVCache):
             cache.advance(input_ids.shape[1])
         if last_only:
             x = x[:, -1:]
         if logits_at is not None:
             x = x.flatten(0, 1)[logits_at][None]
-        logits = self._logits(self.model.norm(x))
-        if aux_losses[0] is None:
-            return CausalLMOutput(logits, None)
-        aux_loss_B = torch.stack(aux_losses).mean(0) * self.config.router_aux_loss_coef
-        return CausalLMOutput(logits, aux_loss_B)
+        return CausalLMOutput(self._logits(self.model.norm(x)), self._take(routings))
+
+    def _take(self, routings: Sequence[Routing]) -> Tensor | None:
+        """Add up the load, outside of what gradient checkpointing runs twice; [B] balancing loss."""
+        if not routings:
+            return None
+        self.expert_load += torch.stack([routing.load_E for routing in routings])
+        aux_losses = [routing.aux_B for routing in routings if routing.aux_B is not None]
+        if not aux_losses:
+            return None
+        return torch.stack(aux_losses).mean(0) * self.config.aux_loss_coef
+
+    def take_expert_load(self) -> Tensor:
+        """Real tokens sent to each expert in training since last asked, [layers with experts, E] int64."""
+        load = self.expert_load.clone()
+        self.expert_load.zero_()
+        return load
+
+    def move_router_biases(self, load_LE: Tensor) -> None:
+        """Move the correction biases of sigmoid routers by a step's load over all devices.
+
+        A frozen router (LoRA) keeps its bias: an adapter's folder could not hold the change.
+        """
+        routers = [m.gate for m in self.modules() if isinstance(m, MoE)]
+        for router, load_E in zip(routers, load_LE, strict=True):
+            if isinstance(router, SigmoidRouter) and router.weight.requires_grad:
+                router.move_bias(load_E)
 
     def _embed(self, input_ids: Tensor) -> Tensor:
         x = self.model.embed_tokens(input_ids)

@@ -1,25 +1,32 @@
 """The shape of a model, in transformers' own field names, and which transformers class it is.
 
-Takes numbers; gives a checked `ModelConfig` and its parameter counts. Needs no torch.
+Takes numbers; gives a checked `ModelConfig` and the sizes that follow from it. Needs no torch.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from mengya.config import Config
+from mengya.models.config_rules import problems
 from mengya.models.rope_config import RopeParameters
 
-ModelType = Literal["qwen3", "llama", "qwen2", "qwen3_moe"]
+ModelType = Literal[
+    "qwen3", "llama", "qwen2", "qwen3_moe", "qwen2_moe", "glm4_moe", "deepseek_v3"
+]  # fmt: skip
 
 
 class ModelConfig(Config):
-    """A decoder: grouped-query attention with RoPE, SwiGLU or a mixture of SwiGLU experts, RMSNorm.
+    """A decoder: GQA or latent attention with RoPE, SwiGLU or a mixture of SwiGLU experts, RMSNorm.
 
-    Three fields choose the transformers class that a checkpoint is saved as:
-    qk_norm -> Qwen3, attention_bias -> Qwen2, neither -> Llama, num_experts > 0 -> Qwen3Moe.
+    A few fields choose the transformers class that a checkpoint is saved as:
+
+    - kv_lora_rank set -> DeepseekV3, dense or with experts;
+    - num_experts > 0: scoring_func sigmoid -> Glm4Moe; softmax -> Qwen3Moe, or Qwen2Moe with
+      n_shared_experts;
+    - otherwise qk_norm -> Qwen3, attention_bias -> Qwen2, neither -> Llama.
     """
 
     vocab_size: PositiveInt = 6400
@@ -27,7 +34,7 @@ class ModelConfig(Config):
     hidden_size: PositiveInt = 512
     """Width of the residual stream."""
     intermediate_size: PositiveInt = 1408
-    """Width of the SwiGLU feed-forward layer (dense models)."""
+    """Width of the SwiGLU feed-forward layer (dense layers)."""
     num_hidden_layers: PositiveInt = 8
     """Number of decoder layers."""
     num_attention_heads: PositiveInt = 8
@@ -52,79 +59,62 @@ class ModelConfig(Config):
     """Bias on the query, key and value projections (Qwen2)."""
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of the initial weights."""
+
+    kv_lora_rank: PositiveInt | None = None
+    """Multi-head latent attention: width of the latent that keys and values are made of; null: GQA."""
+    q_lora_rank: PositiveInt | None = None
+    """Latent attention: width of the queries' own latent; null: queries straight from the hidden state."""
+    qk_nope_head_dim: PositiveInt | None = None
+    """Latent attention: width of each query and key head that has no position."""
+    qk_rope_head_dim: PositiveInt | None = None
+    """Latent attention: width that RoPE turns; one such key is shared by all heads."""
+    v_head_dim: PositiveInt | None = None
+    """Latent attention: width of each value head."""
+
     num_experts: int = Field(default=0, ge=0)
-    """Number of experts in every layer; 0 is a dense model."""
+    """Number of routed experts in a layer; 0 is a dense model."""
     num_experts_per_tok: PositiveInt = 2
     """Experts that each token is sent to."""
     moe_intermediate_size: PositiveInt | None = None
     """Width of one expert; null: intermediate_size."""
+    n_shared_experts: int = Field(default=0, ge=0)
+    """Experts that every token passes through as well; they are one SwiGLU of so many times the width."""
+    first_k_dense_replace: int = Field(default=0, ge=0)
+    """The first so many layers are dense, of intermediate_size."""
+    scoring_func: Literal["softmax", "sigmoid"] = "softmax"
+    """Router: softmax over all experts, or a sigmoid for each, balanced by a bias (DeepSeek-V3)."""
     norm_topk_prob: bool = True
     """Scale the weights of the chosen experts to sum to one."""
-    router_aux_loss_coef: float = Field(default=0.01, ge=0)
-    """Weight of the load-balancing loss in training."""
+    routed_scaling_factor: PositiveFloat = 1.0
+    """sigmoid: the routed experts' sum is multiplied by this."""
+    n_group: PositiveInt = 1
+    """sigmoid: experts stand in so many groups of equal size."""
+    topk_group: PositiveInt = 1
+    """sigmoid: a token chooses among the experts of its so many best groups only."""
+    router_bias_update_speed: float = Field(default=0.001, ge=0)
+    """sigmoid: how far one step moves the bias of an expert that is over or under the mean load."""
+    router_aux_loss_coef: float | None = Field(default=None, ge=0)
+    """Weight of the load-balancing loss in training; null: 0.01 with softmax, 0 with sigmoid."""
 
     @model_validator(mode="after")
     def _possible(self) -> ModelConfig:
-        problems = list(self._problems())
-        if problems:
-            raise ValueError("; ".join(problems))
+        found = list(problems(self))
+        if found:
+            raise ValueError("; ".join(found))
         return self
-
-    def _problems(self):
-        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
-        if heads % kv_heads:
-            divisors = ", ".join(str(d) for d in range(1, heads + 1) if heads % d == 0)
-            yield (
-                f"num_attention_heads={heads} is not a multiple of num_key_value_heads={kv_heads}; "
-                f"use num_key_value_heads of {divisors}"
-            )
-        if self.head_dim is None and self.hidden_size % heads:
-            yield (
-                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={heads}; "
-                "change one of them or set head_dim"
-            )
-        elif self.head_width % 2:
-            yield f"head_dim={self.head_width} is odd, RoPE turns pairs; use an even head_dim"
-        yield from self._rope_problems()
-        if self.qk_norm and self.attention_bias:
-            yield (
-                "qk_norm and attention_bias together exist in no transformers class that we write; "
-                "set qk_norm=false (Qwen2) or attention_bias=false (Qwen3)"
-            )
-        if self.num_experts and not (self.qk_norm and not self.attention_bias):
-            yield (
-                f"num_experts={self.num_experts} is saved as Qwen3Moe, which always has qk_norm "
-                "and no attention_bias; set qk_norm=true attention_bias=false, or num_experts=0"
-            )
-        if self.num_experts and self.num_experts_per_tok > self.num_experts:
-            yield (
-                f"num_experts_per_tok={self.num_experts_per_tok} is more than "
-                f"num_experts={self.num_experts}; lower it"
-            )
-
-    def _rope_problems(self):
-        rope = self.rope_parameters
-        original = rope.original_max_position_embeddings
-        if original is not None and self.max_position_embeddings < original:
-            yield (
-                f"max_position_embeddings={self.max_position_embeddings} is the stretched context of "
-                f"rope_type=yarn and less than original_max_position_embeddings={original}; "
-                f"write max_position_embeddings={int(original * (rope.factor or 1))}"
-            )
-        if rope.partial_rotary_factor != 1:
-            yield (
-                f"partial_rotary_factor={rope.partial_rotary_factor} exists in no transformers class "
-                "that this shape is saved as; remove it"
-            )
 
     @property
     def head_width(self) -> int:
-        """head_dim with its default filled in."""
+        """Width of a query and key head."""
+        if self.kv_lora_rank is not None:
+            return (self.qk_nope_head_dim or 0) + (self.qk_rope_head_dim or 0)
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
     @property
     def rotary_width(self) -> int:
         """Numbers of each head that RoPE turns."""
+        if self.kv_lora_rank is not None:
+            return self.qk_rope_head_dim or 0
         return int(self.head_width * self.rope_parameters.partial_rotary_factor)
 
     @property
@@ -135,48 +125,40 @@ class ModelConfig(Config):
         return int(self.max_position_embeddings * stretch)
 
     @property
+    def cache_width(self) -> int:
+        """Numbers that the KV cache holds for one token in one layer."""
+        if self.kv_lora_rank is not None:
+            return self.kv_lora_rank + self.rotary_width
+        return 2 * self.num_key_value_heads * self.head_width
+
+    @property
     def expert_width(self) -> int:
         """moe_intermediate_size with its default filled in."""
         return self.moe_intermediate_size or self.intermediate_size
 
     @property
+    def aux_loss_coef(self) -> float:
+        """router_aux_loss_coef with its default filled in."""
+        if self.router_aux_loss_coef is not None:
+            return self.router_aux_loss_coef
+        return 0.01 if self.scoring_func == "softmax" else 0.0
+
+    @property
+    def num_moe_layers(self) -> int:
+        """Layers with experts."""
+        if not self.num_experts:
+            return 0
+        return max(self.num_hidden_layers - self.first_k_dense_replace, 0)
+
+    @property
     def model_type(self) -> ModelType:
         """transformers' `model_type`."""
+        if self.kv_lora_rank is not None:
+            return "deepseek_v3"
         if self.num_experts:
-            return "qwen3_moe"
+            if self.scoring_func == "sigmoid":
+                return "glm4_moe"
+            return "qwen2_moe" if self.n_shared_experts else "qwen3_moe"
         if self.qk_norm:
             return "qwen3"
         return "qwen2" if self.attention_bias else "llama"
-
-
-class ParameterCounts(NamedTuple):
-    """Numbers of parameters; a tied embedding counts once."""
-
-    total: int
-    """All parameters."""
-    active: int
-    """Those that one token passes through (a mixture uses num_experts_per_tok of its experts)."""
-    embedding: int
-    """Input embedding and, when not tied, output layer."""
-
-
-def parameter_counts(config: ModelConfig) -> ParameterCounts:
-    """Count the parameters of `CausalLM(config)` without building it."""
-    hidden, head = config.hidden_size, config.head_width
-    q_width = config.num_attention_heads * head
-    kv_width = config.num_key_value_heads * head
-    attention = hidden * (q_width + 2 * kv_width) + q_width * hidden
-    attention += (q_width + 2 * kv_width) if config.attention_bias else 0
-    attention += 2 * head if config.qk_norm else 0
-    norms = 2 * hidden
-    if config.num_experts:
-        expert = 3 * hidden * config.expert_width
-        router = config.num_experts * hidden
-        stored = router + config.num_experts * expert
-        used = router + config.num_experts_per_tok * expert
-    else:
-        stored = used = 3 * hidden * config.intermediate_size
-    embedding = config.vocab_size * hidden * (1 if config.tie_word_embeddings else 2)
-    layers = config.num_hidden_layers
-    shared = embedding + layers * (attention + norms) + hidden
-    return ParameterCounts(shared + layers * stored, shared + layers * used, embedding)

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from mengya.config import UserError
 from mengya.models.config import ModelConfig
+from mengya.models.hf_experts import experts_from_hf, experts_to_hf
 from mengya.models.rope_config import rope_from_hf
 
 CLASSES = {
@@ -23,6 +24,9 @@ CLASSES = {
     "llama": "LlamaForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
+    "glm4_moe": "Glm4MoeForCausalLM",
+    "deepseek_v3": "DeepseekV3ForCausalLM",
 }
 _SUPPORTED = ", ".join(CLASSES.values())
 _SAME_NAME = (
@@ -30,15 +34,13 @@ _SAME_NAME = (
     "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings",
     "initializer_range",
 )  # fmt: skip
-_SAME_NAME_MOE = (
-    "num_experts", "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob",
-    "router_aux_loss_coef",
-)  # fmt: skip
 
 
 def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     """The content of config.json, readable by transformers 4.57 and 5."""
     dtype_name = str(dtype).removeprefix("torch.")
+    partial = config.model_type == "glm4_moe"
+    rope = config.rope_parameters.to_hf(config.rope_theta, partial)
     values: dict[str, Any] = {
         "architectures": [CLASSES[config.model_type]],
         "model_type": config.model_type,
@@ -47,31 +49,29 @@ def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
         "hidden_act": "silu",
         "attention_dropout": 0.0,
         "use_cache": True,
-        # transformers 5 reads rope_parameters; 4.x reads only rope_theta, and without it takes its
-        # own default and gives wrong logits in silence.
-        "rope_parameters": config.rope_parameters.to_hf(config.rope_theta),
+        # transformers 5 reads rope_parameters; 4.x reads only the fields below, and without them
+        # takes its own defaults and gives wrong logits in silence.
+        "rope_parameters": rope,
         "rope_theta": config.rope_theta,
         "dtype": dtype_name,
         "torch_dtype": dtype_name,
     }
-    if config.rope_parameters.rope_type != "default":  # 4.x reads the scaling here, 5 both
-        scaling = config.rope_parameters.to_hf(config.rope_theta)
-        values["rope_scaling"] = {k: v for k, v in scaling.items() if k != "rope_theta"}
-    if config.model_type != "qwen2":  # Qwen2's q, k and v always have a bias and no field says so
+    if partial:
+        values["partial_rotary_factor"] = config.rope_parameters.partial_rotary_factor
+    if config.rope_parameters.rope_type != "default":
+        # transformers 5 prefers this to rope_parameters where both are; they say the same.
+        values["rope_scaling"] = {k: v for k, v in rope.items() if k != "rope_theta"}
+    if config.model_type not in ("qwen2", "qwen2_moe"):  # Qwen2 has no such field, or another name
         values["attention_bias"] = False
     if config.model_type == "llama":
         values["mlp_bias"] = False
-    else:
+    elif config.model_type.startswith("qwen"):
         values["use_sliding_window"] = False
-    if config.num_experts:
-        values |= {name: getattr(config, name) for name in _SAME_NAME_MOE}
-        values |= {"moe_intermediate_size": config.expert_width, "decoder_sparse_step": 1}
-        values |= {"mlp_only_layers": [], "output_router_logits": False}
-    return values
+    return values | experts_to_hf(config)
 
 
 def load_model_config(directory: Path | str) -> ModelConfig:
-    """Read config.json of a Qwen3, Llama, Qwen2 or Qwen3Moe folder.
+    """Read config.json of a folder of one of `CLASSES`.
 
     Raises:
         UserError: naming the file, the value that is not supported, and what is.
@@ -104,23 +104,7 @@ def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
     except Exception as error:  # its validation raises many kinds; all mean: this file is wrong
         raise UserError(f"{path}: transformers refuses this configuration: {error}") from error
     rope = hf.rope_parameters or {}
-    unsupported = {
-        "hidden_act": (hf.hidden_act, "silu"),
-        "use_sliding_window": (getattr(hf, "use_sliding_window", False), False),
-        "mlp_bias": (getattr(hf, "mlp_bias", False), False),
-        "attention_bias": (getattr(hf, "attention_bias", False), False),
-        "mlp_only_layers": (getattr(hf, "mlp_only_layers", None) or [], []),
-        "decoder_sparse_step": (getattr(hf, "decoder_sparse_step", 1), 1),
-    }
-    wrong = [
-        f"{name}={value!r} is not supported (only {supported!r})"
-        for name, (value, supported) in unsupported.items()
-        if value != supported
-    ]
-    if wrong:
-        raise UserError(f"{path}: {'; '.join(wrong)}")
-    moe = hf.model_type == "qwen3_moe"
-    fields = {name: getattr(hf, name) for name in _SAME_NAME + (_SAME_NAME_MOE if moe else ())}
+    fields = {name: getattr(hf, name) for name in _SAME_NAME}
     head_dim = getattr(hf, "head_dim", None)
     usual = hf.hidden_size // hf.num_attention_heads
     fields["head_dim"] = None if head_dim == usual else head_dim
@@ -128,6 +112,22 @@ def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
     fields["rope_parameters"] = rope_from_hf(rope, hf.max_position_embeddings)
     fields["qk_norm"] = hf.model_type.startswith("qwen3")
     fields["attention_bias"] = hf.model_type == "qwen2"
+    required = {
+        "hidden_act": (hf.hidden_act, "silu"),
+        "use_sliding_window": (getattr(hf, "use_sliding_window", False), False),
+        "mlp_bias": (getattr(hf, "mlp_bias", False), False),
+    }
+    if hf.model_type in ("qwen3", "llama"):
+        required["attention_bias"] = (hf.attention_bias, False)
+    own_fields, own_required = experts_from_hf(hf)
+    fields |= own_fields
+    wrong = [
+        f"{name}={value!r} is not supported (only {supported!r})"
+        for name, (value, supported) in (required | own_required).items()
+        if value != supported
+    ]
+    if wrong:
+        raise UserError(f"{path}: {'; '.join(wrong)}")
     try:
         return ModelConfig(**fields)
     except ValidationError as error:

@@ -1,7 +1,7 @@
 """Checkpoint folders in the Hugging Face layout: config.json, model.safetensors, generation_config.json.
 
 Takes a model (or its tensors) and a directory; gives the other. A folder that we write is a stock
-Qwen3 / Llama / Qwen2 / Qwen3Moe folder for transformers 4.57 and 5; a folder of those classes from
+folder of its class (hf_config.CLASSES) for transformers 4.57 and 5; a folder of those classes from
 anywhere is read, sharded or not. Tensors are read from safetensors only: nothing is ever unpickled.
 Tokenizer files are not its business.
 """
@@ -9,6 +9,7 @@ Tokenizer files are not its business.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def load_causal_lm(
     config = load_model_config(directory)
     model = CausalLM(config, device="meta").to(dtype).to_empty(device=device)
     model.tie_weights()
+    model.expert_load.zero_()  # the only memory that no file fills
     _fill(model, directory)
     return model
 
@@ -83,7 +85,9 @@ def _saved_tensors(
     for name, tensor in tensors.items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        value = tensor.detach().to("cpu", dtype)
+        # A rounded bias would send tokens to other experts; transformers keeps it in fp32 as well.
+        own = name.endswith("e_score_correction_bias")
+        value = tensor.detach().to("cpu", tensor.dtype if own else dtype)
         if ".mlp.experts." not in name:
             yield name, value.contiguous()
             continue
@@ -128,7 +132,8 @@ def _fill(model: CausalLM, directory: Path) -> None:
 
 def _places(model: CausalLM) -> dict[str, Tensor]:
     """Where each tensor name on disk goes; experts both one by one and stacked (either is read)."""
-    places: dict[str, Tensor] = {}
+    saved = model.state_dict().keys()
+    places: dict[str, Tensor] = {n: buffer for n, buffer in model.named_buffers() if n in saved}
     for name, parameter in model.named_parameters():  # a tied output layer appears once
         places[name] = parameter
         if ".mlp.experts." not in name:
@@ -162,7 +167,11 @@ def _without_alternatives(left: dict[str, Tensor]) -> list[str]:
 
 def _ignored(name: str, config: ModelConfig) -> bool:
     tied = name == "lm_head.weight" and config.tie_word_embeddings
-    return tied or name.endswith("rotary_emb.inv_freq")
+    # Glm4Moe and DeepseekV3 keep heads for further tokens in layers after the last one.
+    layer = re.match(r"model\.layers\.(\d+)\.", name)
+    with_heads = config.model_type in ("glm4_moe", "deepseek_v3")
+    ahead = with_heads and layer is not None and int(layer[1]) >= config.num_hidden_layers
+    return tied or ahead or name.endswith("rotary_emb.inv_freq")
 
 
 def _stored_tensors(directory: Path) -> Iterator[tuple[Path, str, Tensor]]:

@@ -39,7 +39,8 @@ class LoraConfig(Config):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout before the adapter, in training."""
     targets: list[str] | None = None
-    """Layers that get one, such as [q_proj, v_proj]; null: all projections, experts included."""
+    """Layers that get one, such as [q_proj, v_proj]; null: all projections and routed experts
+    (PEFT cannot name the dense and shared layers of a model of experts)."""
 
 
 def add_lora(model: CausalLM, config: LoraConfig) -> CausalLM:
@@ -186,8 +187,11 @@ def load_merged(directory: Path | str, base: Path | str | None = None) -> Causal
 def _targets(model: CausalLM, wanted: list[str] | None) -> tuple[list[str], list[str]]:
     """(names of linear layers, names of expert parameters) that `wanted` means."""
     layers, parameters = [], []
+    # In these classes PEFT takes every gate_proj, up_proj and down_proj for experts of an older
+    # layout and doubles the rank: dense and shared layers cannot be named in its folder.
+    no_dense = model.config.model_type in ("qwen3_moe", "qwen2_moe", "glm4_moe", "deepseek_v3")
     for name, module in model.model.named_modules(prefix="model"):
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and not (no_dense and ".mlp." in name):
             layers.append(name)
         elif isinstance(module, Experts):
             parameters += [f"{name}.{parameter}" for parameter, _ in module.named_parameters()]

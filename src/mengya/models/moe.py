@@ -1,39 +1,36 @@
-"""A mixture of SwiGLU experts with a softmax router (Qwen3-MoE), and its load-balancing loss.
+"""A mixture of SwiGLU experts, routed and shared.
 
-Takes hidden states; gives hidden states and, in training, one balancing loss per row. Each token is
-sent to its top-k experts whatever their load: no capacity, nothing is dropped.
+Takes hidden states; gives hidden states and, in training, the load of each expert and one balancing
+loss per row. Each token is sent to its top-k experts whatever their load: no capacity, nothing is
+dropped. Who goes where is the business of router.py.
 Shapes: B rows, S positions, N = B*S tokens, k experts per token, E experts, I expert width.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mengya.models.config import ModelConfig
+from mengya.models.router import Router, SigmoidRouter, balance_loss, count_load
 
 
-class Router(nn.Module):
-    """Linear layer to one logit per expert; holds only the weight, [E, hidden]."""
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv:2002.05202)."""
 
-    def __init__(self, config: ModelConfig, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self, hidden_size: int, width: int, device: torch.device | str | None = None
+    ) -> None:
         super().__init__()
-        self.top_k = config.num_experts_per_tok
-        self.norm_topk_prob = config.norm_topk_prob
-        self.weight = nn.Parameter(
-            torch.empty(config.num_experts, config.hidden_size, device=device)
-        )
+        self.gate_proj = nn.Linear(hidden_size, width, bias=False, device=device)
+        self.up_proj = nn.Linear(hidden_size, width, bias=False, device=device)
+        self.down_proj = nn.Linear(width, hidden_size, bias=False, device=device)
 
-    def forward(self, x_NH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns probabilities [N, E] fp32, weights [N, k] fp32, expert numbers [N, k] int64."""
-        probabilities = F.linear(x_NH, self.weight).softmax(-1, dtype=torch.float32)
-        weights, experts = probabilities.topk(self.top_k, dim=-1)
-        if self.norm_topk_prob:
-            weights = weights / weights.sum(-1, keepdim=True)
-        return probabilities, weights, experts
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Experts(nn.Module):
@@ -115,42 +112,61 @@ def _one_by_one(x: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+class Routing(NamedTuple):
+    """What a layer reports of its routing in training.
+
+    load_E: [E] int64, real tokens sent to each expert. aux_B: [B] fp32 balancing loss, or None where
+    its coefficient is 0.
+    """
+
+    load_E: Tensor
+    aux_B: Tensor | None
+
+
 class MoE(nn.Module):
-    """The feed-forward part of a Qwen3-MoE layer."""
+    """The feed-forward part of a Qwen3Moe, Qwen2Moe, Glm4Moe or DeepseekV3 layer.
+
+    Shared experts are one SwiGLU that every token passes: as it is beside a sigmoid router, through a
+    learned sigmoid gate of its own beside a softmax router (`shared_expert_gate`, Qwen2Moe).
+    """
 
     def __init__(self, config: ModelConfig, device: torch.device | str | None = None) -> None:
         super().__init__()
-        self.gate = Router(config, device)
+        self.sigmoid = config.scoring_func == "sigmoid"
+        self.aux_wanted = config.aux_loss_coef > 0
+        self.gate = SigmoidRouter(config, device) if self.sigmoid else Router(config, device)
         self.experts = Experts(config, device)
+        self.shared_experts = self.shared_expert = self.shared_expert_gate = None
+        if config.n_shared_experts:
+            width = config.n_shared_experts * config.expert_width
+            shared = SwiGLU(config.hidden_size, width, device)
+            if self.sigmoid:
+                self.shared_experts = shared
+            else:
+                self.shared_expert = shared
+                self.shared_expert_gate = nn.Linear(
+                    config.hidden_size, 1, bias=False, device=device
+                )
 
-    def forward(self, x_BSH: Tensor, real_BS: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Hidden states and, in training, the balancing loss of each row, [B] fp32.
+    def forward(self, x_BSH: Tensor, real_BS: Tensor | None) -> tuple[Tensor, Routing | None]:
+        """Hidden states and, in training, the load and the balancing loss.
 
         Args:
             real_BS: bool, False on padding; None when there is none.
         """
         B, S, H = x_BSH.shape
         x_NH = x_BSH.reshape(-1, H)
-        probabilities, weights, experts = self.gate(x_NH)
+        scores, weights, experts = self.gate(x_NH)
         out = self.experts(x_NH, weights, experts).view(B, S, H)
+        if self.shared_experts is not None:
+            out = out + self.shared_experts(x_BSH)
+        elif self.shared_expert is not None and self.shared_expert_gate is not None:
+            out = out + self.shared_expert_gate(x_BSH).sigmoid() * self.shared_expert(x_BSH)
         if not self.training:
             return out, None
-        return out, balance_loss(probabilities.view(B, S, -1), experts.view(B, S, -1), real_BS)
-
-
-def balance_loss(probabilities_BSE: Tensor, experts_BSk: Tensor, real_BS: Tensor | None) -> Tensor:
-    """E * sum over experts of (choices per token) * (mean probability), for each row alone.
-
-    Switch Transformer eq. 4-6 (Fedus et al. 2021, arXiv:2101.03961) as Qwen3-MoE counts it: k when
-    balanced. Per row, so that it depends neither on the micro-batch nor on the number of devices;
-    a row of padding alone gives 0. Returns [B] fp32.
-    """
-    E = probabilities_BSE.shape[-1]
-    chosen_BSE = torch.zeros_like(probabilities_BSE).scatter(-1, experts_BSk, 1.0)
-    if real_BS is None:
-        return E * (chosen_BSE.mean(1) * probabilities_BSE.mean(1)).sum(-1)
-    real_BS1 = real_BS.unsqueeze(-1).to(probabilities_BSE.dtype)
-    tokens_B1 = real_BS1.sum(1).clamp(min=1)
-    fraction_BE = (chosen_BSE * real_BS1).sum(1) / tokens_B1
-    mean_BE = (probabilities_BSE * real_BS1).sum(1) / tokens_B1
-    return E * (fraction_BE * mean_BE).sum(-1)
+        aux_B = None
+        if self.aux_wanted:
+            aux_B = balance_loss(scores.view(B, S, -1), experts.view(B, S, -1), real_BS)
+            if self.sigmoid:
+                aux_B = aux_B / experts.shape[-1]
+        return out, Routing(count_load(experts, real_BS, scores.shape[-1]), aux_B)

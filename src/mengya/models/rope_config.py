@@ -110,13 +110,19 @@ class RopeParameters(Config):
         assert self.factor is not None  # only YaRN asks, whose factor is checked
         return 0.1 * weight * math.log(self.factor) + 1.0 if self.factor > 1 else 1.0
 
-    def to_hf(self, rope_theta: float) -> dict[str, Any]:
-        """transformers' dictionary: what this type reads and nothing else."""
+    def to_hf(self, rope_theta: float, partial: bool) -> dict[str, Any]:
+        """transformers' dictionary: what this type reads and nothing else.
+
+        Args:
+            partial: the class reads partial_rotary_factor (and has a default of its own for it).
+        """
         values: dict[str, Any] = {"rope_type": self.rope_type, "rope_theta": rope_theta}
         if self.factor is not None:
             values["factor"] = self.factor
         if self.rope_type == "yarn":
             values |= {name: v for name in _YARN if (v := getattr(self, name)) is not None}
+        if partial:
+            values["partial_rotary_factor"] = self.partial_rotary_factor
         return values
 
 

@@ -15,8 +15,9 @@ from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig, parameter_counts
+from mengya.models.config import ModelConfig
 from mengya.models.hf_folder import load_causal_lm
+from mengya.models.sizes import parameter_counts
 from mengya.stages.folder import check_vocabulary, load_weights, write_folder
 from mengya.stages.run_config import RunConfig
 from mengya.stages.training_run import (

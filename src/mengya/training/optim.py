@@ -130,5 +130,6 @@ def load_optimizer_state(
 
 
 def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """A matrix inside a layer that maps hidden to hidden; router and stacked experts go to AdamW."""
-    return parameter.ndim == 2 and ".layers." in name and not name.endswith("mlp.gate.weight")
+    """A matrix inside a layer that maps hidden to hidden; routers and stacked experts go to AdamW."""
+    gates = ("mlp.gate.weight", "shared_expert_gate.weight")
+    return parameter.ndim == 2 and ".layers." in name and not name.endswith(gates)

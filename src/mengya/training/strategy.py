@@ -5,15 +5,25 @@ The loop asks four things: accumulate, backward, step, sum. It has no `if distri
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+
+# Buffers are each rank's own (load of experts) or moved alike on all (biases of routers): the forward
+# pass must not copy those of rank 0. torch 2.13 renamed the word for it.
+_OWN_BUFFERS: dict[str, Any] = (
+    {"forward_sync_buffers": False}
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else {"broadcast_buffers": False}
+)
 
 
 class SingleDevice:
@@ -93,7 +103,9 @@ class DDP(SingleDevice):
 
     def wrap(self, model: nn.Module) -> nn.Module:
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+        return DistributedDataParallel(
+            model, device_ids=ids, gradient_as_bucket_view=True, **_OWN_BUFFERS
+        )
 
     def accumulate(self, model: nn.Module, last: bool) -> AbstractContextManager[object]:
         assert isinstance(model, DistributedDataParallel)

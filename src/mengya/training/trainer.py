@@ -26,6 +26,7 @@ from mengya.losses.mean_loss import sum_loss
 from mengya.losses.token_nll import Loss
 from mengya.runtime import seed_step
 from mengya.training.checkpoint import Checkpoints, TrainState
+from mengya.training.expert_load import ExpertLoad
 from mengya.training.metrics import MetricsLog
 from mengya.training.optim import optimizer_state, set_lr
 from mengya.training.progress import ProgressBar
@@ -95,6 +96,7 @@ class Trainer:
         self._module = self.strategy.wrap(self.model)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._checkpoints = Checkpoints(self.run_dir, self.loop.keep_last)
+        self._experts = ExpertLoad(self.model, self.strategy.sum)
         self._window: dict[str, Tensor | float] = defaultdict(float)
         self._window_items = self._window_tokens = 0
         self._window_seconds = 0.0
@@ -160,6 +162,7 @@ class Trainer:
             for name, value in result.metrics.items():
                 sums[name] = sums[name] + value
         norm, finite = self.strategy.step(self.optimizers, self._parameters, self.max_grad_norm)
+        self._experts.after_step(applied=finite)
         if not finite:
             self._skip(f"gradient norm is {norm}")
             return False
@@ -189,14 +192,13 @@ class Trainer:
     def _log_if_due(self) -> None:
         if not self._due(self.loop.log_every):
             return
-        names = list(self._window)
-        sums = torch.stack(
-            [torch.as_tensor(self._window[n]).double().cpu() for n in names] or [torch.zeros(())]
-        )
-        sums = self.strategy.sum(sums)
+        values = [torch.as_tensor(value).double().cpu() for value in self._window.values()]
+        sums = self.strategy.sum(torch.stack(values or [torch.zeros(())]))
         if self._window_items:
-            means = (sums / self._window_items).tolist()
-            self._values.update(zip(names, means, strict=False))
+            self._values.update(
+                zip(self._window, (sums / self._window_items).tolist(), strict=False)
+            )
+        self._values |= self._experts.report(self._progress.say)
         self._values |= {
             "lr_factor": lr_factor(self.state.step - 1, self.max_steps, self.schedule),
             "lr": self.optimizers[0].param_groups[0]["lr"],
