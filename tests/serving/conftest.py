@@ -30,7 +30,7 @@ from mengya.serving.settings import ServerSettings
 from mengya.serving.worker import Worker
 from mengya.tokenizer.train import train_tokenizer
 
-CONTEXT = 512
+CONTEXT = 1024
 POEM = "春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少。"
 
 

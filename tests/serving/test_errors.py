@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import json
 import logging
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,7 @@ WRONG = {
     "bias value": ({"logit_bias": {"1": 101}}, "logit_bias"),
     "bias id": ({"logit_bias": {"300": 1}}, None),
     "top_logprobs alone": ({"top_logprobs": 2}, None),
-    "stream_options alone": ({"stream_options": {"include_usage": True}}, None),
+    "stream_options alone": ({"stream": False, "stream_options": {"include_usage": True}}, None),
     "choice without tools": ({"tool_choice": "required"}, None),
     "tool name": ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
     "template": ({"chat_template_kwargs": {"x": 1}}, "chat_template_kwargs"),
@@ -135,7 +137,7 @@ def test_the_key(tokenizer, caplog: pytest.LogCaptureFixture) -> None:
             {},
             {"Authorization": "Bearer x"},
             {"Authorization": key},
-            {"Authorization": "Bearer "},
+            {"Authorization": "Bearer"},
         ):
             for path in ("/v1/models", "/metrics", "/v1/nothing"):
                 response = httpx.get(server.url + path, headers=headers)
@@ -255,13 +257,29 @@ def test_a_fault_of_ours_is_500_and_leaves_no_prompt_in_the_log(
         assert "RuntimeError at" in caplog.text and "悄悄话" not in caplog.text
         engine = server.service.served().engine
         with monkeypatch.context() as patch:
-            patch.setattr(type(engine), "step", broken)
+            patch.setattr(engine, "step", _once(broken, engine.step), raising=False)
             assert refusal(server.http.post(CHAT_PATH, json=CHAT), 503)["code"] == "lost"
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "step", _once(broken, engine.step), raising=False)
             with server.http.stream("POST", CHAT_PATH, json={**CHAT, "stream": True}) as response:
                 last = [line for line in response.iter_lines() if line][-1]
             assert json.loads(last[6:])["error"]["code"] == "lost"
         assert server.client.chat.completions.create(**CHAT, max_tokens=2).choices
         wait_until(lambda: server.idle)
+        # An engine that fails again and again is given up, and says so.
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "step", broken, raising=False)
+            assert refusal(server.http.post(CHAT_PATH, json=CHAT), 503)["code"] == "lost"
+            wait_until(lambda: server.service.worker.state == "failed")
+        assert refusal(server.http.get("/health"), 503)["code"] == "stopped"
+        assert refusal(server.http.post(CHAT_PATH, json=CHAT), 503)["code"] == "stopped"
+        assert "悄悄话" not in caplog.text
+
+
+def _once(first: Callable[..., Any], then: Callable[..., Any]) -> Callable[..., Any]:
+    """Calls `first` the first time and `then` ever after."""
+    calls = itertools.chain([first], itertools.repeat(then))
+    return lambda *args: next(calls)(*args)
 
 
 def test_half_a_request_holds_nobody_up(server: Running) -> None:

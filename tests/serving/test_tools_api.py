@@ -71,6 +71,7 @@ def learned(tokenizer) -> CausalLM:
         )
         for ids, mask in samples
     ]
+    loss = torch.tensor(torch.inf)
     for _ in range(120):
         loss = sum(
             F.cross_entropy(model(ids[:, :-1]).logits[0], labels[1:]) for ids, labels in rows
