@@ -5,6 +5,7 @@ Takes a `CausalLM` and adapter folders as PEFT writes them; gives a switch. Know
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,8 +29,11 @@ class AdapterSet:
         # PEFT makes its names part of parameter names, where not every name may stand.
         self._inner = {name: f"served_{number}" for number, name in enumerate(folders)}
         dtype, device = model.lm_head.weight.dtype, model.lm_head.weight.device
-        for name, folder in folders.items():
-            load_adapter(model, folder, self._inner[name])
+        with warnings.catch_warnings():
+            # PEFT wonders at the second adapter.
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
+            for name, folder in folders.items():
+                load_adapter(model, folder, self._inner[name])
         model.to(device, dtype).requires_grad_(False).eval()
         self._layers = [layer for _, layer in lora_layers(model)]
         for layer in self._layers:

@@ -17,7 +17,9 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from mengya import __version__
 from mengya.serving import chat, completions, embeddings
@@ -85,8 +87,17 @@ def create_app(
     _add_watching(app, service)
     _describe_errors(app)
     if settings.page and (page / "index.html").is_file():
-        app.mount("/", StaticFiles(directory=page, html=True), name="page")
+        app.router.routes.append(_Page("/", StaticFiles(directory=page, html=True), name="page"))
     return app
+
+
+class _Page(Mount):
+    """The files of the page; the API's addresses stay the API's, with its own 404 and 405."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] == "http" and scope["path"].startswith("/v1"):
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 def _responses(*statuses: int, stream: bool = False) -> dict[int | str, dict[str, Any]]:

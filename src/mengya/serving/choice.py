@@ -72,6 +72,7 @@ class Choice:
     ) -> None:
         self.tokens = 0
         self.finish: Finish | None = None
+        self._tokenizer = tokenizer
         self._text = TextStream(tokenizer)
         self._parser = parser
         self._stops = StopStrings(stops)
@@ -85,10 +86,13 @@ class Choice:
         piece = Piece()
         if event.token is not None:
             self.tokens += 1
+            text, begin = self._text.push(event.token), self._length
             if event.logprob is not None:
-                chosen = ChosenToken(self._length, event.token, event.logprob, event.top)
-                self._waiting.append(chosen)
-            self._take(self._text.push(event.token), piece)
+                # What comes before the token's own text is a character that it proved broken.
+                own = len(str(self._tokenizer.decode([event.token], skip_special_tokens=True)))
+                begin += max(len(text) - own, 0)
+                self._waiting.append(ChosenToken(begin, event.token, event.logprob, event.top))
+            self._take(text, piece)
         if event.finish is not None and self.finish is None:
             self._take(self._text.flush(), piece)
             if self._parser is not None:

@@ -5,12 +5,24 @@ Takes a `Choice` and its events; gives `CompletionChoice`s that joined are the w
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
+from typing import NamedTuple
+
 from mengya.generation.batch_engine import TokenEvent
-from mengya.serving.choice import Choice, ChosenToken
+from mengya.serving.choice import Choice
 from mengya.serving.inputs import Prompt
 from mengya.serving.protocol import CompletionRequest
 from mengya.serving.responses import CompletionChoice, CompletionLogprobs
 from mengya.serving.token_text import TokenText
+
+
+class _Told(NamedTuple):
+    """A token, where its text begins, its log-probability (None: nothing predicts it), the likeliest."""
+
+    offset: int
+    token: int
+    logprob: float | None
+    top: tuple[tuple[int, float], ...]
 
 
 class _Echo:
@@ -23,19 +35,15 @@ class _Echo:
         self.text = raw.decode(errors="replace")
         self._tokens = tokens
 
-    def logprobs(self, first: TokenEvent) -> list[tuple[str, float | None, dict | None]]:
-        """(token, logprob, likeliest) of the prompt's tokens; None for what nothing predicts."""
-        told = first.prompt_logprobs or ()
-        rows = []
-        for token, told_one in zip(self._shown, told[self._hidden :], strict=True):
-            name = self._tokens.named(token)
-            if told_one is None:
-                rows.append((name, None, None))
-                continue
-            logprob, top = told_one
-            likeliest = {self._tokens.named(t): value for t, value in top}
-            rows.append((name, logprob, {**likeliest, name: logprob}))
-        return rows
+    def told(self, first: TokenEvent) -> list[_Told]:
+        """The prompt's tokens, as far as the client sees them."""
+        decoder, offset = getincrementaldecoder("utf-8")("replace"), 0
+        found = []
+        logprobs = (first.prompt_logprobs or ())[self._hidden :]
+        for token, one in zip(self._shown, logprobs, strict=True):
+            found.append(_Told(offset, token, *(one or (None, ()))))
+            offset += len(decoder.decode(self._tokens.bytes(token)))
+        return found
 
 
 class CompletionReply:
@@ -63,33 +71,30 @@ class CompletionReply:
             return None
         logprobs = None
         if self._request.logprobs is not None:
-            logprobs = self._logprobs(echo.logprobs(token_event) if echo else [], piece.tokens)
+            chosen = [
+                _Told(self._offset + one.offset, one.token, one.logprob, one.top)
+                for one in piece.tokens
+            ]
+            logprobs = self._logprobs([*(echo.told(token_event) if echo else []), *chosen])
         finish = None if piece.finish is None else "length" if piece.finish == "length" else "stop"
         return CompletionChoice(
             index=self._place, text=text, logprobs=logprobs, finish_reason=finish
         )
 
-    def _logprobs(
-        self,
-        echoed: list[tuple[str, float | None, dict | None]],
-        chosen: list[ChosenToken],
-    ) -> CompletionLogprobs:
-        told = CompletionLogprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
-        offset = 0
-        for name, logprob, top in echoed:
-            told.tokens.append(name)
-            told.token_logprobs.append(logprob)
-            told.top_logprobs.append(top)
-            told.text_offset.append(min(offset, self._offset))
-            offset += 0 if name.startswith("bytes:") else len(name)
-        for token in chosen:
-            name = self._tokens.named(token.token)
-            told.tokens.append(name)
-            told.token_logprobs.append(token.logprob)
-            likeliest = {self._tokens.named(t): value for t, value in token.top}
-            told.top_logprobs.append({**likeliest, name: token.logprob})
-            told.text_offset.append(self._offset + token.offset)
-        return told
+    def _logprobs(self, told: list[_Told]) -> CompletionLogprobs:
+        name = self._tokens.named
+        top_logprobs = [
+            None
+            if one.logprob is None
+            else {**{name(token): value for token, value in one.top}, name(one.token): one.logprob}
+            for one in told
+        ]
+        return CompletionLogprobs(
+            tokens=[name(one.token) for one in told],
+            token_logprobs=[one.logprob for one in told],
+            top_logprobs=top_logprobs,
+            text_offset=[one.offset for one in told],
+        )
 
 
 def joined(

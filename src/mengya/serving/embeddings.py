@@ -21,8 +21,7 @@ from mengya.serving.inputs import Prompt, read_inputs
 from mengya.serving.protocol import EmbeddingRequest
 from mengya.serving.responses import Embedding, EmbeddingList, EmbeddingUsage
 from mengya.serving.served import Served, ServedName
-from mengya.serving.service import Service, lost, prepare, unless_gone
-from mengya.serving.worker import RequestLost
+from mengya.serving.service import Service, prepare, unless_gone
 
 
 async def answer(service: Service, request: EmbeddingRequest, http: HttpRequest) -> EmbeddingList:
@@ -58,10 +57,7 @@ async def _embedded(
     served = service.served()
     data = []
     for index, prompt in enumerate(prompts):
-        try:
-            vector = await service.worker.call(lambda ids=prompt.ids: _vector(served, name, ids))
-        except RequestLost as error:
-            raise lost() from error
+        vector = await service.worker.call(lambda ids=prompt.ids: _vector(served, name, ids))
         value: list[float] | str = vector.tolist()
         if request.encoding_format == "base64":
             value = base64.b64encode(vector.astype("<f4").tobytes()).decode()

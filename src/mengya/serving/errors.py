@@ -114,6 +114,8 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     message = messages.get(error.status_code, str(error.detail))
     response = ApiError(error.status_code, message).response()
     response.headers.update(error.headers or {})
+    if error.status_code == 413:
+        response.headers["Connection"] = "close"  # the rest of the body is not wanted
     return response
 
 

@@ -22,6 +22,7 @@ MAX_CHOICES = 16
 MAX_STOPS = 16
 MAX_TOP_LOGPROBS = 20
 MAX_INPUTS = 2048
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ApiModel(BaseModel):
@@ -32,6 +33,30 @@ class ApiModel(BaseModel):
     )
 
 
+class ApiRequest(ApiModel):
+    """A whole body."""
+
+    model: str
+    """A name of GET /v1/models."""
+    user: str | None = None
+    """Accepted, without effect."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unicode(cls, value: Any) -> Any:
+        """JSON can write half a surrogate pair (\\ud800), which no tokenizer can take."""
+        todo = [value]
+        while todo:
+            item = todo.pop()
+            if isinstance(item, dict):
+                todo += [*item.keys(), *item.values()]
+            elif isinstance(item, list):
+                todo += item
+            elif isinstance(item, str) and _SURROGATE.search(item):
+                raise ValueError("a text holds half of a surrogate pair, which is no character")
+        return value
+
+
 class StreamOptions(ApiModel):
     include_usage: bool | None = None
     """One more event before [DONE], with the tokens of the whole request."""
@@ -39,11 +64,9 @@ class StreamOptions(ApiModel):
     """Accepted, without effect: this server pads no events."""
 
 
-class GenerationRequest(ApiModel):
+class GenerationRequest(ApiRequest):
     """What chat and plain completions share."""
 
-    model: str
-    """A name of GET /v1/models."""
     stream: bool | None = None
     """Answer with server-sent events as the tokens come, the last one [DONE]."""
     stream_options: StreamOptions | None = None
@@ -70,8 +93,6 @@ class GenerationRequest(ApiModel):
     """Subtracted once for each time that the completion already holds the token."""
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     """Token id -> what is added to its logit."""
-    user: str | None = None
-    """Accepted, without effect."""
 
     @field_validator("stop")
     @classmethod
@@ -149,11 +170,9 @@ class CompletionRequest(GenerationRequest):
         return self
 
 
-class EmbeddingRequest(ApiModel):
+class EmbeddingRequest(ApiRequest):
     """POST /v1/embeddings."""
 
-    model: str
-    """A name of GET /v1/models."""
     input: (
         str
         | Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)]
@@ -165,5 +184,3 @@ class EmbeddingRequest(ApiModel):
     """base64: little-endian float32."""
     dimensions: None = None
     """Refused: a vector cut short would mean nothing."""
-    user: str | None = None
-    """Accepted, without effect."""

@@ -205,14 +205,17 @@ async def unless_gone(http: HttpRequest, work: Coroutine[Any, Any, T]) -> T:
 
     Raises:
         ClientGone: it went.
+        ApiError: 503 when the worker gave the request up.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnect(http))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientGone
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    except RequestLost as error:
+        raise lost() from error
     finally:
         task.cancel()
         gone.cancel()

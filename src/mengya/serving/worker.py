@@ -21,6 +21,7 @@ from mengya.serving.served import Served
 log = logging.getLogger(__name__)
 S = TypeVar("S")
 T = TypeVar("T")
+_FAILURES = 3  # steps in a row: then the engine, or the device under it, is taken for broken
 
 
 class RequestLost(Exception):
@@ -76,9 +77,10 @@ class Worker:
     """Loads the model in its thread and runs the engine there while it has work.
 
     Attributes:
-        state: loading until the model is there; failed when it could not be loaded.
+        state: loading until the model is there; failed when it could not be loaded
+            or the engine broke.
         served: what was loaded, None before.
-        error: why loading failed.
+        error: why loading failed, or the engine broke.
         stats: the engine's counts after its last step, None while loading.
     """
 
@@ -220,15 +222,20 @@ class Worker:
         self._loop.call_soon_threadsafe(self._lose_all)
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        failures = 0
         while self._obey():
             try:
                 events = self._engine.step()
             except Exception as error:
                 # Which request it was cannot be told: all that are in the engine are given up.
                 log.error("a step of the engine failed: %s", where(error))
+                failures += 1
+                if failures == _FAILURES:
+                    raise
                 self._cancel(list(self._active))
                 loop.call_soon_threadsafe(self.cancel_all)
                 continue
+            failures = 0
             self._active -= {event.request_id for event in events if event.finish is not None}
             loop.call_soon_threadsafe(self._deliver, events, self._engine.stats)
 
