@@ -128,6 +128,21 @@ for _verb in VERBS:
     _add_verb(_verb)
 
 
+@app.command("parameters", short_help="Count the parameters of recipes.")
+def _parameters(
+    recipes: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RECIPE...]", help="Recipes or their folders; none: all of recipes/."
+        ),
+    ] = None,
+) -> None:
+    """Print total, active and embedding parameters and the KV cache of each recipe's model."""
+    from mengya.stages.parameters import run
+
+    run(recipes or [])
+
+
 def _version(show: bool) -> None:
     if show:
         typer.echo(f"mengya {__version__}")

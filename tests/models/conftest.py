@@ -11,6 +11,10 @@ import transformers
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 
+LATENT: dict[str, Any] = {
+    "kv_lora_rank": 12, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 14,
+    "num_key_value_heads": 4, "head_dim": None, "qk_norm": False,
+}  # fmt: skip
 FAMILIES: dict[str, dict[str, Any]] = {
     "Qwen3": {"qk_norm": True},
     "Llama": {"qk_norm": False, "tie_word_embeddings": False},
@@ -44,6 +48,19 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "router_aux_loss_coef": 0.003,
         "router_bias_update_speed": 0.01,
     },
+    "DeepseekV3": {
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+        "n_shared_experts": 1,
+        "scoring_func": "sigmoid",
+        "n_group": 3,
+        "topk_group": 2,
+        "first_k_dense_replace": 1,
+        "q_lora_rank": 20,
+        **LATENT,
+    },
+    "DeepseekV3 dense": {**LATENT, "tie_word_embeddings": False},
 }
 
 
@@ -90,6 +107,13 @@ def oracle_of(model: CausalLM) -> Any:
     values |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     if ours.num_experts:
         values |= _oracle_experts(ours)
+    if family == "DeepseekV3":
+        for name in LATENT.keys() - {"head_dim", "qk_norm"} | {"q_lora_rank"}:
+            values[name] = getattr(ours, name)
+        del values["head_dim"]
+        values |= {"rope_interleave": True, "num_mtp_layers": 0}
+        if not ours.num_experts:
+            values |= {"first_k_dense_replace": ours.num_hidden_layers}
     theirs = getattr(transformers, f"{family}ForCausalLM")(
         getattr(transformers, f"{family}Config")(**values)
     )

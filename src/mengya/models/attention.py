@@ -23,7 +23,7 @@ from mengya.models.paged_cache import PagedStep
 from mengya.models.rope import rotary_angles, rotate
 
 # torch 2.10 said is_causal=True, 2.11 and later say window_size=(-1, 0) for the same thing.
-_VARLEN_CAUSAL: dict[str, Any] = (
+VARLEN_CAUSAL: dict[str, Any] = (
     {"window_size": (-1, 0)}
     if "window_size" in inspect.signature(varlen_attn).parameters
     else {"is_causal": True}
@@ -94,7 +94,8 @@ def plan_attention(
 
 def _varlen_runs(config: ModelConfig, input_ids: Tensor, dtype: torch.dtype) -> bool:
     half = dtype in (torch.bfloat16, torch.float16)
-    return input_ids.is_cuda and half and config.head_width % 8 == 0 and config.head_width <= 256
+    width = max(config.head_width, config.v_head_dim or 0)
+    return input_ids.is_cuda and half and width % 8 == 0 and width <= 256
 
 
 def _document_mask(document_ids: Tensor, dtype: torch.dtype) -> Tensor:
@@ -187,7 +188,7 @@ class Attention(nn.Module):
         q = q_BSHD.flatten(0, 1)
         k = _repeat_heads(k_BSKD, self.groups, 2).flatten(0, 1)
         v = _repeat_heads(v_BSKD, self.groups, 2).flatten(0, 1)
-        out = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, S, S, **_VARLEN_CAUSAL)
+        out = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, S, S, **VARLEN_CAUSAL)
         assert isinstance(out, Tensor)  # a pair only when return_aux is asked for
         return out
 

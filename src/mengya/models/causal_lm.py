@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from mengya.models.attention import Attention, AttentionPlan, RMSNorm, plan_attention
 from mengya.models.config import ModelConfig
 from mengya.models.kv_cache import KVCache
+from mengya.models.mla import LatentAttention
 from mengya.models.moe import Experts, MoE, Routing, SwiGLU
 from mengya.models.paged_cache import PagedStep
 from mengya.models.router import Router, SigmoidRouter
@@ -39,7 +40,8 @@ class DecoderLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, device)
-        self.self_attn = Attention(config, layer, device)
+        latent = config.kv_lora_rank is not None
+        self.self_attn = (LatentAttention if latent else Attention)(config, layer, device)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, device)
         if config.num_experts and layer >= config.first_k_dense_replace:
             self.mlp = MoE(config, device)

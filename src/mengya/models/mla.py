@@ -1,0 +1,131 @@
+"""Multi-head latent attention: keys and values made of one small latent per token.
+
+DeepSeek-V2 (arXiv:2405.04434, section 2.1), with the parameter names of transformers' DeepseekV3:
+
+    c = norm(W_a x)[:rank],  k_rope = RoPE(rest of W_a x), one for all heads;  [k_nope; v] = W_b c
+
+Takes what `Attention` takes; the cache holds c and k_rope alone, rank + rope numbers a token. One new
+token attends in that space: W_b is absorbed into the query and the output, no key is ever expanded.
+Shapes: B rows, S new positions, T all positions, H heads, D = nope + rope, C = rank + rope.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
+
+from mengya.models.attention import VARLEN_CAUSAL, AttentionPlan, RMSNorm
+from mengya.models.config import ModelConfig
+from mengya.models.kv_cache import KVCache
+from mengya.models.rope import rotate
+
+_LATENT_EPS = (
+    1e-6  # transformers' DeepseekV3 normalizes its latents with this, whatever rms_norm_eps
+)
+
+
+class LatentAttention(nn.Module):
+    """Multi-head latent attention; queries through a latent of their own where q_lora_rank is set."""
+
+    def __init__(
+        self, config: ModelConfig, layer: int, device: torch.device | str | None = None
+    ) -> None:
+        super().__init__()
+        rank, nope, v_width = config.kv_lora_rank, config.qk_nope_head_dim, config.v_head_dim
+        assert rank is not None and nope is not None and v_width is not None  # config_rules
+        self.layer = layer
+        self.heads, self.rank, self.v_width = config.num_attention_heads, rank, v_width
+        self.nope, self.rope, self.width = nope, config.rotary_width, config.head_width
+        self.scale = self.width**-0.5 * config.rope_parameters.mla_score_factor
+        hidden, q_rank = config.hidden_size, config.q_lora_rank
+
+        def linear(into: int, out: int) -> nn.Linear:
+            return nn.Linear(into, out, bias=False, device=device)
+
+        self.q_proj = self.q_a_proj = self.q_a_layernorm = self.q_b_proj = None
+        if q_rank is None:
+            self.q_proj = linear(hidden, self.heads * self.width)
+        else:
+            self.q_a_proj = linear(hidden, q_rank)
+            self.q_a_layernorm = RMSNorm(q_rank, _LATENT_EPS, device)
+            self.q_b_proj = linear(q_rank, self.heads * self.width)
+        self.kv_a_proj_with_mqa = linear(hidden, rank + self.rope)
+        self.kv_a_layernorm = RMSNorm(rank, _LATENT_EPS, device)
+        self.kv_b_proj = linear(rank, self.heads * (nope + v_width))
+        self.o_proj = linear(self.heads * v_width, hidden)
+
+    def forward(self, x: Tensor, plan: AttentionPlan, cache: KVCache | None = None) -> Tensor:
+        """[B, S, hidden] -> [B, S, hidden]."""
+        B, S, _ = x.shape
+        q_BSHD = self._queries(x).view(B, S, self.heads, self.width)
+        q_nope, q_rope = q_BSHD.split([self.nope, self.rope], dim=-1)
+        latent, k_rope = self.kv_a_proj_with_mqa(x).split([self.rank, self.rope], dim=-1)
+        dtype = latent.dtype
+        latent = self.kv_a_layernorm(latent)
+        q_rope = rotate(_pairs_to_halves(q_rope), plan.cos, plan.sin, dtype)
+        k_rope = rotate(_pairs_to_halves(k_rope[:, :, None]), plan.cos, plan.sin, dtype)
+        seen_BTC = torch.cat((latent, k_rope[:, :, 0]), dim=-1)
+        if cache is not None:
+            # One "head" whose key is all there is and whose value has no width of its own.
+            seen, _ = cache.append(self.layer, seen_BTC[:, None], seen_BTC[:, None, :, :0])
+            seen_BTC = seen[:, 0]
+        if S == 1 and cache is not None:
+            out = self._absorbed(q_nope, q_rope, seen_BTC, plan)
+        else:
+            out = self._expanded(q_nope, q_rope, seen_BTC, plan)
+        return self.o_proj(out.reshape(B, S, -1))
+
+    def _queries(self, x: Tensor) -> Tensor:
+        if self.q_a_proj is None or self.q_a_layernorm is None or self.q_b_proj is None:
+            assert self.q_proj is not None
+            return self.q_proj(x)
+        return self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x)))
+
+    def _expanded(
+        self, q_nope: Tensor, q_rope: Tensor, seen_BTC: Tensor, plan: AttentionPlan
+    ) -> Tensor:
+        """Keys and values of every head made from the latents; [B, S, H, v]."""
+        B, T, _ = seen_BTC.shape
+        latent, k_rope = seen_BTC.split([self.rank, self.rope], dim=-1)
+        made = self.kv_b_proj(latent).view(B, T, self.heads, -1)
+        k_nope, v = made.split([self.nope, self.v_width], dim=-1)
+        k_rope = k_rope[:, :, None].expand(-1, -1, self.heads, -1)
+        q, k = torch.cat((q_nope, q_rope), dim=-1), torch.cat((k_nope, k_rope), dim=-1)
+        if plan.cu_seqlens is not None:
+            return self._varlen(q, k, v, plan.cu_seqlens)
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=plan.mask, is_causal=plan.causal, scale=self.scale
+        )
+        return out.transpose(1, 2)
+
+    def _absorbed(
+        self, q_nope_BSHD: Tensor, q_rope_BSHD: Tensor, seen_BTC: Tensor, plan: AttentionPlan
+    ) -> Tensor:
+        """One new token in the latent space: every head reads the same T latents; [B, 1, H, v]."""
+        W_HOR = self.kv_b_proj.weight.view(self.heads, -1, self.rank)
+        to_key, to_value = W_HOR.split([self.nope, self.v_width], dim=1)
+        q_latent = torch.einsum("bshd,hdr->bshr", q_nope_BSHD, to_key)
+        q_BHC = torch.cat(
+            (q_latent, q_rope_BSHD), dim=-1
+        )  # S = 1: heads stand in line as positions
+        out = F.scaled_dot_product_attention(
+            q_BHC, seen_BTC[:, None], seen_BTC[:, None, :, : self.rank],
+            attn_mask=plan.mask, scale=self.scale,
+        )  # fmt: skip
+        return torch.einsum("bshr,hvr->bshv", out, to_value)
+
+    def _varlen(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Tensor:
+        # The kernel wants one width for q, k and v: zeros beyond it add nothing to any sum.
+        S, width = q.shape[1], max(self.width, self.v_width)
+        q, k, v = (F.pad(t, (0, width - t.shape[-1])).flatten(0, 1) for t in (q, k, v))
+        out = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, S, S, scale=self.scale, **VARLEN_CAUSAL)
+        assert isinstance(out, Tensor)  # a pair only when return_aux is asked for
+        return out[..., : self.v_width]
+
+
+def _pairs_to_halves(x: Tensor) -> Tensor:
+    """(x0, x1), (x2, x3), ... as DeepSeek's weights give them -> x0 x2 ... x1 x3 ..., for `rotate`."""
+    return x.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)

@@ -1,0 +1,56 @@
+"""`mengya parameters`: how large the models of recipes are, counted without giving them memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from mengya.config import UserError, load_config
+from mengya.models.hf_config import CLASSES
+from mengya.models.sizes import ParameterCounts, cache_bytes_per_token, parameter_counts
+from mengya.stages.pretrain import PretrainConfig
+
+
+class Row(NamedTuple):
+    """One recipe; `cache_bytes` is what one token takes in a KV cache of bf16."""
+
+    recipe: str
+    class_name: str
+    counts: ParameterCounts
+    cache_bytes: int
+
+
+def run(recipes: Sequence[Path]) -> None:
+    """Print one table of `recipes` (files, or folders with a pretrain.yaml); none: all of recipes/."""
+    paths = list(recipes) or sorted(Path("recipes").glob("*/pretrain.yaml"))
+    if not paths:
+        raise UserError("there is no recipes/*/pretrain.yaml here; name a recipe")
+    table = Table("recipe", "class")
+    for column in ("total", "active", "embedding", "KV cache, bytes a token"):
+        table.add_column(column, justify="right")
+    for path in paths:
+        row = measure(path)
+        counts = (f"{number:,}" for number in (*row.counts, row.cache_bytes))
+        table.add_row(row.recipe, row.class_name, *counts)
+    Console().print(table)
+
+
+def measure(recipe: Path) -> Row:
+    """Build the model of one recipe on the meta device and count.
+
+    Raises:
+        UserError: the recipe is wrong, or goes on with a folder and names no shape.
+    """
+    path = recipe / "pretrain.yaml" if recipe.is_dir() else recipe
+    config = load_config(PretrainConfig, path).model
+    if config is None:
+        raise UserError(
+            f"{path} goes on with init_from and names no model; name a recipe that does"
+        )
+    name = path.parent.name if path.name == "pretrain.yaml" else str(path)
+    class_name = CLASSES[config.model_type].removesuffix("ForCausalLM")
+    return Row(name, class_name, parameter_counts(config), cache_bytes_per_token(config))
