@@ -6,7 +6,8 @@ what depends on one (its context, its vocabulary) is checked where the request m
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import re
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
