@@ -48,7 +48,7 @@ WRONG = {
     "no content": ({"messages": [{"role": "user"}]}, "messages"),
     "empty assistant": ({"messages": [{"role": "assistant"}]}, "messages"),
     "temperature": ({"temperature": 2.5}, "temperature"),
-    "top_p": ({"top_p": 0}, "top_p"),
+    "top_p": ({"top_p": -0.1}, "top_p"),
     "n": ({"n": 17}, "n"),
     "no tokens": ({"max_tokens": 0}, None),
     "negative tokens": ({"max_tokens": -2}, "max_tokens"),
@@ -64,7 +64,7 @@ WRONG = {
     "tool name": ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
     "template": ({"chat_template_kwargs": {"x": 1}}, "chat_template_kwargs"),
     "too long": ({"messages": [{"role": "user", "content": "字" * CONTEXT}]}, None),
-    "surrogate": ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages"),
+    "surrogate": ({"messages": [{"role": "user", "content": "\ud800"}]}, None),
     "surrogate in a tool": (
         {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"x": "\ud800"}}}]},
         None,
@@ -259,6 +259,7 @@ def test_a_fault_of_ours_is_500_and_leaves_no_prompt_in_the_log(
         with monkeypatch.context() as patch:
             patch.setattr(engine, "step", _once(broken, engine.step), raising=False)
             assert refusal(server.http.post(CHAT_PATH, json=CHAT), 503)["code"] == "lost"
+            wait_until(lambda: not engine.has_work)
         with monkeypatch.context() as patch:
             patch.setattr(engine, "step", _once(broken, engine.step), raising=False)
             with server.http.stream("POST", CHAT_PATH, json={**CHAT, "stream": True}) as response:

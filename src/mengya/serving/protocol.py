@@ -23,6 +23,7 @@ MAX_CHOICES = 16
 MAX_STOPS = 16
 MAX_TOP_LOGPROBS = 20
 MAX_INPUTS = 2048
+_LEAST_TOP_P = 1e-6  # less is nothing in float32; the likeliest token always stays
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -80,13 +81,13 @@ class GenerationRequest(ApiRequest):
     """The same request with the same seed gives the same completion."""
     temperature: float | None = Field(default=None, ge=0, le=2)
     """0 takes the likeliest token, above 1 flattens the distribution."""
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    """Draw among the fewest tokens whose probabilities reach this sum."""
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    """Draw among the fewest tokens whose probabilities reach this sum; 0 takes the likeliest."""
     top_k: int | None = Field(default=None, ge=0)
     """Draw among the k likeliest tokens; 0 takes all. Not of OpenAI's API."""
     min_p: float | None = Field(default=None, ge=0, le=1)
     """Draw among tokens of at least this share of the likeliest one's probability. Not of OpenAI's API."""
-    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
     """Above 1: tokens of prompt and completion become less likely. Not of OpenAI's API."""
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     """Subtracted from the logit of every token that the completion already holds."""
@@ -137,6 +138,8 @@ class GenerationRequest(ApiRequest):
             "presence_penalty", "frequency_penalty",
         )  # fmt: skip
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if "top_p" in given:
+            given["top_p"] = max(given["top_p"], _LEAST_TOP_P)
         seed = None if self.seed is None else (self.seed + choice) % 2**63
         bias = {int(token): value for token, value in (self.logit_bias or {}).items()}
         changes = {"max_new_tokens": max_new_tokens, "seed": seed, "logit_bias": bias}

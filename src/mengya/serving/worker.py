@@ -12,6 +12,7 @@ import logging
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
 from mengya.generation.batch_engine import EngineStats, Request, TokenEvent
@@ -219,7 +220,8 @@ class Worker:
             self.state = "stopped"
         except BaseException as error:  # told to whoever runs the server
             self.error, self.state = error, "failed"
-        self._loop.call_soon_threadsafe(self._lose_all)
+        with suppress(RuntimeError):  # the loop is closed: it did not wait for a load to end
+            self._loop.call_soon_threadsafe(self._lose_all)
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         failures = 0
