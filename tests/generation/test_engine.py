@@ -34,8 +34,17 @@ def without_stops(ids: list[int], stops: set[int]) -> list[int]:
         {"qk_norm": False},
         {"qk_norm": False, "attention_bias": True},
         {"num_experts": 4, "moe_intermediate_size": 24},
+        {
+            "num_experts": 4, "moe_intermediate_size": 24, "n_shared_experts": 1,
+            "scoring_func": "sigmoid", "rope_parameters": {"rope_type": "dynamic", "factor": 4},
+            "max_position_embeddings": 16,
+        },
+        {
+            "kv_lora_rank": 12, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 14,
+            "num_key_value_heads": 4, "qk_norm": False,
+        },
     ],
-)
+)  # fmt: skip
 def test_left_padded_batches_equal_transformers(family: dict[str, Any], tmp_path: Path) -> None:
     model = shaken_model(**family)
     save_hf_folder(model, model.config, tmp_path, pad_token_id=0)

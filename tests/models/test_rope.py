@@ -93,6 +93,21 @@ def test_a_4x_folder_with_rope_scaling_is_read(model: CausalLM, tmp_path: Path) 
     assert load_model_config(tmp_path) == model.config
 
 
+def test_writing_the_scaling_into_a_trained_folder_stretches_it(tmp_path: Path) -> None:
+    model = shaken(tiny_config("Qwen3", max_position_embeddings=TRAINED))
+    save_hf_folder(model, model.config, tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    del values["rope_theta"]
+    values["rope_parameters"] = {**YARN, "rope_theta": 5000.0}
+    path.write_text(json.dumps({**values, "max_position_embeddings": 64}))
+    stretched = load_causal_lm(tmp_path).eval()
+    expected = shaken(tiny_config("Qwen3", rope_parameters=YARN))
+    ids = ids_of(LONG)
+    assert_near(stretched(ids).logits, expected(ids).logits)
+    assert (stretched(ids).logits - model(ids).logits).abs().max() > 1e-2
+
+
 @torch.no_grad()
 def test_dynamic_ntk_forgets_a_longer_text_and_transformers_does_not() -> None:
     """The one difference: ours depends on this input alone, theirs on the longest since a short one."""

@@ -29,14 +29,17 @@ def run(recipes: Sequence[Path]) -> None:
     paths = list(recipes) or sorted(Path("recipes").glob("*/pretrain.yaml"))
     if not paths:
         raise UserError("there is no recipes/*/pretrain.yaml here; name a recipe")
-    table = Table("recipe", "class")
-    for column in ("total", "active", "embedding", "KV cache, bytes a token"):
-        table.add_column(column, justify="right")
+    # Narrow enough that no number is cut in a terminal of 80 columns.
+    table = Table("recipe", "class", box=None, collapse_padding=True, pad_edge=False)
+    for column in ("total", "active", "embedding", "KV bytes"):
+        table.add_column(column, justify="right", no_wrap=True)
     for path in paths:
         row = measure(path)
         counts = (f"{number:,}" for number in (*row.counts, row.cache_bytes))
         table.add_row(row.recipe, row.class_name, *counts)
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print("KV bytes: what one token takes in a cache of bf16.", style="dim")
 
 
 def measure(recipe: Path) -> Row:

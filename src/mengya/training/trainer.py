@@ -193,13 +193,11 @@ class Trainer:
         if not self._due(self.loop.log_every):
             return
         values = [torch.as_tensor(value).double().cpu() for value in self._window.values()]
-        sums = self.strategy.sum(torch.stack(values or [torch.zeros(())]))
+        sums = self.strategy.sum(torch.stack(values or [torch.zeros(())])).tolist()
         if self._window_items:
-            self._values.update(
-                zip(self._window, (sums / self._window_items).tolist(), strict=False)
-            )
-        self._values |= self._experts.report(self._progress.say)
-        self._values |= {
+            means = [value / self._window_items for value in sums]
+            self._values.update(zip(self._window, means, strict=False))
+        self._values |= self._experts.report(self._progress.say) | {
             "lr_factor": lr_factor(self.state.step - 1, self.max_steps, self.schedule),
             "lr": self.optimizers[0].param_groups[0]["lr"],
             "tokens": self.state.tokens,
