@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import openai
-import streamlit as st
+import streamlit as st  # type: ignore[import-not-found]
 
 client = openai.OpenAI(
     base_url=os.environ.get("MENGYA_URL", "http://127.0.0.1:8000/v1"),
@@ -42,8 +42,9 @@ st.set_page_config(page_title="萌芽", page_icon="🌱")
 st.title("🌱 萌芽")
 
 with st.sidebar:
+    names: list[str] = []
     try:
-        names = [card.id for card in client.models.list()]
+        names += [card.id for card in client.models.list()]
     except openai.OpenAIError as error:
         st.error(f"没有连上服务器：{error}")
         st.stop()
