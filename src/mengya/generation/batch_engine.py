@@ -29,9 +29,8 @@ from mengya.generation.sampling import History, check_logit_bias, new_generator
 from mengya.generation.scheduler import Scheduler
 from mengya.generation.sequence import Sequence
 from mengya.models.causal_lm import CausalLM
-from mengya.models.paged_cache import PagedCache, PagedStep, Span, bytes_per_token
-
-_CPU_CACHE_BYTES = 2 * 2**30
+from mengya.models.packed_linear import pack_linears, packing_runs
+from mengya.models.paged_cache import PagedCache, PagedStep, Span, tokens_that_fit
 
 
 class BatchEngine:
@@ -53,10 +52,13 @@ class BatchEngine:
     ) -> None:
         """
         Args:
-            model: on its device, in its dtype; is put into evaluation mode.
+            model: on its device; is put into evaluation mode. Its weights must not change later.
             select_adapter: makes the model compute with an adapter, None with none.
         """
         self._model = model.eval()
+        # Selecting an adapter may change weights, of which packed layers hold a copy.
+        if settings.pack_weights and select_adapter is None and packing_runs(model):
+            self._model = pack_linears(model)
         self._device = model.lm_head.weight.device
         self._settings = settings
         self._select_adapter = select_adapter
@@ -196,7 +198,6 @@ class BatchEngine:
 
     def _run(self, work: list[tuple[Sequence, int]]) -> list[tuple[Sequence, int, Tensor]]:
         """One forward pass; with each sequence the logits that are wanted of it, [S or 1 or 0, V]."""
-        spans = [Span(s.pages, s.stored, count) for s, count in work]
         ids = [t for s, count in work for t in s.tokens[s.stored : s.stored + count]]
         wanted: list[int] = []
         sizes: list[int] = []
@@ -209,7 +210,7 @@ class BatchEngine:
         # Not model(...): a compiled model would compile again for every length.
         logits_NV = self._model.forward(
             torch.tensor([ids], device=self._device),
-            cache=PagedStep(self._cache, spans),
+            cache=PagedStep(self._cache, [Span(s.pages, s.stored, n) for s, n in work]),
             logits_at=torch.tensor(wanted, dtype=torch.int64, device=self._device),
         ).logits[0]
         parts = logits_NV.split(sizes)
@@ -253,10 +254,7 @@ class BatchEngine:
 
 def _default_cache_tokens(model: CausalLM, settings: EngineConfig, dtype: torch.dtype) -> int:
     """Full contexts for all that may run, or what fits; one context at least."""
-    device, context = model.lm_head.weight.device, model.config.max_position_embeddings
-    memory = _CPU_CACHE_BYTES
-    if device.type == "cuda":
-        memory = torch.cuda.mem_get_info(device)[0] // 2
-    fitting = memory // bytes_per_token(model.config, dtype)
-    rounded = -(-context // settings.page_size) * settings.page_size
+    size, context = settings.page_size, model.config.max_position_embeddings
+    fitting = tokens_that_fit(model.config, dtype, model.lm_head.weight.device)
+    rounded = -(-context // size) * size
     return max(min(settings.max_running * rounded, fitting), rounded)

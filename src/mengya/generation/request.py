@@ -38,6 +38,8 @@ class EngineConfig(Config):
     prefill_chunk: PositiveInt | None = None
     """Most prompt tokens in one step, so that long prompts do not stall the running streams; null:
     128 on a CPU, 2048 elsewhere."""
+    pack_weights: bool = True
+    """In fp32 on a CPU: a second copy of the weights, in a layout that decodes faster. Without adapters only."""
     prefix_reuse: bool = True
     """Keep pages of finished requests, as long as memory is not needed, for prompts that begin alike."""
 

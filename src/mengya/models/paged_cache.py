@@ -45,6 +45,14 @@ def bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
     return 2 * heads * config.head_width * dtype.itemsize
 
 
+def tokens_that_fit(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> int:
+    """Into half of a GPU's free memory, or 2 GiB elsewhere."""
+    memory = 2 * 2**30
+    if device.type == "cuda":
+        memory = torch.cuda.mem_get_info(device)[0] // 2
+    return memory // bytes_per_token(config, dtype)
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """The new tokens of one sequence in a forward pass.
