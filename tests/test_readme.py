@@ -29,6 +29,7 @@ TRANSLATIONS = {
     "README.md": "README.zh.md",
     "docs/tutorial.md": "docs/tutorial.zh.md",
     "docs/concepts.md": "docs/concepts.zh.md",
+    "docs/serving.md": "docs/serving.zh.md",
 }
 PAGES = sorted(
     {*TRANSLATIONS, *TRANSLATIONS.values(), "CONTRIBUTING.md"}

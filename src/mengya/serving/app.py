@@ -105,7 +105,7 @@ def _responses(*statuses: int, stream: bool = False) -> dict[int | str, dict[str
         status: {"model": ErrorResponse} for status in statuses
     }
     if stream:
-        found[200] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+        found[200] = {"content": {"text/event-stream": {}}}
     return found
 
 

@@ -109,7 +109,9 @@ class GenerationRequest(ApiRequest):
     @field_validator("logit_bias")
     @classmethod
     def _token_ids(cls, value: dict[str, float] | None) -> dict[str, float] | None:
-        if wrong := next((k for k in value or {} if not (k.isascii() and k.isdigit())), None):
+        if wrong := next(
+            (k for k in value or {} if not (k.isascii() and k.isdigit() and len(k) <= 10)), None
+        ):
             raise ValueError(f"{wrong[:40]!r} is no token id; keys are ids written as text")
         return value
 
