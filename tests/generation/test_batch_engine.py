@@ -15,6 +15,7 @@ from mengya.generation.batch_engine import BatchEngine, EngineConfig, EngineFull
 from mengya.generation.engine import stream
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
+from mengya.models.config import ModelConfig
 from mengya.models.hf_folder import save_hf_folder
 
 from .batch import run_all
@@ -249,3 +250,27 @@ def test_a_grammar_rules_its_own_row_only(model: CausalLM) -> None:
 def test_impossible_settings_are_refused(override: str) -> None:
     with pytest.raises(UserError, match=override.split("=")[0]):
         load_config(EngineConfig, None, [override])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2}}, "rope_type=yarn"),
+        (
+            {
+                "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
+                "qk_norm": False, "num_key_value_heads": 4,
+            },
+            "mengya chat",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_share_a_batch_is_refused_with_the_remedy(
+    settings: dict[str, Any], words: str
+) -> None:
+    shape = {
+        "vocab_size": 40, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+        "num_attention_heads": 4, "num_key_value_heads": 2, **settings,
+    }  # fmt: skip
+    with pytest.raises(UserError, match=words):
+        BatchEngine(CausalLM(ModelConfig(**shape)), EngineConfig())

@@ -55,6 +55,11 @@ class BatchEngine:
             model: on its device, its rope_type not dynamic; is put into evaluation mode. Its weights must not change later.
             select_adapter: makes the model compute with an adapter, None with none.
         """
+        if model.config.kv_lora_rank is not None:
+            raise UserError(
+                "the batch engine has no pages for latent attention (MLA) yet; "
+                "`mengya chat` and transformers run this model"
+            )
         if model.config.rope_parameters.rope_type == "dynamic":
             raise UserError(
                 "rope_type=dynamic turns each text by its own length, so texts cannot share a batch; "
