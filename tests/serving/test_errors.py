@@ -56,6 +56,8 @@ WRONG = {
     "stops": ({"stop": ["x"] * 17}, "stop"),
     "empty stop": ({"stop": ""}, "stop"),
     "bias key": ({"logit_bias": {"x": 1}}, "logit_bias"),
+    "empty bias key": ({"logit_bias": {"": 1}}, "logit_bias"),
+    "endless bias key": ({"logit_bias": {"9" * 5000: 1}}, "logit_bias"),
     "bias value": ({"logit_bias": {"1": 101}}, "logit_bias"),
     "bias id": ({"logit_bias": {"300": 1}}, None),
     "top_logprobs alone": ({"top_logprobs": 2}, None),

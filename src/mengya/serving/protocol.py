@@ -109,10 +109,9 @@ class GenerationRequest(ApiRequest):
     @field_validator("logit_bias")
     @classmethod
     def _token_ids(cls, value: dict[str, float] | None) -> dict[str, float] | None:
-        if wrong := next(
-            (k for k in value or {} if not (k.isascii() and k.isdigit() and len(k) <= 10)), None
-        ):
-            raise ValueError(f"{wrong[:40]!r} is no token id; keys are ids written as text")
+        for key in value or {}:
+            if not (key.isascii() and key.isdigit() and len(key) <= 10):
+                raise ValueError(f"{key[:40]!r} is no token id; keys are ids written as text")
         return value
 
     @model_validator(mode="after")
