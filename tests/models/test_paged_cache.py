@@ -21,6 +21,8 @@ def test_rows_and_chunks_together_equal_plain_forwards(
     model: CausalLM, config: ModelConfig
 ) -> None:
     """Five sequences grow by random numbers of tokens a step, over pages in random order."""
+    if config.kv_lora_rank is not None:
+        pytest.skip("latent attention has no pages yet; the batch engine refuses it")
     rng = random.Random(0)
     sequences = [[rng.randrange(config.vocab_size) for _ in range(n)] for n in (1, 5, 17, 40, 40)]
     cache = PagedCache(config, 60, 4, torch.float32, CPU)
