@@ -13,9 +13,8 @@ import torch.nn.functional as F
 
 from mengya.config import UserError, load_config
 from mengya.models.config import ModelConfig
-from mengya.models.kv_cache import KVCache
+from mengya.models.kv_cache import KVCache, cache_bytes_per_token
 from mengya.models.mla import LatentAttention
-from mengya.models.sizes import cache_bytes_per_token
 
 from .conftest import LATENT, assert_near, oracle_of, shaken, tiny_config
 

@@ -9,7 +9,8 @@ import torch
 
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
-from mengya.models.paged_cache import PagedCache, PagedStep, Span, bytes_per_token
+from mengya.models.kv_cache import cache_bytes_per_token
+from mengya.models.paged_cache import PagedCache, PagedStep, Span
 
 from .conftest import assert_near, shaken, tiny_config
 
@@ -83,6 +84,6 @@ def test_wrong_spans_are_refused() -> None:
 def test_bytes_per_token_is_what_the_memory_takes() -> None:
     config = tiny_config("Qwen2")
     cache = PagedCache(config, 3, 5, torch.bfloat16, CPU)
-    assert sum(layer.nbytes for layer in cache.layers) == 15 * bytes_per_token(
+    assert sum(layer.nbytes for layer in cache.layers) == 15 * cache_bytes_per_token(
         config, torch.bfloat16
     )

@@ -9,6 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mengya.models.config import ModelConfig
+
+
+def cache_bytes_per_token(config: ModelConfig, dtype: torch.dtype = torch.bfloat16) -> int:
+    """Bytes of KV cache that one token takes in all layers."""
+    return config.num_hidden_layers * config.cache_width * dtype.itemsize
+
 
 class KVCache:
     """Per-layer keys and values in preallocated memory that doubles when full.

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mengya.models.config import ModelConfig
+from mengya.models.kv_cache import cache_bytes_per_token
 
 
 class PagedCache:
@@ -39,18 +40,12 @@ class PagedCache:
         ]
 
 
-def bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
-    """Memory that one token takes over all layers."""
-    heads = config.num_hidden_layers * config.num_key_value_heads
-    return 2 * heads * config.head_width * dtype.itemsize
-
-
 def tokens_that_fit(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> int:
     """Into half of a GPU's free memory, or 2 GiB elsewhere."""
     memory = 2 * 2**30
     if device.type == "cuda":
         memory = torch.cuda.mem_get_info(device)[0] // 2
-    return memory // bytes_per_token(config, dtype)
+    return memory // cache_bytes_per_token(config, dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,11 +48,11 @@ def _frequencies(position_ids: Tensor, config: ModelConfig) -> Tensor:
             return 1.0 / (theta * growth ** (R / (R - 2))) ** exponents
         case "yarn":
             powers = theta**exponents
-            kept = _yarn_kept(config).to(position_ids.device)
+            kept = _yarn_kept(config, position_ids.device)
             return (1.0 / (factor * powers)) * (1 - kept) + (1.0 / powers) * kept
 
 
-def _yarn_kept(config: ModelConfig) -> Tensor:
+def _yarn_kept(config: ModelConfig, device: torch.device) -> Tensor:
     """Share of its own frequency that each pair keeps, [R/2]: 1 for fast pairs, 0 for slow ones.
 
     The ramp runs between the pairs that turn beta_fast and beta_slow times over the original context
@@ -70,7 +70,7 @@ def _yarn_kept(config: ModelConfig) -> Tensor:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, R - 1)
     width = high - low or 0.001
-    ramp = (torch.arange(R // 2, dtype=torch.float32) - low) / width
+    ramp = (torch.arange(R // 2, dtype=torch.float32, device=device) - low) / width
     return 1 - ramp.clamp(0, 1)
 
 

@@ -1,13 +1,11 @@
 """How large a model is: counted on the meta device, where a model of any size costs no memory.
 
-Takes a `ModelConfig`; gives numbers of parameters and of what the KV cache holds.
+Takes a `ModelConfig`; gives numbers of parameters.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
-
-import torch
 
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
@@ -39,8 +37,3 @@ def parameter_counts(config: ModelConfig) -> ParameterCounts:
     )
     embeddings = {model.model.embed_tokens.weight, model.lm_head.weight}
     return ParameterCounts(total, total - idle, sum(p.numel() for p in embeddings))
-
-
-def cache_bytes_per_token(config: ModelConfig, dtype: torch.dtype = torch.bfloat16) -> int:
-    """Bytes of KV cache that one token takes in all layers."""
-    return config.num_hidden_layers * config.cache_width * dtype.itemsize

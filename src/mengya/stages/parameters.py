@@ -11,7 +11,8 @@ from rich.table import Table
 
 from mengya.config import UserError, load_config
 from mengya.models.hf_config import CLASSES
-from mengya.models.sizes import ParameterCounts, cache_bytes_per_token, parameter_counts
+from mengya.models.kv_cache import cache_bytes_per_token
+from mengya.models.sizes import ParameterCounts, parameter_counts
 from mengya.stages.pretrain import PretrainConfig
 
 
