@@ -175,15 +175,13 @@ class Talker:
 
     def explained_choice(self) -> list[Message]:
         """One exercise, answered with the reason."""
-        question = self.words.question(next(self.facts))
+        question = self.choice_question()
         text, letter, _ = exercise(self.rng, question)
         reply = f"{question.statement}，答案： {letter}"
         return [say("user", text.removesuffix("\n答案：")), say("assistant", reply)]
 
     def sum(self) -> list[Message]:
-        question = self.words.sum()
-        while "（ ）" in question.text:
-            question = self.words.sum()
+        question = self.words.sum(blanks=False)
         return [
             say("user", question.text),
             say("assistant", self.answer(question.statement, question.answer)),

@@ -46,9 +46,7 @@ class Chooser:
         if draw < 0.12:
             return self._unknown(heldout)
         if draw < 0.27:
-            question = self.words.sum()
-            while "（ ）" in question.text:
-                question = self.words.sum()
+            question = self.words.sum(blanks=False)
             return self._pair(question, None, heldout)
         fact = next(self.talker.facts)
         question = Question(

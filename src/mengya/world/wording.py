@@ -69,8 +69,11 @@ class Wording:
             fact.kind, self.fill(template, fact), fact.value, wrong, self.say(fact), fact
         )
 
-    def sum(self) -> Question:
-        """A sum of everyday shopping, in words: cost, change, sum or rest; answers at most 45."""
+    def sum(self, blanks: bool = True) -> Question:
+        """A sum of everyday shopping, in words: cost, change, sum or rest; answers at most 45.
+
+        `blanks` allows the fill-in form with （ ）.
+        """
         rng = self.rng
         kind = rng.choice(list(SUMS))
         good = rng.choice(self.world.goods)
@@ -100,6 +103,8 @@ class Wording:
         unit = "元" if kind in ("cost", "change") else ""
         near = [answer + d for d in (-9, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 9) if answer + d > 0]
         wrong = tuple(_amount(value, unit) for value in rng.sample(near, 3))
+        if not blanks and "（ ）" in questions:
+            return self.sum(blanks=False)
         return Question(kind, questions, _amount(answer, unit), wrong, statement)
 
     @staticmethod
