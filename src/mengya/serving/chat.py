@@ -75,11 +75,8 @@ async def _whole(
     pieces = [Piece() for _ in choices]
     ticket = await service.submit(requests)
     try:
-        async for place, token_event in ticket:
-            service.count(counts, token_event)
-            pieces[place].add(choices[place].push(token_event))
-            if choices[place].finish:
-                ticket.cancel(place)
+        async for place, piece in service.follow(ticket, counts, choices):
+            pieces[place].add(piece)
     finally:
         ticket.close()
         service.count_prompt(counts)
@@ -133,11 +130,7 @@ async def _stream(
     for place in range(len(choices)):
         delta = Delta(role="assistant", content="")
         yield chunk(ChunkChoice(index=place, delta=delta, finish_reason=None))
-    async for place, token_event in ticket:
-        service.count(counts, token_event)
-        piece = choices[place].push(token_event)
-        if piece.finish:
-            ticket.cancel(place)
+    async for place, piece in service.follow(ticket, counts, choices):
         for delta in _deltas(piece, calls_of[place]):
             logprobs = {"logprobs": _logprobs(piece, text)} if piece.tokens else {}
             piece.tokens = []

@@ -81,7 +81,7 @@ class Choice:
         self._length = 0  # characters decoded
         self._waiting: deque[ChosenToken] = deque()  # their text is not given out yet
 
-    def push(self, event: TokenEvent) -> Piece:
+    def push(self, event: TokenEvent, /) -> Piece:
         """What one more event makes certain; sets `finish` when it is the last."""
         piece = Piece()
         if event.token is not None:

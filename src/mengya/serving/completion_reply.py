@@ -9,7 +9,7 @@ from codecs import getincrementaldecoder
 from typing import NamedTuple
 
 from mengya.generation.batch_engine import TokenEvent
-from mengya.serving.choice import Choice
+from mengya.serving.choice import Choice, Finish
 from mengya.serving.inputs import Prompt
 from mengya.serving.protocol import CompletionRequest
 from mengya.serving.responses import CompletionChoice, CompletionLogprobs
@@ -57,14 +57,19 @@ class CompletionReply:
         place: int,
         tokens: TokenText,
     ) -> None:
-        self.choice = choice
+        self._choice = choice
         self._request, self._place, self._tokens = request, place, tokens
         self._echo = _Echo(prompt, self._tokens) if request.echo else None
         self._offset = len(self._echo.text) if self._echo else 0
 
-    def push(self, token_event: TokenEvent) -> CompletionChoice | None:
+    @property
+    def finish(self) -> Finish | None:
+        """Why the completion ended, None while it runs."""
+        return self._choice.finish
+
+    def push(self, token_event: TokenEvent, /) -> CompletionChoice | None:
         """The choice with what became certain; None when nothing did."""
-        piece = self.choice.push(token_event)
+        piece = self._choice.push(token_event)
         echo, self._echo = self._echo, None
         text = (echo.text if echo else "") + piece.content
         if not text and piece.finish is None:

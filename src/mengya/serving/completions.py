@@ -87,16 +87,14 @@ async def _whole(
     choices: list[CompletionChoice | None] = [None] * len(replies)
     ticket = await service.submit(requests)
     try:
-        async for place, token_event in _wanted(request, ticket):
-            service.count(counts, token_event)
-            choices[place] = joined(choices[place], replies[place].push(token_event))
-            if replies[place].choice.finish:
-                ticket.cancel(place)
+        events = _wanted(request, ticket)
+        async for place, told in service.follow(ticket, counts, replies, events):
+            choices[place] = joined(choices[place], told)
     finally:
         ticket.close()
         service.count_prompt(counts)
-    told = [choice for choice in choices if choice is not None]
-    return Completion(model=request.model, choices=told, usage=counts.usage())
+    given = [choice for choice in choices if choice is not None]
+    return Completion(model=request.model, choices=given, usage=counts.usage())
 
 
 async def _stream(
@@ -118,12 +116,10 @@ async def _stream(
             )
         )
 
-    async for place, token_event in _wanted(request, ticket):
-        service.count(counts, token_event)
-        if (told := replies[place].push(token_event)) is not None:
+    events = _wanted(request, ticket)
+    async for _, told in service.follow(ticket, counts, replies, events):
+        if told is not None:
             yield chunk([told])
-        if replies[place].choice.finish:
-            ticket.cancel(place)
     if request.include_usage:
         yield chunk([], usage=counts.usage())
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request as HttpRequest
 
@@ -26,6 +26,18 @@ from mengya.serving.worker import RequestLost, Ticket, Worker
 from mengya.tokenizer.load import stop_token_ids
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Reply(Protocol[T_co]):
+    """One answer as it grows: events in, what became certain out."""
+
+    @property
+    def finish(self) -> str | None:
+        """Why it ended, None while it runs."""
+        ...
+
+    def push(self, event: TokenEvent, /) -> T_co: ...
 
 
 class ClientGone(Exception):
@@ -163,7 +175,26 @@ class Service:
         except RequestLost as error:
             raise lost() from error
 
-    def count(self, counts: Counts, event: TokenEvent) -> None:
+    async def follow(
+        self,
+        ticket: Ticket,
+        counts: Counts,
+        replies: Sequence[Reply[T]],
+        events: AsyncIterable[tuple[int, TokenEvent]] | None = None,
+    ) -> AsyncGenerator[tuple[int, T], None]:
+        """What each event makes of its reply, with the place; a reply that has ended frees its request.
+
+        Args:
+            events: the ticket's, where they are not taken as they come.
+        """
+        async for place, event in ticket if events is None else events:
+            self._count(counts, event)
+            made = replies[place].push(event)
+            if replies[place].finish:
+                ticket.cancel(place)
+            yield place, made
+
+    def _count(self, counts: Counts, event: TokenEvent) -> None:
         """Take note of an event of a request."""
         counts.cached_tokens = max(counts.cached_tokens, event.cached_tokens)
         if event.token is None:
