@@ -16,17 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
-import torch.nn.functional as F
 
 from mengya.config import UserError, load_config
-from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.models.hf_folder import load_causal_lm, save_hf_folder
 from mengya.stages.chat import ChatConfig, has_learnt_to_chat, run
 from mengya.tokenizer.chat_template import encode_conversation
 from mengya.tokenizer.load import document_token_id, encode_texts, save_tokenizer
 from mengya.tokenizer.train import train_tokenizer
+from tests.by_heart import Sample, learn_by_heart
 
 # Characters far outside the training text: each is several byte tokens.
 CHATS = [("你好", "你好！🙂👨‍👩‍👧龘𠮷"), ("一加一？", "二。"), ("再见", "再见！🌱")]
@@ -34,31 +32,13 @@ TEXT = "从前有座山，山里有座庙🏯。"
 ROOT = Path(__file__).parents[1]
 
 
-def save(folder: Path, samples: list[tuple[list[int], list[int]]], tokenizer) -> Path:
-    """A model fitted to `samples` (ids, mask) until it knows them by heart."""
-    torch.manual_seed(0)
+def save(folder: Path, samples: list[Sample], tokenizer) -> Path:
+    """The folder of a model that knows `samples` by heart."""
     config = ModelConfig(
         vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096, tie_word_embeddings=True,
     )  # fmt: skip
-    model = CausalLM(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    rows = [
-        (
-            torch.tensor([ids]),
-            torch.tensor([i if m else -100 for i, m in zip(ids, mask, strict=True)]),
-        )
-        for ids, mask in samples
-    ]
-    loss = torch.tensor(torch.inf)
-    for _ in range(80):
-        loss = torch.stack(
-            [F.cross_entropy(model(ids[:, :-1]).logits[0], labels[1:]) for ids, labels in rows]
-        ).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < 0.05
+    model = learn_by_heart(config, samples)
     save_hf_folder(model, config, folder, bos_token_id=0, eos_token_id=[0, 2], pad_token_id=3)
     save_tokenizer(tokenizer, folder)
     return folder

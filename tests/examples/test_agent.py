@@ -10,16 +10,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
-import torch.nn.functional as F
 from transformers import PreTrainedTokenizerFast
 
 from mengya.generation.batch_engine import BatchEngine, EngineConfig
-from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.serving.served import Served, ServedName
 from mengya.tokenizer.chat_template import encode_conversation
 from mengya.tokenizer.train import train_tokenizer
+from tests.by_heart import learn_by_heart
 from tests.serving.conftest import POEM, Running, serving
 
 FILE = Path(__file__).parents[2] / "examples/agent.py"
@@ -104,23 +102,11 @@ def server(agent: ModuleType) -> Iterator[Running]:
         {"role": "tool", "content": '{"result": 84}'},
         {"role": "assistant", "content": "是84。"},
     ]
-    ids, mask = encode_conversation(tokenizer, conversation, agent.TOOLS)
-    torch.manual_seed(0)
-    model = CausalLM(
-        ModelConfig(
-            vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096,
-        )
+    config = ModelConfig(
+        vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096,
     )  # fmt: skip
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    inputs = torch.tensor([ids])
-    labels = torch.tensor([i if m else -100 for i, m in zip(ids, mask, strict=True)])
-    loss = torch.tensor(torch.inf)
-    while loss.item() > 0.02:
-        loss = F.cross_entropy(model(inputs[:, :-1]).logits[0], labels[1:])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    model = learn_by_heart(config, [encode_conversation(tokenizer, conversation, agent.TOOLS)])
 
     def load() -> Served:
         engine = BatchEngine(model, EngineConfig())

@@ -8,14 +8,13 @@ from typing import Any
 
 import openai
 import pytest
-import torch
-import torch.nn.functional as F
 
 from mengya.generation.batch_engine import BatchEngine, EngineConfig
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.serving.served import Served, ServedName
 from mengya.tokenizer.chat_template import encode_conversation, encode_prompt
+from tests.by_heart import learn_by_heart
 
 from .conftest import Running, serving
 
@@ -50,40 +49,17 @@ THOUGHT = [
 
 @pytest.fixture(scope="module")
 def learned(tokenizer) -> CausalLM:
-    torch.manual_seed(0)
     samples = [
         encode_conversation(
             tokenizer, [*CALLED, *RESULTS, {"role": "assistant", "content": "是三。"}], TOOLS
         ),
         encode_conversation(tokenizer, THOUGHT),
     ]
-    model = CausalLM(
-        ModelConfig(
-            vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
-        )
+    config = ModelConfig(
+        vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
     )  # fmt: skip
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    rows = [
-        (
-            torch.tensor([ids]),
-            torch.tensor([i if m else -100 for i, m in zip(ids, mask, strict=True)]),
-        )
-        for ids, mask in samples
-    ]
-    loss = torch.tensor(torch.inf)
-    for _ in range(120):
-        loss = sum(
-            F.cross_entropy(model(ids[:, :-1]).logits[0], labels[1:]) for ids, labels in rows
-        )
-        assert isinstance(loss, torch.Tensor)
-        if loss.item() < 0.02:
-            break
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < 0.05
-    return model.eval()
+    return learn_by_heart(config, samples)
 
 
 @pytest.fixture(scope="module")
