@@ -19,10 +19,13 @@ class NextToken:
         token_nll: as `token_nll.token_nll`, or that function compiled.
         labelled_only: compute logits where there is a label and nowhere else; the number of such
             positions changes with every batch, which a compiled model would not like.
+        linear_nll: as `linear_nll.linear_nll`, takes the loss of the last hidden states chunk by chunk,
+            so that the logits of the batch never exist (on a GPU: less memory and no slower).
     """
 
     token_nll: Callable[[Tensor, Tensor], Tensor] = token_nll
     labelled_only: bool = False
+    linear_nll: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
     def items(self, batch: Batch) -> int:
         return int((batch.labels != IGNORE_INDEX).sum())
@@ -32,8 +35,13 @@ class NextToken:
         if self.labelled_only:
             inputs["logits_at"] = (labels.flatten() != IGNORE_INDEX).nonzero().flatten()
             labels = labels.flatten()[inputs["logits_at"]][None]
-        output = model(**inputs)
-        nll = self.token_nll(output.logits, labels).sum()
+        if self.linear_nll is not None:
+            linear_nll = self.linear_nll
+            output = model(**inputs, output_layer=lambda h, w: linear_nll(h, w, labels))
+            nll = output.logits
+        else:
+            output = model(**inputs)
+            nll = self.token_nll(output.logits, labels).sum()
         balance = balance_sum(output, (batch.labels != IGNORE_INDEX).sum(dim=1))
         if balance is None:
             return LossSums(nll, {"nll": nll.detach()})
