@@ -172,7 +172,8 @@ import sys
 import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import nn
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from mengya.training.muon import Muon
 from tests.training.test_muon import STACKED, run, start
 
