@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
@@ -24,6 +24,7 @@ from mengya.stages.training_run import (
     TrainedModel,
     open_run,
     open_strategy,
+    pick_log_partition,
     pick_token_nll,
     train,
 )
@@ -38,6 +39,8 @@ class PretrainConfig(RunConfig):
     """Shape of a new model; its vocab_size must hold the tokenizer's ids."""
     init_from: Path | None = None
     """Go on from this checkpoint folder (continued pretraining) instead of random weights."""
+    z_loss: float = Field(default=0.0, ge=0)
+    """Weight of log^2 Z beside the loss (docs/optimizers.md): 1e-4 keeps logits small; 0 for none."""
 
     @model_validator(mode="after")
     def _one_start(self) -> PretrainConfig:
@@ -80,7 +83,11 @@ def run(config: PretrainConfig) -> bool:
         ),
         restore=lambda path: load_weights(model, path, read_tensors(path, "master")),
     )
-    loss = NextToken(pick_token_nll(config, strategy))
+    loss = NextToken(
+        pick_token_nll(config, strategy),
+        z_loss=config.z_loss,
+        log_partition=pick_log_partition(config, strategy),
+    )
     sample = partial(_complete, config, tokenizer) if config.sample_prompts else None
     return train("pretrain", config, strategy, trained, loss, "text", sample, resume_from)
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from functools import partial
 
+from pydantic import Field
+
 from mengya.losses.next_token import NextToken
 from mengya.stages.training_run import (
     open_run,
     open_strategy,
+    pick_log_partition,
     pick_token_nll,
     train,
     uses_compile,
@@ -22,13 +25,19 @@ from mengya.stages.tuning import TuneConfig, open_tuned, sample_replies
 class SftConfig(TuneConfig):
     """Settings of `mengya sft`."""
 
+    z_loss: float = Field(default=0.0, ge=0)
+    """Weight of log^2 Z beside the loss (docs/optimizers.md): 1e-4 keeps logits small; 0 for none."""
+
 
 def run(config: SftConfig) -> bool:
     resume_from = open_run(config)
     strategy = open_strategy(config)
     trained, tokenizer = open_tuned(config, strategy)
     loss = NextToken(
-        pick_token_nll(config, strategy), labelled_only=not uses_compile(config, strategy)
+        pick_token_nll(config, strategy),
+        labelled_only=not uses_compile(config, strategy),
+        z_loss=config.z_loss,
+        log_partition=pick_log_partition(config, strategy),
     )
     sample = partial(sample_replies, config, tokenizer) if config.sample_prompts else None
     return train(

@@ -24,7 +24,7 @@ from mengya.data.encode import Kind
 from mengya.data.loader import batches, validation_batches
 from mengya.data.mixture import Mixture
 from mengya.data.shards import TokenShards
-from mengya.losses.token_nll import Loss, token_nll
+from mengya.losses.token_nll import Loss, log_partition, token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.runtime import (
     pick_autocast_dtype,
@@ -108,6 +108,11 @@ def uses_compile(config: RunConfig, strategy: SingleDevice) -> bool:
 def pick_token_nll(config: RunConfig, strategy: SingleDevice) -> Callable[..., torch.Tensor]:
     """token_nll, fused by the compiler where the run compiles."""
     return torch.compile(token_nll) if uses_compile(config, strategy) else token_nll
+
+
+def pick_log_partition(config: RunConfig, strategy: SingleDevice) -> Callable[..., torch.Tensor]:
+    """log_partition, likewise."""
+    return torch.compile(log_partition) if uses_compile(config, strategy) else log_partition
 
 
 def train(
