@@ -21,6 +21,7 @@ from torch import nn
 from torch.optim import Optimizer
 from train_speed import SHAPES
 
+from mengya.data.batch_size import BatchSize
 from mengya.data.datasets import PackedRows
 from mengya.data.loader import batches, validation_batches
 from mengya.data.mixture import Mixture
@@ -138,7 +139,9 @@ class Lab:
 
     def _batches(self, seed: int) -> Iterator[list[Any]]:
         rows = Mixture([(self.packed, None)], seed)
-        return batches(rows, start_row=0, global_batch_size=self.rows, micro_batch_size=self.rows)
+        return batches(
+            rows, start_step=0, batch_size=BatchSize(self.rows), micro_batch_size=self.rows
+        )
 
     def _now(self) -> float:
         if self.strategy.device.type == "cuda":
