@@ -108,7 +108,7 @@ def test_varlen_equals_the_mask_forward_and_backward(gpu_model: CausalLM, compil
     masked = run(gpu_model, batch, varlen=False, autocast=True)
     if compiled:
         torch._dynamo.reset()
-        gpu_model.compile()
+        gpu_model.compile_layers()
     varlen = run(gpu_model, batch, varlen=True, autocast=True)
     assert all(t.isfinite().all() for t in varlen.values())
     if gpu_model.config.num_experts:
@@ -187,7 +187,7 @@ def test_decoding_on_the_gpu_says_what_the_cpu_says(family: str) -> None:
     model = shaken(tiny_config(family))
     expected = generate(model, prompts, params, [])
     model.cuda()
-    model.compile()  # generation must not compile for every length
+    model.compile_layers()  # generation must not compile for every length
     assert generate(model, prompts, params, []) == expected
     half = generate(model.to(torch.bfloat16), prompts, params, [])
     assert [len(row) for row in half] == [16] * 3
@@ -198,7 +198,7 @@ def test_lora_trains_and_merges_under_autocast_and_compile(gpu_model: CausalLM) 
     batch = batch_of(DOCUMENTS, 101)
     add_lora(gpu_model, LoraConfig(rank=4))
     torch._dynamo.reset()
-    gpu_model.compile()
+    gpu_model.compile_layers()
     gradients = run(gpu_model, batch, varlen=True, autocast=True)
     assert len(gradients) > 4 and all(t.isfinite().all() for t in gradients.values())
     merged = merge_lora(gpu_model).eval()
