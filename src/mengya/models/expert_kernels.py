@@ -109,7 +109,7 @@ def gate_up(
         return
     tokens = tl.load(order_M + rows, mask=live, other=0) // k
     pair = tl.arange(0, 2 * BN)
-    unit = tl.minimum(column * BN + pair // 2, I - 1)
+    unit = (column * BN + pair // 2) % I
     inner = tl.arange(0, BK)
     a = x_NH + tokens.to(tl.int64)[:, None] * H + inner[None, :]
     b = weight_EJH + expert.to(tl.int64) * 2 * I * H + (unit + pair % 2 * I)[None, :] * H
@@ -119,20 +119,33 @@ def gate_up(
         acc = tl.dot(_load_a(a, H - start, inner, EVEN), _load_b(b, H - start, inner, EVEN), acc)
         a += BK
         b += BK
-    gate, up = tl.split(tl.reshape(acc, (BM, BN, 2)))
-    # Rounded first, so that backward meets the same numbers.
-    dtype = x_NH.dtype.element_ty
-    gate = gate.to(dtype).to(tl.float32)
-    up = up.to(dtype).to(tl.float32)
-    units = column * BN + tl.arange(0, BN)
+    begin = tl.load(tiles_T3 + tile * 3 + 1).to(tl.int64)
+    hidden_MI += begin * I
+    gate_up_MJ += begin * 2 * I
+    # In halves: the whole tile with all that is made of it would not fit the registers.
+    left, right = _halves(acc, BM, 2 * BN)
+    units = column * BN + tl.arange(0, BN // 2)
+    _swiglu(left, units, live, gate_up_MJ, hidden_MI, I, SAVE, BM, BN // 2)
+    _swiglu(right, units + BN // 2, live, gate_up_MJ, hidden_MI, I, SAVE, BM, BN // 2)
+
+
+@triton.jit
+def _swiglu(
+    pairs, units, live, gate_up_MJ, hidden_MI, I, SAVE: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    dtype = hidden_MI.dtype.element_ty
+    gate, up = tl.split(tl.reshape(pairs, (BM, BN, 2)))
+    gate, up = gate.to(dtype), up.to(dtype)  # rounded first: backward meets the same numbers
     mask = live[:, None] & (units < I)[None, :]
-    wide = rows.to(tl.int64)[:, None]
-    hidden = gate * tl.sigmoid(gate) * up
-    tl.store(hidden_MI + wide * I + units[None, :], hidden.to(dtype), mask=mask)
     if SAVE:
-        out = gate_up_MJ + wide * 2 * I + units[None, :]
-        tl.store(out, gate.to(dtype), mask=mask)
-        tl.store(out + I, up.to(dtype), mask=mask)
+        at = gate_up_MJ + tl.arange(0, BM)[:, None] * (2 * I) + units[None, :]
+        tl.store(at, gate, mask=mask)
+        tl.store(at + I, up, mask=mask)
+    wide = gate.to(tl.float32)
+    hidden = wide * tl.sigmoid(wide) * up.to(tl.float32)
+    narrow = tl.arange(0, BM)[:, None] * I + units[None, :]
+    tl.store(hidden_MI + narrow, hidden.to(dtype), mask=mask)
 
 
 @triton.jit
@@ -151,7 +164,7 @@ def product(
     inner = tl.arange(0, BK)
     a = a_MK + tl.where(live, rows, 0).to(tl.int64)[:, None] * K + inner[None, :]
     b = b_E + expert.to(tl.int64) * K * C
-    b += tl.minimum(columns, C - 1)[None, :] * stride_bc + inner[:, None] * stride_bk
+    b += (columns % C)[None, :] * stride_bc + inner[:, None] * stride_bk
     acc = tl.zeros((BM, BN), tl.float32)
     for start in range(0, K, BK):
         acc = tl.dot(_load_a(a, K - start, inner, EVEN), _load_b(b, K - start, inner, EVEN), acc)
@@ -184,28 +197,58 @@ def swiglu_backward(
     inner = tl.arange(0, BK)
     a = dout_NH + (back // k).to(tl.int64)[:, None] * H + inner[None, :]
     b = down_EHI + expert.to(tl.int64) * H * I
-    b += tl.minimum(units, I - 1)[None, :] + inner[:, None] * I
+    b += (units % I)[None, :] + inner[:, None] * I
     acc = tl.zeros((BM, BN), tl.float32)
     for start in range(0, H, BK):
         acc = tl.dot(_load_a(a, H - start, inner, EVEN), _load_b(b, H - start, inner, EVEN), acc)
         a += BK
         b += BK * I
-    mask = live[:, None] & (units < I)[None, :]
-    at = rows.to(tl.int64)[:, None] * 2 * I + units[None, :]
-    gate = tl.load(gate_up_MJ + at, mask=mask, other=0.0).to(tl.float32)
-    up = tl.load(gate_up_MJ + at + I, mask=mask, other=0.0).to(tl.float32)
+    begin = tl.load(tiles_T3 + tile * 3 + 1).to(tl.int64)
+    gate_up_MJ += begin * 2 * I
+    dgate_up_MJ += begin * 2 * I
+    weighted_MI += begin * I
     weight = tl.load(weights_M + back, mask=live, other=0.0)[:, None]
+    # In quarters: the whole tile with all that it is multiplied by would not fit the registers.
+    left, right = _halves(acc, BM, BN)
+    a0, a1 = _halves(left, BM, BN // 2)
+    a2, a3 = _halves(right, BM, BN // 2)
+    units = column * BN + tl.arange(0, BN // 4)
+    parts = _swiglu_backward(a0, weight, units, live, gate_up_MJ, dgate_up_MJ, weighted_MI, I, BM)
+    units += BN // 4
+    parts += _swiglu_backward(a1, weight, units, live, gate_up_MJ, dgate_up_MJ, weighted_MI, I, BM)
+    units += BN // 4
+    parts += _swiglu_backward(a2, weight, units, live, gate_up_MJ, dgate_up_MJ, weighted_MI, I, BM)
+    units += BN // 4
+    parts += _swiglu_backward(a3, weight, units, live, gate_up_MJ, dgate_up_MJ, weighted_MI, I, BM)
+    tl.store(dweights_MP + back.to(tl.int64) * tl.cdiv(I, BN) + column, parts, mask=live)
+
+
+@triton.jit
+def _halves(x, BM: tl.constexpr, BN: tl.constexpr):
+    """Left and right half of the columns."""
+    return tl.split(tl.permute(tl.reshape(x, (BM, 2, BN // 2)), (0, 2, 1)))
+
+
+@triton.jit
+def _swiglu_backward(
+    d, weight, units, live, gate_up_MJ, dgate_up_MJ, weighted_MI, I, BM: tl.constexpr
+):  # fmt: skip
+    mask = live[:, None] & (units < I)[None, :]
+    at = tl.arange(0, BM)[:, None] * (2 * I) + units[None, :]
+    gate = tl.load(gate_up_MJ + at, mask=mask, other=0.0).to(tl.float32)
+    up = tl.load(gate_up_MJ + I + at, mask=mask, other=0.0).to(tl.float32)
+    dtype = dgate_up_MJ.dtype.element_ty
     sigmoid = tl.sigmoid(gate)
     silu = gate * sigmoid
-    parts = tl.sum(acc * silu * up, 1)
-    tl.store(dweights_MP + back.to(tl.int64) * tl.cdiv(I, BN) + column, parts, mask=live)
-    acc *= weight
-    dtype = dgate_up_MJ.dtype.element_ty
-    dgate = acc * up * (sigmoid + silu * (1.0 - sigmoid))
+    hidden = silu * up
+    parts = tl.sum(d * hidden, 1)
+    narrow = tl.arange(0, BM)[:, None] * I + units[None, :]
+    tl.store(weighted_MI + narrow, (weight * hidden).to(dtype), mask=mask)
+    d *= weight
+    tl.store(dgate_up_MJ + I + at, (d * silu).to(dtype), mask=mask)
+    dgate = d * up * (sigmoid + silu * (1.0 - sigmoid))
     tl.store(dgate_up_MJ + at, dgate.to(dtype), mask=mask)
-    tl.store(dgate_up_MJ + at + I, (acc * silu).to(dtype), mask=mask)
-    at = rows.to(tl.int64)[:, None] * I + units[None, :]
-    tl.store(weighted_MI + at, (weight * silu * up).to(dtype), mask=mask)
+    return parts
 
 
 @triton.jit

@@ -81,7 +81,7 @@ class SingleDevice:
         return norm, finite
 
     def sum(self, values: Tensor) -> Tensor:
-        """Add a host vector over all ranks."""
+        """Add a tensor over all ranks, where it is: on the host, or on `device` without waiting for it."""
         return values
 
     def barrier(self) -> None:
