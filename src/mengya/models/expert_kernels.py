@@ -7,8 +7,9 @@ Shapes: N tokens, k experts per token, M = N*k rows, E experts, H hidden, I expe
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
+# pyright: reportGeneralTypeIssues=false  (Triton's operators are typed as never returning)
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 
 @triton.jit

@@ -17,7 +17,7 @@ _MULTIPLE = 16  # of H and I: loads of 16 bytes and more
 
 
 class Tile(NamedTuple):
-    """Rows, columns and depth of a program's product; warps; loads in flight (fewer where shared memory is short)."""
+    """Rows, columns and depth of a program's product; warps; operands held in shared memory at once."""
 
     m: int
     n: int
@@ -30,7 +30,7 @@ TILES = {
     "gate_up": Tile(128, 128, 64, 8, 4),  # n gate columns and n up columns
     "product": Tile(128, 256, 64, 8, 4),
     "swiglu_backward": Tile(128, 128, 64, 8, 4),
-    "weight_gradient": Tile(128, 256, 64, 8, 3),
+    "weight_gradient": Tile(128, 256, 64, 8, 4),
 }
 # Pieces of work that a weight's gradient is cut into at least: four for each processor of an H100.
 _PIECES = 528
@@ -73,7 +73,8 @@ def _experts(
         hidden_MI = x_NH.new_empty(M, I)
         tile = TILES["gate_up"]
         tiles_T3 = cut(ends_E, M, tile.m)
-        kernels.gate_up[(len(tiles_T3) * _cdiv(I, tile.n),)](
+        _launch(
+            kernels.gate_up, len(tiles_T3) * _cdiv(I, tile.n),
             x_NH, gate_up_EJH.contiguous(), order_M, tiles_T3, gate_up_MJ, hidden_MI, H, I, k,
             SAVE=learns, EVEN=H % tile.k == 0, **_options(tile, 2 * tile.n),
         )  # fmt: skip
@@ -116,14 +117,15 @@ def _experts_backward(
     weights_Nk, gate_up_EJH, down_EHI = (
         weights_Nk.contiguous(), gate_up_EJH.contiguous(), down_EHI.contiguous()
     )  # fmt: skip
-    (M, J), (H, I), k = gate_up_MJ.shape, down_EHI.shape[1:], weights_Nk.shape[1]
+    M, (H, I), k = len(order_M), down_EHI.shape[1:], weights_Nk.shape[1]
     with torch.cuda.device_of(x_NH):
         tile = TILES["swiglu_backward"]
         tiles_T3 = cut(ends_E, M, tile.m)
         columns = _cdiv(I, tile.n)
         dgate_up_MJ, weighted_MI = torch.empty_like(gate_up_MJ), x_NH.new_empty(M, I)
         dweights_MP = weights_Nk.new_empty(M, columns)
-        kernels.swiglu_backward[(len(tiles_T3) * columns,)](
+        _launch(
+            kernels.swiglu_backward, len(tiles_T3) * columns,
             dout_NH, down_EHI, order_M, weights_Nk, tiles_T3, gate_up_MJ,
             dgate_up_MJ, weighted_MI, dweights_MP, H, I, k,
             EVEN=H % tile.k == 0, **_options(tile, tile.n),
@@ -182,10 +184,11 @@ def sort_rows(experts_Nk: Tensor, E: int) -> tuple[Tensor, Tensor]:
     M, padded = experts_Nk.numel(), _padded(E)
     rows = max(32, min(1024, 8192 // padded))
     counts_EP = experts_Nk.new_empty(E, _cdiv(M, rows), dtype=torch.int32)
-    kernels.count[counts_EP.shape[1:]](experts_Nk, counts_EP, M, E, ROWS=rows, E_PAD=padded)
+    blocks, sizes = counts_EP.shape[1], {"ROWS": rows, "E_PAD": padded}
+    _launch(kernels.count, blocks, experts_Nk, counts_EP, M, E, **sizes)
     sums_EP = counts_EP.view(-1).cumsum(0, dtype=torch.int32).view_as(counts_EP)
     order_M = experts_Nk.new_empty(M, dtype=torch.int32)
-    kernels.place[counts_EP.shape[1:]](experts_Nk, sums_EP, order_M, M, E, ROWS=rows, E_PAD=padded)
+    _launch(kernels.place, blocks, experts_Nk, sums_EP, order_M, M, E, **sizes)
     return order_M, sums_EP[:, -1].contiguous()
 
 
@@ -198,9 +201,10 @@ def cut(ends_E: Tensor, M: int, size: int) -> Tensor:
 
     E = len(ends_E)
     pieces_T3 = ends_E.new_empty(M // size + E, 3)
-    kernels.cut[(_cdiv(len(pieces_T3), 32),)](
-        ends_E, pieces_T3, len(pieces_T3), E, size, PIECES=32, E_PAD=_padded(E)
-    )
+    T = len(pieces_T3)
+    _launch(
+        kernels.cut, _cdiv(T, 32), ends_E, pieces_T3, T, E, size, PIECES=32, E_PAD=_padded(E)
+    )  # fmt: skip
     return pieces_T3
 
 
@@ -222,7 +226,8 @@ def _product(
     tiles_T3 = cut(ends_E, M, tile.m)
     out_MC = a_MK.new_empty(M, C)
     scale = out_MC if weights_Nk is None else weights_Nk.contiguous()
-    kernels.product[(len(tiles_T3) * _cdiv(C, tile.n),)](
+    _launch(
+        kernels.product, len(tiles_T3) * _cdiv(C, tile.n),
         a_MK, weight, out_MC, order_M, scale, tiles_T3, K, C, *strides,
         WEIGHTED=weights_Nk is not None, EVEN=K % tile.k == 0, **_options(tile, tile.n),
     )  # fmt: skip
@@ -245,14 +250,17 @@ def _weight_gradient(
     size = max(_cdiv(M * programs, _PIECES * 512) * 512, 512)
     chunks_T3 = cut(ends_E, M, size)
     parts_TAB = left.new_empty(len(chunks_T3), A, B, dtype=torch.float32)
-    kernels.weight_gradient[(len(chunks_T3) * programs,)](
-        left, right, order_M, chunks_T3, parts_TAB, A, B, k,
-        GATHER_LEFT=tokens_left, **_options(tile, tile.n),
+    options = _options(tile, tile.n)
+    options["num_stages"] = 2 * options["num_stages"] - 1  # row numbers are loaded first, then rows
+    _launch(
+        kernels.weight_gradient, len(chunks_T3) * programs,
+        left, right, order_M, chunks_T3, parts_TAB, A, B, k, GATHER_LEFT=tokens_left, **options,
     )  # fmt: skip
     out_EAB = left.new_empty(E, A, B)
-    kernels.add_chunks[(_cdiv(A * B, 1024), E)](
-        parts_TAB, ends_E, out_EAB, A * B, size, E, BLOCK=1024, E_PAD=_padded(E)
-    )
+    _launch(
+        kernels.add_chunks, (_cdiv(A * B, 1024), E),
+        parts_TAB, ends_E, out_EAB, A * B, size, E, BLOCK=1024, E_PAD=_padded(E),
+    )  # fmt: skip
     return out_EAB
 
 
@@ -264,12 +272,19 @@ def _add_choices(rows_MH: Tensor, k: int) -> Tensor:
         return rows_MH
     M, H = rows_MH.shape
     out_NH = rows_MH.new_empty(M // k, H)
-    kernels.add_choices[(M // k, _cdiv(H, 1024))](rows_MH, out_NH, H, k, BLOCK=1024)
+    _launch(kernels.add_choices, (M // k, _cdiv(H, 1024)), rows_MH, out_NH, H, k, BLOCK=1024)
     return out_NH
 
 
+def _launch(
+    kernel: Any, programs: int | tuple[int, int], *arguments: object, **sizes: object
+) -> None:
+    grid = programs if isinstance(programs, tuple) else (programs,)
+    kernel[grid](*arguments, **sizes)
+
+
 def _options(tile: Tile, columns: int) -> dict[str, int]:
-    """A tile as arguments of a kernel, with as many loads in flight as shared memory has room for."""
+    """A tile as arguments of a kernel, with no more stages than shared memory has room for."""
     return {
         "BM": tile.m, "BN": tile.n, "BK": tile.k, "num_warps": tile.warps,
         "num_stages": min(tile.stages, _shared_memory() // ((tile.m + columns) * tile.k * 2)),
@@ -282,8 +297,8 @@ def _shared_memory() -> int:
         return 1 << 20
     from triton.runtime import driver
 
-    device = torch.cuda.current_device()
-    return driver.active.utils.get_device_properties(device)["max_shared_mem"]
+    utils: Any = driver.active.utils  # type: ignore[attr-defined]
+    return utils.get_device_properties(torch.cuda.current_device())["max_shared_mem"]
 
 
 def _padded(E: int) -> int:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from mengya.models.config import ModelConfig
 
-
 _PASSES = 4  # up to so many experts per token are searched one by one
 
 
