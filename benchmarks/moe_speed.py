@@ -4,10 +4,11 @@ Parts (all by default, each case on its own: one that fails prints its traceback
 check    outputs and gradients of the fused experts against fp32, beside the plain path in bf16
 layers   forward + backward of a layer, 65,536 tokens, compiled: a dense MLP of equal FLOPs, ours
          plain and fused, transformers' block (bf16 weights, grouped_mm); the kernels of ours
+router   a router's linear layer in bf16, in fp32 and split into bf16 parts; the whole router
 model    a training step of 198M-A64M and of the dense 64M, compiled, packed rows, real tokens
 kernels  the fused kernels at several tiles, and grouped_mm for the same products
 
-usage: python benchmarks/moe_speed.py [--parts check layers model kernels] [--tokens 65536]
+usage: python benchmarks/moe_speed.py [--parts check layers router model kernels] [--tokens 65536]
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from torch.profiler import ProfilerActivity, profile
 from train_speed import SHAPES, documents, measure, ours, packed
 
 from mengya.models import fused_experts as fused
-from mengya.models import moe
+from mengya.models import moe, router
 from mengya.models.config import ModelConfig
+from mengya.models.fp32_linear import fp32_linear, split_linear
 from mengya.models.fused_experts import Tile, fused_experts
 from mengya.models.grouped_experts import grouped_experts
 from mengya.models.moe import MoE
@@ -183,24 +185,76 @@ def transformers_block(config: ModelConfig) -> nn.Module:
     return block.cuda().bfloat16().train()
 
 
+Linear = Callable[[Tensor, Tensor], Tensor]
+
+
+def whole_fp32_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """What `fp32_linear` does where it cannot split: an fp32 copy of x."""
+    with torch.autocast("cuda", enabled=False):
+        return F.linear(x.float(), weight.float())
+
+
+def time_router(name: str, tokens: int) -> None:
+    config = config_of(name)
+    torch._dynamo.reset()
+    router.fp32_linear = fp32_linear
+    gate = MoE(config).cuda().gate
+    nn.init.normal_(gate.weight, std=0.02)
+    x = torch.randn(tokens, config.hidden_size, device="cuda", dtype=torch.bfloat16)
+    x.requires_grad_()
+    dlogits = torch.randn(tokens, config.num_experts, device="cuda")
+    exact = whole_fp32_linear(x, gate.weight)
+    linears: dict[str, Linear] = {
+        "bf16": lambda x, w: F.linear(x, w.bfloat16()).float(),
+        "fp32": whole_fp32_linear,
+        "split": split_linear,
+    }
+    for case, linear in linears.items():
+        compiled = torch.compile(linear, fullgraph=True)
+
+        def work(compiled: Linear = compiled) -> None:
+            compiled(x, gate.weight).backward(dlogits)
+            x.grad = gate.weight.grad = None
+
+        def run(case: str = case, compiled: Linear = compiled, work: Callable[[], None] = work) -> None:  # fmt: skip
+            error = ((compiled(x, gate.weight) - exact).norm() / exact.norm()).item()
+            print(f"  {name} | linear, {case}: {milliseconds(work):.3f} ms, error {error:.1e}")
+
+        attempt(case, run)
+    whole = torch.compile(gate, fullgraph=True)
+
+    def route() -> None:
+        with torch.autocast("cuda", torch.bfloat16):
+            whole(x).weights_Nk.square().sum().backward()
+        x.grad = gate.weight.grad = None
+
+    print(f"  {name} | router: {milliseconds(route):.3f} ms")
+    for kernel, ms, calls in kernel_times(route)[:12]:
+        print(f"      {ms:7.3f} ms {calls:4.1f} x {kernel[:90]}")
+
+
 def layer_cases(name: str) -> dict[str, Callable[[], tuple[nn.Module, bool]]]:
     """name -> (module, whether it runs under autocast)"""
     config = config_of(name)
     met = (config.num_experts_per_tok + config.n_shared_experts) * config.expert_width
 
-    def mixture(fused_runs: Callable[..., bool]) -> tuple[nn.Module, bool]:
-        moe.fused_runs = fused_runs
+    def mixture(fused_runs: Callable[..., bool], linear: Linear = fp32_linear) -> tuple[nn.Module, bool]:  # fmt: skip
+        moe.fused_runs, router.fp32_linear = fused_runs, linear
         layer = MoE(config).cuda().train()
         for parameter in layer.parameters():
             nn.init.normal_(parameter, std=0.02)
         return layer, True
 
-    return {
+    cases = {
         "dense of equal FLOPs": lambda: (Dense(config.hidden_size, met).cuda(), True),
         "ours, fused": lambda: mixture(fused.fused_runs),
-        "ours, plain": lambda: mixture(lambda *_: False),
+        "ours, fused, fp32 router": lambda: mixture(fused.fused_runs, whole_fp32_linear),
+        "ours, plain": lambda: mixture(lambda *_: False, whole_fp32_linear),
         "transformers grouped_mm": lambda: (transformers_block(config), False),
     }
+    if config.scoring_func == "softmax":
+        del cases["ours, fused, fp32 router"]  # it has none
+    return cases
 
 
 def time_layer(
@@ -236,7 +290,7 @@ def time_layer(
 
 def time_model(dense: bool, rows: int, size: int) -> tuple[float, float]:
     torch._dynamo.reset()
-    moe.fused_runs = fused.fused_runs
+    moe.fused_runs, router.fp32_linear = fused.fused_runs, fp32_linear
     experts = {} if dense else {
         "num_experts": 4, "num_experts_per_tok": 1, "moe_intermediate_size": 2432,
         "norm_topk_prob": False,
@@ -304,7 +358,7 @@ def time_grouped_mm(name: str, tokens: int) -> None:
 
 
 def main() -> None:
-    parts = ("check", "layers", "model", "kernels")
+    parts = ("check", "layers", "router", "model", "kernels")
     parser = argparse.ArgumentParser()
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--tokens", type=int, default=65_536)
@@ -325,6 +379,8 @@ def main() -> None:
                     work = lambda n=name, c=case, m=make: time_layer(n, c, m, options.tokens)  # noqa: E731
                     if (result := attempt(f"{name}, {case}", work)) is not None:
                         layers[name, case] = result
+            if part == "router":
+                attempt(name, lambda name=name: time_router(name, options.tokens))
             if part == "kernels":
                 for variant in VARIANTS:
                     attempt(

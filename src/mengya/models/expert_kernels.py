@@ -1,4 +1,4 @@
-"""Triton kernels of the mixture of experts. Needs Triton; `grouped_experts.py` says when it runs.
+"""Triton kernels of the mixture of experts. Needs Triton; `fused_experts.py` launches them.
 
 Every kernel is deterministic: no atomics, sums in a fixed order. Nothing here waits for the device.
 Shapes: N tokens, k experts per token, M = N*k rows, E experts, H hidden, I expert width. A row is a
@@ -7,7 +7,8 @@ Shapes: N tokens, k experts per token, M = N*k rows, E experts, H hidden, I expe
 
 from __future__ import annotations
 
-# pyright: reportGeneralTypeIssues=false  (Triton's operators are typed as never returning)
+# Triton's operators are typed as never returning:
+# pyright: reportGeneralTypeIssues=false
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mengya.models.config import ModelConfig
+from mengya.models.fp32_linear import fp32_linear
 
 _PASSES = 4  # up to so many experts per token are searched one by one
 
@@ -70,8 +71,7 @@ class SigmoidRouter(Router):
 
     def forward(self, x_NH: Tensor) -> Routes:
         # In fp32 as transformers does: a rounded score sends a token to another expert.
-        with torch.autocast(x_NH.device.type, enabled=False):
-            scores_NE = F.linear(x_NH.float(), self.weight.float()).sigmoid()
+        scores_NE = fp32_linear(x_NH, self.weight).sigmoid()
         experts = self._choose(scores_NE.detach() + self.e_score_correction_bias)
         weights = scores_NE.gather(1, experts)
         if self.norm_topk_prob:

@@ -81,7 +81,7 @@ class SingleDevice:
         return norm, finite
 
     def sum(self, values: Tensor) -> Tensor:
-        """Add a tensor over all ranks, where it is: on the host, or on `device` without waiting for it."""
+        """Add a host vector over all ranks."""
         return values
 
     def barrier(self) -> None:
