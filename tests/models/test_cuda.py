@@ -153,13 +153,13 @@ def test_gradient_checkpointing_changes_no_gradient(gpu_model: CausalLM) -> None
 
 def test_grouped_experts_equal_the_loop_in_bfloat16() -> None:
     """Same routing for both: the inputs are given, only the products differ."""
-    from mengya.models.moe import _grouped, _one_by_one
+    from mengya.models.grouped_experts import grouped_product, looped_product
 
     ends = torch.tensor([30, 30, 100, 128], dtype=torch.int32, device="cuda")
     x = torch.randn(128, 48, device="cuda", dtype=torch.bfloat16)
     weight = torch.randn(4, 24, 48, device="cuda", dtype=torch.bfloat16)
     results = []
-    for multiply in (_grouped, _one_by_one):
+    for multiply in (grouped_product, looped_product):
         a, w = x.clone().requires_grad_(), weight.clone().requires_grad_()
         out = multiply(a, w, ends)
         (out * torch.linspace(-1, 1, 24, device="cuda", dtype=torch.bfloat16)).sum().backward()
