@@ -12,6 +12,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -26,9 +27,9 @@ from mengya.data.datasets import PackedRows
 from mengya.data.loader import batches, validation_batches
 from mengya.data.mixture import Mixture
 from mengya.data.shards import TokenShards
+from mengya.losses.linear_nll import chunk_nll, linear_nll
 from mengya.losses.mean_loss import sum_loss
 from mengya.losses.next_token import NextToken
-from mengya.losses.token_nll import token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.runtime import pick_autocast_dtype, pick_device
@@ -60,7 +61,8 @@ class Lab:
         self.packed.max_documents = self.held_out.max_documents = documents
         self.characters = held_out.manifest["characters"]
         self.vocab_size = train.vocab_size
-        self.loss = NextToken(torch.compile(token_nll) if self.compiled else token_nll)
+        chunk = torch.compile(chunk_nll) if self.compiled else chunk_nll
+        self.loss = NextToken(linear_nll=partial(linear_nll, chunk=chunk))
         self.models: dict[str, CausalLM] = {}
         self.speed: dict[str, float] = {}  # tokens per second, when known
 
@@ -74,7 +76,7 @@ class Lab:
         if shape not in self.models:
             self.models[shape] = fresh.to(self.strategy.device)
             if self.compiled:
-                self.models[shape].compile()
+                self.models[shape].compile_layers()
         else:
             self.models[shape].load_state_dict(fresh.state_dict())
         return self.models[shape]
