@@ -61,8 +61,10 @@ class Lab:
         self.packed.max_documents = self.held_out.max_documents = documents
         self.characters = held_out.manifest["characters"]
         self.vocab_size = train.vocab_size
-        chunk = torch.compile(chunk_nll) if self.compiled else chunk_nll
-        self.loss = NextToken(linear_nll=partial(linear_nll, chunk=chunk))
+        self.loss = NextToken()
+        if self.compiled:
+            chunk = torch.compile(chunk_nll, dynamic=False)
+            self.loss = NextToken(linear_nll=partial(linear_nll, chunk=chunk))
         self.models: dict[str, CausalLM] = {}
         self.speed: dict[str, float] = {}  # tokens per second, when known
 

@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerFast
 
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
-from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.models.hf_folder import load_causal_lm
@@ -24,8 +23,7 @@ from mengya.stages.training_run import (
     TrainedModel,
     open_run,
     open_strategy,
-    pick_log_partition,
-    pick_token_nll,
+    pick_next_token,
     train,
 )
 from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, stop_token_ids
@@ -83,11 +81,7 @@ def run(config: PretrainConfig) -> bool:
         ),
         restore=lambda path: load_weights(model, path, read_tensors(path, "master")),
     )
-    loss = NextToken(
-        pick_token_nll(config, strategy),
-        z_loss=config.z_loss,
-        log_partition=pick_log_partition(config, strategy),
-    )
+    loss = pick_next_token(config, strategy, model, config.z_loss, few_labels=False)
     sample = partial(_complete, config, tokenizer) if config.sample_prompts else None
     return train("pretrain", config, strategy, trained, loss, "text", sample, resume_from)
 

@@ -10,14 +10,11 @@ from functools import partial
 
 from pydantic import Field
 
-from mengya.losses.next_token import NextToken
 from mengya.stages.training_run import (
     open_run,
     open_strategy,
-    pick_log_partition,
-    pick_token_nll,
+    pick_next_token,
     train,
-    uses_compile,
 )
 from mengya.stages.tuning import TuneConfig, open_tuned, sample_replies
 
@@ -33,12 +30,7 @@ def run(config: SftConfig) -> bool:
     resume_from = open_run(config)
     strategy = open_strategy(config)
     trained, tokenizer = open_tuned(config, strategy)
-    loss = NextToken(
-        pick_token_nll(config, strategy),
-        labelled_only=not uses_compile(config, strategy),
-        z_loss=config.z_loss,
-        log_partition=pick_log_partition(config, strategy),
-    )
+    loss = pick_next_token(config, strategy, trained.module, config.z_loss, few_labels=True)
     sample = partial(sample_replies, config, tokenizer) if config.sample_prompts else None
     return train(
         "sft", config, strategy, trained, loss, "conversation", sample, resume_from, ["text"]

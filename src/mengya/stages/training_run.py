@@ -24,6 +24,8 @@ from mengya.data.encode import Kind
 from mengya.data.loader import batches, validation_batches
 from mengya.data.mixture import Mixture
 from mengya.data.shards import TokenShards
+from mengya.losses.linear_nll import chunk_nll, linear_nll
+from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import Loss, log_partition, token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.runtime import (
@@ -110,9 +112,24 @@ def pick_token_nll(config: RunConfig, strategy: SingleDevice) -> Callable[..., t
     return torch.compile(token_nll) if uses_compile(config, strategy) else token_nll
 
 
-def pick_log_partition(config: RunConfig, strategy: SingleDevice) -> Callable[..., torch.Tensor]:
-    """log_partition, likewise."""
-    return torch.compile(log_partition) if uses_compile(config, strategy) else log_partition
+def pick_next_token(
+    config: RunConfig, strategy: SingleDevice, model: CausalLM, z_loss: float, few_labels: bool
+) -> NextToken:
+    """The loss of pretraining and SFT in the form that this device runs best.
+
+    Args:
+        few_labels: many positions have no label (SFT).
+    """
+    compiled = uses_compile(config, strategy)
+    if strategy.device.type == "cuda" and type(model.lm_head) is nn.Linear:
+        chunk = torch.compile(chunk_nll, dynamic=False) if compiled else chunk_nll
+        return NextToken(z_loss=z_loss, linear_nll=partial(linear_nll, chunk=chunk))
+    return NextToken(
+        pick_token_nll(config, strategy),
+        labelled_only=few_labels and not compiled,
+        z_loss=z_loss,
+        log_partition=torch.compile(log_partition) if compiled else log_partition,
+    )
 
 
 def train(
@@ -154,7 +171,7 @@ def train(
     model.neftune_alpha = config.neftune_alpha
     model.gradient_checkpointing = config.gradient_checkpointing
     if uses_compile(config, strategy):
-        model.compile()
+        model.compile_layers()
 
     if strategy.rank == 0:
         config.run_dir.mkdir(parents=True, exist_ok=True)
