@@ -32,10 +32,12 @@ class SingleDevice:
     Attributes:
         device: where model and batches live. rank, world_size: 0 and 1 here.
         autocast_dtype: dtype of matrix products, or None for fp32.
+        writers: ranks below it write files of a checkpoint (see saver.py): 1 where rank 0 has all.
     """
 
     rank = 0
     world_size = 1
+    writers = 1
 
     def __init__(self, device: torch.device, autocast_dtype: torch.dtype | None) -> None:
         self.device = device

@@ -25,11 +25,13 @@ from mengya.config import Config, UserError
 from mengya.losses.mean_loss import sum_loss
 from mengya.losses.token_nll import Loss
 from mengya.runtime import seed_step
-from mengya.training.checkpoint import Checkpoints, TrainState
+from mengya.training.checkpoint import Checkpoints, TrainState, write_tensors
 from mengya.training.expert_load import ExpertLoad
+from mengya.training.host_copy import HostCopy
 from mengya.training.metrics import MetricsLog
 from mengya.training.optim import optimizer_state, set_lr
 from mengya.training.progress import ProgressBar
+from mengya.training.saver import Saver
 from mengya.training.schedule import ScheduleConfig, lr_factor
 from mengya.training.stop_signal import StopSignal
 from mengya.training.strategy import SingleDevice
@@ -60,7 +62,8 @@ class Trainer:
         validation: gives the held-out batches of this rank anew, or None.
         characters: characters of text that the held-out labels stand for; gives bits per character.
         sample: gives a few completions as dictionaries, or None.
-        write_model: writes the model's folder.
+        model_tensors: the tensors of the model's folder. write_model: writes that folder from a
+            copy of them, in another thread.
         master: gives fp32 weights to save beside a folder of shorter dtype, or None.
     """
 
@@ -76,7 +79,8 @@ class Trainer:
     seed: int
     run_dir: Path
     name: str
-    write_model: Callable[[Path], None]
+    model_tensors: Callable[[], Mapping[str, Tensor]]
+    write_model: Callable[[Path, Mapping[str, Tensor]], object]
     open_metrics: Callable[[int], MetricsLog]
     master: Callable[[], Mapping[str, Tensor] | None] = lambda: None
     validation: Callable[[], Iterable[Batch]] | None = None
@@ -95,11 +99,12 @@ class Trainer:
         """
         self._module = self.strategy.wrap(self.model)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self._checkpoints = Checkpoints(self.run_dir, self.loop.keep_last)
+        self._host_copy = HostCopy(self.strategy.device)
         self._experts = ExpertLoad(self.model, self.strategy.sum)
         self._window: dict[str, Tensor | float] = defaultdict(float)
         self._window_items = self._window_tokens = 0
         self._window_seconds = 0.0
+        self._stall = 0.0
         self._skipped_in_a_row = 0
         self._values: dict[str, float] = {}
         if self.state.grad_scaler:
@@ -107,7 +112,13 @@ class Trainer:
         writes = self.strategy.rank == 0
         self._metrics = self.open_metrics(self.state.step) if writes else None
         self._progress = ProgressBar(self.name, self.max_steps, self.state.step, shown=writes)
-        saved_step = self.state.step
+        self._saver = Saver(
+            Checkpoints(self.run_dir, self.loop.keep_last),
+            self.strategy.rank,
+            self.strategy.writers,
+            self.state,
+            self._progress.warn,
+        )
         try:
             with StopSignal() as stop, self._progress:
                 steps = self.batches(self.state.step)
@@ -118,17 +129,26 @@ class Trainer:
                     self._window_seconds += time.perf_counter() - started
                     self._log_if_due()
                     saves = self._due(self.loop.save_every)
+                    if saves:
+                        self._finish_save()
                     # Every checkpoint is validated, so that the best of them is known.
                     if saves or self._due(self.loop.eval_every):
                         self._validate(saves)
                     if self._due(self.loop.sample_every):
                         self._write_samples()
                     if saves:
-                        self._save()
-                        saved_step = self.state.step
-                if saved_step != self.state.step:
-                    self._save()
+                        self._start_save()
+                self._finish_save()
+                if self._saver.saved.step != self.state.step:
+                    self._start_save()
+                    self._finish_save()
+                if self._saver.saved.step != self.state.step:
+                    raise UserError(
+                        f"{self._saver.trouble}; the run ends without it. Earlier checkpoints are "
+                        "whole: free some space, then continue with resume=true"
+                    )
         finally:
+            self._saver.close()
             if self._metrics is not None:
                 self._metrics.close()
         return self.state.step >= self.max_steps
@@ -140,8 +160,10 @@ class Trainer:
         """One optimizer step, or none when some rank wishes to stop; returns whether to stop."""
         counts = [self.loss.items(batch) for batch in micro_batches]
         tokens = sum(int((batch.document_ids >= 0).sum()) for batch in micro_batches)
-        host = torch.tensor([sum(counts), tokens, stop.requested], dtype=torch.float64)
-        items, tokens, stops = (int(v) for v in self.strategy.sum(host))
+        votes = self._saver.votes()
+        host = torch.tensor([sum(counts), tokens, stop.requested, *votes], dtype=torch.float64)
+        items, tokens, stops, *votes = (int(v) for v in self.strategy.sum(host))
+        self._saver.settle(*votes)
         if stops:
             return True
         seed_step(self.seed, self.state.step, self.strategy.rank)
@@ -161,6 +183,7 @@ class Trainer:
             sums["loss"] = sums["loss"] + result.loss.detach()
             for name, value in result.metrics.items():
                 sums[name] = sums[name] + value
+        self._host_copy.before_update()
         norm, finite = self.strategy.step(self.optimizers, self._parameters, self.max_grad_norm)
         self._experts.after_step(applied=finite)
         if not finite:
@@ -204,11 +227,15 @@ class Trainer:
             "tokens_per_second": self._window_tokens / max(self._window_seconds, 1e-9),
             "skipped": self.state.skipped,
         }
+        if self._stall:
+            self._values["save_stall_seconds"] = self._stall
         if self.strategy.device.type == "cuda":
             self._values["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         self._progress.update(self.state.step, self._values)
         if self._metrics is not None:
             self._metrics.log(self.state.step, self._values)
+        self._values.pop("save_stall_seconds", None)
+        self._stall = 0.0
         self._window.clear()
         self._window_items = self._window_tokens = 0
         self._window_seconds = 0.0
@@ -248,13 +275,33 @@ class Trainer:
                 line = {"step": self.state.step, **sample}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
-    def _save(self) -> None:
+    def _start_save(self) -> None:
+        """Copy what a checkpoint of this step holds; its files are written while training goes on."""
+        started = time.perf_counter()
         self.state.grad_scaler = self.strategy.scaler.state_dict()
-        if self.strategy.rank == 0:
-            self._checkpoints.save(
-                self.state,
-                self.write_model,
-                optimizer_state(self.optimizers, self.model),
-                self.master(),
-            )
-        self.strategy.barrier()
+        groups: dict[str, Mapping[str, Tensor]] = {}
+        if self.strategy.rank < self.strategy.writers:
+            groups = {
+                "model": self.model_tensors(),
+                "optimizer": optimizer_state(self.optimizers, self.model),
+                "master": self.master() or {},
+            }
+        copy = self._host_copy.take(groups)
+
+        def write(folder: Path) -> None:
+            self._host_copy.wait()
+            self.write_model(folder, copy["model"])
+            for name in ("optimizer", "master"):
+                if copy[name]:
+                    write_tensors(folder, name, copy[name])
+
+        self._saver.start(self.state, write)
+        self._stall += time.perf_counter() - started
+
+    def _finish_save(self) -> None:
+        """Wait for the save before, if it is still written; a best checkpoint that failed is none."""
+        started = time.perf_counter()
+        self._saver.finish(self.strategy.sum)
+        saved = self._saver.saved
+        self.state.best_loss, self.state.best_step = saved.best_loss, saved.best_step
+        self._stall += time.perf_counter() - started
