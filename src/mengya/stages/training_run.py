@@ -135,7 +135,9 @@ def train(
 
     checkpoints = Checkpoints(config.run_dir, config.loop.keep_last)
     if strategy.rank == 0:
-        checkpoints.recover(lambda text: Console(stderr=True).print(text, style="bold red"))
+        checkpoints.recover(
+            lambda text: Console(stderr=True).print(text, style="bold red", soft_wrap=True)
+        )
     strategy.barrier()
     resume_from = checkpoints.latest()
     state = TrainState()

@@ -61,8 +61,8 @@ class ProgressBar:
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """A line that shows even where the bar does not, on every rank."""
-        self._loud.print(text, style="bold red", highlight=False)
+        self._loud.print(text, style="bold red", highlight=False, markup=False, soft_wrap=True)
