@@ -23,6 +23,7 @@ from mengya.data.datasets import PackedRows
 from mengya.data.encode import Kind
 from mengya.data.loader import batches, validation_batches
 from mengya.data.mixture import Mixture
+from mengya.data.provenance import step_documents
 from mengya.data.shards import TokenShards
 from mengya.losses.token_nll import Loss, token_nll
 from mengya.models.causal_lm import CausalLM
@@ -32,10 +33,11 @@ from mengya.runtime import (
     seed_step,
 )
 from mengya.stages.run_config import RunConfig, Source
-from mengya.tokenizer.load import tokenizer_hash
-from mengya.training.checkpoint import Checkpoints, TrainState, read_tensors
+from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
+from mengya.training.checkpoint import Checkpoints, TrainState
+from mengya.training.checkpointer import Checkpointer
 from mengya.training.metrics import MetricsLog
-from mengya.training.optim import build_optimizers, load_optimizer_state
+from mengya.training.optim import build_optimizers
 from mengya.training.report import write_report
 from mengya.training.strategy import SingleDevice, pick_strategy
 from mengya.training.trainer import Trainer
@@ -133,19 +135,28 @@ def train(
     batch_size = config.global_batch_size or config.micro_batch_size * strategy.world_size
     max_steps = config.max_steps or math.ceil((config.epochs or 0) * len(train_rows) / batch_size)
 
-    checkpoints = Checkpoints(config.run_dir, config.loop.keep_last)
-    if strategy.rank == 0:
-        checkpoints.recover(
-            lambda text: Console(stderr=True).print(text, style="bold red", soft_wrap=True)
+    def documents(step: int) -> Iterator[dict[str, Any]]:
+        tokenizer = load_tokenizer(trained.tokenizer_folder)
+        return step_documents(
+            train_rows,
+            range(step * batch_size, (step + 1) * batch_size),
+            lambda ids: str(tokenizer.decode(ids)),
         )
-    strategy.barrier()
-    resume_from = checkpoints.latest()
-    state = TrainState()
+
     optimizers = build_optimizers(model, config.optimizer)
-    if resume_from is not None:
-        state = checkpoints.read_state(resume_from)
-        trained.restore(resume_from)
-        load_optimizer_state(optimizers, model, read_tensors(resume_from, "optimizer") or {})
+    checkpointer = Checkpointer(
+        config.run_dir,
+        config.loop,
+        strategy,
+        model,
+        optimizers,
+        model_tensors=trained.tensors,
+        write_model=trained.write,
+        read_model=trained.restore,
+        master=lambda: trainable(model) if config.save_dtype != "float32" else None,
+        documents=documents,
+    )
+    state = checkpointer.resume(_warn)
     model.neftune_alpha = config.neftune_alpha
     model.gradient_checkpointing = config.gradient_checkpointing
     if uses_compile(config, strategy):
@@ -189,15 +200,13 @@ def train(
         seed=config.seed,
         run_dir=config.run_dir,
         name=name,
-        model_tensors=trained.tensors,
-        write_model=trained.write,
+        checkpointer=checkpointer,
         open_metrics=partial(
             MetricsLog,
             config.run_dir,
             trackers=config.trackers,
             run_config=config.model_dump(mode="json"),
         ),
-        master=lambda: trainable(model) if config.save_dtype != "float32" else None,
         validation=validation if held_out is not None else None,
         characters=_characters(held_out) if config.data.max_validation_rows is None else None,
         sample=partial(sample, model) if sample is not None else None,
@@ -209,7 +218,8 @@ def train(
         write_report(report, f"mengya {name}: {config.run_dir.name}", [config.run_dir])
         end = "done" if done else "stopped and saved; go on with resume=true"
         Console(stderr=True).print(
-            f"{name} {end}: {checkpoints.latest()}, curves in {report}", highlight=False
+            f"{name} {end}: {checkpointer.checkpoints.latest()}, curves in {report}",
+            highlight=False,
         )
     strategy.close()
     return done
@@ -240,6 +250,10 @@ def _characters(rows: Mixture | None) -> int | None:
     if rows is None:
         return None
     return sum(part.shards.manifest["characters"] for part in rows.sources)
+
+
+def _warn(text: str) -> None:
+    Console(stderr=True).print(text, style="bold red", markup=False, soft_wrap=True)
 
 
 def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
