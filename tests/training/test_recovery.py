@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mengya.batch import Batch
 from mengya.config import UserError
@@ -52,7 +56,9 @@ def planted(bad: tuple[int, ...] = BAD) -> list[Batch]:
     return batches
 
 
-def train(run_dir: Path, data: list[Batch], factor: float, **more: Any) -> CausalLM:
+def train(
+    run_dir: Path, data: list[Batch], factor: float, **more: Any
+) -> tuple[CausalLM, TrainState]:
     model = tiny_model()
     loop = LoopConfig(
         **{
@@ -63,10 +69,11 @@ def train(run_dir: Path, data: list[Batch], factor: float, **more: Any) -> Causa
             **more.pop("loop", {}),
         }
     )
-    make_trainer(
+    trainer = make_trainer(
         run_dir, model, data, loss=Damaging(factor), schedule=FLAT, loop=loop, **more
-    ).fit()
-    return model
+    )
+    trainer.fit()
+    return model, trainer.state
 
 
 def documents(step: int) -> list[dict[str, Any]]:
@@ -77,11 +84,11 @@ def documents(step: int) -> list[dict[str, Any]]:
 def test_after_going_back_the_run_equals_one_without_the_batches(
     tmp_path: Path, factor: float, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    went_back = train(tmp_path / "planted", planted(), factor, documents=documents)
+    went_back, _ = train(tmp_path / "planted", planted(), factor, documents=documents)
     without = [
         all_masked(batch) if step in (40, *BAD) else batch for step, batch in enumerate(planted())
     ]
-    clean = train(tmp_path / "clean", without, factor, loop={"max_skipped_in_a_row": 9})
+    clean, _ = train(tmp_path / "clean", without, factor, loop={"max_skipped_in_a_row": 9})
     for (name, a), b in zip(went_back.named_parameters(), clean.parameters(), strict=True):
         assert torch.equal(a, b), name
 
@@ -100,6 +107,27 @@ def test_after_going_back_the_run_equals_one_without_the_batches(
     ]
     assert logged == sorted(logged) == list(range(1, STEPS + 1))
     assert "back to step 40 without the batches of steps 41, 42, 43, 44" in capfd.readouterr().err
+
+
+def test_two_ranks_go_back_together_when_one_meets_the_batches(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("two_ranks.py")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    root = str(Path(__file__).parents[2])
+    subprocess.run(
+        [*torchrun, str(script), str(tmp_path), "30"],
+        check=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([root, *sys.path]),
+            "OMP_NUM_THREADS": "1",
+        },
+    )
+    states = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    assert states[0] == states[1]
+    assert (states[0]["quarantined"], states[0]["rewinds"]) == ([40, *BAD], 1)
+    weights = [load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1)]
+    for name, weight in weights[0].items():
+        assert torch.equal(weight, weights[1][name]), name
 
 
 def test_one_bad_batch_is_no_reason_to_go_back(tmp_path: Path) -> None:
@@ -161,8 +189,8 @@ def test_a_damaged_checkpoint_is_passed_over_when_going_back(tmp_path: Path) -> 
         (tmp_path / "spoilt/checkpoints/step-000040/model.safetensors").write_bytes(b"")
         return documents(step)
 
-    went_back = train(tmp_path / "spoilt", planted(), 10.0, documents=spoil)
-    whole = train(tmp_path / "whole", planted(), 10.0)
+    went_back, _ = train(tmp_path / "spoilt", planted(), 10.0, documents=spoil)
+    whole, _ = train(tmp_path / "whole", planted(), 10.0)
     for (name, a), b in zip(went_back.named_parameters(), whole.parameters(), strict=True):
         assert torch.equal(a, b), name
     assert (tmp_path / "spoilt/checkpoints/damaged-step-000040").is_dir()

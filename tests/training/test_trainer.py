@@ -86,7 +86,7 @@ def make_trainer(run_dir: Path, model: CausalLM, data: list[Batch], **more: obje
         "loss": Poisoned(),
         "batches": steps,
         "optimizers": optimizers,
-        "strategy": strategy,
+        "strategy": parts["strategy"],
         "schedule": ScheduleConfig(),
         "loop": parts["loop"],
         "max_steps": len(data),
