@@ -60,7 +60,7 @@ def _reference(
         frozen = load_causal_lm(config.init_from, device=strategy.device).eval()
         frozen.requires_grad_(False)
         if uses_compile(config, strategy):
-            frozen.compile()
+            frozen.compile_layers()
         return lambda batch: frozen(**batch.model_inputs())
 
     def without_adapters(batch: Batch) -> ModelOutput:
