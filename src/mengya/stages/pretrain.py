@@ -21,7 +21,7 @@ from mengya.stages.folder import check_vocabulary, load_weights, write_folder
 from mengya.stages.run_config import RunConfig
 from mengya.stages.training_run import (
     TrainedModel,
-    open_run,
+    check_run,
     open_strategy,
     pick_next_token,
     train,
@@ -54,7 +54,7 @@ class PretrainConfig(RunConfig):
 
 
 def run(config: PretrainConfig) -> bool:
-    resume_from = open_run(config)
+    check_run(config)
     tokenizer_folder = config.tokenizer or config.init_from
     assert tokenizer_folder is not None  # the config validator saw to it
     tokenizer = load_tokenizer(tokenizer_folder)
@@ -76,6 +76,7 @@ def run(config: PretrainConfig) -> bool:
     trained = TrainedModel(
         module=model,
         tokenizer_folder=tokenizer_folder,
+        tensors=model.state_dict,
         write=partial(
             write_folder, model, tokenizer, tokenizer_folder, getattr(torch, config.save_dtype)
         ),
@@ -83,7 +84,7 @@ def run(config: PretrainConfig) -> bool:
     )
     loss = pick_next_token(config, strategy, model, config.z_loss, few_labels=False)
     sample = partial(_complete, config, tokenizer) if config.sample_prompts else None
-    return train("pretrain", config, strategy, trained, loss, "text", sample, resume_from)
+    return train("pretrain", config, strategy, trained, loss, "text", sample)
 
 
 def _complete(

@@ -10,10 +10,10 @@ from pydantic import Field, model_validator
 from mengya.config import Config, OneOrMany, PathConfig
 from mengya.data.batch_size import BatchRamp, BatchSize
 from mengya.runtime import DeviceName, PrecisionName
+from mengya.training.loop_config import LoopConfig
 from mengya.training.metrics import TrackerName
 from mengya.training.optim import OptimizerConfig
 from mengya.training.schedule import ScheduleConfig
-from mengya.training.trainer import LoopConfig
 
 
 class Source(PathConfig):

@@ -11,7 +11,7 @@ from functools import partial
 from pydantic import Field
 
 from mengya.stages.training_run import (
-    open_run,
+    check_run,
     open_strategy,
     pick_next_token,
     train,
@@ -27,11 +27,9 @@ class SftConfig(TuneConfig):
 
 
 def run(config: SftConfig) -> bool:
-    resume_from = open_run(config)
+    check_run(config)
     strategy = open_strategy(config)
     trained, tokenizer = open_tuned(config, strategy)
     loss = pick_next_token(config, strategy, trained.module, config.z_loss, few_labels=True)
     sample = partial(sample_replies, config, tokenizer) if config.sample_prompts else None
-    return train(
-        "sft", config, strategy, trained, loss, "conversation", sample, resume_from, ["text"]
-    )
+    return train("sft", config, strategy, trained, loss, "conversation", sample, ["text"])

@@ -6,7 +6,7 @@ checkpoints, and runs the one Trainer. Composition only; the settings are in run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from mengya.data.datasets import PackedRows
 from mengya.data.encode import Kind
 from mengya.data.loader import batches, validation_batches
 from mengya.data.mixture import Mixture
+from mengya.data.provenance import step_documents
 from mengya.data.shards import TokenShards
 from mengya.losses.linear_nll import linear_nll
 from mengya.losses.next_token import NextToken
@@ -34,10 +35,11 @@ from mengya.runtime import (
     seed_step,
 )
 from mengya.stages.run_config import RunConfig, Source
-from mengya.tokenizer.load import tokenizer_hash
-from mengya.training.checkpoint import Checkpoints, TrainState, read_state, read_tensors
+from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
+from mengya.training.checkpoint import Checkpoints, TrainState
+from mengya.training.checkpointer import Checkpointer
 from mengya.training.metrics import MetricsLog
-from mengya.training.optim import build_optimizers, load_optimizer_state
+from mengya.training.optim import build_optimizers
 from mengya.training.report import write_report
 from mengya.training.strategy import SingleDevice, pick_strategy
 from mengya.training.trainer import Trainer
@@ -53,25 +55,23 @@ class TrainedModel:
     Attributes:
         module: its parameters with requires_grad are trained.
         tokenizer_folder: what the shards must have been made with.
-        write: writes the standard folder (or adapter folder) of the module.
+        tensors: the tensors that `write` needs, as they are now.
+        write: writes the standard folder (or adapter folder) from a copy of them, in another thread.
         restore: loads the weights of a checkpoint of this run into the module.
     """
 
     module: CausalLM
     tokenizer_folder: Path
-    write: Callable[[Path], None]
+    tensors: Callable[[], Mapping[str, torch.Tensor]]
+    write: Callable[[Path, Mapping[str, torch.Tensor]], object]
     restore: Callable[[Path], object]
 
 
-def open_run(config: RunConfig) -> Path | None:
-    """Check the run folder and the settings against an earlier start.
-
-    Returns:
-        The checkpoint to resume from, or None for a new run.
-    """
-    latest = Checkpoints(config.run_dir, 1).latest()
+def check_run(config: RunConfig) -> None:
+    """Refuse a run folder that holds another run, or one that is not to be resumed."""
+    latest = Checkpoints(config.run_dir, config.loop.keep_last).latest()
     if latest is None:
-        return None
+        return
     if not config.resume:
         raise UserError(
             f"{config.run_dir} already holds a run with checkpoints up to {latest.name}; "
@@ -90,7 +90,6 @@ def open_run(config: RunConfig) -> Path | None:
             + "\n  - ".join(changed)
             + "\nrestore them, or start a new run_dir with init_from"
         )
-    return latest
 
 
 def open_strategy(config: RunConfig) -> SingleDevice:
@@ -139,7 +138,6 @@ def train(
     loss: Loss,
     kind: Kind,
     sample: Callable[[CausalLM], list[dict[str, Any]]] | None,
-    resume_from: Path | None,
     mixed_in: Sequence[Kind] = (),
 ) -> bool:
     """Compose the run and train it to its end, or to a signal; then write report.html.
@@ -161,12 +159,25 @@ def train(
     )
     max_steps = config.max_steps or batch_size.steps_for((config.epochs or 0) * len(train_rows))
 
-    state = TrainState()
+    def documents(step: int) -> Iterator[dict[str, Any]]:
+        tokenizer = load_tokenizer(trained.tokenizer_folder)
+        rows = range(batch_size.first_row(step), batch_size.first_row(step + 1))
+        return step_documents(train_rows, rows, lambda ids: str(tokenizer.decode(ids)))
+
     optimizers = build_optimizers(model, config.optimizer, strategy.replicas)
-    if resume_from is not None:
-        state = read_state(resume_from)
-        trained.restore(resume_from)
-        load_optimizer_state(optimizers, model, read_tensors(resume_from, "optimizer") or {})
+    checkpointer = Checkpointer(
+        config.run_dir,
+        config.loop,
+        strategy,
+        model,
+        optimizers,
+        model_tensors=trained.tensors,
+        write_model=trained.write,
+        read_model=trained.restore,
+        master=lambda: trainable(model) if config.save_dtype != "float32" else None,
+        documents=documents,
+    )
+    state = checkpointer.resume(_warn)
     model.neftune_alpha = config.neftune_alpha
     model.gradient_checkpointing = config.gradient_checkpointing
     if uses_compile(config, strategy):
@@ -210,14 +221,13 @@ def train(
         seed=config.seed,
         run_dir=config.run_dir,
         name=name,
-        write_model=trained.write,
+        checkpointer=checkpointer,
         open_metrics=partial(
             MetricsLog,
             config.run_dir,
             trackers=config.trackers,
             run_config=config.model_dump(mode="json"),
         ),
-        master=lambda: _master(model) if config.save_dtype != "float32" else None,
         validation=validation if held_out is not None else None,
         characters=_characters(held_out) if config.data.max_validation_rows is None else None,
         sample=partial(sample, model) if sample is not None else None,
@@ -227,9 +237,11 @@ def train(
     if strategy.rank == 0:
         report = config.run_dir / "report.html"
         write_report(report, f"mengya {name}: {config.run_dir.name}", [config.run_dir])
-        latest = Checkpoints(config.run_dir, 1).latest()
         end = "done" if done else "stopped and saved; go on with resume=true"
-        Console(stderr=True).print(f"{name} {end}: {latest}, curves in {report}", highlight=False)
+        Console(stderr=True).print(
+            f"{name} {end}: {checkpointer.checkpoints.latest()}, curves in {report}",
+            highlight=False,
+        )
     strategy.close()
     return done
 
@@ -261,7 +273,12 @@ def _characters(rows: Mixture | None) -> int | None:
     return sum(part.shards.manifest["characters"] for part in rows.sources)
 
 
-def _master(model: nn.Module) -> dict[str, torch.Tensor]:
+def _warn(text: str) -> None:
+    Console(stderr=True).print(text, style="bold red", markup=False, soft_wrap=True)
+
+
+def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights that are trained, by parameter name."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 

@@ -33,10 +33,12 @@ class SingleDevice:
         device: where model and batches live. rank, world_size: 0 and 1 here.
         replicas: the processes that hold the same parameters and gradients, or None.
         autocast_dtype: dtype of matrix products, or None for fp32.
+        writers: ranks below it write files of a checkpoint (see saver.py): 1 where rank 0 has all.
     """
 
     rank = 0
     world_size = 1
+    writers = 1
     replicas: dist.ProcessGroup | None = None
 
     def __init__(self, device: torch.device, autocast_dtype: torch.dtype | None) -> None:
