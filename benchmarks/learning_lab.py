@@ -12,7 +12,6 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -27,7 +26,7 @@ from mengya.data.datasets import PackedRows
 from mengya.data.loader import batches, validation_batches
 from mengya.data.mixture import Mixture
 from mengya.data.shards import TokenShards
-from mengya.losses.linear_nll import chunk_nll, linear_nll
+from mengya.losses.linear_nll import linear_nll
 from mengya.losses.mean_loss import sum_loss
 from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
@@ -63,8 +62,7 @@ class Lab:
         self.vocab_size = train.vocab_size
         self.loss = NextToken()
         if self.compiled:
-            chunk = torch.compile(chunk_nll, dynamic=False)
-            self.loss = NextToken(linear_nll=partial(linear_nll, chunk=chunk))
+            self.loss = NextToken(linear_nll=linear_nll)
         self.models: dict[str, CausalLM] = {}
         self.speed: dict[str, float] = {}  # tokens per second, when known
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,6 +71,43 @@ def test_a_second_backward_pass_is_refused() -> None:
     value.backward(retain_graph=True)
     with pytest.raises(AttributeError):
         value.backward()
+
+
+def check_kernel(device: str) -> None:
+    from mengya.losses.nll_kernel import fused_chunk_nll
+
+    generator = torch.Generator().manual_seed(0)
+    for vocab_size, width in ((101, 128), (1500, 1536), (128, 128), (17_000, 17_024)):
+        labels = torch.randint(vocab_size, (9,), generator=generator).to(device)
+        labels[2], labels[8] = IGNORE_INDEX, vocab_size - 1
+        for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 8e-3)):
+            logits = (3 * torch.randn(9, width, generator=generator)).to(device, dtype)
+            sums, gradient = module.chunk_nll(logits, labels, vocab_size, 0.01)
+            fused_sums, in_place = fused_chunk_nll(logits, labels, vocab_size, 0.01)
+            assert in_place is logits and gradient.dtype == logits.dtype
+            torch.testing.assert_close(fused_sums, sums, atol=1e-4, rtol=1e-5)
+            torch.testing.assert_close(logits, gradient, atol=tolerance, rtol=tolerance)
+
+
+def test_the_fused_chunk_equals_its_twin_in_the_interpreter() -> None:
+    pytest.importorskip("triton")
+    # The interpreter is chosen when triton is imported: a process of its own.
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from tests.losses.test_linear_nll import check_kernel as c; c('cpu')",
+        ],
+        check=True,
+        cwd=Path(__file__).parents[2],
+        env={"TRITON_INTERPRET": "1", "PYTHONPATH": ":".join(["src", *sys.path])},
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_fused_chunk_equals_its_twin_on_the_gpu() -> None:
+    check_kernel("cuda")
 
 
 @pytest.mark.gpu

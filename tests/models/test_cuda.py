@@ -135,10 +135,11 @@ def test_documents_do_not_see_each_other(gpu_model: CausalLM) -> None:
 def test_compiling_needs_one_graph_for_all_batches(gpu_model: CausalLM) -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    gpu_model.compile(fullgraph=True)
+    gpu_model.compile_layers()
     for documents in (DOCUMENTS, DOCUMENTS[::-1], ((128,),) * 4):
         run(gpu_model, batch_of(documents, 101), varlen=True, autocast=True)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    # One for all layers and one for the last norm, however many documents a batch holds.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
 
 
 @pytest.mark.parametrize("family", ["Qwen3", "Qwen3Moe"])
@@ -203,31 +204,3 @@ def test_lora_trains_and_merges_under_autocast_and_compile(gpu_model: CausalLM) 
     assert len(gradients) > 4 and all(t.isfinite().all() for t in gradients.values())
     merged = merge_lora(gpu_model).eval()
     assert merged.forward(batch.input_ids).logits.isfinite().all()
-
-
-def test_flash_attention_4_equals_2() -> None:
-    from mengya.models.varlen import has_flash4, varlen_attention
-
-    if not has_flash4(torch.device("cuda", 0)):
-        pytest.skip("needs the extra flash and a Hopper or Blackwell GPU")
-    from torch.nn.attention.varlen import varlen_attn
-
-    from mengya.models.varlen import _CAUSAL
-
-    ends = torch.tensor([0, 50, 51, 400, 640, 640, 640], dtype=torch.int32, device="cuda")
-    for heads, kv_heads, width in ((4, 2, 96), (4, 4, 48), (8, 1, 64)):
-        shapes = ((heads, width), (kv_heads, width), (kv_heads, width))
-        inputs = [torch.randn(640, *s, device="cuda", dtype=torch.bfloat16) for s in shapes]
-        results = []
-        for kernel in ("4", "2"):
-            q, k, v = (t.clone().requires_grad_() for t in inputs)
-            if kernel == "4":
-                out = varlen_attention(q, k, v, ends, 512)
-            else:
-                k2, v2 = (t.repeat_interleave(heads // kv_heads, 1) for t in (k, v))
-                out = varlen_attn(q, k2, v2, ends, ends, 512, 512, **_CAUSAL)
-            assert isinstance(out, torch.Tensor)
-            (out * torch.linspace(-1, 1, width, device="cuda", dtype=out.dtype)).sum().backward()
-            results.append((out.detach(), q.grad, k.grad, v.grad))
-        for four, two in zip(*results, strict=True):
-            torch.testing.assert_close(four, two, atol=2e-2, rtol=2e-2)

@@ -39,6 +39,13 @@ CASES = {
     "pretrain-muon": (
         pretrain, PretrainConfig, "text", {"model": {**MODEL, "vocab_size": 400}, "optimizer": MUON},
     ),
+    "pretrain-galore": (
+        pretrain, PretrainConfig, "text",
+        {
+            "model": {**MODEL, "vocab_size": 400},
+            "optimizer": {"name": "galore", "lr": 1e-2, "galore": {"rank": 4, "update_every": 7}},
+        },
+    ),
     "pretrain-ramp": (
         pretrain, PretrainConfig, "text",
         {"model": {**MODEL, "vocab_size": 400}, "batch_ramp": {"start": 2, "steps": 12}, "z_loss": 1e-3},

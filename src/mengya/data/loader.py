@@ -26,7 +26,7 @@ PREFETCH_STEPS = 4
 
 
 def collate(rows: Sequence[Row], max_documents: int) -> Batch:
-    """Stack B rows into a `Batch`; shapes depend on B, S and max_documents alone."""
+    """Stack B rows into a `Batch`; shapes of its tensors depend on B, S and max_documents alone."""
     size = len(rows[0].input_ids)
     bounds = [np.zeros(1, np.int64)]
     for number, row in enumerate(rows):
@@ -42,6 +42,7 @@ def collate(rows: Sequence[Row], max_documents: int) -> Batch:
         position_ids=torch.from_numpy(np.stack([row.position_ids for row in rows])),
         document_ids=torch.from_numpy(np.stack([row.document_ids for row in rows])),
         cu_seqlens=torch.from_numpy(cu_seqlens),
+        runs=len(boundaries) - 1,
     )
 
 

@@ -10,6 +10,7 @@ again. Shapes: T positions, H hidden, V vocabulary, C positions in a chunk.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from mengya.batch import IGNORE_INDEX
 
 _CHUNK_BYTES = 5 * 2**28  # of logits; fewer positions would leave a large GPU's tiles half empty
+_HAS_TRITON = find_spec("triton") is not None
 _MULTIPLE = 128  # tensor cores: an odd width doubles the time of the products
 
 ChunkNLL = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor]]
@@ -87,7 +89,7 @@ class _LinearNLL(torch.autograd.Function):
 
 def linear_nll(
     hidden: Tensor, weight_VH: Tensor, labels: Tensor, z_loss: float = 0.0,
-    chunk: ChunkNLL = chunk_nll,
+    chunk: ChunkNLL | None = None,
 ) -> Tensor:  # fmt: skip
     """Sums over all labelled positions, [2] fp32: the loss, and its part -log p(label) in nats.
 
@@ -99,12 +101,20 @@ def linear_nll(
         weight_VH: the output matrix, in any dtype.
         labels: [...] int64, IGNORE_INDEX where no loss is taken.
         z_loss: weight of log^2 Z, with Z what softmax divides by.
-        chunk: `chunk_nll`, or that function compiled.
+        chunk: the loss of a chunk; None: `chunk_nll`, on CUDA with Triton its fused twin.
     """
+    if chunk is None:
+        chunk = _fused() if hidden.is_cuda and _HAS_TRITON else chunk_nll
     with torch.autocast(hidden.device.type, enabled=False):
         total = _LinearNLL.apply(hidden.flatten(0, -2), weight_VH, labels.flatten(), z_loss, chunk)
     assert isinstance(total, Tensor)  # `apply` is untyped
     return total
+
+
+def _fused() -> ChunkNLL:
+    from mengya.losses.nll_kernel import fused_chunk_nll
+
+    return fused_chunk_nll
 
 
 def _chunk_size(positions: int, padded_VH: Tensor) -> int:

@@ -78,6 +78,8 @@ def plan_attention(
     cos, sin = rotary_angles(position_ids, config)
     if document_ids is not None:
         if cu_seqlens is not None and _varlen_runs(config, input_ids, dtype):
+            if not torch.compiler.is_compiling():  # their number is no shape to compile anew for
+                torch._dynamo.mark_dynamic(cu_seqlens, 0)
             return AttentionPlan(cos, sin, cu_seqlens=cu_seqlens)
         return AttentionPlan(cos, sin, mask=_document_mask(document_ids, dtype))
     if padding is None and (S == 1 or past == 0):

@@ -18,7 +18,7 @@ from torch import Tensor
 from mengya.models.rope import rotate
 
 _HAS_TRITON = find_spec("triton") is not None  # a CPU build of torch comes without it
-_ROWS = 32  # heads of one program's tile
+_ROWS = 16  # heads of one program's tile
 _PROGRAMS = 132 * 8  # of the backward pass: each adds up its own part of the norms' gradients
 
 

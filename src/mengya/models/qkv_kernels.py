@@ -83,10 +83,10 @@ def backward(
 ):  # fmt: skip
     """Tiles of rows in turn; what each adds to the norms' weights stays in registers till the end."""
     column = tl.arange(0, COLUMNS)
-    q_first = tl.zeros([COLUMNS], tl.float32)
-    q_second = tl.zeros([COLUMNS], tl.float32)
-    k_first = tl.zeros([COLUMNS], tl.float32)
-    k_second = tl.zeros([COLUMNS], tl.float32)
+    q_first = tl.zeros([ROWS, COLUMNS], tl.float32)
+    q_second = tl.zeros([ROWS, COLUMNS], tl.float32)
+    k_first = tl.zeros([ROWS, COLUMNS], tl.float32)
+    k_second = tl.zeros([ROWS, COLUMNS], tl.float32)
     for tile in range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0)):
         row = (tile * ROWS + tl.arange(0, ROWS)).to(tl.int64)
         token, head = row // (H + 2 * K), (row % (H + 2 * K)).to(tl.int32)
@@ -106,10 +106,10 @@ def backward(
             first, second = first * scale, second * scale
             to_q = tl.where(is_q[:, None], 1.0, 0.0)
             to_k = tl.where((is_q | is_v)[:, None], 0.0, 1.0)
-            q_first += tl.sum(d_first * first * to_q, 0)
-            q_second += tl.sum(d_second * second * to_q, 0)
-            k_first += tl.sum(d_first * first * to_k, 0)
-            k_second += tl.sum(d_second * second * to_k, 0)
+            q_first += d_first * first * to_q
+            q_second += d_second * second * to_q
+            k_first += d_first * first * to_k
+            k_second += d_second * second * to_k
             d_first *= _weight(q_weight, k_weight, is_q, column, HALF)
             d_second *= _weight(q_weight + HALF, k_weight + HALF, is_q, column, HALF)
             along = tl.sum(d_first * first, 1) + tl.sum(d_second * second, 1)
@@ -121,7 +121,7 @@ def backward(
         tl.store(d_qkv + at + HALF, d_second.to(d_qkv.dtype.element_ty), inside)
     if NORM:
         own = parts + tl.program_id(0) * 4 * HALF + column
-        tl.store(own, q_first, column < HALF)
-        tl.store(own + HALF, q_second, column < HALF)
-        tl.store(own + 2 * HALF, k_first, column < HALF)
-        tl.store(own + 3 * HALF, k_second, column < HALF)
+        tl.store(own, tl.sum(q_first, 0), column < HALF)
+        tl.store(own + HALF, tl.sum(q_second, 0), column < HALF)
+        tl.store(own + 2 * HALF, tl.sum(k_first, 0), column < HALF)
+        tl.store(own + 3 * HALF, tl.sum(k_second, 0), column < HALF)

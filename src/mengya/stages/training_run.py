@@ -25,7 +25,7 @@ from mengya.data.loader import batches, validation_batches
 from mengya.data.mixture import Mixture
 from mengya.data.provenance import step_documents
 from mengya.data.shards import TokenShards
-from mengya.losses.linear_nll import chunk_nll, linear_nll
+from mengya.losses.linear_nll import linear_nll
 from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import Loss, log_partition, token_nll
 from mengya.models.causal_lm import CausalLM
@@ -121,8 +121,7 @@ def pick_next_token(
     """
     compiled = uses_compile(config, strategy)
     if strategy.device.type == "cuda" and type(model.lm_head) is nn.Linear:
-        chunk = torch.compile(chunk_nll, dynamic=False) if compiled else chunk_nll
-        return NextToken(z_loss=z_loss, linear_nll=partial(linear_nll, chunk=chunk))
+        return NextToken(z_loss=z_loss, linear_nll=linear_nll)
     return NextToken(
         pick_token_nll(config, strategy),
         labelled_only=few_labels and not compiled,
