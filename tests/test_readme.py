@@ -108,7 +108,7 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_code_that_the_concepts_name_exists(page: str) -> None:
     for code in inline_code(page):
         if re.fullmatch(r"\w+/\w+(\.py)?", code) and not code.startswith("checkpoints"):
-            inside = ROOT if code.startswith("tests") else ROOT / "src/mengya"
+            inside = ROOT if code.startswith(("tests", "benchmarks")) else ROOT / "src/mengya"
             assert (inside / code).exists(), f"{page}: {code}"
 
 

@@ -76,8 +76,8 @@ class Checkpointer:
         return self.checkpoints.read_state(checkpoint)
 
     def open(self, state: TrainState, say: Callable[[str], None]) -> None:
-        """Be ready to save a run that stands at `state`; `say` shows a message on every rank."""
-        self._say = say
+        """Be ready to save a run that stands at `state`; `say` shows a message of any rank."""
+        self._say = say if self._strategy.rank == 0 else lambda text: None
         self.saver = Saver(self.checkpoints, self._strategy.rank, self._strategy.writers, say)
         self.saver.saved = deepcopy(state)
 

@@ -105,7 +105,7 @@ class Trainer:
 
     def _begin(self) -> None:
         """Start, or start again, from `state` and the weights that belong to it."""
-        self._watch = LossWatch(self.loop, self.state, self._progress.warn)
+        self._watch = LossWatch(self.loop, self.state, self._progress.say)
         self._experts = ExpertLoad(self.model, self.strategy.sum)
         self._window: dict[str, Tensor | float] = defaultdict(float)
         self._window_items = self._window_tokens = 0
@@ -137,10 +137,12 @@ class Trainer:
                     self.checkpointer.start(self.state)
             self._judge_all()
         except Trouble as trouble:
-            self.state = self.checkpointer.go_back(self.state, trouble)
-            if self._metrics is not None:
-                self._metrics.cut(self.state.step)
-            self._begin()
+            back = self.checkpointer.go_back(self.state, trouble)
+            if back is not self.state:
+                self.state = back
+                if self._metrics is not None:
+                    self._metrics.cut(back.step)
+                self._begin()
             return False
         self.checkpointer.end(self.state)
         return True
