@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timing import Clock, time_steps
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from timing import Clock, time_steps
 from train_speed import SHAPES, documents, ours, packed, real_tokens
 
 from mengya.models import fused_experts as fused

@@ -7,9 +7,11 @@ same shape and the same class with a clock in it. The trainers' own loops run, n
 from __future__ import annotations
 
 import tempfile
+import warnings
 from typing import Any
 
 import torch
+import transformers
 from timing import Clock, Timing
 from torch import Tensor, nn
 from transformers import (
@@ -36,6 +38,12 @@ def stock_model(config: ModelConfig, weights: nn.Module | None = None) -> PreTra
         model.load_state_dict(weights.state_dict())
     model.config.use_cache = False
     return model
+
+
+def quiet() -> None:
+    """Nothing but the benchmark's own lines and errors."""
+    transformers.logging.set_verbosity_error()
+    warnings.simplefilter("ignore", FutureWarning)
 
 
 def common_arguments(clock: Clock) -> dict[str, Any]:

@@ -29,17 +29,17 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from peers import StepDone, clocked, common_arguments, stock_model, timed
+from peers import StepDone, clocked, common_arguments, quiet, stock_model, timed
 from timing import HEAD, Clock, Timing, attempt, line, matmul_peak, time_steps
 from transformers import Trainer, TrainingArguments, set_seed
 
 from mengya.batch import IGNORE_INDEX, Batch
 from mengya.data.batch_size import BatchSize
-from mengya.data.datasets import Row
+from mengya.data.datasets import Row, RowSource
 from mengya.data.loader import batches, collate
 from mengya.losses.linear_nll import chunk_nll, linear_nll
 from mengya.losses.next_token import NextToken
-from mengya.losses.token_nll import token_nll
+from mengya.losses.token_nll import Loss, token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.models.sizes import parameter_counts
@@ -68,7 +68,7 @@ MEANS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "one graph of the whole model": ({"whole": True}, {}),
     "logits of the whole batch": ({"logits": True}, {}),
     "no fused q/k/v kernel": ({}, {"mengya.models.attention.fused_qkv_runs": lambda *a: False}),
-    "no merged products": ({}, {"mengya.models.attention.merges": lambda *a: False,
+    "no merged products, so no kernel": ({}, {"mengya.models.attention.merges": lambda *a: False,
                                 "mengya.models.merged_linear.merges": lambda *a: False}),
     "FlashAttention 2, not 4": ({}, {"mengya.models.varlen.has_flash4": lambda device: False}),
 }  # fmt: skip
@@ -131,16 +131,29 @@ def ours(
         whole: the model as one graph instead.
         logits: take the loss of the whole batch's logits, not chunk by chunk.
     """
-    torch.set_float32_matmul_precision("high")
-    model = CausalLM(config).to(strategy.device).train()
-    chunk, nll = chunk_nll, token_nll
+    model = CausalLM(config).to(strategy.device)
     if compiled:
         model.compile() if whole else model.compile_layers()
+    return training_step(model, next_token(strategy, compiled, logits), strategy, optimizer)
+
+
+def next_token(strategy: SingleDevice, compiled: bool, logits: bool = False) -> NextToken:
+    """The loss of pretraining and SFT as `training_run.pick_next_token` makes it."""
+    chunk, nll = chunk_nll, token_nll
+    if compiled:
         chunk, nll = torch.compile(chunk_nll, dynamic=False), torch.compile(token_nll)
     chunked = strategy.device.type == "cuda" and not logits
-    loss = NextToken(nll, linear_nll=partial(linear_nll, chunk=chunk) if chunked else None)
+    return NextToken(nll, linear_nll=partial(linear_nll, chunk=chunk) if chunked else None)
+
+
+def training_step(
+    model: CausalLM, loss: Loss, strategy: SingleDevice, optimizer: OptimizerConfig | None = None
+) -> Callable[[Batch], None]:
+    """What the Trainer does with one batch a step, but for its metrics."""
+    torch.set_float32_matmul_precision("high")
+    model.train()
     optimizers = build_optimizers(model, optimizer or OptimizerConfig())
-    parameters = list(model.parameters())
+    parameters = [p for p in model.parameters() if p.requires_grad]
 
     def step(batch: Batch) -> None:
         items = loss.items(batch)
@@ -157,7 +170,7 @@ def real_tokens(batch: Batch) -> int:
     return int((batch.document_ids >= 0).sum())
 
 
-def steps_of(rows: RowList, size: int) -> Iterator[Batch]:
+def steps_of(rows: RowSource, size: int) -> Iterator[Batch]:
     """Batches of `size` rows through the loader, made ahead in its thread."""
     for (batch,) in batches(rows, start_step=0, batch_size=BatchSize(size), micro_batch_size=size):
         yield batch
@@ -221,15 +234,16 @@ def time_trainer(
     config: ModelConfig, examples: Sequence[dict[str, np.ndarray]], collator: Callable[..., Any],
     size: int, compiled: bool, clock: Clock,
 ) -> Timing:  # fmt: skip
-    """transformers' Trainer over `examples`, `size` of them in a batch."""
+    """transformers' Trainer over `examples`, `size` of them in a batch, all in one epoch."""
     set_seed(0)
     torch.set_float32_matmul_precision("high")
     arguments = TrainingArguments(
         **common_arguments(clock), per_device_train_batch_size=size, torch_compile=compiled,
         remove_unused_columns=False,
     )  # fmt: skip
+    times = -(-clock.total * size // len(examples))
     trainer = clocked(Trainer, clock)(
-        model=stock_model(config), args=arguments, train_dataset=list(examples),
+        model=stock_model(config), args=arguments, train_dataset=list(examples) * times,
         data_collator=collator, callbacks=[StepDone(clock)],
     )  # fmt: skip
     return timed(trainer, clock)
@@ -270,15 +284,15 @@ def compare(shape: str, options: argparse.Namespace, strategy: SingleDevice, pea
     results: dict[str, Timing | None] = {"mengya": case("mengya", mine)}
     for name in ("muon", "normuon") if options.muon else ():
         case(f"mengya, {name}", partial(mine, optimizer=OptimizerConfig(name=name)))  # type: ignore[arg-type]
-    for compiled in (False, True) if device.type == "cuda" else (False,):
-        dense = not config.num_experts
+    dense = not config.num_experts
+    for how in options.trainer:
         for name, examples, collator in (
-            ("padded", alone, Padded(size if compiled else None)),
+            ("padded", alone, Padded(size if how == "compiled" else None)),
             ("packed, masked", full, Packed(True, dense)),
             ("packed, leaking between documents", full, Packed(False, dense)),
         ):
-            name = f"Trainer{', compiled' if compiled else ''}, {name}"
-            work = partial(time_trainer, config, examples, collator, rows, compiled)
+            name = f"Trainer, {how}, {name}"
+            work = partial(time_trainer, config, examples, collator, rows, how == "compiled")
             results[name] = case(name, work)
     first = results.pop("mengya")
     for name, other in results.items():
@@ -292,14 +306,23 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="64; 16 with the vocabulary of 151,669")
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--warmup", type=int, default=6, help="steps that are not timed")
-    parser.add_argument("--steps", type=int, default=8, help="of a window")
-    parser.add_argument("--windows", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=6, help="of a window")
+    parser.add_argument("--windows", type=int, default=4)
+    parser.add_argument(
+        "--trainer",
+        nargs="*",
+        choices=("eager", "compiled"),
+        default=["eager", "compiled"],
+        help="which of the Trainer; nothing: ours alone",
+    )
     parser.add_argument("--muon", action="store_true", help="also Muon and NorMuon")
     parser.add_argument("--ablate", action="store_true", help="ours with one means less at a time")
     parser.add_argument("--cpu", action="store_true", help="only to see that all of it runs")
     options = parser.parse_args()
     if options.cpu:
         options.size, options.warmup, options.steps, options.windows = 128, 1, 1, 2
+        options.trainer = ["eager"]
+    quiet()
     device = pick_device("cpu" if options.cpu else "auto")
     strategy = SingleDevice(device, pick_autocast_dtype("auto", device))
     peak = matmul_peak(device)
