@@ -23,10 +23,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from our_step import ours, real_tokens
+from pretraining_data import documents, packed
 from timing import Clock, time_steps
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from train_speed import SHAPES, documents, ours, packed, real_tokens
+from train_speed import SHAPES
 
 from mengya.models import fused_experts as fused
 from mengya.models import moe, router

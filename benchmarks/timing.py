@@ -150,9 +150,9 @@ def attempt(name: str, work: Callable[[], T]) -> T | None:
 def line(name: str, timing: Timing, note: str = "") -> str:
     """A row of the tables, under `HEAD`."""
     return (
-        f"{name:46} {timing.speed:12,.0f} {timing.ms:9.1f} {timing.peak:8.1f} "
+        f"{name:50} {timing.speed:12,.0f} {timing.ms:9.1f} {timing.peak:8.1f} "
         f"{timing.compile_s:9.1f} {timing.spread:7.1%}  {note}"
     )
 
 
-HEAD = f"{'':46} {'real tok/s':>12} {'ms/step':>9} {'GiB':>8} {'compile s':>9} {'spread':>7}"
+HEAD = f"{'':50} {'real tok/s':>12} {'ms/step':>9} {'GiB':>8} {'compile s':>9} {'spread':>7}"

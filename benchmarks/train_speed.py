@@ -21,30 +21,23 @@ usage: python benchmarks/train_speed.py [--shape 26m 64m 198m-moe 159m] [--muon]
 from __future__ import annotations
 
 import argparse
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
+from our_step import ours, real_tokens, steps_of
 from peers import StepDone, clocked, common_arguments, quiet, stock_model, timed
+from pretraining_data import Packed, Padded, RowList, documents, packed_rows
 from timing import HEAD, Clock, Timing, attempt, line, matmul_peak, time_steps
 from transformers import Trainer, TrainingArguments, set_seed
 
-from mengya.batch import IGNORE_INDEX, Batch
-from mengya.data.batch_size import BatchSize
-from mengya.data.datasets import Row, RowSource
-from mengya.data.loader import batches, collate
-from mengya.losses.linear_nll import chunk_nll, linear_nll
-from mengya.losses.next_token import NextToken
-from mengya.losses.token_nll import Loss, token_nll
-from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.models.sizes import parameter_counts
 from mengya.runtime import pick_autocast_dtype, pick_device
-from mengya.training.optim import OptimizerConfig, build_optimizers
+from mengya.training.optim import OptimizerConfig
 from mengya.training.strategy import SingleDevice
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -58,9 +51,9 @@ SHAPES: dict[str, dict[str, Any]] = {
                  "num_attention_heads": 8, "num_key_value_heads": 4, "num_experts": 4,
                  "num_experts_per_tok": 1, "moe_intermediate_size": 2432, "norm_topk_prob": False},
     "159m": {"hidden_size": 768, "intermediate_size": 1536, "num_hidden_layers": 8,
-             "num_attention_heads": 16, "num_key_value_heads": 8, "vocab_size": 151_669},
+             "num_attention_heads": 16, "num_key_value_heads": 8},
 }  # fmt: skip
-ROWS = {"159m": 16}  # others 64
+ROWS, VOCABULARY = {"159m": 16}, {"159m": 151_669}  # others 64 and 6,400
 # What makes ours fast, and how to take it away: (keywords of `ours`, names to patch).
 MEANS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "as it ships": ({}, {}),
@@ -72,108 +65,6 @@ MEANS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                                 "mengya.models.merged_linear.merges": lambda *a: False}),
     "FlashAttention 2, not 4": ({}, {"mengya.models.varlen.has_flash4": lambda device: False}),
 }  # fmt: skip
-
-
-def documents(count: int, longest: int, vocab: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(longest // 16, longest + 1, count)
-    return [rng.integers(0, vocab, n + 1) for n in lengths]
-
-
-def packed_rows(docs: list[np.ndarray], rows: int, size: int) -> list[Row]:
-    """Documents end to end; the one at a row's end is cut, as `data.packing` cuts long ones."""
-    stream = itertools.cycle(docs)
-    made = []
-    for _ in range(rows):
-        ids, labels, positions, numbers, ends = [], [], [], [], []
-        while len(ids) < size:
-            doc = next(stream)[: size - len(ids) + 1]
-            ids += doc[:-1].tolist()
-            labels += doc[1:].tolist()
-            positions += range(len(doc) - 1)
-            numbers += [len(ends)] * (len(doc) - 1)
-            ends.append(len(ids))
-        columns = [np.array(column, np.int64) for column in (ids, labels, positions, numbers)]
-        made.append(Row(*columns, ends=np.array(ends, np.int32)))
-    return made
-
-
-def packed(docs: list[np.ndarray], rows: int, size: int) -> Batch:
-    """`packed_rows` as one batch."""
-    made = packed_rows(docs, rows, size)
-    return collate(made, max_documents=max(len(row.ends) for row in made) + 1)
-
-
-class RowList:
-    """Rows in memory as a `RowSource`, in their order, over and over."""
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows, self.sequence_length = rows, len(rows[0].input_ids)
-        self.max_documents = max(len(row.ends) for row in rows) + 1
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def global_row(self, index: int) -> Row:
-        return self.rows[index % len(self.rows)]
-
-    stored_row = global_row
-
-
-def ours(
-    config: ModelConfig, strategy: SingleDevice, *, compiled: bool = True, whole: bool = False,
-    logits: bool = False, optimizer: OptimizerConfig | None = None,
-) -> Callable[[Batch], None]:  # fmt: skip
-    """A training step as the stages run it, with `open_strategy`'s precision of fp32 products.
-
-    Args:
-        compiled: layer by layer, and the loss.
-        whole: the model as one graph instead.
-        logits: take the loss of the whole batch's logits, not chunk by chunk.
-    """
-    model = CausalLM(config).to(strategy.device)
-    if compiled:
-        model.compile() if whole else model.compile_layers()
-    return training_step(model, next_token(strategy, compiled, logits), strategy, optimizer)
-
-
-def next_token(strategy: SingleDevice, compiled: bool, logits: bool = False) -> NextToken:
-    """The loss of pretraining and SFT as `training_run.pick_next_token` makes it."""
-    chunk, nll = chunk_nll, token_nll
-    if compiled:
-        chunk, nll = torch.compile(chunk_nll, dynamic=False), torch.compile(token_nll)
-    chunked = strategy.device.type == "cuda" and not logits
-    return NextToken(nll, linear_nll=partial(linear_nll, chunk=chunk) if chunked else None)
-
-
-def training_step(
-    model: CausalLM, loss: Loss, strategy: SingleDevice, optimizer: OptimizerConfig | None = None
-) -> Callable[[Batch], None]:
-    """What the Trainer does with one batch a step, but for its metrics."""
-    torch.set_float32_matmul_precision("high")
-    model.train()
-    optimizers = build_optimizers(model, optimizer or OptimizerConfig())
-    parameters = [p for p in model.parameters() if p.requires_grad]
-
-    def step(batch: Batch) -> None:
-        items = loss.items(batch)
-        batch = batch.to(strategy.device, non_blocking=True)
-        with strategy.autocast():
-            result = loss(model, batch)
-        strategy.backward(result.loss / items)
-        strategy.step(optimizers, parameters, 1.0)
-
-    return step
-
-
-def real_tokens(batch: Batch) -> int:
-    return int((batch.document_ids >= 0).sum())
-
-
-def steps_of(rows: RowSource, size: int) -> Iterator[Batch]:
-    """Batches of `size` rows through the loader, made ahead in its thread."""
-    for (batch,) in batches(rows, start_step=0, batch_size=BatchSize(size), micro_batch_size=size):
-        yield batch
 
 
 def time_ours(
@@ -191,43 +82,6 @@ def time_ours(
     finally:
         for one in replaced:
             one.stop()
-
-
-class Padded:
-    """Collates documents one a row, padded to the longest or to `length`."""
-
-    def __init__(self, length: int | None) -> None:
-        self.length = length
-
-    def __call__(self, examples: Sequence[dict[str, np.ndarray]]) -> dict[str, Any]:
-        docs = [example["input_ids"] for example in examples]
-        longest = self.length or max(map(len, docs))
-        ids = torch.zeros(len(docs), longest, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for row, doc in enumerate(docs):
-            ids[row, : len(doc)] = torch.from_numpy(doc)
-            mask[row, : len(doc)] = 1
-        labels = torch.where(mask.bool(), ids, IGNORE_INDEX)
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
-
-class Packed:
-    """Collates full rows; `masked`: position ids say where documents begin, else nothing does.
-
-    Without this plain mask a compiled Qwen3 would build one of [S, S] that masks nothing.
-    """
-
-    def __init__(self, masked: bool, plain_mask: bool) -> None:
-        self.masked, self.plain_mask = masked, plain_mask
-
-    def __call__(self, examples: Sequence[dict[str, np.ndarray]]) -> dict[str, Any]:
-        stacked = {k: torch.from_numpy(np.stack([e[k] for e in examples])) for k in examples[0]}
-        inputs: dict[str, Any] = {"input_ids": stacked["input_ids"], "labels": stacked["input_ids"]}
-        if self.masked:
-            inputs["position_ids"] = stacked["position_ids"]
-        elif self.plain_mask:
-            inputs["attention_mask"] = {"full_attention": None}
-        return inputs
 
 
 def time_trainer(
@@ -252,8 +106,9 @@ def time_trainer(
 def compare(shape: str, options: argparse.Namespace, strategy: SingleDevice, peak: float) -> None:
     """All cases of one shape, printed as they come."""
     device, size = strategy.device, options.size
-    fields = {"vocab_size": 6400, "max_position_embeddings": size, **SHAPES[shape]}
-    config = ModelConfig(**fields)
+    config = ModelConfig(
+        vocab_size=VOCABULARY.get(shape, 6400), max_position_embeddings=size, **SHAPES[shape]
+    )
     rows = options.rows or ROWS.get(shape, 2 if options.cpu else 64)
     docs = documents(rows * 32, size, config.vocab_size)
     row_list = RowList(packed_rows(docs, rows * 16, size))

@@ -32,10 +32,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from datasets import Dataset
 from datasets.utils.logging import disable_progress_bar
+from our_step import next_token, real_tokens, steps_of, training_step
 from peers import StepDone, clocked, common_arguments, quiet, stock_model, timed
 from timing import HEAD, Clock, Timing, attempt, line, time_steps
 from torch import nn
-from train_speed import SHAPES, next_token, real_tokens, steps_of, training_step
+from train_speed import SHAPES
 from transformers import set_seed
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from tuning_data import Turn, dpo_columns, draw, packed_rows, sft_columns, tokenizer
