@@ -3,7 +3,8 @@
 The same conversations of real lengths (tuning_data.py, at most 1,024 tokens), the same labels (answers
 only), the same random weights, bf16, fused AdamW. Counted are real tokens through the policy, never
 padding; DPO's reference adds none. Before a case is timed, its loss of a few conversations is compared
-with ours of the same ones, and a difference of more than 2 % (of bf16) fails it.
+with ours of the same ones; more than bf16 explains fails it (SFT 0.2 %, where attention across
+documents moves it by 0.4 %; DPO, whose sums over tokens amplify rounding, 2 %).
 
 ours            documents packed into full rows, masked from each other (SFT 1,024, DPO 2,048), through
                 shards, loader, loss and strategy as `mengya sft` and `mengya dpo` run them
@@ -38,7 +39,10 @@ from timing import HEAD, Clock, Timing, attempt, line, time_steps
 from torch import nn
 from train_speed import SHAPES
 from transformers import set_seed
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 from tuning_data import Turn, dpo_columns, draw, packed_rows, sft_columns, tokenizer
 
 from mengya.data.loader import collate
@@ -51,6 +55,7 @@ from mengya.training.strategy import SingleDevice
 
 LONGEST, VOCAB, CHECKED = 1024, 6400, 8
 BETA = 0.1
+TOLERANCE = {"sft": 0.002, "dpo": 0.02}  # of the loss
 # Rows of ours, batches of TRL: the best of each counts.
 OURS = {"sft": (64, 128), "dpo": (16, 32)}
 # (name, batch sizes, settings): what TRL is given.
@@ -162,7 +167,7 @@ class Task:
         """Compare the losses of the trainer's first examples.
 
         Raises:
-            RuntimeError: when they differ by more than 2 %.
+            RuntimeError: when they differ by more than TOLERANCE.
         """
         examples = [trainer.train_dataset[i] for i in range(CHECKED)]
         inputs = trainer._prepare_inputs(trainer.data_collator(examples))
@@ -173,7 +178,7 @@ class Task:
         turns = self._unpack(examples) if packing else self.turns[:CHECKED]
         mine = self.loss_of(turns)
         print(f"    loss of the same documents: TRL {theirs:.4f}, mengya {mine:.4f}", flush=True)
-        if not abs(theirs - mine) <= 0.02 * abs(mine):
+        if not abs(theirs - mine) <= TOLERANCE[self.name] * abs(mine):
             raise RuntimeError(f"the losses differ: {theirs} and {mine}")
 
     def _unpack(self, rows: Sequence[dict[str, Any]]) -> list[Turn]:
