@@ -146,7 +146,7 @@ def train(
     model.neftune_alpha = config.neftune_alpha
     model.gradient_checkpointing = config.gradient_checkpointing
     strategy.place(model, uses_compile(config, strategy))
-    optimizers = build_optimizers(model, config.optimizer)
+    optimizers = build_optimizers(model, config.optimizer, strategy.replicas)
     if resume_from is not None:
         load_optimizer_state(optimizers, model, read_tensors(resume_from, "optimizer") or {})
 

@@ -35,6 +35,7 @@ class Ranks(SingleDevice):
             dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
+        self.replicas = dist.group.WORLD
 
     def backward(self, loss: Tensor) -> None:
         # The engines average over ranks; our losses are already shares of the global mean.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -19,12 +20,14 @@ class SingleDevice:
 
     Attributes:
         device: where model and batches live. rank, world_size: 0 and 1 here.
+        replicas: the processes that see the same whole gradients (or shards of the same), or None.
         birth: where weights are made or read before `place`; "meta" on a rank that is sent its part.
         autocast_dtype: dtype of matrix products, or None for fp32.
     """
 
     rank = 0
     world_size = 1
+    replicas: dist.ProcessGroup | None = None
     birth = torch.device("cpu")
 
     def __init__(self, device: torch.device, autocast_dtype: torch.dtype | None) -> None:
