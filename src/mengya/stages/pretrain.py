@@ -22,13 +22,13 @@ from mengya.stages.folder import check_vocabulary, load_weights, write_folder
 from mengya.stages.run_config import RunConfig
 from mengya.stages.training_run import (
     TrainedModel,
-    open_run,
+    check_run,
     open_strategy,
     pick_token_nll,
     train,
 )
 from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, stop_token_ids
-from mengya.training.checkpoint import read_tensors
+from mengya.training.tensor_files import read_tensors
 
 
 class PretrainConfig(RunConfig):
@@ -53,7 +53,7 @@ class PretrainConfig(RunConfig):
 
 
 def run(config: PretrainConfig) -> bool:
-    resume_from = open_run(config)
+    check_run(config)
     tokenizer_folder = config.tokenizer or config.init_from
     assert tokenizer_folder is not None  # the config validator saw to it
     tokenizer = load_tokenizer(tokenizer_folder)
@@ -75,14 +75,15 @@ def run(config: PretrainConfig) -> bool:
     trained = TrainedModel(
         module=model,
         tokenizer_folder=tokenizer_folder,
-        write=lambda model, directory: write_folder(
-            model, tokenizer, tokenizer_folder, getattr(torch, config.save_dtype), directory
+        tensors=model.state_dict,
+        write=partial(
+            write_folder, model, tokenizer, tokenizer_folder, getattr(torch, config.save_dtype)
         ),
         restore=lambda path: load_weights(model, path, read_tensors(path, "master")),
     )
     loss = NextToken(pick_token_nll(config, strategy))
     sample = partial(_complete, config, tokenizer) if config.sample_prompts else None
-    return train("pretrain", config, strategy, trained, loss, "text", sample, resume_from)
+    return train("pretrain", config, strategy, trained, loss, "text", sample)
 
 
 def _complete(

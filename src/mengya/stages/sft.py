@@ -10,7 +10,7 @@ from functools import partial
 
 from mengya.losses.next_token import NextToken
 from mengya.stages.training_run import (
-    open_run,
+    check_run,
     open_strategy,
     pick_token_nll,
     train,
@@ -24,13 +24,11 @@ class SftConfig(TuneConfig):
 
 
 def run(config: SftConfig) -> bool:
-    resume_from = open_run(config)
+    check_run(config)
     strategy = open_strategy(config)
     trained, tokenizer = open_tuned(config, strategy)
     loss = NextToken(
         pick_token_nll(config, strategy), labelled_only=not uses_compile(config, strategy)
     )
     sample = partial(sample_replies, config, tokenizer) if config.sample_prompts else None
-    return train(
-        "sft", config, strategy, trained, loss, "conversation", sample, resume_from, ["text"]
-    )
+    return train("sft", config, strategy, trained, loss, "conversation", sample, ["text"])

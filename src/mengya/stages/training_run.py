@@ -7,7 +7,7 @@ checkpoints, and runs the one Trainer. Composition only; the settings are in run
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from mengya.runtime import (
 )
 from mengya.stages.run_config import RunConfig, Source
 from mengya.tokenizer.load import tokenizer_hash
-from mengya.training.checkpoint import Checkpoints, TrainState, read_state, read_tensors
+from mengya.training.checkpoint import Checkpoints, TrainState
 from mengya.training.metrics import MetricsLog
 from mengya.training.optim import build_optimizers, load_optimizer_state
 from mengya.training.report import write_report
@@ -51,25 +51,23 @@ class TrainedModel:
     Attributes:
         module: its parameters with requires_grad are trained.
         tokenizer_folder: what the shards must have been made with.
-        write: writes the standard folder (or adapter folder) of the module, or of a whole copy of it.
+        tensors: the tensors that `write` needs, as they are now.
+        write: writes the standard folder (or adapter folder) from a copy of them, in another thread.
         restore: loads the weights of a checkpoint of this run into the module, before it is placed.
     """
 
     module: CausalLM
     tokenizer_folder: Path
-    write: Callable[[CausalLM, Path], None]
+    tensors: Callable[[], Mapping[str, torch.Tensor]]
+    write: Callable[[Path, Mapping[str, torch.Tensor]], object]
     restore: Callable[[Path], object]
 
 
-def open_run(config: RunConfig) -> Path | None:
-    """Check the run folder and the settings against an earlier start.
-
-    Returns:
-        The checkpoint to resume from, or None for a new run.
-    """
-    latest = Checkpoints(config.run_dir, 1).latest()
+def check_run(config: RunConfig) -> None:
+    """Refuse a run folder that holds another run, or one that is not to be resumed."""
+    latest = Checkpoints(config.run_dir, config.loop.keep_last).latest()
     if latest is None:
-        return None
+        return
     if not config.resume:
         raise UserError(
             f"{config.run_dir} already holds a run with checkpoints up to {latest.name}; "
@@ -77,6 +75,8 @@ def open_run(config: RunConfig) -> Path | None:
         )
     before = load_config(type(config), config.run_dir / "config.yaml").model_dump(mode="json")
     now = config.model_dump(mode="json")
+    # Left out, it is what the run began with (`_batch_size`), for any number of processes.
+    now["global_batch_size"] = now["global_batch_size"] or before["global_batch_size"]
     changed = [
         f"{name}: was {before[name]}, now {now[name]}"
         for name in (*_FIXED, "model", "init_from", "lora")
@@ -88,7 +88,6 @@ def open_run(config: RunConfig) -> Path | None:
             + "\n  - ".join(changed)
             + "\nrestore them, or start a new run_dir with init_from"
         )
-    return latest
 
 
 def open_strategy(config: RunConfig) -> SingleDevice:
@@ -119,7 +118,6 @@ def train(
     loss: Loss,
     kind: Kind,
     sample: Callable[[CausalLM], list[dict[str, Any]]] | None,
-    resume_from: Path | None,
     mixed_in: Sequence[Kind] = (),
 ) -> bool:
     """Compose the run and train it to its end, or to a signal; then write report.html.
@@ -131,16 +129,23 @@ def train(
         Whether the run reached its end.
     """
     model = trained.module
-    train_rows = _open_rows(config, config.data.train, (kind, *mixed_in), trained.tokenizer_folder)
+    console = Console(stderr=True, quiet=strategy.rank > 0)
+    folder = trained.tokenizer_folder
+    train_rows = _open_rows(config, config.data.train, (kind, *mixed_in), folder, console)
     held_out = None
     if config.data.validation:
-        held_out = _open_rows(config, config.data.validation, (kind,), trained.tokenizer_folder)
-    batch_size = config.global_batch_size or config.micro_batch_size * strategy.world_size
+        held_out = _open_rows(config, config.data.validation, (kind,), folder, console)
+    batch_size = _batch_size(config, strategy.world_size)
     max_steps = config.max_steps or math.ceil((config.epochs or 0) * len(train_rows) / batch_size)
 
+    checkpoints = Checkpoints(config.run_dir, config.loop.keep_last)
+    if strategy.rank == 0:
+        checkpoints.recover(lambda text: console.print(text, style="bold red", soft_wrap=True))
+    strategy.barrier()
+    resume_from = checkpoints.latest()
     state = TrainState()
     if resume_from is not None:
-        state = read_state(resume_from)
+        state = checkpoints.read_state(resume_from)
         if strategy.birth.type != "meta":
             trained.restore(resume_from)
     model.neftune_alpha = config.neftune_alpha
@@ -148,11 +153,12 @@ def train(
     strategy.place(model, uses_compile(config, strategy))
     optimizers = build_optimizers(model, config.optimizer, strategy.replicas)
     if resume_from is not None:
-        load_optimizer_state(optimizers, model, read_tensors(resume_from, "optimizer") or {})
+        load_optimizer_state(optimizers, model, resume_from)
 
     if strategy.rank == 0:
         config.run_dir.mkdir(parents=True, exist_ok=True)
-        save_config(config, config.run_dir / "config.yaml")
+        resolved = config.model_copy(update={"global_batch_size": batch_size})
+        save_config(resolved, config.run_dir / "config.yaml")
         _say_plan(name, config, model, train_rows, batch_size, max_steps, state)
 
     def validation() -> Iterable[Batch]:
@@ -188,6 +194,7 @@ def train(
         seed=config.seed,
         run_dir=config.run_dir,
         name=name,
+        model_tensors=trained.tensors,
         write_model=trained.write,
         open_metrics=partial(
             MetricsLog,
@@ -195,7 +202,7 @@ def train(
             trackers=config.trackers,
             run_config=config.model_dump(mode="json"),
         ),
-        master=_master if config.save_dtype != "float32" else lambda model: None,
+        master=lambda: trainable(model) if config.save_dtype != "float32" else None,
         validation=validation if held_out is not None else None,
         characters=_characters(held_out) if config.data.max_validation_rows is None else None,
         sample=sample,
@@ -205,15 +212,30 @@ def train(
     if strategy.rank == 0:
         report = config.run_dir / "report.html"
         write_report(report, f"mengya {name}: {config.run_dir.name}", [config.run_dir])
-        latest = Checkpoints(config.run_dir, 1).latest()
         end = "done" if done else "stopped and saved; go on with resume=true"
-        Console(stderr=True).print(f"{name} {end}: {latest}, curves in {report}", highlight=False)
+        console.print(f"{name} {end}: {checkpoints.latest()}, curves in {report}", highlight=False)
     strategy.close()
     return done
 
 
+def _batch_size(config: RunConfig, world_size: int) -> int:
+    """Rows per step; where the setting is left out, a resumed run keeps what it began with."""
+    if config.global_batch_size is not None:
+        return config.global_batch_size
+    earlier = config.run_dir / "config.yaml"
+    if config.resume and earlier.is_file():
+        before = load_config(type(config), earlier).global_batch_size
+        if before is not None:
+            return before
+    return config.micro_batch_size * world_size
+
+
 def _open_rows(
-    config: RunConfig, sources: Sequence[Source], kinds: Sequence[Kind], tokenizer_folder: Path
+    config: RunConfig,
+    sources: Sequence[Source],
+    kinds: Sequence[Kind],
+    tokenizer_folder: Path,
+    console: Console,
 ) -> Mixture:
     """The rows of the sources; at least one must be of the first of `kinds`."""
     fingerprint = tokenizer_hash(tokenizer_folder)
@@ -225,7 +247,7 @@ def _open_rows(
         shards.require(*kinds, tokenizer_sha256=fingerprint)
         rows = PackedRows(shards, config.data.sequence_length, config.seed)
         if rows.dropped_pairs:
-            Console(stderr=True).print(
+            console.print(
                 f"{source.path}: {rows.dropped_pairs} pairs are too long for "
                 f"sequence_length={config.data.sequence_length} and are left out"
             )
@@ -239,7 +261,8 @@ def _characters(rows: Mixture | None) -> int | None:
     return sum(part.shards.manifest["characters"] for part in rows.sources)
 
 
-def _master(model: nn.Module) -> dict[str, torch.Tensor]:
+def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights that are trained, by parameter name."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 

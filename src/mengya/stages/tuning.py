@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,11 @@ from mengya.models.hf_folder import load_causal_lm
 from mengya.models.lora import LoraConfig, add_lora, load_adapter, save_adapter
 from mengya.stages.folder import check_vocabulary, load_weights, write_folder
 from mengya.stages.run_config import RunConfig
-from mengya.stages.training_run import TrainedModel
+from mengya.stages.training_run import TrainedModel, trainable
 from mengya.tokenizer.chat_template import encode_prompt
 from mengya.tokenizer.load import copy_tokenizer, load_tokenizer, stop_token_ids
-from mengya.training.checkpoint import read_tensors
 from mengya.training.strategy import SingleDevice
+from mengya.training.tensor_files import read_tensors
 
 
 class TuneConfig(RunConfig):
@@ -43,21 +45,26 @@ def open_tuned(
     model = load_causal_lm(folder, device=strategy.birth)
     check_vocabulary(model, tokenizer)
     if config.lora is None:
-        dtype = getattr(torch, config.save_dtype)
+        write = partial(write_folder, model, tokenizer, folder, getattr(torch, config.save_dtype))
         return TrainedModel(
             model,
             folder,
-            lambda model, directory: write_folder(model, tokenizer, folder, dtype, directory),
+            model.state_dict,
+            write,
             lambda path: load_weights(model, path, read_tensors(path, "master")),
         ), tokenizer
     add_lora(model, config.lora)
 
-    def write_adapter(model: CausalLM, directory: Path) -> None:
-        save_adapter(model, directory, base=folder.resolve())
+    def write_adapter(directory: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+        save_adapter(model, directory, folder.resolve(), tensors)
         copy_tokenizer(folder, directory)
 
     return TrainedModel(
-        model, folder, write_adapter, lambda path: load_adapter(model, path)
+        model,
+        folder,
+        partial(trainable, model),
+        write_adapter,
+        lambda path: load_adapter(model, path),
     ), tokenizer
 
 

@@ -12,7 +12,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,15 @@ from mengya.models.causal_lm import CausalLM
 from mengya.runtime import seed_step
 from mengya.training.checkpoint import Checkpoints, TrainState
 from mengya.training.expert_load import ExpertLoad
+from mengya.training.host_copy import HostCopy
 from mengya.training.metrics import MetricsLog
 from mengya.training.optim import optimizer_state, set_lr
 from mengya.training.progress import ProgressBar
+from mengya.training.saver import Saver
 from mengya.training.schedule import ScheduleConfig, lr_factor
 from mengya.training.stop_signal import StopSignal
 from mengya.training.strategy import SingleDevice
+from mengya.training.tensor_files import Part, own_part, write_part
 
 
 class LoopConfig(Config):
@@ -62,7 +64,8 @@ class Trainer:
         validation: gives the held-out batches of this rank anew, or None.
         characters: characters of text that the held-out labels stand for; gives bits per character.
         sample: gives a few completions of the model as dictionaries, or None.
-        write_model: writes the model's folder.
+        model_tensors: the tensors of the model's folder. write_model: writes that folder from a
+            copy of them, in another thread.
         master: gives fp32 weights to save beside a folder of shorter dtype, or None.
     """
 
@@ -78,9 +81,10 @@ class Trainer:
     seed: int
     run_dir: Path
     name: str
-    write_model: Callable[[CausalLM, Path], None]
+    model_tensors: Callable[[], Mapping[str, Tensor]]
+    write_model: Callable[[Path, Mapping[str, Tensor]], object]
     open_metrics: Callable[[int], MetricsLog]
-    master: Callable[[CausalLM], Mapping[str, Tensor] | None] = lambda model: None
+    master: Callable[[], Mapping[str, Tensor] | None] = lambda: None
     validation: Callable[[], Iterable[Batch]] | None = None
     characters: int | None = None
     sample: Callable[[CausalLM], list[dict[str, Any]]] | None = None
@@ -97,11 +101,12 @@ class Trainer:
         """
         self._module = self.strategy.wrap(self.model)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self._checkpoints = Checkpoints(self.run_dir, self.loop.keep_last)
+        self._host_copy = HostCopy(self.strategy.device)
         self._experts = ExpertLoad(self.model, self.strategy.sum)
         self._window: dict[str, Tensor | float] = defaultdict(float)
         self._window_items = self._window_tokens = 0
         self._window_seconds = 0.0
+        self._stall = 0.0
         self._skipped_in_a_row = 0
         self._values: dict[str, float] = {}
         if self.state.grad_scaler:
@@ -109,7 +114,13 @@ class Trainer:
         writes = self.strategy.rank == 0
         self._metrics = self.open_metrics(self.state.step) if writes else None
         self._progress = ProgressBar(self.name, self.max_steps, self.state.step, shown=writes)
-        saved_step = self.state.step
+        self._saver = Saver(
+            Checkpoints(self.run_dir, self.loop.keep_last),
+            self.strategy.rank,
+            self.strategy.writers,
+            self.state,
+            self._progress.warn,
+        )
         try:
             with StopSignal() as stop, self._progress:
                 steps = self.batches(self.state.step)
@@ -120,17 +131,26 @@ class Trainer:
                     self._window_seconds += time.perf_counter() - started
                     self._log_if_due()
                     saves = self._due(self.loop.save_every)
+                    if saves:
+                        self._finish_save()
                     # Every checkpoint is validated, so that the best of them is known.
                     if saves or self._due(self.loop.eval_every):
                         self._validate(saves)
                     if self._due(self.loop.sample_every):
                         self._write_samples()
                     if saves:
-                        self._save()
-                        saved_step = self.state.step
-                if saved_step != self.state.step:
-                    self._save()
+                        self._start_save()
+                self._finish_save()
+                if self._saver.saved.step != self.state.step:
+                    self._start_save()
+                    self._finish_save()
+                if self._saver.saved.step != self.state.step:
+                    raise UserError(
+                        f"{self._saver.trouble}; the run ends without it. Earlier checkpoints are "
+                        "whole: free some space, then continue with resume=true"
+                    )
         finally:
+            self._saver.close()
             if self._metrics is not None:
                 self._metrics.close()
         return self.state.step >= self.max_steps
@@ -142,8 +162,10 @@ class Trainer:
         """One optimizer step, or none when some rank wishes to stop; returns whether to stop."""
         counts = [self.loss.items(batch) for batch in micro_batches]
         tokens = sum(int((batch.document_ids >= 0).sum()) for batch in micro_batches)
-        host = torch.tensor([sum(counts), tokens, stop.requested], dtype=torch.float64)
-        items, tokens, stops = (int(v) for v in self.strategy.sum(host))
+        votes = self._saver.votes()
+        host = torch.tensor([sum(counts), tokens, stop.requested, *votes], dtype=torch.float64)
+        items, tokens, stops, *votes = (int(v) for v in self.strategy.sum(host))
+        self._saver.settle(*votes)
         if stops:
             return True
         seed_step(self.seed, self.state.step, self.strategy.rank)
@@ -163,6 +185,7 @@ class Trainer:
             sums["loss"] = sums["loss"] + result.loss.detach()
             for name, value in result.metrics.items():
                 sums[name] = sums[name] + value
+        self._host_copy.before_update()
         norm, finite = self.strategy.step(self.optimizers, self._parameters, self.max_grad_norm)
         self._experts.after_step(applied=finite)
         if not finite:
@@ -206,11 +229,15 @@ class Trainer:
             "tokens_per_second": self._window_tokens / max(self._window_seconds, 1e-9),
             "skipped": self.state.skipped,
         }
+        if self._stall:
+            self._values["save_stall_seconds"] = self._stall
         if self.strategy.device.type == "cuda":
             self._values["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         self._progress.update(self.state.step, self._values)
         if self._metrics is not None:
             self._metrics.log(self.state.step, self._values)
+        self._values.pop("save_stall_seconds", None)
+        self._stall = 0.0
         self._window.clear()
         self._window_items = self._window_tokens = 0
         self._window_seconds = 0.0
@@ -253,12 +280,37 @@ class Trainer:
                 line = {"step": self.state.step, **sample}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
-    def _save(self) -> None:
+    def _start_save(self) -> None:
+        """Copy what a checkpoint of this step holds; its files are written while training goes on."""
+        started = time.perf_counter()
         self.state.grad_scaler = self.strategy.scaler.state_dict()
-        whole = self.strategy.whole(self.model, torch.device("cpu"))
-        optimizer = self.strategy.gather(optimizer_state(self.optimizers, self.model))
-        if whole is not None:
-            self._checkpoints.save(
-                self.state, partial(self.write_model, whole), optimizer, self.master(whole)
-            )
-        self.strategy.barrier()
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "model": self.strategy.gather(self.model_tensors())
+        }
+        parts = {}
+        if self.strategy.rank < self.strategy.writers:
+            state = {"optimizer": optimizer_state(self.optimizers, self.model)}
+            state["master"] = dict(self.master() or {})
+            parts = {name: own_part(tensors, self.strategy.rank) for name, tensors in state.items()}
+            groups |= {name: part.tensors for name, part in parts.items()}
+        copy = self._host_copy.take(groups)
+        rank, writers = self.strategy.rank, self.strategy.writers
+
+        def write(folder: Path) -> None:
+            self._host_copy.wait()
+            if copy["model"]:
+                self.write_model(folder, copy["model"])
+            for name, part in parts.items():
+                if copy[name]:
+                    write_part(folder, name, Part(copy[name], part.offsets), rank, writers)
+
+        self._saver.start(self.state, write)
+        self._stall += time.perf_counter() - started
+
+    def _finish_save(self) -> None:
+        """Wait for the save before, if it is still written; a best checkpoint that failed is none."""
+        started = time.perf_counter()
+        self._saver.finish(self.strategy.sum)
+        saved = self._saver.saved
+        self.state.best_loss, self.state.best_step = saved.best_loss, saved.best_step
+        self._stall += time.perf_counter() - started

@@ -40,6 +40,7 @@ class FSDP(Ranks):
             )
         super().__init__(device, autocast_dtype)
         self.birth = torch.device("cpu" if self.rank == 0 else "meta")
+        self.writers = self.world_size
         self._reshard = config.reshard_after_forward
         self._precision = MixedPrecisionPolicy(
             param_dtype=autocast_dtype,

@@ -23,12 +23,14 @@ class SingleDevice:
         replicas: the processes that see the same whole gradients (or shards of the same), or None.
         birth: where weights are made or read before `place`; "meta" on a rank that is sent its part.
         autocast_dtype: dtype of matrix products, or None for fp32.
+        writers: ranks below this number have something to write in a checkpoint (see saver.py).
     """
 
     rank = 0
     world_size = 1
     replicas: dist.ProcessGroup | None = None
     birth = torch.device("cpu")
+    writers = 1
 
     def __init__(self, device: torch.device, autocast_dtype: torch.dtype | None) -> None:
         self.device = device
@@ -92,8 +94,11 @@ class SingleDevice:
         return model if self.rank == 0 else None
 
     def gather(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Whole tensors for rank 0 to write; on the others what is sharded is left out. All ranks call it."""
-        return tensors
+        """Whole tensors, as they are now or copied to the host, on rank 0; nothing on the others.
+
+        All ranks must call this.
+        """
+        return tensors if self.rank == 0 else {}
 
     def sum(self, values: Tensor) -> Tensor:
         """Add a host vector over all ranks."""
