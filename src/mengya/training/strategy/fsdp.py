@@ -126,8 +126,9 @@ class FSDP(Ranks):
         if self.rank == 0:
             source.copy_(whole)
         if not isinstance(place, DTensor):
-            dist.broadcast(source, src=0)
-            place.copy_(source)
+            if source.numel():  # a dense model has an empty buffer for the load of its experts
+                dist.broadcast(source, src=0)
+                place.copy_(source)
             return
         part = distribute_tensor(source, self._mesh, place.placements)
         place.to_local().copy_(part.to_local())
