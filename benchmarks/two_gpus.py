@@ -77,7 +77,7 @@ def measure(job: Job) -> dict[str, float]:
     model = CausalLM(config, device=strategy.birth)
     strategy.place(model, job.compiled)
     optimizers = build_optimizers(model, OptimizerConfig(**job.optimizer), strategy.replicas)
-    module = strategy.wrap(model)
+    module = strategy.wrap(model, optimizers)
     parameters = [p for p in model.parameters() if p.requires_grad]
     loss = NextToken(torch.compile(token_nll) if job.compiled else token_nll)
     batch = packed(documents(job.rows * 4, job.size, config.vocab_size), job.rows, job.size)

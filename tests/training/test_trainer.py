@@ -65,6 +65,7 @@ def make_trainer(run_dir: Path, model: CausalLM, data: list[Batch], **more: obje
 
     settings: dict = {
         "model": model,
+        "module": model,
         "loss": Poisoned(),
         "batches": steps,
         "optimizers": build_optimizers(model, OptimizerConfig(lr=1e-2)),

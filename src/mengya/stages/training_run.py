@@ -35,9 +35,9 @@ from mengya.stages.run_config import RunConfig, Source
 from mengya.tokenizer.load import tokenizer_hash
 from mengya.training.checkpoint import Checkpoints, TrainState
 from mengya.training.metrics import MetricsLog
-from mengya.training.optim import build_optimizers, load_optimizer_state
+from mengya.training.optim import build_optimizers
 from mengya.training.report import write_report
-from mengya.training.strategy import SingleDevice, pick_strategy
+from mengya.training.strategy import AutoValues, SingleDevice, pick_strategy
 from mengya.training.trainer import Trainer
 
 # A run resumed with another of these would not be the run that was stopped.
@@ -94,7 +94,10 @@ def open_strategy(config: RunConfig) -> SingleDevice:
     """Device, precision and processes of this run; random numbers are seeded for the initial weights."""
     device = pick_device(config.device)
     dtype = pick_autocast_dtype(config.precision, device)
-    strategy = pick_strategy(config.strategy, device, dtype)
+    auto = AutoValues(
+        config.micro_batch_size, config.global_batch_size, config.optimizer.max_grad_norm
+    )
+    strategy = pick_strategy(config.strategy, device, dtype, auto)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     seed_step(config.seed, -1, 0)
@@ -152,8 +155,9 @@ def train(
     model.gradient_checkpointing = config.gradient_checkpointing
     strategy.place(model, uses_compile(config, strategy))
     optimizers = build_optimizers(model, config.optimizer, strategy.replicas)
+    module = strategy.wrap(model, optimizers)
     if resume_from is not None:
-        load_optimizer_state(optimizers, model, resume_from)
+        strategy.load_optimizer_state(optimizers, model, resume_from)
 
     if strategy.rank == 0:
         config.run_dir.mkdir(parents=True, exist_ok=True)
@@ -183,6 +187,7 @@ def train(
 
     trainer = Trainer(
         model=model,
+        module=module,
         loss=loss,
         batches=steps_from,
         optimizers=optimizers,

@@ -8,6 +8,9 @@ tensors and shards of any other size from it, reading no more than it needs. Its
 together with all ranks; here each rank writes alone, so that a thread can do it. Nothing is pickled.
 """
 
+# pyright: reportPrivateImportUsage=false
+# (torch.distributed.checkpoint names its public functions in its documentation, not in __all__)
+
 from __future__ import annotations
 
 import json
@@ -132,6 +135,6 @@ def _stored(checkpoint: Path, name: str, reader: HuggingFaceStorageReader) -> di
     return {key: Stored(of.size, of.properties.dtype) for key, of in found.items() if key in named}
 
 
-def _damaged(checkpoint: Path, name: str, error: Exception) -> UserError:
+def _damaged(checkpoint: Path, name: str, error: BaseException) -> UserError:
     files = ", ".join(str(p) for p in sorted((checkpoint / "trainer").glob(f"{name}*.safetensors")))
     return UserError(f"{files} is damaged ({error}); remove {checkpoint} to use an older one")

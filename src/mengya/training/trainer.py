@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mengya.batch import Batch
@@ -30,7 +30,7 @@ from mengya.training.checkpoint import Checkpoints, TrainState
 from mengya.training.expert_load import ExpertLoad
 from mengya.training.host_copy import HostCopy
 from mengya.training.metrics import MetricsLog
-from mengya.training.optim import optimizer_state, set_lr
+from mengya.training.optim import set_lr
 from mengya.training.progress import ProgressBar
 from mengya.training.saver import Saver
 from mengya.training.schedule import ScheduleConfig, lr_factor
@@ -59,7 +59,7 @@ class Trainer:
     """Everything one run is made of; `fit` runs it.
 
     Attributes:
-        model: the module whose parameters are trained and saved.
+        model: the module whose parameters are trained and saved. module: what the strategy made of it.
         batches: step -> the steps from there on, each the micro-batches of this rank.
         validation: gives the held-out batches of this rank anew, or None.
         characters: characters of text that the held-out labels stand for; gives bits per character.
@@ -70,6 +70,7 @@ class Trainer:
     """
 
     model: CausalLM
+    module: nn.Module
     loss: Loss
     batches: Callable[[int], Iterator[list[Batch]]]
     optimizers: Sequence[Optimizer]
@@ -99,7 +100,6 @@ class Trainer:
         Raises:
             UserError: when gradients stay non-finite, or a checkpoint cannot be written.
         """
-        self._module = self.strategy.wrap(self.model)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._host_copy = HostCopy(self.strategy.device)
         self._experts = ExpertLoad(self.model, self.strategy.sum)
@@ -178,9 +178,9 @@ class Trainer:
         sums: dict[str, Tensor | float] = defaultdict(float)
         for number, batch in enumerate(micro_batches, 1):
             batch = batch.to(self.strategy.device, non_blocking=True)
-            with self.strategy.accumulate(self._module, last=number == len(micro_batches)):
+            with self.strategy.accumulate(self.module, last=number == len(micro_batches)):
                 with self.strategy.autocast():
-                    result = self.loss(self._module, batch)
+                    result = self.loss(self.module, batch)
                 self.strategy.backward(result.loss / items)
             sums["loss"] = sums["loss"] + result.loss.detach()
             for name, value in result.metrics.items():
@@ -287,14 +287,14 @@ class Trainer:
         groups: dict[str, Mapping[str, Tensor]] = {
             "model": self.strategy.gather(self.model_tensors())
         }
-        parts = {}
-        if self.strategy.rank < self.strategy.writers:
-            state = {"optimizer": optimizer_state(self.optimizers, self.model)}
-            state["master"] = dict(self.master() or {})
-            parts = {name: own_part(tensors, self.strategy.rank) for name, tensors in state.items()}
-            groups |= {name: part.tensors for name, part in parts.items()}
-        copy = self._host_copy.take(groups)
+        state = {
+            "optimizer": self.strategy.optimizer_state(self.optimizers, self.model),
+            "master": self.strategy.shards(self.master() or {}),
+        }
         rank, writers = self.strategy.rank, self.strategy.writers
+        parts = {name: own_part(tensors, rank) for name, tensors in state.items()}
+        groups |= {name: part.tensors for name, part in parts.items()}
+        copy = self._host_copy.take(groups)
 
         def write(folder: Path) -> None:
             self._host_copy.wait()

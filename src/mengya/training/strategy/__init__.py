@@ -13,16 +13,23 @@ import torch
 
 from mengya.training.strategy.config import StrategyConfig
 from mengya.training.strategy.ddp import DDP
+from mengya.training.strategy.deepspeed_config import AutoValues
 from mengya.training.strategy.fsdp import FSDP
 from mengya.training.strategy.single import SingleDevice
 
-__all__ = ["DDP", "FSDP", "SingleDevice", "StrategyConfig", "pick_strategy"]
+__all__ = ["DDP", "FSDP", "AutoValues", "SingleDevice", "StrategyConfig", "pick_strategy"]
 
 
 def pick_strategy(
-    config: StrategyConfig, device: torch.device, autocast_dtype: torch.dtype | None
+    config: StrategyConfig,
+    device: torch.device,
+    autocast_dtype: torch.dtype | None,
+    auto: AutoValues | None = None,
 ) -> SingleDevice:
     """The engine that the configuration names; auto is DDP when several processes were started.
+
+    Args:
+        auto: what "auto" in DeepSpeed's file stands for.
 
     Raises:
         UserError: an engine that cannot run with this precision, or is not installed.
@@ -33,6 +40,10 @@ def pick_strategy(
     match name:
         case "fsdp":
             return FSDP(device, autocast_dtype, config)
+        case "deepspeed":
+            from mengya.training.strategy.deepspeed import DeepSpeed
+
+            return DeepSpeed(device, autocast_dtype, config, auto or AutoValues())
         case "ddp":
             return DDP(device, autocast_dtype)
         case _:

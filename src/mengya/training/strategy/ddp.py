@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from mengya.models.causal_lm import CausalLM
 from mengya.training.strategy.ranks import Ranks
@@ -28,7 +30,7 @@ class DDP(Ranks):
     full, so that the exchange overlaps with the rest of the backward pass.
     """
 
-    def wrap(self, model: CausalLM) -> nn.Module:
+    def wrap(self, model: CausalLM, optimizers: Sequence[Optimizer]) -> nn.Module:
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(
             model, device_ids=ids, gradient_as_bucket_view=True, **_OWN_BUFFERS

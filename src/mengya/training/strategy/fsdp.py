@@ -6,8 +6,7 @@ scatters one tensor after another, so no GPU ever holds more than its part and o
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -20,10 +19,10 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from mengya.config import UserError
 from mengya.models.causal_lm import CausalLM
 from mengya.training.strategy.config import StrategyConfig
-from mengya.training.strategy.ranks import Ranks
+from mengya.training.strategy.skeleton import Skeletons, named_tensors
 
 
-class FSDP(Ranks):
+class FSDP(Skeletons):
     """`fully_shard` on each decoder layer and on the root (embedding, last norm, output layer).
 
     Matrix products run in `autocast_dtype` because the gathered weights are of it; the shards, the
@@ -47,12 +46,11 @@ class FSDP(Ranks):
             reduce_dtype=torch.bfloat16 if config.reduce_dtype == "bf16" else torch.float32,
         )
         self._mesh = init_device_mesh(device.type, (self.world_size,))
-        self._skeletons: dict[nn.Module, CausalLM] = {}
 
     def place(self, model: CausalLM, compiled: bool = False) -> None:
-        whole = dict(_named_tensors(model))
+        whole = dict(named_tensors(model))
         _drop_memory(model)
-        self._skeletons[model] = copy.deepcopy(model)
+        self.remember(model)
         if compiled:
             for layer in model.model.layers:
                 # The method, not the module: FSDP's hooks gather and free the weights around it.
@@ -63,7 +61,7 @@ class FSDP(Ranks):
         model.register_forward_hook(_free_root)
         model.to_empty(device=self.device)
         model.tie_weights()
-        for name, place in _named_tensors(model):
+        for name, place in named_tensors(model):
             self._scatter(whole.pop(name), place)
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -78,19 +76,6 @@ class FSDP(Ranks):
     def clip(self, parameters: Sequence[nn.Parameter], max_norm: float) -> float:
         norm = nn.utils.clip_grad_norm_(parameters, max_norm)
         return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-
-    def whole(self, model: CausalLM, device: torch.device) -> CausalLM | None:
-        whole = None
-        if self.rank == 0:
-            whole = copy.deepcopy(self._skeletons[model]).to_empty(device=device)
-            whole.tie_weights()
-        places = dict(_named_tensors(whole)) if whole is not None else {}
-        with torch.no_grad():
-            for name, tensor in _named_tensors(model):
-                full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-                if places:
-                    places[name].copy_(full)
-        return whole
 
     @torch.no_grad()
     def gather(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -140,12 +125,6 @@ def _free_root(model: nn.Module, *_: object) -> None:
     if not torch.is_grad_enabled():
         assert isinstance(model, FSDPModule)
         model.reshard()
-
-
-def _named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers, shared ones once."""
-    yield from model.named_parameters()
-    yield from model.named_buffers()
 
 
 def _drop_memory(model: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mengya.models.causal_lm import CausalLM
+from mengya.training.optim import load_optimizer_state, optimizer_state
 
 
 class SingleDevice:
@@ -44,7 +46,7 @@ class SingleDevice:
         if compiled:
             model.compile()
 
-    def wrap(self, model: CausalLM) -> nn.Module:
+    def wrap(self, model: CausalLM, optimizers: Sequence[Optimizer]) -> nn.Module:
         """The module to call in training; parameters stay those of `model`."""
         return model
 
@@ -99,6 +101,22 @@ class SingleDevice:
         All ranks must call this.
         """
         return tensors if self.rank == 0 else {}
+
+    def shards(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The same tensors by name, as `tensor_files.own_part` takes them: plain, or DTensors."""
+        return tensors
+
+    def optimizer_state(
+        self, optimizers: Sequence[Optimizer], model: nn.Module
+    ) -> Mapping[str, Tensor]:
+        """As `optim.optimizer_state`; plain tensors, or DTensors where the engine shards them."""
+        return optimizer_state(optimizers, model)
+
+    def load_optimizer_state(
+        self, optimizers: Sequence[Optimizer], model: CausalLM, checkpoint: Path
+    ) -> None:
+        """As `optim.load_optimizer_state`; after `wrap`."""
+        load_optimizer_state(optimizers, model, checkpoint)
 
     def sum(self, values: Tensor) -> Tensor:
         """Add a host vector over all ranks."""
