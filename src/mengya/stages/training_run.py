@@ -151,6 +151,11 @@ def train(
         state = checkpoints.read_state(resume_from)
         if strategy.birth.type != "meta":
             trained.restore(resume_from)
+    if strategy.rank == 0:
+        config.run_dir.mkdir(parents=True, exist_ok=True)
+        resolved = config.model_copy(update={"global_batch_size": batch_size})
+        save_config(resolved, config.run_dir / "config.yaml")
+        _say_plan(name, config, model, train_rows, batch_size, max_steps, state)
     model.neftune_alpha = config.neftune_alpha
     model.gradient_checkpointing = config.gradient_checkpointing
     strategy.place(model, uses_compile(config, strategy))
@@ -158,12 +163,6 @@ def train(
     module = strategy.wrap(model, optimizers)
     if resume_from is not None:
         strategy.load_optimizer_state(optimizers, model, resume_from)
-
-    if strategy.rank == 0:
-        config.run_dir.mkdir(parents=True, exist_ok=True)
-        resolved = config.model_copy(update={"global_batch_size": batch_size})
-        save_config(resolved, config.run_dir / "config.yaml")
-        _say_plan(name, config, model, train_rows, batch_size, max_steps, state)
 
     def validation() -> Iterable[Batch]:
         assert held_out is not None

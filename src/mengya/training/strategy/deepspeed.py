@@ -67,6 +67,11 @@ class DeepSpeed(Skeletons):
                 "strategy.name=deepspeed flattens all weights, so optimizer.name must be adamw; for "
                 "muon and normuon write strategy.name=fsdp or ddp"
             )
+        if self._stage == 3 and not all(p.requires_grad for p in model.parameters()):
+            raise UserError(
+                "ZeRO 3 does not gather frozen weights in time for the backward pass; with lora take "
+                "zero2.json, or strategy.name=fsdp"
+            )
         self._named = dict(model.named_parameters(remove_duplicate=False))
         exact = {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters()}
         self._engine, *_ = self._deepspeed.initialize(

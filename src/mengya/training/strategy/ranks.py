@@ -28,7 +28,7 @@ class Ranks(SingleDevice):
             missing = [name for name in _VARIABLES if name not in os.environ]
             if missing:
                 raise UserError(
-                    f"strategy.name needs processes started by a launcher ({', '.join(missing)} not "
+                    f"this strategy.name needs processes started by a launcher ({', '.join(missing)} not "
                     "set): torchrun --nproc_per_node 2 -m mengya ... ; one process is enough with "
                     "--nproc_per_node 1"
                 )
