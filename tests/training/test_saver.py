@@ -11,23 +11,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mengya.batch import Batch
 from mengya.config import UserError
 from mengya.training.checkpoint import Checkpoints, TrainState
+from mengya.training.loop_config import LoopConfig
 from mengya.training.saver import MAX_FAILURES, Saver
 from mengya.training.schedule import ScheduleConfig
-from mengya.training.trainer import LoopConfig
-from tests.training.test_trainer import make_trainer, random_batch, tiny_model
+from tests.training.test_trainer import make_trainer, random_batch, tiny_model, write_model
 
 LOOP = LoopConfig(log_every=1, save_every=4)
 FLAT = ScheduleConfig(name="constant", warmup_steps=0)
-
-
-def write_model(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    save_file({name: t.clone() for name, t in tensors.items()}, folder / "model.safetensors")
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -111,9 +106,7 @@ class Ranks:
     def __init__(self, folder: Path) -> None:
         self.checkpoints = Checkpoints(folder, 3)
         self.said: list[str] = []
-        self.savers = [
-            Saver(self.checkpoints, rank, 2, TrainState(), self.said.append) for rank in (0, 1)
-        ]
+        self.savers = [Saver(self.checkpoints, rank, 2, self.said.append) for rank in (0, 1)]
 
     def settle(self) -> None:
         votes = [saver.votes() for saver in self.savers]
@@ -224,7 +217,7 @@ def test_training_outlives_a_full_disk_and_saves_when_there_is_room(
     Checkpoints(run, 3).recover(pytest.fail)
 
     roomy = tmp_path / "roomy"
-    make_trainer(roomy, tiny_model(), data, write_model=write_model, loop=LOOP).fit()
+    make_trainer(roomy, tiny_model(), data, loop=LOOP).fit()
     assert files(roomy / "checkpoints/latest") == files(run / "checkpoints/latest")
 
 
@@ -240,9 +233,7 @@ def test_a_run_whose_last_checkpoint_does_not_fit_ends_in_a_clear_error(
             yield [data[step]]
 
     (tmp_path / "checkpoints").symlink_to(small_disk)
-    trainer = make_trainer(
-        tmp_path, tiny_model(), data, batches=steps, write_model=write_model, loop=LOOP
-    )
+    trainer = make_trainer(tmp_path, tiny_model(), data, batches=steps, loop=LOOP)
     with pytest.raises(UserError, match=r"step-000006 .*No space left.*whole.*resume=true"):
         trainer.fit()
     Checkpoints(tmp_path, 3).recover(pytest.fail)

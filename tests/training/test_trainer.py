@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mengya.batch import IGNORE_INDEX, Batch
 from mengya.config import UserError
 from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
+from mengya.training.checkpointer import Checkpointer
+from mengya.training.loop_config import LoopConfig
 from mengya.training.metrics import MetricsLog
 from mengya.training.optim import OptimizerConfig, build_optimizers
 from mengya.training.schedule import ScheduleConfig
 from mengya.training.strategy import SingleDevice
-from mengya.training.trainer import LoopConfig, Trainer
+from mengya.training.trainer import Trainer
 
 VOCAB, ROWS, SIZE = 50, 2, 16
 
@@ -63,26 +66,46 @@ def make_trainer(run_dir: Path, model: CausalLM, data: list[Batch], **more: obje
     def steps(start: int) -> Iterator[list[Batch]]:
         return ([batch] for batch in data[start:])
 
+    loop = LoopConfig(log_every=1, save_every=4, max_skipped_in_a_row=3)
+    optimizers = build_optimizers(model, OptimizerConfig(lr=1e-2))
+    strategy = SingleDevice(torch.device("cpu"), None)
+    parts: dict = {
+        "run_dir": run_dir,
+        "loop": loop,
+        "strategy": strategy,
+        "model": model,
+        "optimizers": optimizers,
+        "model_tensors": model.state_dict,
+        "write_model": write_model,
+        "read_model": lambda whole, folder: whole.load_state_dict(
+            load_file(folder / "model.safetensors")
+        ),
+        "documents": lambda step: [],
+    }
+    parts |= {name: more.pop(name) for name in parts.keys() & more.keys()}
     settings: dict = {
         "model": model,
-        "module": model,
+        "module": parts["strategy"].wrap(model, optimizers),
         "loss": Poisoned(),
         "batches": steps,
-        "optimizers": build_optimizers(model, OptimizerConfig(lr=1e-2)),
-        "strategy": SingleDevice(torch.device("cpu"), None),
+        "optimizers": optimizers,
+        "strategy": parts["strategy"],
         "schedule": ScheduleConfig(),
-        "loop": LoopConfig(log_every=1, save_every=4, max_skipped_in_a_row=3),
+        "loop": parts["loop"],
         "max_steps": len(data),
         "max_grad_norm": 1.0,
         "seed": 0,
         "run_dir": run_dir,
         "name": "test",
-        "model_tensors": model.state_dict,
-        "write_model": lambda folder, tensors: None,
+        "checkpointer": Checkpointer(**parts),
         "open_metrics": lambda step: MetricsLog(run_dir, step, [], {}),
         **more,
     }
     return Trainer(**settings)
+
+
+def write_model(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    save_file({name: t.clone() for name, t in tensors.items()}, folder / "model.safetensors")
 
 
 def poisoned(batch: Batch) -> Batch:

@@ -6,7 +6,6 @@ checkpoints, and runs the one Trainer. Composition only; the settings are in run
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +18,16 @@ from torch import nn
 
 from mengya.batch import Batch
 from mengya.config import UserError, load_config, save_config
+from mengya.data.batch_size import BatchSize
 from mengya.data.datasets import PackedRows
 from mengya.data.encode import Kind
 from mengya.data.loader import batches, validation_batches
 from mengya.data.mixture import Mixture
+from mengya.data.provenance import step_documents
 from mengya.data.shards import TokenShards
-from mengya.losses.token_nll import Loss, token_nll
+from mengya.losses.linear_nll import linear_nll
+from mengya.losses.next_token import NextToken
+from mengya.losses.token_nll import Loss, log_partition, token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.runtime import (
     pick_autocast_dtype,
@@ -32,8 +35,9 @@ from mengya.runtime import (
     seed_step,
 )
 from mengya.stages.run_config import RunConfig, Source
-from mengya.tokenizer.load import tokenizer_hash
+from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 from mengya.training.checkpoint import Checkpoints, TrainState
+from mengya.training.checkpointer import Checkpointer
 from mengya.training.metrics import MetricsLog
 from mengya.training.optim import build_optimizers
 from mengya.training.report import write_report
@@ -41,7 +45,7 @@ from mengya.training.strategy import AutoValues, SingleDevice, pick_strategy
 from mengya.training.trainer import Trainer
 
 # A run resumed with another of these would not be the run that was stopped.
-_FIXED = ("seed", "data", "global_batch_size", "neftune_alpha", "save_dtype")
+_FIXED = ("seed", "data", "global_batch_size", "batch_ramp", "neftune_alpha", "save_dtype")
 
 
 @dataclass
@@ -53,14 +57,14 @@ class TrainedModel:
         tokenizer_folder: what the shards must have been made with.
         tensors: the tensors that `write` needs, as they are now.
         write: writes the standard folder (or adapter folder) from a copy of them, in another thread.
-        restore: loads the weights of a checkpoint of this run into the module, before it is placed.
+        restore: loads the weights of a checkpoint of this run into the module, or a whole copy of it.
     """
 
     module: CausalLM
     tokenizer_folder: Path
     tensors: Callable[[], Mapping[str, torch.Tensor]]
     write: Callable[[Path, Mapping[str, torch.Tensor]], object]
-    restore: Callable[[Path], object]
+    restore: Callable[[CausalLM, Path], object]
 
 
 def check_run(config: RunConfig) -> None:
@@ -75,7 +79,7 @@ def check_run(config: RunConfig) -> None:
         )
     before = load_config(type(config), config.run_dir / "config.yaml").model_dump(mode="json")
     now = config.model_dump(mode="json")
-    # Left out, it is what the run began with (`_batch_size`), for any number of processes.
+    # Left out, it is what the run began with (`_full_batch`), for any number of processes.
     now["global_batch_size"] = now["global_batch_size"] or before["global_batch_size"]
     changed = [
         f"{name}: was {before[name]}, now {now[name]}"
@@ -93,10 +97,10 @@ def check_run(config: RunConfig) -> None:
 def open_strategy(config: RunConfig) -> SingleDevice:
     """Device, precision and processes of this run; random numbers are seeded for the initial weights."""
     device = pick_device(config.device)
-    dtype = pick_autocast_dtype(config.precision, device)
     auto = AutoValues(
         config.micro_batch_size, config.global_batch_size, config.optimizer.max_grad_norm
     )
+    dtype = pick_autocast_dtype(config.precision, device)
     strategy = pick_strategy(config.strategy, device, dtype, auto)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
@@ -111,6 +115,25 @@ def uses_compile(config: RunConfig, strategy: SingleDevice) -> bool:
 def pick_token_nll(config: RunConfig, strategy: SingleDevice) -> Callable[..., torch.Tensor]:
     """token_nll, fused by the compiler where the run compiles."""
     return torch.compile(token_nll) if uses_compile(config, strategy) else token_nll
+
+
+def pick_next_token(
+    config: RunConfig, strategy: SingleDevice, model: CausalLM, z_loss: float, few_labels: bool
+) -> NextToken:
+    """The loss of pretraining and SFT in the form that this device runs best.
+
+    Args:
+        few_labels: many positions have no label (SFT).
+    """
+    compiled = uses_compile(config, strategy)
+    if strategy.device.type == "cuda" and type(model.lm_head) is nn.Linear:
+        return NextToken(z_loss=z_loss, linear_nll=linear_nll)
+    return NextToken(
+        pick_token_nll(config, strategy),
+        labelled_only=few_labels and not compiled,
+        z_loss=z_loss,
+        log_partition=torch.compile(log_partition) if compiled else log_partition,
+    )
 
 
 def train(
@@ -138,31 +161,39 @@ def train(
     held_out = None
     if config.data.validation:
         held_out = _open_rows(config, config.data.validation, (kind,), folder, console)
-    batch_size = _batch_size(config, strategy.world_size)
-    max_steps = config.max_steps or math.ceil((config.epochs or 0) * len(train_rows) / batch_size)
+    full_batch = _full_batch(config, strategy.world_size)
+    batch_size = BatchSize(full_batch, config.batch_ramp)
+    max_steps = config.max_steps or batch_size.steps_for((config.epochs or 0) * len(train_rows))
 
-    checkpoints = Checkpoints(config.run_dir, config.loop.keep_last)
-    if strategy.rank == 0:
-        checkpoints.recover(lambda text: console.print(text, style="bold red", soft_wrap=True))
-    strategy.barrier()
-    resume_from = checkpoints.latest()
-    state = TrainState()
-    if resume_from is not None:
-        state = checkpoints.read_state(resume_from)
-        if strategy.birth.type != "meta":
-            trained.restore(resume_from)
-    if strategy.rank == 0:
-        config.run_dir.mkdir(parents=True, exist_ok=True)
-        resolved = config.model_copy(update={"global_batch_size": batch_size})
-        save_config(resolved, config.run_dir / "config.yaml")
-        _say_plan(name, config, model, train_rows, batch_size, max_steps, state)
+    def documents(step: int) -> Iterator[dict[str, Any]]:
+        tokenizer = load_tokenizer(trained.tokenizer_folder)
+        rows = range(batch_size.first_row(step), batch_size.first_row(step + 1))
+        return step_documents(train_rows, rows, lambda ids: str(tokenizer.decode(ids)))
+
     model.neftune_alpha = config.neftune_alpha
     model.gradient_checkpointing = config.gradient_checkpointing
+    size = _model_size(model)
     strategy.place(model, uses_compile(config, strategy))
     optimizers = build_optimizers(model, config.optimizer, strategy.replicas)
     module = strategy.wrap(model, optimizers)
-    if resume_from is not None:
-        strategy.load_optimizer_state(optimizers, model, resume_from)
+    checkpointer = Checkpointer(
+        config.run_dir,
+        config.loop,
+        strategy,
+        model,
+        optimizers,
+        model_tensors=trained.tensors,
+        write_model=trained.write,
+        read_model=trained.restore,
+        master=lambda: trainable(model) if config.save_dtype != "float32" else None,
+        documents=documents,
+    )
+    state = checkpointer.resume(_warn)
+    if strategy.rank == 0:
+        config.run_dir.mkdir(parents=True, exist_ok=True)
+        resolved = config.model_copy(update={"global_batch_size": full_batch})
+        save_config(resolved, config.run_dir / "config.yaml")
+        _say_plan(name, config, size, train_rows, batch_size, max_steps, state)
 
     def validation() -> Iterable[Batch]:
         assert held_out is not None
@@ -177,8 +208,8 @@ def train(
     def steps_from(step: int) -> Iterator[list[Batch]]:
         return batches(
             train_rows,
-            start_row=step * batch_size,
-            global_batch_size=batch_size,
+            start_step=step,
+            batch_size=batch_size,
             micro_batch_size=config.micro_batch_size,
             rank=strategy.rank,
             world_size=strategy.world_size,
@@ -198,15 +229,13 @@ def train(
         seed=config.seed,
         run_dir=config.run_dir,
         name=name,
-        model_tensors=trained.tensors,
-        write_model=trained.write,
+        checkpointer=checkpointer,
         open_metrics=partial(
             MetricsLog,
             config.run_dir,
             trackers=config.trackers,
             run_config=config.model_dump(mode="json"),
         ),
-        master=lambda: trainable(model) if config.save_dtype != "float32" else None,
         validation=validation if held_out is not None else None,
         characters=_characters(held_out) if config.data.max_validation_rows is None else None,
         sample=sample,
@@ -217,12 +246,15 @@ def train(
         report = config.run_dir / "report.html"
         write_report(report, f"mengya {name}: {config.run_dir.name}", [config.run_dir])
         end = "done" if done else "stopped and saved; go on with resume=true"
-        console.print(f"{name} {end}: {checkpoints.latest()}, curves in {report}", highlight=False)
+        console.print(
+            f"{name} {end}: {checkpointer.checkpoints.latest()}, curves in {report}",
+            highlight=False,
+        )
     strategy.close()
     return done
 
 
-def _batch_size(config: RunConfig, world_size: int) -> int:
+def _full_batch(config: RunConfig, world_size: int) -> int:
     """Rows per step; where the setting is left out, a resumed run keeps what it began with."""
     if config.global_batch_size is not None:
         return config.global_batch_size
@@ -265,27 +297,37 @@ def _characters(rows: Mixture | None) -> int | None:
     return sum(part.shards.manifest["characters"] for part in rows.sources)
 
 
+def _warn(text: str) -> None:
+    Console(stderr=True).print(text, style="bold red", markup=False, soft_wrap=True)
+
+
 def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
     """The weights that are trained, by parameter name."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
+def _model_size(model: nn.Module) -> tuple[int, int]:
+    """Parameters, and those of them that are trained; before an engine divides them."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
+
+
 def _say_plan(
     name: str,
     config: RunConfig,
-    model: CausalLM,
+    size: tuple[int, int],
     rows: Mixture,
-    batch_size: int,
+    batch_size: BatchSize,
     max_steps: int,
     state: TrainState,
 ) -> None:
-    parameters = sum(p.numel() for p in model.parameters())
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    tokens = batch_size * config.data.sequence_length
+    parameters, trainable = size
+    count, length = batch_size.first_row(max_steps), config.data.sequence_length
+    grows = "" if batch_size.ramp is None else f"{batch_size.at(0)} to "
     text = (
         f"{name}: {parameters / 1e6:.2f}M parameters ({trainable / parameters:.1%} trained), "
-        f"{max_steps} steps of {batch_size} x {config.data.sequence_length} = {tokens:,} tokens, "
-        f"{max_steps * batch_size / len(rows):.2f} epochs"
+        f"{max_steps} steps of {grows}{batch_size.at(max_steps)} x {length} = {count * length:,} tokens, "
+        f"{count / len(rows):.2f} epochs"
     )
     if state.step:
         text += f"; resuming at step {state.step}"

@@ -51,7 +51,7 @@ def open_tuned(
             folder,
             model.state_dict,
             write,
-            lambda path: load_weights(model, path, read_tensors(path, "master")),
+            lambda model, path: load_weights(model, path, read_tensors(path, "master")),
         ), tokenizer
     add_lora(model, config.lora)
 
@@ -64,7 +64,7 @@ def open_tuned(
         folder,
         partial(trainable, model),
         write_adapter,
-        lambda path: load_adapter(model, path),
+        load_adapter,
     ), tokenizer
 
 

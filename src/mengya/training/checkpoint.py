@@ -33,6 +33,8 @@ class TrainState:
         skipped: steps that were not applied (no labels, or non-finite gradients).
         best_loss, best_step: the lowest validation loss of a checkpoint and where it was.
         grad_scaler: state of the fp16 loss scaler; empty without one.
+        losses, last_good, skipped_row, spike_row: what loss_watch.py remembers of the steps before.
+        quarantined: steps whose batches are left out; rewinds: how often the run went back.
     """
 
     step: int = 0
@@ -41,6 +43,12 @@ class TrainState:
     best_loss: float | None = None
     best_step: int | None = None
     grad_scaler: dict[str, float] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    last_good: int | None = None
+    skipped_row: list[int] = field(default_factory=list)
+    spike_row: list[int] = field(default_factory=list)
+    quarantined: list[int] = field(default_factory=list)
+    rewinds: int = 0
 
 
 class Checkpoints:
@@ -106,6 +114,10 @@ class Checkpoints:
         kept |= {best.readlink().name} if best.is_symlink() else set()
         self._remove(p for p in self._all() if p.name not in kept)
         return path
+
+    def has_until(self, step: int) -> bool:
+        """Whether there is a checkpoint of at most `step` steps."""
+        return any(_step(p) <= step for p in self._all())
 
     def drop_after(self, step: int) -> None:
         """Remove checkpoints beyond `step`: they are of a future that is to be undone."""

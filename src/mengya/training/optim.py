@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mengya.config import Config, UserError
+from mengya.training.galore import GaLoreConfig, build_galore
 from mengya.training.muon import Muon, MuonConfig
 from mengya.training.tensor_files import fill, stored_tensors
 
@@ -25,8 +26,8 @@ _PAIRS = ("experts.gate_up_proj",)  # two matrices in one, the second below the 
 
 
 class OptimizerConfig(Config):
-    name: Literal["adamw", "muon", "normuon"] = "adamw"
-    """muon and normuon move the matrices of the layers (docs/optimizers.md), AdamW all the rest."""
+    name: Literal["adamw", "muon", "normuon", "galore"] = "adamw"
+    """muon, normuon and galore move the matrices of the layers (docs/optimizers.md), AdamW the rest."""
     lr: float = Field(default=1e-3, gt=0)
     """Peak learning rate."""
     weight_decay: float = Field(default=0.1, ge=0)
@@ -39,6 +40,8 @@ class OptimizerConfig(Config):
     """AdamW: added to the root of the second moment."""
     muon: MuonConfig = MuonConfig()
     """What is different for the matrices with name=muon or normuon."""
+    galore: GaLoreConfig = GaLoreConfig()
+    """The subspaces of name=galore."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this global norm."""
 
@@ -46,7 +49,7 @@ class OptimizerConfig(Config):
 def build_optimizers(
     model: nn.Module, config: OptimizerConfig, ranks: dist.ProcessGroup | None = None
 ) -> list[Optimizer]:
-    """One AdamW, or AdamW and Muon; frozen parameters are left out.
+    """One AdamW, or AdamW and what moves the matrices; frozen parameters are left out.
 
     Each group carries `peak_lr`, so that the schedule can set `lr` from the step alone.
 
@@ -54,7 +57,7 @@ def build_optimizers(
         ranks: processes with equal gradients that may share the work of Muon.
     """
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    matrices = {} if config.name == "adamw" else _hidden_matrices(named)
+    matrices = {} if config.name == "adamw" else _hidden_matrices(named, config.name)
     rest = [p for n, p in named.items() if n not in matrices]
     decayed = {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay}
     kept = {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0}
@@ -65,22 +68,12 @@ def build_optimizers(
             lr=config.lr, betas=betas, eps=config.eps, fused=True,
         )
     ]  # fmt: skip
-    if matrices:
-        muon = config.muon
-        pairs = [p for n, p in matrices.items() if n.endswith(_PAIRS)]
-        single = [p for n, p in matrices.items() if not n.endswith(_PAIRS)]
-        groups = [{"params": single}, {"params": pairs, "parts": 2}]
+    if config.name in ("muon", "normuon"):
+        optimizers.append(_build_muon(matrices, config, ranks))
+    elif config.name == "galore":
         optimizers.append(
-            Muon(
-                [g for g in groups if g["params"]],
-                lr=config.lr if muon.lr is None else muon.lr,
-                momentum=muon.momentum,
-                beta2=muon.beta2 if config.name == "normuon" else None,
-                weight_decay=config.weight_decay
-                if muon.weight_decay is None
-                else muon.weight_decay,
-                cautious=muon.cautious,
-                ranks=ranks,
+            build_galore(
+                matrices.values(), config.galore, config.lr, betas, config.eps, config.weight_decay
             )
         )
     for optimizer in optimizers:
@@ -139,8 +132,26 @@ def load_optimizer_state(
     fill(checkpoint, "optimizer", places)
 
 
-def _hidden_matrices(named: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-    """The matrices inside layers that map hidden to hidden, stacked experts among them; no routers.
+def _build_muon(
+    matrices: Mapping[str, nn.Parameter], config: OptimizerConfig, ranks: dist.ProcessGroup | None
+) -> Muon:
+    muon = config.muon
+    pairs = [p for n, p in matrices.items() if n.endswith(_PAIRS)]
+    single = [p for n, p in matrices.items() if not n.endswith(_PAIRS)]
+    groups = [{"params": single}, {"params": pairs, "parts": 2}]
+    return Muon(
+        [g for g in groups if g["params"]],
+        lr=config.lr if muon.lr is None else muon.lr,
+        momentum=muon.momentum,
+        beta2=muon.beta2 if config.name == "normuon" else None,
+        weight_decay=config.weight_decay if muon.weight_decay is None else muon.weight_decay,
+        cautious=muon.cautious,
+        ranks=ranks,
+    )
+
+
+def _hidden_matrices(named: Mapping[str, nn.Parameter], optimizer: str) -> dict[str, nn.Parameter]:
+    """The matrices inside layers that map hidden to hidden; no routers. Stacked experts too, for Muon.
 
     Raises:
         UserError: when there is none, or only adapters are trained.
@@ -148,8 +159,10 @@ def _hidden_matrices(named: Mapping[str, nn.Parameter]) -> dict[str, nn.Paramete
     found = {
         n: p for n, p in named.items() if p.ndim >= 2 and ".layers." in n and not n.endswith(_GATES)
     }
+    if optimizer == "galore":
+        found = {n: p for n, p in found.items() if p.ndim == 2}
     if not found or any("lora_" in n for n in named):
         raise UserError(
-            "optimizer.name=muon and normuon want the full matrices of the layers; with LoRA use adamw"
+            f"optimizer.name={optimizer} wants the full matrices of the layers; with LoRA use adamw"
         )
     return found

@@ -47,7 +47,7 @@ class Saver:
         say: shows a message; called on every rank.
 
     Attributes:
-        saved: the state of the last checkpoint that was published, or that the run came from.
+        saved: the state of the last checkpoint that was published, or that the loop came from.
         trouble: why the last failed save failed.
     """
 
@@ -56,15 +56,14 @@ class Saver:
         checkpoints: Checkpoints,
         rank: int,
         writers: int,
-        saved: TrainState,
         say: Callable[[str], None],
     ) -> None:
-        self.saved = deepcopy(saved)
+        self.saved = TrainState()
         self.trouble = ""
         self._checkpoints, self._say = checkpoints, say
         self._rank, self._writers = rank, writers
         self._stage: Literal["idle", "writing", "publishing"] = "idle"
-        self._state = saved
+        self._state = self.saved
         self._failures = 0
         self._job: Future[object] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mengya-saver")

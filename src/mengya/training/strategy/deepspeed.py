@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -92,6 +93,9 @@ class DeepSpeed(Skeletons):
                 self._deepspeed.utils.safe_set_full_fp32_param(
                     self._named[name], value.to(self.device)
                 )
+        if self._stage == 3:
+            # The model hands this weight to the loss, outside of the module that owns it.
+            self._deepspeed.zero.register_external_parameter(model, model.lm_head.weight)
         return self._engine
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -130,6 +134,26 @@ class DeepSpeed(Skeletons):
             if self.rank == 0:
                 gathered[name] = tensor.to("cpu", copy=True)
         return gathered
+
+    @torch.no_grad()
+    def spread(self, name: str, whole: Tensor | None, place: Tensor) -> None:
+        shape = getattr(place, "ds_shape", place.shape)
+        value = torch.empty(shape, dtype=torch.float32, device=self.device)
+        if not place.is_floating_point():
+            value = value.to(place.dtype)
+        if whole is not None:
+            value.copy_(whole)
+        if not value.numel():
+            return
+        dist.broadcast(value, src=0)
+        if place.requires_grad and self._stage > 0:
+            self._deepspeed.utils.safe_set_full_fp32_param(place, value)
+        if self._stage == 3 and name in self._named:
+            with self._deepspeed.zero.GatheredParameters([place], modifier_rank=0):
+                if self.rank == 0:
+                    place.copy_(value)
+            return
+        place.copy_(value)
 
     def shards(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return self.gather(tensors)

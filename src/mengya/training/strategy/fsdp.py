@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.optim import Optimizer
 
 from mengya.config import UserError
 from mengya.models.causal_lm import CausalLM
+from mengya.training.muon import Muon
 from mengya.training.strategy.config import StrategyConfig
 from mengya.training.strategy.skeleton import Skeletons, named_tensors
 
@@ -54,7 +56,8 @@ class FSDP(Skeletons):
         if compiled:
             for layer in model.model.layers:
                 # The method, not the module: FSDP's hooks gather and free the weights around it.
-                layer.forward = torch.compile(layer.forward)
+                layer.forward = torch.compile(layer.forward, dynamic=False)
+            model.model.norm.compile(dynamic=False)
         for layer in model.model.layers:
             self._shard(layer)
         self._shard(model)
@@ -62,7 +65,15 @@ class FSDP(Skeletons):
         model.to_empty(device=self.device)
         model.tie_weights()
         for name, place in named_tensors(model):
-            self._scatter(whole.pop(name), place)
+            self.spread(name, whole.pop(name) if self.rank == 0 else None, place)
+
+    def wrap(self, model: CausalLM, optimizers: Sequence[Optimizer]) -> nn.Module:
+        if not all(isinstance(o, torch.optim.AdamW | Muon) for o in optimizers):
+            raise UserError(
+                "strategy.name=fsdp shards the matrices, which optimizer.name must know of: write "
+                "adamw, muon or normuon, or strategy.name=ddp"
+            )
+        return model
 
     def autocast(self) -> AbstractContextManager[object]:
         return nullcontext()
@@ -105,10 +116,10 @@ class FSDP(Skeletons):
         return Shard(0)
 
     @torch.no_grad()
-    def _scatter(self, whole: Tensor, place: Tensor) -> None:
+    def spread(self, name: str, whole: Tensor | None, place: Tensor) -> None:
         """Send every rank its part of rank 0's tensor; a buffer is sent whole."""
-        source = torch.empty(whole.shape, dtype=whole.dtype, device=self.device)
-        if self.rank == 0:
+        source = torch.empty(place.shape, dtype=place.dtype, device=self.device)
+        if whole is not None:
             source.copy_(whole)
         if not isinstance(place, DTensor):
             if source.numel():  # a dense model has an empty buffer for the load of its experts

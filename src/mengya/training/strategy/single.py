@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class SingleDevice:
         """Bring a model made on `birth` to the device or devices, in place; compile it if asked to."""
         model.to(self.device)
         if compiled:
-            model.compile()
+            model.compile_layers()
 
     def wrap(self, model: CausalLM, optimizers: Sequence[Optimizer]) -> nn.Module:
         """The module to call in training; parameters stay those of `model`."""
@@ -102,6 +102,10 @@ class SingleDevice:
         """
         return tensors if self.rank == 0 else {}
 
+    def refill(self, model: CausalLM, read: Callable[[CausalLM], object]) -> None:
+        """Let `read` load weights into the placed model, or into a whole copy whose weights go to all."""
+        read(model)
+
     def shards(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The same tensors by name, as `tensor_files.own_part` takes them: plain, or DTensors."""
         return tensors
@@ -119,7 +123,7 @@ class SingleDevice:
         load_optimizer_state(optimizers, model, checkpoint)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Add a host vector over all ranks."""
+        """Add a tensor, on the host or on the device, over all ranks."""
         return values
 
     def barrier(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,18 @@ class Skeletons(Ranks):
             for name, place in named_tensors(whole):
                 place.copy_(tensors[name])
         return whole
+
+    def refill(self, model: CausalLM, read: Callable[[CausalLM], object]) -> None:
+        whole = self.whole(model, torch.device("cpu"))
+        if whole is not None:
+            read(whole)
+        tensors = dict(named_tensors(whole)) if whole is not None else {}
+        for name, place in list(named_tensors(model)):
+            self.spread(name, tensors.get(name), place)
+
+    def spread(self, name: str, whole: Tensor | None, place: Tensor) -> None:
+        """Bring rank 0's tensor, None on the others, to where every rank has its part of it."""
+        raise NotImplementedError
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
