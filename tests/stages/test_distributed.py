@@ -47,7 +47,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dpo-lora": ("dpo", {"lora": LORA}),
 }
 KINDS = {"pretrain": "text", "sft": "conversation", "dpo": "preference"}
-QUICK = ["dense", "moe", "sigmoid", "normuon-moe", "sft-lora", "dpo"]
+QUICK = ["dense", "sigmoid", "normuon-moe", "sft-lora", "dpo"]
 
 
 def make_config(case: str, nursery: Nursery, run_dir: Path, micro: int, **over: Any) -> RunConfig:
@@ -151,7 +151,7 @@ def check_equal(
 
 
 def test_accumulation_changes_nothing(nursery: Nursery, one_process, tmp_path: Path) -> None:
-    for case in ("dense", "moe", "dpo"):
+    for case in ("dense", "sigmoid", "dpo"):
         stage = importlib.import_module(f"mengya.stages.{CASES[case][0]}")
         stage.run(make_config(case, nursery, tmp_path / case, micro=2))
         for name, value in weights(one_process(case)).items():
@@ -178,18 +178,31 @@ def test_every_case_equals_one_process(
     check_equal(list(CASES), processes, nursery, one_process, tmp_path, strategy=strategy)
 
 
+@pytest.mark.parametrize(
+    "starts",
+    [
+        pytest.param([(2, 4, "fsdp"), (1, 6, "auto"), (2, 8, "fsdp")], id="fsdp"),
+        pytest.param(
+            [(2, 2, "fsdp"), (4, 4, "ddp"), (1, 6, "auto"), (2, 8, "fsdp")],
+            id="2-4-1-2",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
 def test_engine_and_number_of_processes_may_change_at_every_start(
-    nursery: Nursery, one_process, tmp_path: Path
+    starts: list[tuple[int, int, str]], nursery: Nursery, one_process, tmp_path: Path
 ) -> None:
     case, run_dir = "normuon-moe", tmp_path / "run"
-    starts = [(2, 2, "fsdp"), (4, 4, "ddp"), (1, 6, "auto"), (2, 8, "fsdp")]
     for processes, max_steps, engine in starts:
         config = make_config(
             case, nursery, run_dir, micro=2, strategy={"name": engine}, max_steps=max_steps, resume=True,
             # Left out, it is what the run began with.
-            global_batch_size=8 if max_steps == 2 else None,
+            global_batch_size=8 if max_steps == starts[0][1] else None,
         )  # fmt: skip
-        run_together(processes, [recipe("pretrain", config)])
+        if processes == 1:
+            importlib.import_module("mengya.stages.pretrain").run(config)
+        else:
+            run_together(processes, [recipe("pretrain", config)])
     written = [p.name for p in sorted((run_dir / "checkpoints/latest/trainer").glob("opt*"))]
     assert written == [
         "optimizer-00001-of-00002.safetensors",
@@ -202,6 +215,43 @@ def test_engine_and_number_of_processes_may_change_at_every_start(
 
     assert trained(run_dir) == pytest.approx(trained(one_process(case)), abs=1e-6)
     for name, value in weights(one_process(case)).items():
+        torch.testing.assert_close(weights(run_dir)[name], value, rtol=0, atol=1e-6)
+
+
+ZERO_CASES = ["dense", "sigmoid", "sft-lora", "dpo"]
+
+
+def zero(stage: int) -> dict[str, Any]:
+    return {
+        "name": "deepspeed",
+        "deepspeed_config": Path(__file__).parents[2] / f"recipes/deepspeed/zero{stage}.json",
+    }
+
+
+@pytest.mark.parametrize(
+    "stage", [1, *(pytest.param(s, marks=pytest.mark.slow) for s in (0, 2, 3))]
+)
+def test_zero_equals_one_process(stage: int, nursery: Nursery, one_process, tmp_path: Path) -> None:
+    pytest.importorskip("deepspeed")
+    cases = ["dense"] if stage == 1 else ZERO_CASES
+    if stage == 3:
+        cases = [case for case in cases if "lora" not in case]
+    check_equal(cases, 2, nursery, one_process, tmp_path, strategy=zero(stage))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_zero_goes_on_from_fsdp_and_fsdp_from_zero(
+    stage: int, nursery: Nursery, one_process, tmp_path: Path
+) -> None:
+    pytest.importorskip("deepspeed")
+    run_dir = tmp_path / "run"
+    for max_steps, strategy in ((3, {"name": "fsdp"}), (6, zero(stage)), (8, {"name": "fsdp"})):
+        config = make_config(
+            "dense", nursery, run_dir, micro=2, strategy=strategy, max_steps=max_steps, resume=True
+        )
+        run_together(2, [recipe("pretrain", config)])
+    for name, value in weights(one_process("dense")).items():
         torch.testing.assert_close(weights(run_dir)[name], value, rtol=0, atol=1e-6)
 
 
