@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +19,8 @@ from rich.table import Table
 
 from mengya import __version__
 from mengya.config import Config, UserError, describe, load_config
+
+_SECONDS_FOR_RANK_0 = 10.0
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -151,11 +155,16 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _options(
+    local_rank: Annotated[
+        int | None, typer.Option("--local_rank", "--local-rank", hidden=True)
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Grow a small Chinese language model from nothing."""
+    if local_rank is not None:  # the deepspeed launcher says it here as well as in the environment
+        os.environ.setdefault("LOCAL_RANK", str(local_rank))
 
 
 def main() -> None:
@@ -163,5 +172,10 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        rank = int(os.environ.get("RANK", "0"))
+        if rank > 0:
+            # Most errors are those of all ranks: when rank 0 has said it, the launcher ends the others.
+            time.sleep(_SECONDS_FOR_RANK_0)
+        where = f"error on rank {rank}" if rank > 0 else "error"
+        Console(stderr=True).print(f"{where}: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)

@@ -77,12 +77,15 @@ def make_trainer(run_dir: Path, model: CausalLM, data: list[Batch], **more: obje
         "optimizers": optimizers,
         "model_tensors": model.state_dict,
         "write_model": write_model,
-        "read_model": lambda folder: model.load_state_dict(load_file(folder / "model.safetensors")),
+        "read_model": lambda whole, folder: whole.load_state_dict(
+            load_file(folder / "model.safetensors")
+        ),
         "documents": lambda step: [],
     }
     parts |= {name: more.pop(name) for name in parts.keys() & more.keys()}
     settings: dict = {
         "model": model,
+        "module": parts["strategy"].wrap(model, optimizers),
         "loss": Poisoned(),
         "batches": steps,
         "optimizers": optimizers,

@@ -27,7 +27,7 @@ from mengya.stages.training_run import (
     train,
 )
 from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, stop_token_ids
-from mengya.training.checkpoint import read_tensors
+from mengya.training.tensor_files import read_tensors
 
 
 class PretrainConfig(RunConfig):
@@ -60,11 +60,11 @@ def run(config: PretrainConfig) -> bool:
     tokenizer = load_tokenizer(tokenizer_folder)
     strategy = open_strategy(config)
     if config.init_from is not None:
-        model = load_causal_lm(config.init_from, device=strategy.device)
+        model = load_causal_lm(config.init_from, device=strategy.birth)
     else:
         assert config.model is not None
         # Drawn on the CPU, so that every device starts from the same weights.
-        model = CausalLM(config.model).to(strategy.device)
+        model = CausalLM(config.model, device=strategy.birth)
     check_vocabulary(model, tokenizer)
     if strategy.rank == 0:
         counts = parameter_counts(model.config)
@@ -80,7 +80,7 @@ def run(config: PretrainConfig) -> bool:
         write=partial(
             write_folder, model, tokenizer, tokenizer_folder, getattr(torch, config.save_dtype)
         ),
-        restore=lambda path: load_weights(model, path, read_tensors(path, "master")),
+        restore=lambda model, path: load_weights(model, path, read_tensors(path, "master")),
     )
     loss = pick_next_token(config, strategy, model, config.z_loss, few_labels=False)
     sample = partial(_complete, config, tokenizer) if config.sample_prompts else None
