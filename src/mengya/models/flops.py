@@ -1,0 +1,108 @@
+"""FLOPs of a model, exact from its weights: one count for `mengya plan` and for MFU in training.
+
+Takes a `CausalLM` (on any device, meta too) and the mean number of positions that a token sees; gives
+FLOPs per token. A multiplication and an addition count as two. Counted are matrix products alone:
+norms, activations, RoPE, softmax and the optimizer are left out, as in PaLM (Chowdhery et al. 2022,
+arXiv:2204.02311, appendix B), whose definition of MFU this serves.
+
+    forward   2 * weights that a token meets  +  2 * layers * heads * (key width + value width) * visible
+    backward  as much again for the inputs' gradients, and again for those of weights that are trained
+
+So a model trained whole costs 6 per weight and 12 * layers * heads * head_dim * visible per token.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mengya.models.causal_lm import CausalLM
+from mengya.models.config import ModelConfig
+
+
+class Flops(NamedTuple):
+    """FLOPs of one token by place."""
+
+    layers: float
+    """Projections, feed-forward layers, routers and adapters; experts by num_experts_per_tok."""
+    attention: float
+    """Scores and weighted values."""
+    output: float
+    """The output layer."""
+
+    @property
+    def total(self) -> float:
+        return sum(self)
+
+    def plus(self, other: Flops) -> Flops:
+        return Flops(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+def forward_flops(model: CausalLM, visible: float, labelled: float = 1.0) -> Flops:
+    """One token through the model.
+
+    Args:
+        visible: mean number of positions that a token attends to, itself included:
+            (S + 1) / 2 for whole rows, less where documents are packed (`Mixture.visible_length`).
+        labelled: share of the positions whose logits are computed (`NextToken.labelled_only`).
+    """
+    weights = sum(count for count, _ in _layer_weights(model))
+    output = model.lm_head.weight.numel()
+    return Flops(2 * weights, _attention(model.config, visible), 2 * output * labelled)
+
+
+def training_flops(
+    model: CausalLM, visible: float, labelled: float = 1.0, reference: bool = False
+) -> Flops:
+    """One token forward and backward: model FLOPs, so nothing that checkpointing computes twice.
+
+    Frozen weights (LoRA) take no gradient of their own; `reference` adds the forward pass of DPO's
+    frozen model. Arguments otherwise as in `forward_flops`.
+    """
+    forward = forward_flops(model, visible, labelled)
+    trained = sum(count for count, trains in _layer_weights(model) if trains)
+    output_trained = forward.output if model.lm_head.weight.requires_grad else 0.0
+    total = Flops(
+        layers=2 * forward.layers + 2 * trained,
+        attention=3 * forward.attention,
+        output=2 * forward.output + output_trained,
+    )
+    return total.plus(forward) if reference else total
+
+
+def recomputed_flops(model: CausalLM, visible: float) -> float:
+    """What gradient checkpointing adds per token: the layers' forward pass once more."""
+    forward = forward_flops(model, visible)
+    return forward.layers + forward.attention
+
+
+def muon_flops(model: CausalLM, steps: int = 5) -> float:
+    """Newton-Schulz iterations of one Muon step over all matrices inside the layers.
+
+    For r rows and c >= r columns one iteration is X X^T, its square and their product with X:
+    2 r^2 c + 2 r^3 + 2 r^2 c.
+    """
+    total = 0.0
+    for parameter in model.model.layers.parameters():
+        if parameter.ndim == 2 and parameter.requires_grad:
+            rows, columns = sorted(parameter.shape)
+            total += steps * (4 * rows**2 * columns + 2 * rows**3)
+    return total
+
+
+def _layer_weights(model: CausalLM) -> list[tuple[float, bool]]:
+    """(numbers that one token is multiplied with, whether they are trained) of each matrix."""
+    config = model.config
+    found = []
+    for name, parameter in model.model.layers.named_parameters():
+        if parameter.ndim < 2:
+            continue  # norms and biases
+        routed = ".mlp.experts." in f".{name}"
+        share = config.num_experts_per_tok / config.num_experts if routed else 1.0
+        found.append((parameter.numel() * share, parameter.requires_grad))
+    return found
+
+
+def _attention(config: ModelConfig, visible: float) -> float:
+    keys, values = config.head_width, config.v_head_dim or config.head_width
+    heads = config.num_hidden_layers * config.num_attention_heads
+    return 2 * heads * (keys + values) * visible

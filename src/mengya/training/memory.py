@@ -1,0 +1,257 @@
+"""Memory that one device needs for training, by part, from the shape of the model and the run.
+
+Takes a `CausalLM` on the meta device and a `MemorySettings`; gives bytes. The activations are what
+autograd keeps between forward and backward, counted tensor by tensor from the layers as they are
+written: `tests/training/test_memory.py` counts the real ones (saved_tensors_hooks) against this.
+Constants that can only be measured stand at the top.
+
+Widths below are numbers per position of one layer; c and r are the bytes of a number in the dtype of
+matrix products and in the residual stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from mengya.models.causal_lm import CausalLM
+from mengya.models.config import ModelConfig
+
+# Bytes of the residual stream under autocast: the embedding is fp32, so every sum with it is.
+AUTOCAST_RESIDUAL = 4
+# Bytes for one logit, from the product to its gradient. Compiled: the logits and their gradient in c
+# bytes each. Eager: logits in c, their fp32 copy's log-softmax and its gradient in 4, the gradient in c.
+COMPILED_LOGIT = (2, 0)  # (times c, times 4)
+EAGER_LOGIT = (1, 2)
+REFERENCE_LOGIT = 1  # times c, without a gradient
+# What torch does not count as allocated: CUDA context and kernels (bytes), and the part of activations
+# that the caching allocator loses between blocks.
+CUDA_CONTEXT = 0.6e9
+FRAGMENTATION = 0.05
+# Python with torch, transformers and the data, on a CPU (RSS, bytes).
+CPU_PROCESS = 0.7e9
+# Two of DDP's buckets are on the way while the others wait; gradients themselves live in the buckets.
+DDP_BUCKETS = 2 * 25 * 2**20
+# Copies of one shape's matrices that a batched Muon step makes: stacked, and X, its square, their product.
+MUON_COPIES = 4
+
+
+@dataclass(frozen=True)
+class MemorySettings:
+    """What decides memory besides the model.
+
+    Attributes:
+        rows, length: of a micro-batch on one device.
+        compute_bytes: of a number in matrix products: 2 under autocast, 4 in fp32.
+        compiled: torch.compile, whose partition of the graph keeps less.
+        on_cpu: attention by a mask, norms in pieces.
+        optimizer: adamw keeps two moments; muon one for the matrices of layers.
+        devices, sharded: with FSDP weights, gradients and optimizer are split over the devices.
+        reference: DPO's frozen model; `reference_copy` when it is one of its own (no LoRA).
+        labelled: share of the positions that get logits.
+    """
+
+    rows: int
+    length: int
+    compute_bytes: Literal[2, 4]
+    compiled: bool
+    on_cpu: bool = False
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    gradient_checkpointing: bool = False
+    devices: int = 1
+    sharded: bool = False
+    reference: bool = False
+    reference_copy: bool = False
+    labelled: float = 1.0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device; `allocated` is what torch.cuda.max_memory_allocated() would say."""
+
+    weights: float
+    compute_copy: float
+    gradients: float
+    optimizer: float
+    reference: float
+    activations: float
+    logits: float
+    communication: float
+    reserve: float
+
+    @property
+    def allocated(self) -> float:
+        return self.needed - self.reserve
+
+    @property
+    def needed(self) -> float:
+        return sum(asdict(self).values())
+
+
+def training_memory(model: CausalLM, settings: MemorySettings) -> Memory:
+    """Memory at the peak, the beginning of the backward pass.
+
+    Gradients are counted whole: with accumulation they are there at that moment.
+    """
+    s, parameters = settings, list(model.parameters())
+    total = sum(p.numel() for p in parameters)
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    matrices = sum(p.numel() for p in model.model.layers.parameters() if p.ndim >= 2)
+    matrices += model.lm_head.weight.numel()
+    shards = s.devices if s.sharded else 1
+    positions = s.rows * s.length
+    activations = positions * _kept(model, s)
+    if s.on_cpu:
+        activations += positions * s.length * s.compute_bytes  # the mask, shared by the layers
+    logits = positions * s.labelled * model.config.vocab_size * _logit_bytes(s)
+    if s.optimizer == "muon":
+        # Its step begins when activations are gone: only what it needs beyond them is more.
+        activations = max(activations, _muon_transient(model, s) / shards - logits)
+    reserve = CPU_PROCESS if s.on_cpu else CUDA_CONTEXT + FRAGMENTATION * (activations + logits)
+    return Memory(
+        weights=4 * total / shards,
+        compute_copy=2 * matrices / shards if s.compute_bytes == 2 else 0.0,
+        gradients=4 * trained / shards,
+        optimizer=_optimizer_bytes(model, s) / shards,
+        reference=4 * total / shards if s.reference_copy else 0.0,
+        activations=activations,
+        logits=logits,
+        communication=_communication(model, s),
+        reserve=reserve,
+    )
+
+
+def largest_rows(model: CausalLM, settings: MemorySettings, rows: list[int], memory: float) -> int:
+    """The largest of `rows` whose micro-batch fits into `memory` bytes; 0: none does."""
+    fitting = (
+        n
+        for n in sorted(rows, reverse=True)
+        if training_memory(model, MemorySettings(**{**asdict(settings), "rows": n})).needed
+        <= memory
+    )
+    return next(fitting, 0)
+
+
+def _optimizer_bytes(model: CausalLM, s: MemorySettings) -> float:
+    numbers = 0
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            hidden = p.ndim == 2 and ".layers." in name
+            numbers += p.numel() * (1 if s.optimizer == "muon" and hidden else 2)
+    return 4 * numbers
+
+
+def _muon_transient(model: CausalLM, s: MemorySettings) -> float:
+    by_shape: dict[tuple[int, ...], int] = {}
+    for p in model.model.layers.parameters():
+        if p.ndim == 2:
+            by_shape[tuple(p.shape)] = by_shape.get(tuple(p.shape), 0) + p.numel()
+    return 4 * MUON_COPIES * max(by_shape.values(), default=0)
+
+
+def _communication(model: CausalLM, s: MemorySettings) -> float:
+    if s.devices == 1:
+        return 0.0
+    if not s.sharded:
+        return DDP_BUCKETS
+    # FSDP gathers a layer while it computes another, and has their gradients whole on the way out.
+    layer = sum(p.numel() for p in model.model.layers[0].parameters())
+    ends = model.model.embed_tokens.weight.numel()
+    return 2 * s.compute_bytes * max(layer, ends) + 4 * max(layer, ends)
+
+
+def _logit_bytes(s: MemorySettings) -> float:
+    times_c, times_fp32 = COMPILED_LOGIT if s.compiled else EAGER_LOGIT
+    each = times_c * s.compute_bytes + times_fp32 * 4
+    if not s.compiled and s.compute_bytes == 2:
+        each += 2  # the gradient on its way back to half precision
+    return each + REFERENCE_LOGIT * s.compute_bytes * s.reference
+
+
+def _kept(model: CausalLM, s: MemorySettings) -> float:
+    """Bytes per position that wait for the backward pass, logits left out."""
+    config = model.config
+    layers = [_layer(config, index, s) for index in range(config.num_hidden_layers)]
+    residual = _residual(s)
+    ends = _norm(config.hidden_size, residual, s) + config.hidden_size * s.compute_bytes
+    ends += 8 * 2 + 8  # ids, positions; the log-sum of the loss
+    if s.gradient_checkpointing:
+        return len(layers) * config.hidden_size * residual + max(layers) + ends
+    return sum(layers) + ends
+
+
+def _residual(s: MemorySettings) -> int:
+    return AUTOCAST_RESIDUAL if s.compute_bytes == 2 else 4
+
+
+def _norm(width: int, in_bytes: int, s: MemorySettings, groups: int = 1) -> float:
+    """What an RMSNorm keeps: its input and 1 / rms; on a CPU in eager mode the normalized input as well.
+
+    Eager autocast makes an fp32 copy of a half-precision input and keeps that.
+    """
+    if s.compiled:
+        return width * in_bytes + 4 * groups
+    pieces = 2 if s.on_cpu else 1
+    return width * 4 * pieces + 4 * groups
+
+
+def _inputs(width: int, s: MemorySettings, products: int = 1) -> float:
+    """The input of matrix products; eager autocast casts an fp32 input for each of them anew."""
+    copies = products if s.compute_bytes == 2 and not s.compiled else 1
+    return width * s.compute_bytes * copies
+
+
+def _layer(config: ModelConfig, index: int, s: MemorySettings) -> float:
+    H, residual = config.hidden_size, _residual(s)
+    latent = config.kv_lora_rank is not None
+    attention = _latent_attention(config, s) if latent else _attention(config, s)
+    moe = config.num_experts and index >= config.first_k_dense_replace
+    if moe:
+        feed_forward = _experts(config, s)
+    else:
+        feed_forward = _inputs(H, s, products=2) + _swiglu(config.intermediate_size, s)
+    return 2 * _norm(H, residual, s) + attention + feed_forward
+
+
+def _attention(config: ModelConfig, s: MemorySettings) -> float:
+    c, D = s.compute_bytes, config.head_width
+    q, kv = config.num_attention_heads * D, config.num_key_value_heads * D
+    heads = config.num_attention_heads
+    kept = _inputs(config.hidden_size, s, products=3)
+    if config.qk_norm:
+        kept += _norm(q, c, s, heads) + _norm(kv, c, s, config.num_key_value_heads)
+    # q, keys and values repeated for every query head, the result, the log-sum of each head
+    return kept + 4 * q * c + 4 * heads
+
+
+def _latent_attention(config: ModelConfig, s: MemorySettings) -> float:
+    c, heads = s.compute_bytes, config.num_attention_heads
+    rank, rope = config.kv_lora_rank or 0, config.rotary_width
+    keys, value = config.head_width, config.v_head_dim or 0
+    kept = _inputs(config.hidden_size, s, products=2)
+    if config.q_lora_rank:
+        kept += _norm(config.q_lora_rank, c, s) + _inputs(config.q_lora_rank, s)
+    kept += _norm(rank, c, s) + (rank + rope) * c
+    if s.on_cpu and keys != value:
+        # No kernel of a CPU takes two widths: scores are made whole, in fp32, out of autocast's reach.
+        wide = c if s.compiled else 4
+        return kept + heads * ((2 * keys + value) * wide + 4 * s.length + value * c)
+    # The kernel on CUDA wants one width: queries, keys and values padded to it.
+    return kept + heads * ((3 * max(keys, value) + value) * c + 4)
+
+
+def _swiglu(width: int, s: MemorySettings) -> float:
+    """Gate, up and their product; eager keeps silu(gate) as well. Its input is counted by the caller."""
+    return (3 if s.compiled else 4) * width * s.compute_bytes
+
+
+def _experts(config: ModelConfig, s: MemorySettings) -> float:
+    c, H, k, E = s.compute_bytes, config.hidden_size, config.num_experts_per_tok, config.num_experts
+    products = 1  # the router
+    # Each choice: sorted input, the expert's inside, result sorted back; orders and weights.
+    kept = k * (2 * H * c + _swiglu(config.expert_width, s) + 4 * 8) + 3 * 4 * E
+    if config.n_shared_experts:
+        gated = config.scoring_func == "softmax"
+        products += 3 if gated else 2
+        kept += _swiglu(config.n_shared_experts * config.expert_width, s) + gated * H * c
+    return kept + _inputs(H, s, products)
