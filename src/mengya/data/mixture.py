@@ -62,6 +62,11 @@ class Mixture:
         pairs = self.shares * [rows.packing.fill for rows in self.sources]
         return float(pairs @ [rows.packing.visible for rows in self.sources] / pairs.sum())
 
+    @property
+    def labelled(self) -> float:
+        """The part of the tokens that is to be learnt, 0 to 1; reads the masks of the shards."""
+        return float(self.shares @ [rows.shards.learnt_share for rows in self.sources])
+
     def locate(self, index: int) -> tuple[int, int]:
         """(source, stored row) of global row `index`."""
         if self._counts is None:

@@ -13,6 +13,7 @@ So a model trained whole costs 6 per weight and 12 * layers * heads * head_dim *
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from mengya.models.causal_lm import CausalLM
@@ -45,7 +46,7 @@ def forward_flops(model: CausalLM, visible: float, labelled: float = 1.0) -> Flo
             (S + 1) / 2 for whole rows, less where documents are packed (`Mixture.visible_length`).
         labelled: share of the positions whose logits are computed (`NextToken.labelled_only`).
     """
-    weights = sum(count for count, _ in _layer_weights(model))
+    weights = sum(weight.numbers for weight in _layer_weights(model))
     output = model.lm_head.weight.numel()
     return Flops(2 * weights, _attention(model.config, visible), 2 * output * labelled)
 
@@ -59,13 +60,9 @@ def training_flops(
     frozen model. Arguments otherwise as in `forward_flops`.
     """
     forward = forward_flops(model, visible, labelled)
-    trained = sum(count for count, trains in _layer_weights(model) if trains)
-    output_trained = forward.output if model.lm_head.weight.requires_grad else 0.0
-    total = Flops(
-        layers=2 * forward.layers + 2 * trained,
-        attention=3 * forward.attention,
-        output=2 * forward.output + output_trained,
-    )
+    layers = sum(w.numbers * (1 + w.passes_back + w.trains) for w in _layer_weights(model))
+    output_trains = model.lm_head.weight.requires_grad
+    total = Flops(2 * layers, 3 * forward.attention, forward.output * (2 + output_trains))
     return total.plus(forward) if reference else total
 
 
@@ -89,16 +86,35 @@ def muon_flops(model: CausalLM, steps: int = 5) -> float:
     return total
 
 
-def _layer_weights(model: CausalLM) -> list[tuple[float, bool]]:
-    """(numbers that one token is multiplied with, whether they are trained) of each matrix."""
-    config = model.config
-    found = []
+class _Weight(NamedTuple):
+    """A matrix inside the layers: numbers that one token is multiplied with, and what comes back."""
+
+    numbers: float
+    passes_back: bool
+    trains: bool
+
+
+# What reads the hidden state first: without a trained embedding nothing lies before it.
+_FIRST = re.compile(r"0\.self_attn\.(q|k|v|q_a)_proj\.|0\.self_attn\.kv_a_proj_with_mqa\.")
+
+
+def _layer_weights(model: CausalLM) -> list[_Weight]:
+    config, found = model.config, []
+    embedding_trains = model.model.embed_tokens.weight.requires_grad
     for name, parameter in model.model.layers.named_parameters():
         if parameter.ndim < 2:
             continue  # norms and biases
-        routed = ".mlp.experts." in f".{name}"
-        share = config.num_experts_per_tok / config.num_experts if routed else 1.0
-        found.append((parameter.numel() * share, parameter.requires_grad))
+        share, trains = 1.0, parameter.requires_grad
+        if ".mlp.experts." in name:
+            if ".lora_" in name:
+                continue  # multiplied with one another once a step, not with tokens
+            share = config.num_experts_per_tok / config.num_experts
+            # PEFT adds the adapters' product to the weight, whose whole gradient it then needs.
+            trains = trains or ".base_layer." in name
+        # The second factor of an adapter reads the first one's output, which always has a gradient.
+        first = _FIRST.match(name) and ".lora_B." not in name
+        passes_back = embedding_trains or not first
+        found.append(_Weight(parameter.numel() * share, passes_back, trains))
     return found
 
 

@@ -24,8 +24,11 @@ from mengya.data.encode import Kind
 from mengya.data.loader import batches, validation_batches
 from mengya.data.mixture import Mixture
 from mengya.data.shards import TokenShards
+from mengya.losses.dpo import DPO
+from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import Loss, token_nll
 from mengya.models.causal_lm import CausalLM
+from mengya.models.flops import training_flops
 from mengya.runtime import (
     pick_autocast_dtype,
     pick_device,
@@ -34,6 +37,7 @@ from mengya.runtime import (
 from mengya.stages.run_config import RunConfig, Source
 from mengya.tokenizer.load import tokenizer_hash
 from mengya.training.checkpoint import Checkpoints, TrainState, read_state, read_tensors
+from mengya.training.hardware import peak_flops
 from mengya.training.metrics import MetricsLog
 from mengya.training.optim import build_optimizers, load_optimizer_state
 from mengya.training.report import write_report
@@ -197,6 +201,8 @@ def train(
         validation=validation if held_out is not None else None,
         characters=_characters(held_out) if config.data.max_validation_rows is None else None,
         sample=partial(sample, model) if sample is not None else None,
+        flops_per_token=_flops_per_token(model, train_rows, loss),
+        peak_flops=peak_flops(strategy.device, strategy.autocast_dtype),
         state=state,
     )
     done = trainer.fit()
@@ -235,6 +241,11 @@ def _characters(rows: Mixture | None) -> int | None:
     if rows is None:
         return None
     return sum(part.shards.manifest["characters"] for part in rows.sources)
+
+
+def _flops_per_token(model: CausalLM, rows: Mixture, loss: Loss) -> float:
+    labelled = rows.labelled if isinstance(loss, NextToken) and loss.labelled_only else 1.0
+    return training_flops(model, rows.visible, labelled, reference=isinstance(loss, DPO)).total
 
 
 def _master(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -60,6 +60,7 @@ class Trainer:
         validation: gives the held-out batches of this rank anew, or None.
         characters: characters of text that the held-out labels stand for; gives bits per character.
         sample: gives a few completions as dictionaries, or None.
+        flops_per_token, peak_flops: of one real token, and of one device; they give the MFU.
         write_model: writes the model's folder.
         master: gives fp32 weights to save beside a folder of shorter dtype, or None.
     """
@@ -82,6 +83,8 @@ class Trainer:
     validation: Callable[[], Iterable[Batch]] | None = None
     characters: int | None = None
     sample: Callable[[], list[dict[str, Any]]] | None = None
+    flops_per_token: float = 0.0
+    peak_flops: float | None = None
     state: TrainState = field(default_factory=TrainState)
 
     def fit(self) -> bool:
@@ -204,6 +207,9 @@ class Trainer:
             "tokens_per_second": self._window_tokens / max(self._window_seconds, 1e-9),
             "skipped": self.state.skipped,
         }
+        if self.peak_flops is not None:
+            peak = self.peak_flops * self.strategy.world_size
+            self._values["mfu"] = self._values["tokens_per_second"] * self.flops_per_token / peak
         if self.strategy.device.type == "cuda":
             self._values["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         self._progress.update(self.state.step, self._values)
