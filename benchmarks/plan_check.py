@@ -27,7 +27,7 @@ import torch
 import yaml
 
 from mengya.data.shards import ShardWriter
-from mengya.stages.plan import make_plan
+from mengya.stages.plan import make_plan, model_kind, run_kind
 from mengya.tokenizer.load import save_tokenizer, tokenizer_hash
 from mengya.tokenizer.train import train_tokenizer
 from mengya.training.metrics import read_jsonl
@@ -98,7 +98,13 @@ def measure(shape: str, steps: int, extra: list[str]) -> dict[str, Any]:
     with TemporaryDirectory(prefix="plan-check-") as name:
         folder = Path(name)
         recipe = write_inputs(folder, shape, steps)
-        command = [sys.executable, __file__, "--train", str(recipe), *extra]
+        command = [
+            sys.executable,
+            __file__,
+            "--train",
+            str(recipe),
+            *(["--set", *extra] if extra else []),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{shape} failed:\n{done.stderr[-3000:]}")
@@ -131,16 +137,16 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["26m", "64m", "moe"])
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("overrides", nargs="*", help="such as compile=false precision=fp32")
-    options = parser.parse_intermixed_args()
+    parser.add_argument("--set", nargs="+", default=[], help="such as compile=false precision=fp32")
+    options = parser.parse_args()
     if options.train:
-        return train(options.train, options.overrides)
+        return train(options.train, options.set)
     print(f"torch {torch.__version__}, {date.today()}")
     print(f"{'':11}{'memory, GiB':>26}{'tokens/s':>32}")
     print(f"{'shape':11}" + f"{'planned':>9}{'measured':>10}{'ratio':>7}  " * 2 + "  MFU")
     points = []
     for shape in options.shapes:
-        result = measure(shape, options.steps, options.overrides)
+        result = measure(shape, options.steps, options.set)
         plan = result["plan"]
         planned, measured = (value / 2**30 for value in result["memory"])
         line = f"{shape:11}{planned:9.2f}{measured:10.2f}{planned / measured:7.2f}  "
@@ -155,15 +161,13 @@ def main() -> None:
     for shape, plan, speed, mfu in points:
         if plan.config.optimizer.name == "muon":
             continue
-        config, device = plan.model.config, plan.device
-        kind = "moe" if config.num_experts else "mla" if config.kv_lora_rank else "dense"
-        run = "cpu" if device.kind == "cpu" else "compile" if plan.settings.compiled else "eager"
+        kind, run = model_kind(plan.model), run_kind(plan.settings)
         share = plan.flops.output / plan.flops.total
         rows = f"{plan.settings.rows} x {plan.settings.length:,}"
         print(
-            f"  - {{kind: {kind}, run: {run}, hidden_size: {config.hidden_size}, "
+            f"  - {{kind: {kind}, run: {run}, hidden_size: {plan.model.config.hidden_size}, "
             f"output: {share:.3f}, mfu: {mfu:.3f},\n"
-            f'     source: "{device.name}, {date.today()}, benchmarks/plan_check.py {shape}: {rows}, '
+            f'     source: "{plan.device.name}, {date.today()}, benchmarks/plan_check.py {shape}: {rows}, '
             f'{speed:,.0f} tokens/s"}}'
         )
 

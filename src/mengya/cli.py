@@ -159,9 +159,7 @@ def _plan(
     peak_tflops: Annotated[
         float | None, typer.Option(min=0.001, help="Dense peak of an unlisted device.")
     ] = None,
-    memory_gib: Annotated[
-        float | None, typer.Option(min=0.1, help="Memory of one device.")
-    ] = None,
+    memory_gib: Annotated[float | None, typer.Option(min=0.1, help="Memory of one device.")] = None,
     price_per_hour: Annotated[
         float | None, typer.Option(min=0, help="Price of one device for an hour; gives the cost.")
     ] = None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ def run(
     plan = make_plan(recipe, overrides, hardware, verb, data_tokens)
     found = list(warnings_of(plan))
     if as_json:
-        print(json.dumps(to_json(plan, found), indent=2))
+        sys.stdout.write(json.dumps(to_json(plan, found), indent=2, ensure_ascii=False) + "\n")
     else:
         print_plan(plan, found, Console())
 
@@ -159,12 +160,8 @@ def make_plan(
     )
     expected = seconds_per_step = None
     if device.peak_flops is not None:
-        run_kind: RunKind = (
-            "cpu" if device.kind == "cpu" else "compile" if compiled else "eager"
-        )
-        share = flops.output / flops.total
-        width = model.config.hidden_size
-        expected = expected_mfu(_kind(model), run_kind, width, share, device)
+        share, width = flops.output / flops.total, model.config.hidden_size
+        expected = expected_mfu(model_kind(model), run_kind(settings), width, share, device)
         work = positions * (flops.total + recomputed) / hardware.devices
         seconds_per_step = work / (device.peak_flops * expected.mfu)
         if config.optimizer.name == "muon":
@@ -237,7 +234,13 @@ def _open_device(
     return device, dtype
 
 
-def _kind(model: CausalLM) -> ModelKind:
+def run_kind(settings: MemorySettings) -> RunKind:
+    if settings.on_cpu:
+        return "cpu-bf16" if settings.compute_bytes == 2 else "cpu"
+    return "compile" if settings.compiled else "eager"
+
+
+def model_kind(model: CausalLM) -> ModelKind:
     if model.config.num_experts:
         return "moe"
     return "mla" if model.config.kv_lora_rank is not None else "dense"

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from mengya.stages.plan import Plan
-from mengya.training.memory import MemorySettings, largest_rows, training_memory
+from mengya.stages.plan_fit import what_fits
 
 VOCABULARY_SHARE = 0.4  # of all parameters
-EPOCHS = 4  # Muennighoff et al. 2023, arXiv:2305.16264: up to here repeated tokens are as good as new
+EPOCHS = (
+    4  # Muennighoff et al. 2023, arXiv:2305.16264: up to here repeated tokens are as good as new
+)
 TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022, arXiv:2203.15556
 FEW, MANY = 5, 400  # a fourth, and twenty times, of that
 BATCH_FACTOR, LR_FACTOR = 4, 5  # from the fit of DeepSeek LLM
@@ -47,43 +49,8 @@ def _memory(plan: Plan) -> Iterator[PlanWarning]:
             "memory",
             f"needs {needed / 2**30:.1f} GiB on each device, {plan.device.name} has "
             f"{room / 2**30:.1f}",
-            _fits(plan),
+            what_fits(plan),
         )
-
-
-def _fits(plan: Plan) -> str:
-    """The first change that makes it fit, with its numbers."""
-    share = max(1, plan.batch_rows // plan.hardware.devices)
-    smaller = [n for n in range(1, plan.settings.rows) if share % n == 0]
-    ways: list[tuple[str, dict[str, object]]] = [("", {})]
-    if not plan.config.gradient_checkpointing:
-        ways.append(("gradient_checkpointing=true", {"gradient_checkpointing": True}))
-    if not plan.settings.sharded and plan.hardware.devices > 1:
-        ways.append(("strategy=fsdp", {"sharded": True}))
-        ways.append(
-            (
-                "strategy=fsdp gradient_checkpointing=true",
-                {"sharded": True, "gradient_checkpointing": True},
-            )
-        )
-    found = []
-    for words, changes in ways:
-        settings = MemorySettings(**{**vars(plan.settings), **changes})
-        rows = smaller + [plan.settings.rows] * bool(changes)
-        best = largest_rows(plan.model, settings, rows, plan.device.memory)
-        if best:
-            settings = MemorySettings(**{**vars(settings), "rows": best})
-            needed = training_memory(plan.model, settings).needed / 2**30
-            size = "" if best == plan.settings.rows else f" micro_batch_size={best}"
-            found.append(f"{words}{size}".strip() + f" ({needed:.1f} GiB)")
-    if found:
-        return "write " + ", or ".join(found)
-    floor = MemorySettings(**{**vars(plan.settings), "rows": 1, "gradient_checkpointing": True})
-    needed = training_memory(plan.model, floor).needed / 2**30
-    return (
-        f"one row with gradient_checkpointing still needs {needed:.1f} GiB: take a device with more "
-        "memory, more devices with strategy=fsdp, or a smaller model"
-    )
 
 
 def _batch_split(plan: Plan) -> Iterator[PlanWarning]:
@@ -99,7 +66,7 @@ def _batch_split(plan: Plan) -> Iterator[PlanWarning]:
 
 def _context(plan: Plan) -> Iterator[PlanWarning]:
     S, context = plan.config.data.sequence_length, plan.model.config.context_length
-    if S > context:
+    if context < S:
         yield PlanWarning(
             "context",
             f"sequence_length {S:,} is above the {context:,} positions that the model is meant for "
@@ -145,8 +112,7 @@ def _widths(plan: Plan) -> Iterator[PlanWarning]:
     if odd and plan.device.kind == "cuda":
         said = ", ".join(f"{name} {value} of {multiple}" for name, (value, multiple) in odd.items())
         near = ", ".join(
-            f"{name}={-(-value // multiple) * multiple}"
-            for name, (value, multiple) in odd.items()
+            f"{name}={-(-value // multiple) * multiple}" for name, (value, multiple) in odd.items()
         )
         yield PlanWarning(
             "widths",
@@ -213,7 +179,11 @@ def _batch(plan: Plan) -> Iterator[PlanWarning]:
             "batch",
             f"{tokens:,} tokens a step are far {'below' if small else 'above'} the {usual:,.0f} that "
             "suit a run of these FLOPs (0.292 C^0.3271, arXiv:2401.02954): "
-            + ("noisy steps, an idle GPU" if small else "few steps, each hardly better than a smaller"),
+            + (
+                "noisy steps, an idle GPU"
+                if small
+                else "few steps, each hardly better than a smaller"
+            ),
             f"for example global_batch_size={rows}",
         )
 
@@ -222,6 +192,7 @@ def _learning_rate(plan: Plan) -> Iterator[PlanWarning]:
     optimizer, lora = plan.config.optimizer, getattr(plan.config, "lora", None) is not None
     compute = _compute(plan)
     low = high = None
+    where = ""
     if plan.verb != "pretrain":
         low, high = TUNING_LR[plan.verb, lora]
         where = f"{plan.verb} with LoRA" if lora else plan.verb
@@ -280,4 +251,3 @@ _RULES: list[Callable[[Plan], Iterator[PlanWarning]]] = [
     _memory, _batch_split, _context, _vocabulary, _epochs, _tokens, _batch, _learning_rate, _warmup,
     _widths, _data, _peak,
 ]  # fmt: skip
-

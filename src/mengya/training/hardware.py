@@ -21,7 +21,7 @@ from mengya.config import UserError
 from mengya.runtime import cpu_has_bf16
 
 ModelKind = Literal["dense", "moe", "mla"]
-RunKind = Literal["compile", "eager", "cpu"]
+RunKind = Literal["compile", "eager", "cpu", "cpu-bf16"]
 
 
 # Of the memory on the box: ECC and driver take from 1 % (H100) to 6 % (T4, L40S: 46,068 of 49,152 MiB).
@@ -141,7 +141,9 @@ def expected_mfu(
         weights.append(1 / (distance**2 + 1e-6))
     mfu = sum(w * p["mfu"] for w, p in zip(weights, same, strict=True)) / sum(weights)
     nearest = same[weights.index(max(weights))]
-    elsewhere = run != "cpu" and not device.name.lower().replace("nvidia ", "").startswith("h200")
+    elsewhere = not run.startswith("cpu") and not device.name.lower().replace(
+        "nvidia ", ""
+    ).startswith("h200")
     guess = nearest["kind"] != kind or nearest.get("estimate", False) or elsewhere
     return Expected(mfu, nearest["source"], guess)
 

@@ -121,17 +121,6 @@ def training_memory(model: CausalLM, settings: MemorySettings) -> Memory:
     )
 
 
-def largest_rows(model: CausalLM, settings: MemorySettings, rows: list[int], memory: float) -> int:
-    """The largest of `rows` whose micro-batch fits into `memory` bytes; 0: none does."""
-    fitting = (
-        n
-        for n in sorted(rows, reverse=True)
-        if training_memory(model, MemorySettings(**{**asdict(settings), "rows": n})).needed
-        <= memory
-    )
-    return next(fitting, 0)
-
-
 def _optimizer_bytes(model: CausalLM, s: MemorySettings) -> float:
     numbers = 0
     for name, p in model.named_parameters():
