@@ -28,7 +28,7 @@ SIGMOID = {
     **MOE, "scoring_func": "sigmoid", "n_shared_experts": 1, "n_group": 2, "topk_group": 1,
     "first_k_dense_replace": 1, "router_aux_loss_coef": 0.001,
 }  # fmt: skip
-MUON = {"name": "muon"}
+MUON = {"name": "normuon", "muon": {"lr": 2e-3}}
 CASES = {
     "pretrain": (pretrain, PretrainConfig, "text", {"model": {**MODEL, "vocab_size": 400}}),
     "pretrain-moe": (pretrain, PretrainConfig, "text", {"model": {**MOE, "vocab_size": 400}}),

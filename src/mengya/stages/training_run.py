@@ -142,7 +142,7 @@ def train(
     max_steps = config.max_steps or math.ceil((config.epochs or 0) * len(train_rows) / batch_size)
 
     state = TrainState()
-    optimizers = build_optimizers(model, config.optimizer)
+    optimizers = build_optimizers(model, config.optimizer, strategy.replicas)
     if resume_from is not None:
         state = read_state(resume_from)
         trained.restore(resume_from)
