@@ -86,7 +86,7 @@ def write_inputs(folder: Path, shape: str, steps: int) -> Path:
         "run_dir": str(folder / "run"), "tokenizer": str(folder / "tokenizer"), "model": model,
         "data": {"train": [str(folder / "shards")], "sequence_length": length},
         "micro_batch_size": micro, "global_batch_size": batch, "max_steps": steps, "trackers": [],
-        "optimizer": {"name": optimizer, "lr": 1e-4, "muon_lr": 0.002},
+        "optimizer": {"name": optimizer, "lr": 1e-4},
         "loop": {"log_every": LOG_EVERY, "save_every": 10**6, "eval_every": 10**6},
     }  # fmt: skip
     recipe.write_text(yaml.safe_dump(values), encoding="utf-8")

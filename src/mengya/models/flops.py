@@ -14,7 +14,10 @@ So a model trained whole costs 6 per weight and 12 * layers * heads * head_dim *
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
+
+from torch import Tensor
 
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
@@ -72,17 +75,18 @@ def recomputed_flops(model: CausalLM, visible: float) -> float:
     return forward.layers + forward.attention
 
 
-def muon_flops(model: CausalLM, steps: int = 5) -> float:
-    """Newton-Schulz iterations of one Muon step over all matrices inside the layers.
+def muon_flops(matrices: Mapping[str, Tensor], steps: int = 5) -> float:
+    """Orthogonalizing all matrices once: what a step of Muon costs beside the gradients.
 
     For r rows and c >= r columns one iteration is X X^T, its square and their product with X:
-    2 r^2 c + 2 r^3 + 2 r^2 c.
+    2 r^2 c + 2 r^3 + 2 r^2 c. Experts are a stack of matrices, gate and up of each one below the other.
     """
     total = 0.0
-    for parameter in model.model.layers.parameters():
-        if parameter.ndim == 2 and parameter.requires_grad:
-            rows, columns = sorted(parameter.shape)
-            total += steps * (4 * rows**2 * columns + 2 * rows**3)
+    for name, matrix in matrices.items():
+        parts = 2 if name.endswith("experts.gate_up_proj") else 1
+        rows, columns = sorted((matrix.shape[-2] // parts, matrix.shape[-1]))
+        count = matrix.numel() / (rows * columns)
+        total += count * steps * (4 * rows**2 * columns + 2 * rows**3)
     return total
 
 

@@ -35,6 +35,7 @@ from mengya.training.hardware import (
     this_device,
 )
 from mengya.training.memory import Memory, MemorySettings, training_memory
+from mengya.training.optim import hidden_matrices
 
 # What part of the peak batched Newton-Schulz reaches: 24 matrices of 512 x 1,408 in 0.7 ms on one H200.
 MUON_MFU = 0.30
@@ -164,8 +165,10 @@ def make_plan(
         expected = expected_mfu(model_kind(model), run_kind(settings), width, share, device)
         work = positions * (flops.total + recomputed) / hardware.devices
         seconds_per_step = work / (device.peak_flops * expected.mfu)
-        if config.optimizer.name == "muon":
-            seconds_per_step += muon_flops(model) / (device.peak_flops * MUON_MFU)
+        if config.optimizer.name != "adamw":
+            # Ranks share it.
+            muon = muon_flops(hidden_matrices(dict(model.named_parameters()))) / hardware.devices
+            seconds_per_step += muon / (device.peak_flops * MUON_MFU)
     seconds = None if None in (seconds_per_step, steps) else steps * seconds_per_step  # type: ignore[operator]
     price = hardware.price_per_hour
     return Plan(

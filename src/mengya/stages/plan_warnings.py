@@ -19,7 +19,6 @@ TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022, arXiv:2203.15556
 FEW, MANY = 5, 400  # a fourth, and twenty times, of that
 BATCH_FACTOR, LR_FACTOR = 4, 5  # from the fit of DeepSeek LLM
 HEAD_MULTIPLE, WIDTH_MULTIPLE = 8, 64
-MUON_LR = (0.002, 0.1)
 TUNING_LR = {
     ("sft", False): (1e-6, 5e-3),
     ("sft", True): (1e-5, 5e-3),
@@ -200,19 +199,18 @@ def _learning_rate(plan: Plan) -> Iterator[PlanWarning]:
         usual = 0.3118 * compute**-0.1250
         low, high = usual / LR_FACTOR, usual * LR_FACTOR
         where = "a run of these FLOPs (0.3118 C^-0.125, arXiv:2401.02954)"
-    if low is not None and high is not None and not low <= optimizer.lr <= high:
-        yield PlanWarning(
-            "learning_rate",
-            f"optimizer.lr {optimizer.lr:g} is outside of {low:.1g} to {high:.1g}, usual for {where}",
-            f"for example optimizer.lr={(low * high) ** 0.5:.1g}",
-        )
-    if optimizer.name == "muon" and not MUON_LR[0] <= optimizer.muon_lr <= MUON_LR[1]:
-        yield PlanWarning(
-            "learning_rate",
-            f"optimizer.muon_lr {optimizer.muon_lr:g} is outside of {MUON_LR[0]} to {MUON_LR[1]}, usual "
-            "for Muon, whose updates have spectral norm about 1",
-            "for example optimizer.muon_lr=0.02",
-        )
+    if low is None or high is None:
+        return
+    rates = {"optimizer.lr": optimizer.lr}
+    if optimizer.name != "adamw" and optimizer.muon.lr is not None:
+        rates["optimizer.muon.lr"] = optimizer.muon.lr  # in AdamW's units
+    for key, rate in rates.items():
+        if not low <= rate <= high:
+            yield PlanWarning(
+                "learning_rate",
+                f"{key} {rate:g} is outside of {low:.1g} to {high:.1g}, usual for {where}",
+                f"for example {key}={(low * high) ** 0.5:.1g}",
+            )
 
 
 def _warmup(plan: Plan) -> Iterator[PlanWarning]:

@@ -11,11 +11,15 @@ matrix products and in the residual stream.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+import torch
+
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
+from mengya.training.optim import hidden_matrices
 
 # Bytes of the residual stream under autocast: the embedding is fp32, so every sum with it is.
 AUTOCAST_RESIDUAL = 4
@@ -32,8 +36,10 @@ FRAGMENTATION = 0.05
 CPU_PROCESS = 0.7e9
 # Two of DDP's buckets are on the way while the others wait; gradients themselves live in the buckets.
 DDP_BUCKETS = 2 * 25 * 2**20
-# Copies of one shape's matrices that a batched Muon step makes: stacked, and X, its square, their product.
+# Copies in fp32 that a batched Muon step makes of equal matrices (momentum ahead, stacked, X with its
+# square and product, the update), and how many numbers it takes at once (muon.py, _BATCH_ELEMENTS).
 MUON_COPIES = 4
+MUON_BATCH = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class MemorySettings:
         compute_bytes: of a number in matrix products: 2 under autocast, 4 in fp32.
         compiled: torch.compile, whose partition of the graph keeps less.
         on_cpu: attention by a mask, norms in pieces.
-        optimizer: adamw keeps two moments; muon one for the matrices of layers.
+        optimizer: adamw keeps two moments; muon and normuon one for the matrices of layers.
         devices, sharded: with FSDP weights, gradients and optimizer are split over the devices.
         reference: DPO's frozen model; `reference_copy` when it is one of its own (no LoRA).
         labelled: share of the positions that get logits.
@@ -56,7 +62,7 @@ class MemorySettings:
     compute_bytes: Literal[2, 4]
     compiled: bool
     on_cpu: bool = False
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon", "normuon"] = "adamw"
     gradient_checkpointing: bool = False
     devices: int = 1
     sharded: bool = False
@@ -104,9 +110,9 @@ def training_memory(model: CausalLM, settings: MemorySettings) -> Memory:
     if s.on_cpu:
         activations += positions * s.length * s.compute_bytes  # the mask, shared by the layers
     logits = positions * s.labelled * model.config.vocab_size * _logit_bytes(s)
-    if s.optimizer == "muon":
+    if s.optimizer != "adamw":
         # Its step begins when activations are gone: only what it needs beyond them is more.
-        activations = max(activations, _muon_transient(model, s) / shards - logits)
+        activations = max(activations, _muon_transient(model) - logits)
     reserve = CPU_PROCESS if s.on_cpu else CUDA_CONTEXT + FRAGMENTATION * (activations + logits)
     return Memory(
         weights=4 * total / shards,
@@ -122,20 +128,23 @@ def training_memory(model: CausalLM, settings: MemorySettings) -> Memory:
 
 
 def _optimizer_bytes(model: CausalLM, s: MemorySettings) -> float:
-    numbers = 0
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            hidden = p.ndim == 2 and ".layers." in name
-            numbers += p.numel() * (1 if s.optimizer == "muon" and hidden else 2)
+    """AdamW: two moments of each number; Muon: one, and NorMuon a number more for each row."""
+    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    matrices = {} if s.optimizer == "adamw" else hidden_matrices(named)
+    rest = sum(p.numel() for n, p in named.items() if n not in matrices)
+    numbers = 2 * rest + sum(p.numel() for p in matrices.values())
+    if s.optimizer == "normuon":
+        numbers += sum(p.numel() // p.shape[-1] for p in matrices.values())
     return 4 * numbers
 
 
-def _muon_transient(model: CausalLM, s: MemorySettings) -> float:
-    by_shape: dict[tuple[int, ...], int] = {}
-    for p in model.model.layers.parameters():
-        if p.ndim == 2:
-            by_shape[tuple(p.shape)] = by_shape.get(tuple(p.shape), 0) + p.numel()
-    return 4 * MUON_COPIES * max(by_shape.values(), default=0)
+def _muon_transient(model: CausalLM) -> float:
+    """Copies of the largest batch of equal matrices that are orthogonalized at once."""
+    by_shape: dict[torch.Size, int] = defaultdict(int)
+    for p in hidden_matrices(dict(model.named_parameters())).values():
+        by_shape[p.shape] += p.numel()
+    largest = max(p.numel() for p in model.model.layers.parameters())
+    return 4 * MUON_COPIES * min(max(by_shape.values()), max(MUON_BATCH, largest))
 
 
 def _communication(model: CausalLM, s: MemorySettings) -> float:

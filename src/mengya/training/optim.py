@@ -52,7 +52,7 @@ def build_optimizers(
         ranks: processes with equal gradients that may share the work of Muon.
     """
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    matrices = {} if config.name == "adamw" else _hidden_matrices(named)
+    matrices = {} if config.name == "adamw" else hidden_matrices(named)
     rest = [p for n, p in named.items() if n not in matrices]
     decayed = {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay}
     kept = {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0}
@@ -136,7 +136,7 @@ def load_optimizer_state(
                 }
 
 
-def _hidden_matrices(named: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+def hidden_matrices(named: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     """The matrices inside layers that map hidden to hidden, stacked experts among them; no routers.
 
     Raises:
