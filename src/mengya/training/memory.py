@@ -106,7 +106,7 @@ def training_memory(model: CausalLM, settings: MemorySettings) -> Memory:
     matrices += model.lm_head.weight.numel()
     shards = s.devices if s.sharded else 1
     positions = s.rows * s.length
-    activations = positions * _kept(model, s)
+    activations = positions * kept_bytes(model, s)
     if s.on_cpu:
         activations += positions * s.length * s.compute_bytes  # the mask, shared by the layers
     logits = positions * s.labelled * model.config.vocab_size * _logit_bytes(s)
@@ -166,7 +166,7 @@ def _logit_bytes(s: MemorySettings) -> float:
     return each + REFERENCE_LOGIT * s.compute_bytes * s.reference
 
 
-def _kept(model: CausalLM, s: MemorySettings) -> float:
+def kept_bytes(model: CausalLM, s: MemorySettings) -> float:
     """Bytes per position that wait for the backward pass, logits left out."""
     config = model.config
     layers = [_layer(config, index, s) for index in range(config.num_hidden_layers)]
