@@ -69,7 +69,7 @@ def named_device(name: str, half: bool = True) -> Device:
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise UserError(
             f"device {name!r} is not known{hint}; known are {', '.join(known)}. For another one "
-            "write --peak-tflops and --memory-gb from its data sheet (dense, half precision)"
+            "write --peak-tflops and --memory-gib from its data sheet (dense, half precision)"
         )
     entry = known[key]
     bf16 = entry.get("bf16", True)
