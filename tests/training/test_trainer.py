@@ -77,7 +77,7 @@ def make_trainer(run_dir: Path, model: CausalLM, data: list[Batch], **more: obje
         "seed": 0,
         "run_dir": run_dir,
         "name": "test",
-        "write_model": lambda folder: None,
+        "write_model": lambda model, folder: None,
         "open_metrics": lambda step: MetricsLog(run_dir, step, [], {}),
         **more,
     }

@@ -59,11 +59,11 @@ def run(config: PretrainConfig) -> bool:
     tokenizer = load_tokenizer(tokenizer_folder)
     strategy = open_strategy(config)
     if config.init_from is not None:
-        model = load_causal_lm(config.init_from, device=strategy.device)
+        model = load_causal_lm(config.init_from, device=strategy.birth)
     else:
         assert config.model is not None
         # Drawn on the CPU, so that every device starts from the same weights.
-        model = CausalLM(config.model).to(strategy.device)
+        model = CausalLM(config.model, device=strategy.birth)
     check_vocabulary(model, tokenizer)
     if strategy.rank == 0:
         counts = parameter_counts(model.config)
@@ -75,8 +75,8 @@ def run(config: PretrainConfig) -> bool:
     trained = TrainedModel(
         module=model,
         tokenizer_folder=tokenizer_folder,
-        write=partial(
-            write_folder, model, tokenizer, tokenizer_folder, getattr(torch, config.save_dtype)
+        write=lambda model, directory: write_folder(
+            model, tokenizer, tokenizer_folder, getattr(torch, config.save_dtype), directory
         ),
         restore=lambda path: load_weights(model, path, read_tensors(path, "master")),
     )

@@ -55,13 +55,13 @@ class TrainedModel:
     Attributes:
         module: its parameters with requires_grad are trained.
         tokenizer_folder: what the shards must have been made with.
-        write: writes the standard folder (or adapter folder) of the module.
-        restore: loads the weights of a checkpoint of this run into the module.
+        write: writes the standard folder (or adapter folder) of the module, or of a whole copy of it.
+        restore: loads the weights of a checkpoint of this run into the module, before it is placed.
     """
 
     module: CausalLM
     tokenizer_folder: Path
-    write: Callable[[Path], None]
+    write: Callable[[CausalLM, Path], None]
     restore: Callable[[Path], object]
 
 
@@ -98,7 +98,8 @@ def open_run(config: RunConfig) -> Path | None:
 def open_strategy(config: RunConfig) -> SingleDevice:
     """Device, precision and processes of this run; random numbers are seeded for the initial weights."""
     device = pick_device(config.device)
-    strategy = pick_strategy(device, pick_autocast_dtype(config.precision, device))
+    dtype = pick_autocast_dtype(config.precision, device)
+    strategy = pick_strategy(config.strategy, device, dtype)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     seed_step(config.seed, -1, 0)
@@ -142,15 +143,16 @@ def train(
     max_steps = config.max_steps or math.ceil((config.epochs or 0) * len(train_rows) / batch_size)
 
     state = TrainState()
-    optimizers = build_optimizers(model, config.optimizer, strategy.replicas)
     if resume_from is not None:
         state = read_state(resume_from)
-        trained.restore(resume_from)
-        load_optimizer_state(optimizers, model, read_tensors(resume_from, "optimizer") or {})
+        if strategy.birth.type != "meta":
+            trained.restore(resume_from)
     model.neftune_alpha = config.neftune_alpha
     model.gradient_checkpointing = config.gradient_checkpointing
-    if uses_compile(config, strategy):
-        model.compile()
+    strategy.place(model, uses_compile(config, strategy))
+    optimizers = build_optimizers(model, config.optimizer, strategy.replicas)
+    if resume_from is not None:
+        load_optimizer_state(optimizers, model, read_tensors(resume_from, "optimizer") or {})
 
     if strategy.rank == 0:
         config.run_dir.mkdir(parents=True, exist_ok=True)
@@ -197,10 +199,10 @@ def train(
             trackers=config.trackers,
             run_config=config.model_dump(mode="json"),
         ),
-        master=lambda: _master(model) if config.save_dtype != "float32" else None,
+        master=_master if config.save_dtype != "float32" else lambda model: None,
         validation=validation if held_out is not None else None,
         characters=_characters(held_out) if config.data.max_validation_rows is None else None,
-        sample=partial(sample, model) if sample is not None else None,
+        sample=sample,
         flops_per_token=_flops_per_token(model, train_rows, loss),
         peak_flops=peak_flops(strategy.device, strategy.autocast_dtype),
         state=state,

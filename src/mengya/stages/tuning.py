@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +40,19 @@ def open_tuned(
             f"{folder} is a LoRA adapter; merge it first: mengya merge {folder} out=FOLDER"
         )
     tokenizer = load_tokenizer(folder)
-    model = load_causal_lm(folder, device=strategy.device)
+    model = load_causal_lm(folder, device=strategy.birth)
     check_vocabulary(model, tokenizer)
     if config.lora is None:
-        write = partial(write_folder, model, tokenizer, folder, getattr(torch, config.save_dtype))
+        dtype = getattr(torch, config.save_dtype)
         return TrainedModel(
             model,
             folder,
-            write,
+            lambda model, directory: write_folder(model, tokenizer, folder, dtype, directory),
             lambda path: load_weights(model, path, read_tensors(path, "master")),
         ), tokenizer
     add_lora(model, config.lora)
 
-    def write_adapter(directory: Path) -> None:
+    def write_adapter(model: CausalLM, directory: Path) -> None:
         save_adapter(model, directory, base=folder.resolve())
         copy_tokenizer(folder, directory)
 

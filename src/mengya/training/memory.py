@@ -52,7 +52,9 @@ class MemorySettings:
         compiled: torch.compile, whose partition of the graph keeps less.
         on_cpu: attention by a mask, norms in pieces.
         optimizer: adamw keeps two moments; muon and normuon one for the matrices of layers.
-        devices, sharded: with FSDP weights, gradients and optimizer are split over the devices.
+        devices, sharded: with FSDP weights, gradients and optimizer are split over the devices, and
+            the residual stream is in half precision, because the gathered embedding is.
+        keeps_gathered: strategy.reshard_after_forward=false.
         reference: DPO's frozen model; `reference_copy` when it is one of its own (no LoRA).
         labelled: share of the positions that get logits.
     """
@@ -66,6 +68,7 @@ class MemorySettings:
     gradient_checkpointing: bool = False
     devices: int = 1
     sharded: bool = False
+    keeps_gathered: bool = False
     reference: bool = False
     reference_copy: bool = False
     labelled: float = 1.0
@@ -116,7 +119,7 @@ def training_memory(model: CausalLM, settings: MemorySettings) -> Memory:
     reserve = CPU_PROCESS if s.on_cpu else CUDA_CONTEXT + FRAGMENTATION * (activations + logits)
     return Memory(
         weights=4 * total / shards,
-        compute_copy=2 * matrices / shards if s.compute_bytes == 2 else 0.0,
+        compute_copy=_compute_copy(matrices, s),
         gradients=4 * trained / shards,
         optimizer=_optimizer_bytes(model, s) / shards,
         reference=4 * total / shards if s.reference_copy else 0.0,
@@ -125,6 +128,13 @@ def training_memory(model: CausalLM, settings: MemorySettings) -> Memory:
         communication=_communication(model, s),
         reserve=reserve,
     )
+
+
+def _compute_copy(matrices: int, s: MemorySettings) -> float:
+    """Autocast keeps a cast copy of each matrix for the backward pass; FSDP gathers the cast weights."""
+    if s.sharded:
+        return float(s.compute_bytes * matrices) if s.keeps_gathered else 0.0
+    return 2.0 * matrices if s.compute_bytes == 2 else 0.0
 
 
 def _optimizer_bytes(model: CausalLM, s: MemorySettings) -> float:
@@ -179,7 +189,9 @@ def kept_bytes(model: CausalLM, s: MemorySettings) -> float:
 
 
 def _residual(s: MemorySettings) -> int:
-    return AUTOCAST_RESIDUAL if s.compute_bytes == 2 else 4
+    if s.compute_bytes == 4 or s.sharded:
+        return s.compute_bytes
+    return AUTOCAST_RESIDUAL
 
 
 def _norm(width: int, in_bytes: int, s: MemorySettings, groups: int = 1) -> float:

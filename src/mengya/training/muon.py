@@ -1,9 +1,10 @@
 """Muon and NorMuon: momentum whose update is orthogonalized, for the matrices inside the layers.
 
 Takes matrices [O, I] and stacks of them [E, O, I] (experts), with gradients that are the same on every
-rank, or DTensors of which each rank has a part. Matrices of one shape are orthogonalized in one batch;
-given a process group, each rank does its share of the batch and the results are gathered, so the state
-does not depend on the number of ranks. Nothing here waits for the device.
+rank. Matrices of one shape are orthogonalized in one batch; given a process group, each rank does its
+share of the batch and the results are gathered. Of parameters sharded by FSDP (DTensors) the momentum
+is sharded alike and gathered for the update; the neurons' moments are whole on every rank. So a run
+goes on with any number of ranks. Nothing here waits for the device.
 Shapes: N matrices of O output neurons (rows) and I inputs.
 """
 
@@ -87,23 +88,23 @@ class Muon(Optimizer):
     def _step_batch(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         *_, rows, I = parameters[0].shape
         O = rows // group["parts"]
-        gradients = [_local(p.grad) for p in parameters if p.grad is not None]
-        buffers = [_local(self._momentum(p)) for p in parameters]
+        gradients = [_own(p.grad) for p in parameters if p.grad is not None]
+        buffers = [_own(self._momentum(p)) for p in parameters]
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])
-        whole = [_whole(m, like=p) for m, p in zip(ahead, parameters, strict=True)]
+        whole = [_gathered(m, p) for m, p in zip(ahead, parameters, strict=True)]
         update_NOI = self._orthogonalized(torch.cat([m.reshape(-1, O, I) for m in whole]))
         if group["beta2"] is None:
             update_NOI = update_NOI * (_UPDATE_RMS * max(O, I) ** 0.5)
         else:
             shape = (parameters[0].numel() // (O * I), O)
-            moments = [self._second_moment(p, shape) for p in parameters]
+            moments = [self._state(p, "second_moment", shape, torch.float32) for p in parameters]
             update_NOI = _even_neurons(update_NOI, moments, group["beta2"])
         updates = [
-            _part(u.view(p.shape), like=p)
+            _part(u.view(p.shape), p)
             for u, p in zip(update_NOI.chunk(len(parameters)), parameters, strict=True)
         ]
-        self._apply(group, [_local(p) for p in parameters], updates)
+        self._apply(group, [_own(p) for p in parameters], updates)
 
     def _apply(
         self, group: dict[str, Any], parameters: list[Tensor], updates: list[Tensor]
@@ -132,38 +133,16 @@ class Muon(Optimizer):
     def _momentum(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
         if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
+            state["momentum_buffer"] = torch.zeros_like(parameter)  # sharded as the parameter is
         return state["momentum_buffer"]
 
-    def _second_moment(self, parameter: Tensor, shape: tuple[int, int]) -> Tensor:
-        """[matrices of the parameter, O] fp32, whole on every rank."""
+    def _state(
+        self, parameter: Tensor, key: str, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> Tensor:
         state = self.state[parameter]
-        if "second_moment" not in state:
-            state["second_moment"] = torch.zeros(shape, device=parameter.device)
-        return state["second_moment"]
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """This rank's part, sharing its memory."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def _whole(part: Tensor, like: Tensor) -> Tensor:
-    """The tensor of which every rank has a part, sharded as `like` is; gathered from all of them."""
-    if not isinstance(like, DTensor):
-        return part
-    mesh, placements = like.device_mesh, like.placements
-    return DTensor.from_local(
-        part, mesh, placements, shape=like.shape, stride=like.stride()
-    ).full_tensor()
-
-
-def _part(whole: Tensor, like: Tensor) -> Tensor:
-    """The other way: this rank's part of a tensor that all ranks have."""
-    if not isinstance(like, DTensor):
-        return whole
-    mesh, placements = like.device_mesh, like.placements
-    return distribute_tensor(whole, mesh, placements, src_data_rank=None).to_local()
+        if key not in state:
+            state[key] = torch.zeros(shape, dtype=dtype, device=parameter.device)
+        return state[key]
 
 
 def _batches(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
@@ -175,6 +154,28 @@ def _batches(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
     for shape, alike in by_shape.items():
         count = max(1, _BATCH_ELEMENTS // shape.numel())
         yield from (alike[at : at + count] for at in range(0, len(alike), count))
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The memory of this rank: its shard of a DTensor, or all of a plain tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _gathered(own: Tensor, parameter: Tensor) -> Tensor:
+    """The whole matrix of which every rank has `own`, sharded as `parameter` is."""
+    if not isinstance(parameter, DTensor):
+        return own
+    mesh, placements = parameter.device_mesh, parameter.placements
+    shape, stride = parameter.shape, parameter.stride()
+    return DTensor.from_local(own, mesh, placements, shape=shape, stride=stride).full_tensor()
+
+
+def _part(whole: Tensor, parameter: Tensor) -> Tensor:
+    """This rank's part of a matrix that every rank has whole."""
+    if not isinstance(parameter, DTensor):
+        return whole
+    mesh, placements = parameter.device_mesh, parameter.placements
+    return distribute_tensor(whole, mesh, placements, src_data_rank=None).to_local()
 
 
 def _even_neurons(update_NOI: Tensor, moments: list[Tensor], beta2: float) -> Tensor:

@@ -95,7 +95,10 @@ def set_lr(optimizers: Sequence[Optimizer], factor: float) -> None:
 
 
 def optimizer_state(optimizers: Sequence[Optimizer], model: nn.Module) -> dict[str, Tensor]:
-    """All optimizer state as `parameter.key` -> tensor (moments in their own dtype, steps fp32)."""
+    """All optimizer state as `parameter.key` -> tensor (moments in their own dtype, steps fp32).
+
+    What is sharded comes as DTensors: whoever wants whole tensors gathers them.
+    """
     names: dict[Tensor, str] = {p: n for n, p in model.named_parameters()}
     return {
         f"{names[parameter]}.{key}": torch.as_tensor(value)

@@ -12,18 +12,20 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from mengya.batch import Batch
 from mengya.config import Config, UserError
 from mengya.losses.mean_loss import sum_loss
 from mengya.losses.token_nll import Loss
+from mengya.models.causal_lm import CausalLM
 from mengya.runtime import seed_step
 from mengya.training.checkpoint import Checkpoints, TrainState
 from mengya.training.expert_load import ExpertLoad
@@ -59,13 +61,13 @@ class Trainer:
         batches: step -> the steps from there on, each the micro-batches of this rank.
         validation: gives the held-out batches of this rank anew, or None.
         characters: characters of text that the held-out labels stand for; gives bits per character.
-        sample: gives a few completions as dictionaries, or None.
+        sample: gives a few completions of the model as dictionaries, or None.
         flops_per_token, peak_flops: of one real token, and of one device; they give the MFU.
         write_model: writes the model's folder.
         master: gives fp32 weights to save beside a folder of shorter dtype, or None.
     """
 
-    model: nn.Module
+    model: CausalLM
     loss: Loss
     batches: Callable[[int], Iterator[list[Batch]]]
     optimizers: Sequence[Optimizer]
@@ -77,12 +79,12 @@ class Trainer:
     seed: int
     run_dir: Path
     name: str
-    write_model: Callable[[Path], None]
+    write_model: Callable[[CausalLM, Path], None]
     open_metrics: Callable[[int], MetricsLog]
-    master: Callable[[], Mapping[str, Tensor] | None] = lambda: None
+    master: Callable[[CausalLM], Mapping[str, Tensor] | None] = lambda model: None
     validation: Callable[[], Iterable[Batch]] | None = None
     characters: int | None = None
-    sample: Callable[[], list[dict[str, Any]]] | None = None
+    sample: Callable[[CausalLM], list[dict[str, Any]]] | None = None
     flops_per_token: float = 0.0
     peak_flops: float | None = None
     state: TrainState = field(default_factory=TrainState)
@@ -246,21 +248,23 @@ class Trainer:
             self._metrics.log(self.state.step, values)
 
     def _write_samples(self) -> None:
-        if self.sample is None or self.strategy.rank != 0:
+        if self.sample is None:
             return
-        self.model.eval()
+        whole = self.strategy.whole(self.model, self.strategy.device)
+        if whole is None:
+            return
+        whole.eval()
         with (self.run_dir / "samples.jsonl").open("a", encoding="utf-8") as file:
-            for sample in self.sample():
+            for sample in self.sample(whole):
                 line = {"step": self.state.step, **sample}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def _save(self) -> None:
         self.state.grad_scaler = self.strategy.scaler.state_dict()
-        if self.strategy.rank == 0:
+        whole = self.strategy.whole(self.model, torch.device("cpu"))
+        optimizer = self.strategy.gather(optimizer_state(self.optimizers, self.model))
+        if whole is not None:
             self._checkpoints.save(
-                self.state,
-                self.write_model,
-                optimizer_state(self.optimizers, self.model),
-                self.master(),
+                self.state, partial(self.write_model, whole), optimizer, self.master(whole)
             )
         self.strategy.barrier()
