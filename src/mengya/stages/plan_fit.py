@@ -16,12 +16,14 @@ GIB = 2**30
 
 def what_fits(plan: Plan) -> str:
     """Each way to fit with the largest micro-batch that it allows, or what is left when none does."""
-    found = []
+    found: list[str] = []
+    most = 0
     for words, changes in _ways(plan):
         settings = replace(plan.settings, **changes)
         rows = _largest_rows(plan, settings)
-        if rows == 0 or (not changes and rows == plan.settings.rows):
-            continue
+        if rows <= most:
+            continue  # a smaller micro-batch alone does it
+        most = rows
         if rows != plan.settings.rows:
             words = f"{words} micro_batch_size={rows}".strip()
         needed = training_memory(plan.model, replace(settings, rows=rows)).needed

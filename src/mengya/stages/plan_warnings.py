@@ -143,8 +143,8 @@ def _tokens(plan: Plan) -> Iterator[PlanWarning]:
             "tokens",
             f"{ratio:.1f} tokens per parameter, far below the {TOKENS_PER_PARAMETER} that use the "
             "FLOPs best (arXiv:2203.15556)",
-            f"about {wanted / 1e6:,.0f}M tokens, or a model of about "
-            f"{plan.tokens / TOKENS_PER_PARAMETER / 1e6:,.1f}M parameters",
+            f"about {wanted:,.0f} tokens, or a model of about "
+            f"{plan.tokens / TOKENS_PER_PARAMETER:,.0f} parameters",
         )
     elif ratio > MANY:
         yield PlanWarning(
