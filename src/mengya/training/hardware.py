@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 import time
 from functools import cache
 from pathlib import Path
@@ -102,10 +103,14 @@ def peak_flops(device: torch.device, dtype: torch.dtype | None) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device).lower()
-    entries = [entry for entry in _table()["devices"].values() if entry["match"] in name]
-    if not entries:
-        return None
-    return _rate(max(entries, key=lambda entry: len(entry["match"])), dtype is not None)
+    return rate_of(name, dtype)
+
+
+def rate_of(name: str, dtype: torch.dtype | None) -> float | None:
+    """Dense peak by the name that the driver gives, lower case."""
+    entries = _table()["devices"].values()
+    entry = next((e for e in entries if re.search(e["match"], name)), None)
+    return None if entry is None else _rate(entry, half=dtype is not None)
 
 
 def measured_peak(dtype: torch.dtype | None, rows: int, inner: int, columns: int) -> float:
