@@ -108,7 +108,7 @@ def test_varlen_equals_the_mask_forward_and_backward(gpu_model: CausalLM, compil
     masked = run(gpu_model, batch, varlen=False, autocast=True)
     if compiled:
         torch._dynamo.reset()
-        gpu_model.compile()
+        gpu_model.compile_layers()
     varlen = run(gpu_model, batch, varlen=True, autocast=True)
     assert all(t.isfinite().all() for t in varlen.values())
     if gpu_model.config.num_experts:
@@ -153,13 +153,13 @@ def test_gradient_checkpointing_changes_no_gradient(gpu_model: CausalLM) -> None
 
 def test_grouped_experts_equal_the_loop_in_bfloat16() -> None:
     """Same routing for both: the inputs are given, only the products differ."""
-    from mengya.models.moe import _grouped, _one_by_one
+    from mengya.models.grouped_experts import grouped_product, looped_product
 
     ends = torch.tensor([30, 30, 100, 128], dtype=torch.int32, device="cuda")
     x = torch.randn(128, 48, device="cuda", dtype=torch.bfloat16)
     weight = torch.randn(4, 24, 48, device="cuda", dtype=torch.bfloat16)
     results = []
-    for multiply in (_grouped, _one_by_one):
+    for multiply in (grouped_product, looped_product):
         a, w = x.clone().requires_grad_(), weight.clone().requires_grad_()
         out = multiply(a, w, ends)
         (out * torch.linspace(-1, 1, 24, device="cuda", dtype=torch.bfloat16)).sum().backward()
@@ -187,7 +187,7 @@ def test_decoding_on_the_gpu_says_what_the_cpu_says(family: str) -> None:
     model = shaken(tiny_config(family))
     expected = generate(model, prompts, params, [])
     model.cuda()
-    model.compile()  # generation must not compile for every length
+    model.compile_layers()  # generation must not compile for every length
     assert generate(model, prompts, params, []) == expected
     half = generate(model.to(torch.bfloat16), prompts, params, [])
     assert [len(row) for row in half] == [16] * 3
@@ -198,8 +198,36 @@ def test_lora_trains_and_merges_under_autocast_and_compile(gpu_model: CausalLM) 
     batch = batch_of(DOCUMENTS, 101)
     add_lora(gpu_model, LoraConfig(rank=4))
     torch._dynamo.reset()
-    gpu_model.compile()
+    gpu_model.compile_layers()
     gradients = run(gpu_model, batch, varlen=True, autocast=True)
     assert len(gradients) > 4 and all(t.isfinite().all() for t in gradients.values())
     merged = merge_lora(gpu_model).eval()
     assert merged.forward(batch.input_ids).logits.isfinite().all()
+
+
+def test_flash_attention_4_equals_2() -> None:
+    from mengya.models.varlen import has_flash4, varlen_attention
+
+    if not has_flash4(torch.device("cuda", 0)):
+        pytest.skip("needs the extra flash and a Hopper or Blackwell GPU")
+    from torch.nn.attention.varlen import varlen_attn
+
+    from mengya.models.varlen import _CAUSAL
+
+    ends = torch.tensor([0, 50, 51, 400, 640, 640, 640], dtype=torch.int32, device="cuda")
+    for heads, kv_heads, width in ((4, 2, 96), (4, 4, 48), (8, 1, 64)):
+        shapes = ((heads, width), (kv_heads, width), (kv_heads, width))
+        inputs = [torch.randn(640, *s, device="cuda", dtype=torch.bfloat16) for s in shapes]
+        results = []
+        for kernel in ("4", "2"):
+            q, k, v = (t.clone().requires_grad_() for t in inputs)
+            if kernel == "4":
+                out = varlen_attention(q, k, v, ends, 512)
+            else:
+                k2, v2 = (t.repeat_interleave(heads // kv_heads, 1) for t in (k, v))
+                out = varlen_attn(q, k2, v2, ends, ends, 512, 512, **_CAUSAL)
+            assert isinstance(out, torch.Tensor)
+            (out * torch.linspace(-1, 1, width, device="cuda", dtype=out.dtype)).sum().backward()
+            results.append((out.detach(), q.grad, k.grad, v.grad))
+        for four, two in zip(*results, strict=True):
+            torch.testing.assert_close(four, two, atol=2e-2, rtol=2e-2)

@@ -23,6 +23,7 @@ from tests.stages.conftest import MODEL, Nursery
 
 ROOT = Path(__file__).parents[2]
 H200 = Hardware(device="h200")
+LARGE = ["global_batch_size=256", "micro_batch_size=256"]
 RECIPE = {
     "run_dir": "runs/x", "tokenizer": "runs/x/tokenizer", "max_steps": 2000,
     "data": {"train": ["runs/x/shards"], "sequence_length": 1024},
@@ -53,7 +54,7 @@ def test_a_sound_recipe_has_no_warning(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("rule", "overrides", "hardware", "said"),
     [
-        ("memory", ["micro_batch_size=128"], Hardware("rtx4090"), "micro_batch_size=64 (13."),
+        ("memory", LARGE, Hardware("rtx4090"), "write micro_batch_size=128 (2"),
         ("memory", [], Hardware("h100", memory_gib=1.0), "one row with gradient_checkpointing"),
         ("batch_split", [], Hardware("h200", devices=3), "write global_batch_size=192"),
         ("context", ["data.sequence_length=4096"], H200, "sequence_length 4,096 is above the 2,048"),
@@ -89,8 +90,8 @@ def test_repeated_data_is_warned_of_from_the_fifth_time_on(tmp_path: Path) -> No
 def test_what_fits_fits(recipe: Path) -> None:
     """The remedy's own number of rows, tried."""
     card = Hardware("rtx4090")
-    assert rules(make_plan(recipe, ["micro_batch_size=128"], card)) == {"memory"}
-    assert rules(make_plan(recipe, ["micro_batch_size=64"], card)) == set()
+    assert rules(make_plan(recipe, LARGE, card)) == {"memory"}
+    assert rules(make_plan(recipe, [*LARGE, "micro_batch_size=128"], card)) == set()
 
 
 def test_problems_of_a_recipe_are_all_told_at_once(recipe: Path) -> None:

@@ -39,6 +39,10 @@ CASES = {
     "pretrain-muon": (
         pretrain, PretrainConfig, "text", {"model": {**MODEL, "vocab_size": 400}, "optimizer": MUON},
     ),
+    "pretrain-ramp": (
+        pretrain, PretrainConfig, "text",
+        {"model": {**MODEL, "vocab_size": 400}, "batch_ramp": {"start": 2, "steps": 12}, "z_loss": 1e-3},
+    ),
     "sft": (sft, SftConfig, "conversation", {"neftune_alpha": 5.0}),
     "sft-lora": (sft, SftConfig, "conversation", {"lora": LORA}),
     "dpo": (dpo, DpoConfig, "preference", {}),

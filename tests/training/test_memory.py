@@ -16,7 +16,7 @@ from mengya.training.memory import Memory, MemorySettings, kept_bytes, training_
 from mengya.training.optim import OptimizerConfig, build_optimizers, optimizer_state
 from tests.models.conftest import FAMILIES
 
-ROWS, SIZE, GIB = 2, 64, 2**30
+ROWS, SIZE = 2, 64
 SETTINGS = MemorySettings(rows=64, length=1024, compute_bytes=2, compiled=True)
 
 
@@ -100,21 +100,6 @@ def test_optimizer_state_has_the_counted_size(name: Any) -> None:
     assert training_memory(model, replace(SETTINGS, optimizer=name)).optimizer == real
 
 
-# docs/results.md, one H200: shape zh-26m, bf16; what torch had allocated at most.
-MEASURED = {
-    "AdamW, compiled": ({}, 11.9),
-    "AdamW, eager": ({"compiled": False}, 18.0),
-    "DPO": ({"rows": 16, "length": 2048, "reference": True, "reference_copy": True}, 6.3),
-}
-
-
-@pytest.mark.parametrize("run", MEASURED)
-def test_within_15_percent_of_what_a_gpu_took(run: str) -> None:
-    changes, gib = MEASURED[run]
-    memory = training_memory(CausalLM(ModelConfig(), device="meta"), replace(SETTINGS, **changes))
-    assert memory.allocated / GIB == pytest.approx(gib, rel=0.15)
-
-
 def memory_of(**changes: Any) -> Memory:
     return training_memory(CausalLM(ModelConfig(), device="meta"), replace(SETTINGS, **changes))
 
@@ -127,7 +112,9 @@ def test_what_each_setting_saves() -> None:
     assert sharded.optimizer == whole.optimizer / 4 and sharded.weights == whole.weights / 4
     assert sharded.communication > 0 == whole.communication
     assert memory_of(devices=4).optimizer == whole.optimizer
-    assert memory_of(labelled=0.5).logits == whole.logits / 2
+    pairs = memory_of(reference=True)
+    assert memory_of(reference=True, labelled=0.5).logits == pairs.logits / 2
+    assert memory_of(rows=256).logits < 1.1 * memory_of(rows=128).logits  # chunk by chunk
     assert whole.needed == whole.allocated + whole.reserve
 
 

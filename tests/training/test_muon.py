@@ -1,16 +1,18 @@
-"""Muon and NorMuon against exact factors and torch's own, on stacks, and shared by real processes."""
+"""Muon and NorMuon against exact factors and torch's own, on stacks, and in two real processes."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
@@ -26,7 +28,7 @@ def exact(x: Tensor) -> Tensor:
     return u @ vh
 
 
-def gradients(seed: int, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+def gradients(seed: int, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
     """Matrices with a spectrum that falls as that of a gradient, their rows of unequal size."""
     generator = torch.Generator().manual_seed(seed)
     drawn = []
@@ -39,14 +41,20 @@ def gradients(seed: int, shapes: list[tuple[int, ...]]) -> list[Tensor]:
     return drawn
 
 
-def run(optimizer: Muon, parameters: list[nn.Parameter], steps: int) -> None:
+def run(
+    optimizer: Optimizer,
+    parameters: list[nn.Parameter],
+    steps: int,
+    place: Callable[[Tensor], Tensor] = lambda gradient: gradient,
+) -> None:
+    shapes = [tuple(p.shape) for p in parameters]
     for step in range(steps):
-        for p, g in zip(parameters, gradients(step, [tuple(p.shape) for p in parameters]), strict=True):  # fmt: skip
-            p.grad = g
+        for p, g in zip(parameters, gradients(step, shapes), strict=True):
+            p.grad = place(g)
         optimizer.step()
 
 
-def start(shapes: list[tuple[int, ...]]) -> list[nn.Parameter]:
+def start(shapes: Sequence[tuple[int, ...]]) -> list[nn.Parameter]:
     return [nn.Parameter(g) for g in gradients(99, shapes)]
 
 
@@ -86,7 +94,7 @@ def test_follows_torch_optim_muon() -> None:
     ours, theirs = start(SHAPES), start(SHAPES)
     run(Muon(ours, lr=0.02, weight_decay=0.1), ours, steps=5)
     other = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
-    run(other, theirs, steps=5)  # type: ignore[arg-type]
+    run(other, theirs, steps=5)
     for a, b, before in zip(ours, theirs, start(SHAPES), strict=True):
         cosine = nn.functional.cosine_similarity((a - before).flatten(), (b - before).flatten(), 0)
         assert cosine > 0.97
@@ -157,42 +165,53 @@ def test_layers_matrices_and_experts_go_to_muon_and_nothing_else() -> None:
     }  # fmt: skip
 
 
+STACKED = [*SHAPES, (3, 16, 8), (4, 16, 8)]
+
 RANK_PROGRAM = """
 import sys
 import torch.distributed as dist
-from tests.training.test_muon import SHAPES, run, start
-from mengya.training.muon import Muon
 from safetensors.torch import save_file
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from mengya.training.muon import Muon
+from tests.training.test_muon import STACKED, run, start
 
 dist.init_process_group("gloo")
-beta2 = float(sys.argv[1]) or None
-parameters = start(SHAPES)
-optimizer = Muon(parameters, lr=0.02, beta2=beta2, weight_decay=0.1, ranks=dist.group.WORLD)
-run(optimizer, parameters, steps=4)
-tensors = {f"{i}.weight": p.detach() for i, p in enumerate(parameters)}
-for i, p in enumerate(parameters):
-    tensors |= {f"{i}.{k}": v.clone() for k, v in optimizer.state[p].items()}
-save_file(tensors, f"{sys.argv[2]}/rank{dist.get_rank()}.safetensors")
+mesh = init_device_mesh("cpu", (2,))
+
+def shard(t):
+    axis = 1 if t.ndim == 3 and len(t) % 2 else 0
+    return distribute_tensor(t, mesh, [Shard(axis)])
+
+def whole(t):
+    return (t.full_tensor() if isinstance(t, DTensor) else t).detach().clone()
+
+for layout, place in {"replicated": lambda t: t, "sharded": shard}.items():
+    parameters = [nn.Parameter(place(p.detach())) for p in start(STACKED)]
+    optimizer = Muon(parameters, lr=0.02, beta2=0.95, weight_decay=0.1, ranks=dist.group.WORLD)
+    run(optimizer, parameters, steps=4, place=place)
+    tensors = {f"{i}.weight": whole(p) for i, p in enumerate(parameters)}
+    for i, p in enumerate(parameters):
+        tensors |= {f"{i}.{k}": whole(v) for k, v in optimizer.state[p].items()}
+    save_file(tensors, f"{sys.argv[1]}/{layout}{dist.get_rank()}.safetensors")
 dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("beta2", [0.0, 0.95])
-def test_two_processes_share_the_work_and_end_with_the_same_state(
-    beta2: float, tmp_path: Path
-) -> None:
+def test_two_processes_share_the_work_and_end_with_the_same_state(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(RANK_PROGRAM)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     root = Path(__file__).parents[2]
-    program = [str(tmp_path / "program.py"), str(beta2), str(tmp_path)]
     environment = {"PYTHONPATH": f"{root}:{root / 'src'}", "OMP_NUM_THREADS": "1"}
-    subprocess.run([*torchrun, *program], check=True, env={**os.environ, **environment}, cwd=root)
-    alone = start(SHAPES)
-    optimizer = Muon(alone, lr=0.02, beta2=beta2 or None, weight_decay=0.1)
+    command = [*torchrun, str(tmp_path / "program.py"), str(tmp_path)]
+    subprocess.run(command, check=True, env={**os.environ, **environment}, cwd=root)
+    alone = start(STACKED)
+    optimizer = Muon(alone, lr=0.02, beta2=0.95, weight_decay=0.1)
     run(optimizer, alone, steps=4)
-    ranks = [load_file(tmp_path / f"rank{rank}.safetensors") for rank in range(2)]
-    for key, value in ranks[0].items():
-        assert torch.equal(value, ranks[1][key]), key
-    for number, p in enumerate(alone):
-        for key, value in {"weight": p.detach(), **optimizer.state[p]}.items():
-            torch.testing.assert_close(ranks[0][f"{number}.{key}"], value, rtol=0, atol=1e-6)
+    for layout in ("replicated", "sharded"):
+        first, second = (load_file(tmp_path / f"{layout}{rank}.safetensors") for rank in range(2))
+        assert all(torch.equal(value, second[key]) for key, value in first.items())
+        for number, p in enumerate(alone):
+            for key, value in {"weight": p.detach(), **optimizer.state[p]}.items():
+                torch.testing.assert_close(first[f"{number}.{key}"], value, rtol=0, atol=1e-6)

@@ -8,7 +8,6 @@ how much of a device's peak is reached was measured (training/hardware.yaml).
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from rich.console import Console
 
 from mengya.config import UserError
+from mengya.data.batch_size import BatchSize
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.models.flops import Flops, muon_flops, recomputed_flops, training_flops
@@ -134,13 +134,15 @@ def make_plan(
     model = open_model(config, recipe)
     device, dtype = _open_device(config, hardware, model.config)
     compiled = device.kind == "cuda" if config.compile is None else config.compile
-    labelled_only = verb == "sft" and not compiled
+    labelled_only = verb == "sft" and not compiled and device.kind != "cuda"
     data = open_data(config, data_tokens, needs_labels=labelled_only)
 
     batch_rows = config.global_batch_size or config.micro_batch_size * hardware.devices
-    steps, epochs = _length(config, data, batch_rows)
+    batch = BatchSize(batch_rows, config.batch_ramp)
+    steps, epochs = _length(config, data, batch)
     positions = batch_rows * config.data.sequence_length
-    tokens = None if steps is None else steps * positions * data.fill
+    rows = None if steps is None else batch.first_row(steps)
+    tokens = None if rows is None else rows * config.data.sequence_length * data.fill
 
     labelled = data.labelled if labelled_only else 1.0
     flops = training_flops(model, data.visible, labelled, reference=verb == "dpo")
@@ -170,7 +172,9 @@ def make_plan(
             # Ranks share it.
             muon = muon_flops(hidden_matrices(dict(model.named_parameters()))) / hardware.devices
             seconds_per_step += muon / (device.peak_flops * MUON_MFU)
-    seconds = None if None in (seconds_per_step, steps) else steps * seconds_per_step  # type: ignore[operator]
+    seconds = None
+    if seconds_per_step is not None and rows is not None:
+        seconds = rows / batch_rows * seconds_per_step
     price = hardware.price_per_hour
     return Plan(
         recipe=recipe,
@@ -198,14 +202,14 @@ def make_plan(
     )
 
 
-def _length(config: RunConfig, data: Data, batch_rows: int) -> tuple[int | None, float | None]:
+def _length(config: RunConfig, data: Data, batch: BatchSize) -> tuple[int | None, float | None]:
     """(steps, epochs) of the run, each None where the data's length is needed and not known."""
     steps = config.max_steps
     if steps is None and data.rows is not None:
-        steps = math.ceil((config.epochs or 0) * data.rows / batch_rows)
+        steps = batch.steps_for((config.epochs or 0) * data.rows)
     if steps is None or data.rows is None:
         return steps, config.epochs
-    return steps, steps * batch_rows / data.rows
+    return steps, batch.first_row(steps) / data.rows
 
 
 def _open_device(

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
-from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.models.hf_folder import load_causal_lm
@@ -24,7 +23,7 @@ from mengya.stages.training_run import (
     TrainedModel,
     open_run,
     open_strategy,
-    pick_token_nll,
+    pick_next_token,
     train,
 )
 from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, stop_token_ids
@@ -38,6 +37,8 @@ class PretrainConfig(RunConfig):
     """Shape of a new model; its vocab_size must hold the tokenizer's ids."""
     init_from: Path | None = None
     """Go on from this checkpoint folder (continued pretraining) instead of random weights."""
+    z_loss: float = Field(default=0.0, ge=0)
+    """Weight of log^2 Z beside the loss (docs/optimizers.md): 1e-4 keeps logits small; 0 for none."""
 
     @model_validator(mode="after")
     def _one_start(self) -> PretrainConfig:
@@ -80,7 +81,7 @@ def run(config: PretrainConfig) -> bool:
         ),
         restore=lambda path: load_weights(model, path, read_tensors(path, "master")),
     )
-    loss = NextToken(pick_token_nll(config, strategy))
+    loss = pick_next_token(config, strategy, model, config.z_loss, few_labels=False)
     sample = partial(_complete, config, tokenizer) if config.sample_prompts else None
     return train("pretrain", config, strategy, trained, loss, "text", sample, resume_from)
 

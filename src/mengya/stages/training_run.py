@@ -6,7 +6,6 @@ checkpoints, and runs the one Trainer. Composition only; the settings are in run
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,14 +18,16 @@ from torch import nn
 
 from mengya.batch import Batch
 from mengya.config import UserError, load_config, save_config
+from mengya.data.batch_size import BatchSize
 from mengya.data.datasets import PackedRows
 from mengya.data.encode import Kind
 from mengya.data.loader import batches, validation_batches
 from mengya.data.mixture import Mixture
 from mengya.data.shards import TokenShards
 from mengya.losses.dpo import DPO
+from mengya.losses.linear_nll import chunk_nll, linear_nll
 from mengya.losses.next_token import NextToken
-from mengya.losses.token_nll import Loss, token_nll
+from mengya.losses.token_nll import Loss, log_partition, token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.models.flops import training_flops
 from mengya.runtime import (
@@ -45,7 +46,7 @@ from mengya.training.strategy import SingleDevice, pick_strategy
 from mengya.training.trainer import Trainer
 
 # A run resumed with another of these would not be the run that was stopped.
-_FIXED = ("seed", "data", "global_batch_size", "neftune_alpha", "save_dtype")
+_FIXED = ("seed", "data", "global_batch_size", "batch_ramp", "neftune_alpha", "save_dtype")
 
 
 @dataclass
@@ -115,6 +116,26 @@ def pick_token_nll(config: RunConfig, strategy: SingleDevice) -> Callable[..., t
     return torch.compile(token_nll) if uses_compile(config, strategy) else token_nll
 
 
+def pick_next_token(
+    config: RunConfig, strategy: SingleDevice, model: CausalLM, z_loss: float, few_labels: bool
+) -> NextToken:
+    """The loss of pretraining and SFT in the form that this device runs best.
+
+    Args:
+        few_labels: many positions have no label (SFT).
+    """
+    compiled = uses_compile(config, strategy)
+    if strategy.device.type == "cuda" and type(model.lm_head) is nn.Linear:
+        chunk = torch.compile(chunk_nll, dynamic=False) if compiled else chunk_nll
+        return NextToken(z_loss=z_loss, linear_nll=partial(linear_nll, chunk=chunk))
+    return NextToken(
+        pick_token_nll(config, strategy),
+        labelled_only=few_labels and not compiled,
+        z_loss=z_loss,
+        log_partition=torch.compile(log_partition) if compiled else log_partition,
+    )
+
+
 def train(
     name: str,
     config: RunConfig,
@@ -139,8 +160,11 @@ def train(
     held_out = None
     if config.data.validation:
         held_out = _open_rows(config, config.data.validation, (kind,), trained.tokenizer_folder)
-    batch_size = config.global_batch_size or config.micro_batch_size * strategy.world_size
-    max_steps = config.max_steps or math.ceil((config.epochs or 0) * len(train_rows) / batch_size)
+    batch_size = BatchSize(
+        config.global_batch_size or config.micro_batch_size * strategy.world_size,
+        config.batch_ramp,
+    )
+    max_steps = config.max_steps or batch_size.steps_for((config.epochs or 0) * len(train_rows))
 
     state = TrainState()
     if resume_from is not None:
@@ -172,8 +196,8 @@ def train(
     def steps_from(step: int) -> Iterator[list[Batch]]:
         return batches(
             train_rows,
-            start_row=step * batch_size,
-            global_batch_size=batch_size,
+            start_step=step,
+            batch_size=batch_size,
             micro_batch_size=config.micro_batch_size,
             rank=strategy.rank,
             world_size=strategy.world_size,
@@ -259,17 +283,18 @@ def _say_plan(
     config: RunConfig,
     model: CausalLM,
     rows: Mixture,
-    batch_size: int,
+    batch_size: BatchSize,
     max_steps: int,
     state: TrainState,
 ) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    tokens = batch_size * config.data.sequence_length
+    count, size = batch_size.first_row(max_steps), config.data.sequence_length
+    grows = "" if batch_size.ramp is None else f"{batch_size.at(0)} to "
     text = (
         f"{name}: {parameters / 1e6:.2f}M parameters ({trainable / parameters:.1%} trained), "
-        f"{max_steps} steps of {batch_size} x {config.data.sequence_length} = {tokens:,} tokens, "
-        f"{max_steps * batch_size / len(rows):.2f} epochs"
+        f"{max_steps} steps of {grows}{batch_size.at(max_steps)} x {size} = {count * size:,} tokens, "
+        f"{count / len(rows):.2f} epochs"
     )
     if state.step:
         text += f"; resuming at step {state.step}"

@@ -5,8 +5,8 @@ autograd keeps between forward and backward, counted tensor by tensor from the l
 written: `tests/training/test_memory.py` counts the real ones (saved_tensors_hooks) against this.
 Constants that can only be measured stand at the top.
 
-Widths below are numbers per position of one layer; c and r are the bytes of a number in the dtype of
-matrix products and in the residual stream.
+Widths below are numbers per position of one layer; c is the bytes of a number in the dtype of matrix
+products, which the residual stream has too.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.training.optim import hidden_matrices
 
-# Bytes of the residual stream under autocast: the embedding is fp32, so every sum with it is.
-AUTOCAST_RESIDUAL = 4
 # Bytes for one logit, from the product to its gradient. Compiled: the logits and their gradient in c
 # bytes each. Eager: logits in c, their fp32 copy's log-softmax and its gradient in 4, the gradient in c.
 COMPILED_LOGIT = (2, 0)  # (times c, times 4)
 EAGER_LOGIT = (1, 2)
+# The loss taken chunk by chunk (losses/linear_nll.py, CUDA, not DPO): bytes of a chunk's logits, and as
+# above what it makes of each. The gradient of the last hidden states waits beside.
+LOGIT_CHUNK = 5 * 2**28
+COMPILED_CHUNK_LOGIT = (2, 0)
+EAGER_CHUNK_LOGIT = (2, 3)
 REFERENCE_LOGIT = 1  # times c, without a gradient
 # What torch does not count as allocated: CUDA context and kernels (bytes), and the part of activations
 # that the caching allocator loses between blocks.
@@ -53,7 +56,7 @@ class MemorySettings:
         on_cpu: attention by a mask, norms in pieces.
         optimizer: adamw keeps two moments; muon and normuon one for the matrices of layers.
         devices, sharded: with FSDP weights, gradients and optimizer are split over the devices, and
-            the residual stream is in half precision, because the gathered embedding is.
+            half-precision weights gathered layer by layer.
         keeps_gathered: strategy.reshard_after_forward=false.
         reference: DPO's frozen model; `reference_copy` when it is one of its own (no LoRA).
         labelled: share of the positions that get logits.
@@ -112,7 +115,7 @@ def training_memory(model: CausalLM, settings: MemorySettings) -> Memory:
     activations = positions * kept_bytes(model, s)
     if s.on_cpu:
         activations += positions * s.length * s.compute_bytes  # the mask, shared by the layers
-    logits = positions * s.labelled * model.config.vocab_size * _logit_bytes(s)
+    logits = _logits(model.config, s)
     if s.optimizer != "adamw":
         # Its step begins when activations are gone: only what it needs beyond them is more.
         activations = max(activations, _muon_transient(model) - logits)
@@ -168,19 +171,25 @@ def _communication(model: CausalLM, s: MemorySettings) -> float:
     return 2 * s.compute_bytes * max(layer, ends) + 4 * max(layer, ends)
 
 
-def _logit_bytes(s: MemorySettings) -> float:
+def _logits(config: ModelConfig, s: MemorySettings) -> float:
+    """Logits, their gradient, and what the loss makes of them in between."""
+    c, count = s.compute_bytes, s.rows * s.length * s.labelled * config.vocab_size
+    if not s.on_cpu and not s.reference:
+        times_c, times_fp32 = COMPILED_CHUNK_LOGIT if s.compiled else EAGER_CHUNK_LOGIT
+        hidden = s.rows * s.length * config.hidden_size * c
+        return min(count, LOGIT_CHUNK / c) * (times_c * c + times_fp32 * 4) + hidden
     times_c, times_fp32 = COMPILED_LOGIT if s.compiled else EAGER_LOGIT
-    each = times_c * s.compute_bytes + times_fp32 * 4
-    if not s.compiled and s.compute_bytes == 2:
+    each = times_c * c + times_fp32 * 4
+    if not s.compiled and c == 2:
         each += 2  # the gradient on its way back to half precision
-    return each + REFERENCE_LOGIT * s.compute_bytes * s.reference
+    return count * (each + REFERENCE_LOGIT * c * s.reference)
 
 
 def kept_bytes(model: CausalLM, s: MemorySettings) -> float:
     """Bytes per position that wait for the backward pass, logits left out."""
     config = model.config
     layers = [_layer(config, index, s) for index in range(config.num_hidden_layers)]
-    residual = _residual(s)
+    residual = s.compute_bytes
     ends = _norm(config.hidden_size, residual, s) + config.hidden_size * s.compute_bytes
     ends += 8 * 2 + 8  # ids, positions; the log-sum of the loss
     if s.gradient_checkpointing:
@@ -188,16 +197,10 @@ def kept_bytes(model: CausalLM, s: MemorySettings) -> float:
     return sum(layers) + ends
 
 
-def _residual(s: MemorySettings) -> int:
-    if s.compute_bytes == 4 or s.sharded:
-        return s.compute_bytes
-    return AUTOCAST_RESIDUAL
-
-
 def _norm(width: int, in_bytes: int, s: MemorySettings, groups: int = 1) -> float:
     """What an RMSNorm keeps: its input and 1 / rms; on a CPU in eager mode the normalized input as well.
 
-    Eager autocast makes an fp32 copy of a half-precision input and keeps that.
+    Eager makes an fp32 copy of a half-precision input and keeps that.
     """
     if s.compiled:
         return width * in_bytes + 4 * groups
@@ -205,42 +208,39 @@ def _norm(width: int, in_bytes: int, s: MemorySettings, groups: int = 1) -> floa
     return width * 4 * pieces + 4 * groups
 
 
-def _inputs(width: int, s: MemorySettings, products: int = 1) -> float:
-    """The input of matrix products; eager autocast casts an fp32 input for each of them anew."""
-    copies = products if s.compute_bytes == 2 and not s.compiled else 1
-    return width * s.compute_bytes * copies
+def _kernels(s: MemorySettings) -> bool:
+    """Our Triton kernels and attention by boundaries, which share heads, run (CUDA, half precision)."""
+    return not s.on_cpu and s.compute_bytes == 2
 
 
 def _layer(config: ModelConfig, index: int, s: MemorySettings) -> float:
-    H, residual = config.hidden_size, _residual(s)
+    H, c = config.hidden_size, s.compute_bytes
     latent = config.kv_lora_rank is not None
     attention = _latent_attention(config, s) if latent else _attention(config, s)
     moe = config.num_experts and index >= config.first_k_dense_replace
-    if moe:
-        feed_forward = _experts(config, s)
-    else:
-        feed_forward = _inputs(H, s, products=2) + _swiglu(config.intermediate_size, s)
-    return 2 * _norm(H, residual, s) + attention + feed_forward
+    feed_forward = _experts(config, s) if moe else H * c + _swiglu(config.intermediate_size, s)
+    return 2 * _norm(H, c, s) + attention + feed_forward
 
 
 def _attention(config: ModelConfig, s: MemorySettings) -> float:
-    c, D = s.compute_bytes, config.head_width
-    q, kv = config.num_attention_heads * D, config.num_key_value_heads * D
-    heads = config.num_attention_heads
-    kept = _inputs(config.hidden_size, s, products=3)
+    c, D, heads = s.compute_bytes, config.head_width, config.num_attention_heads
+    q, kv = heads * D, config.num_key_value_heads * D
+    kept = config.hidden_size * c + 4 * heads  # the input, the log-sum of each head
+    if _kernels(s):
+        # the merged product of q, k, v; then each of them normalized and turned; the result
+        return kept + (2 * (q + 2 * kv) + q) * c
     if config.qk_norm:
         kept += _norm(q, c, s, heads) + _norm(kv, c, s, config.num_key_value_heads)
-    # q, keys and values repeated for every query head, the result, the log-sum of each head
-    return kept + 4 * q * c + 4 * heads
+    return kept + 4 * q * c  # q, keys and values repeated for every query head, the result
 
 
 def _latent_attention(config: ModelConfig, s: MemorySettings) -> float:
     c, heads = s.compute_bytes, config.num_attention_heads
     rank, rope = config.kv_lora_rank or 0, config.rotary_width
     keys, value = config.head_width, config.v_head_dim or 0
-    kept = _inputs(config.hidden_size, s, products=2)
+    kept = config.hidden_size * c
     if config.q_lora_rank:
-        kept += _norm(config.q_lora_rank, c, s) + _inputs(config.q_lora_rank, s)
+        kept += _norm(config.q_lora_rank, c, s) + config.q_lora_rank * c
     kept += _norm(rank, c, s) + (rank + rope) * c
     if s.on_cpu and keys != value:
         # No kernel of a CPU takes two widths: scores are made whole, in fp32, out of autocast's reach.
@@ -257,11 +257,15 @@ def _swiglu(width: int, s: MemorySettings) -> float:
 
 def _experts(config: ModelConfig, s: MemorySettings) -> float:
     c, H, k, E = s.compute_bytes, config.hidden_size, config.num_experts_per_tok, config.num_experts
-    products = 1  # the router
-    # Each choice: sorted input, the expert's inside, result sorted back; orders and weights.
-    kept = k * (2 * H * c + _swiglu(config.expert_width, s) + 4 * 8) + 3 * 4 * E
+    kept = H * c + 4 * 8 * k + 3 * 4 * E  # the input; orders and weights; scores
+    if _kernels(s):
+        kept += k * 2 * config.expert_width * c  # gate and up: all else is made again
+    else:
+        # each choice: sorted input, the expert's inside, result sorted back
+        kept += k * (2 * H * c + _swiglu(config.expert_width, s))
+        if config.scoring_func == "sigmoid" and c == 2:
+            kept += 4 * H  # the router's input in fp32
     if config.n_shared_experts:
         gated = config.scoring_func == "softmax"
-        products += 3 if gated else 2
         kept += _swiglu(config.n_shared_experts * config.expert_width, s) + gated * H * c
-    return kept + _inputs(H, s, products)
+    return kept

@@ -40,7 +40,7 @@ class SingleDevice:
         """Bring a model made on `birth` to the device or devices, in place; compile it if asked to."""
         model.to(self.device)
         if compiled:
-            model.compile()
+            model.compile_layers()
 
     def wrap(self, model: CausalLM) -> nn.Module:
         """The module to call in training; parameters stay those of `model`."""
