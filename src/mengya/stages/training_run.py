@@ -25,10 +25,12 @@ from mengya.data.loader import batches, validation_batches
 from mengya.data.mixture import Mixture
 from mengya.data.provenance import step_documents
 from mengya.data.shards import TokenShards
+from mengya.losses.dpo import DPO
 from mengya.losses.linear_nll import linear_nll
 from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import Loss, log_partition, token_nll
 from mengya.models.causal_lm import CausalLM
+from mengya.models.flops import training_flops
 from mengya.runtime import (
     pick_autocast_dtype,
     pick_device,
@@ -38,6 +40,7 @@ from mengya.stages.run_config import RunConfig, Source
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 from mengya.training.checkpoint import Checkpoints, TrainState
 from mengya.training.checkpointer import Checkpointer
+from mengya.training.hardware import peak_flops
 from mengya.training.metrics import MetricsLog
 from mengya.training.optim import build_optimizers
 from mengya.training.report import write_report
@@ -173,6 +176,7 @@ def train(
     model.neftune_alpha = config.neftune_alpha
     model.gradient_checkpointing = config.gradient_checkpointing
     size = _model_size(model)
+    flops_per_token = _flops_per_token(model, train_rows, loss)
     strategy.place(model, uses_compile(config, strategy))
     optimizers = build_optimizers(model, config.optimizer, strategy.replicas)
     module = strategy.wrap(model, optimizers)
@@ -239,6 +243,8 @@ def train(
         validation=validation if held_out is not None else None,
         characters=_characters(held_out) if config.data.max_validation_rows is None else None,
         sample=sample,
+        flops_per_token=flops_per_token,
+        peak_flops=peak_flops(strategy.device, strategy.autocast_dtype),
         state=state,
     )
     done = trainer.fit()
@@ -299,6 +305,11 @@ def _characters(rows: Mixture | None) -> int | None:
 
 def _warn(text: str) -> None:
     Console(stderr=True).print(text, style="bold red", markup=False, soft_wrap=True)
+
+
+def _flops_per_token(model: CausalLM, rows: Mixture, loss: Loss) -> float:
+    labelled = rows.labelled if isinstance(loss, NextToken) and loss.labelled_only else 1.0
+    return training_flops(model, rows.visible, labelled, reference=isinstance(loss, DPO)).total
 
 
 def trainable(model: nn.Module) -> dict[str, torch.Tensor]:

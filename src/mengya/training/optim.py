@@ -57,7 +57,7 @@ def build_optimizers(
         ranks: processes with equal gradients that may share the work of Muon.
     """
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    matrices = {} if config.name == "adamw" else _hidden_matrices(named, config.name)
+    matrices = {} if config.name == "adamw" else hidden_matrices(named, config.name)
     rest = [p for n, p in named.items() if n not in matrices]
     decayed = {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay}
     kept = {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0}
@@ -150,7 +150,7 @@ def _build_muon(
     )
 
 
-def _hidden_matrices(named: Mapping[str, nn.Parameter], optimizer: str) -> dict[str, nn.Parameter]:
+def hidden_matrices(named: Mapping[str, nn.Parameter], optimizer: str) -> dict[str, nn.Parameter]:
     """The matrices inside layers that map hidden to hidden; no routers. Stacked experts too, for Muon.
 
     Raises:

@@ -50,6 +50,7 @@ class Trainer:
         characters: characters of text that the held-out labels stand for; gives bits per character.
         sample: gives a few completions of a model as dictionaries, or None.
         checkpointer: saves and restores the run.
+        flops_per_token, peak_flops: of one real token, and of one device; they give the MFU.
     """
 
     model: CausalLM
@@ -70,6 +71,8 @@ class Trainer:
     validation: Callable[[], Iterable[Batch]] | None = None
     characters: int | None = None
     sample: Callable[[CausalLM], list[dict[str, Any]]] | None = None
+    flops_per_token: float = 0.0
+    peak_flops: float | None = None
     state: TrainState = field(default_factory=TrainState)
 
     def fit(self) -> bool:
@@ -237,6 +240,9 @@ class Trainer:
         }
         if self.checkpointer.stall_seconds:
             self._values["save_stall_seconds"] = self.checkpointer.stall_seconds
+        if self.peak_flops is not None:
+            peak = self.peak_flops * self.strategy.world_size
+            self._values["mfu"] = self._values["tokens_per_second"] * self.flops_per_token / peak
         if self.strategy.device.type == "cuda":
             self._values["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         self._progress.update(self.state.step, self._values)
