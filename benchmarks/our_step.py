@@ -6,7 +6,6 @@ The loop around it (schedule, logs, checkpoints) is the Trainer's and not part o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
 
@@ -14,7 +13,7 @@ from mengya.batch import Batch
 from mengya.data.batch_size import BatchSize
 from mengya.data.datasets import RowSource
 from mengya.data.loader import batches
-from mengya.losses.linear_nll import chunk_nll, linear_nll
+from mengya.losses.linear_nll import linear_nll
 from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import Loss, token_nll
 from mengya.models.causal_lm import CausalLM
@@ -42,11 +41,9 @@ def ours(
 
 def next_token(strategy: SingleDevice, compiled: bool, logits: bool = False) -> NextToken:
     """The loss of pretraining and SFT as `training_run.pick_next_token` makes it."""
-    chunk, nll = chunk_nll, token_nll
-    if compiled:
-        chunk, nll = torch.compile(chunk_nll, dynamic=False), torch.compile(token_nll)
+    nll = torch.compile(token_nll) if compiled else token_nll
     chunked = strategy.device.type == "cuda" and not logits
-    return NextToken(nll, linear_nll=partial(linear_nll, chunk=chunk) if chunked else None)
+    return NextToken(nll, linear_nll=linear_nll if chunked else None)
 
 
 def training_step(
