@@ -26,8 +26,8 @@ import torch
 from train_speed import SHAPES, documents, packed
 
 from mengya.config import load_config
+from mengya.losses.linear_nll import linear_nll
 from mengya.losses.next_token import NextToken
-from mengya.losses.token_nll import token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.models.sizes import parameter_counts
@@ -79,12 +79,12 @@ def measure(job: Job) -> dict[str, float]:
     optimizers = build_optimizers(model, OptimizerConfig(**job.optimizer), strategy.replicas)
     module = strategy.wrap(model, optimizers)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    loss = NextToken(torch.compile(token_nll) if job.compiled else token_nll)
+    loss = NextToken(linear_nll=linear_nll if device.type == "cuda" else None)
     batch = packed(documents(job.rows * 4, job.size, config.vocab_size), job.rows, job.size)
     real = int((batch.document_ids >= 0).sum()) * job.micro_batches
     ready = time.perf_counter() - started
     model.train()
-    seconds, norm = [], float("nan")
+    seconds, norm, tokens = [], float("nan"), 0
     for step in range(job.warmup + job.steps):
         if step == job.warmup and device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()

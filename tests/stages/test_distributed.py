@@ -304,9 +304,9 @@ def test_a_rank_that_dies_ends_the_job_and_a_mistake_of_all_is_said_once(
     assert "rank      : 1" in said and "SIGKILL" in said
     assert not any(p.is_running() and p.status() != "zombie" for p in ranks)
 
-    odd = PretrainConfig(
-        **nursery.settings("text", tmp_path / "odd", model=DENSE) | {"global_batch_size": 2}
-    )
+    uneven: dict[str, Any] = nursery.settings("text", tmp_path / "odd", model=DENSE)
+    uneven["global_batch_size"] = 2
+    odd = PretrainConfig(**uneven)
     process = start(odd, 2, stderr=subprocess.PIPE)
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0

@@ -61,7 +61,7 @@ class FSDP(Skeletons):
         for layer in model.model.layers:
             self._shard(layer)
         self._shard(model)
-        model.register_forward_hook(_free_root)
+        model.register_forward_hook(_free_gathered)
         model.to_empty(device=self.device)
         model.tie_weights()
         for name, place in named_tensors(model):
@@ -130,12 +130,13 @@ class FSDP(Skeletons):
         place.to_local().copy_(part.to_local())
 
 
-def _free_root(model: nn.Module, *_: object) -> None:
-    """FSDP keeps the root's gathered weights for the backward pass; where none follows, free them, so
-    that `parameters()` gives the shards again."""
+def _free_gathered(model: nn.Module, *_: object) -> None:
+    """FSDP keeps gathered weights (the root's, or all without resharding) for the backward pass; where
+    none follows, free them, so that `parameters()` gives the shards again."""
     if not torch.is_grad_enabled():
-        assert isinstance(model, FSDPModule)
-        model.reshard()
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
 
 def _drop_memory(model: nn.Module) -> None:
