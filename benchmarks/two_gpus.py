@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from train_speed import SHAPES, documents, packed
+from pretraining_data import documents, packed
+from train_speed import SHAPES
 
 from mengya.config import load_config
 from mengya.losses.linear_nll import linear_nll
