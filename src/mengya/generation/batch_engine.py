@@ -60,6 +60,11 @@ class BatchEngine:
                 "the batch engine has no pages for latent attention (MLA) yet; "
                 "`mengya chat` and transformers run this model"
             )
+        if model.config.sliding_window is not None:
+            raise UserError(
+                f"the batch engine attends to every page, not to sliding_window="
+                f"{model.config.sliding_window}; `mengya chat` and transformers run this model"
+            )
         if model.config.rope_parameters.rope_type == "dynamic":
             raise UserError(
                 "rope_type=dynamic turns each text by its own length, so texts cannot share a batch; "

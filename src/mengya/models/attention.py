@@ -9,7 +9,7 @@ Shapes: B rows, S new positions, T all positions, H query heads, K key/value hea
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 
+from mengya.models.attention_plan import AttentionPlan
 from mengya.models.config import ModelConfig
 from mengya.models.kv_cache import KVCache
 from mengya.models.paged_cache import PagedStep
-from mengya.models.rope import rotary_angles, rotate
+from mengya.models.rope import rotate
 
 # torch 2.10 said is_causal=True, 2.11 and later say window_size=(-1, 0) for the same thing.
 VARLEN_CAUSAL: dict[str, Any] = (
@@ -44,86 +45,6 @@ class RMSNorm(nn.Module):
         return normed.to(x.dtype)
 
 
-@dataclass(frozen=True, slots=True)
-class AttentionPlan:
-    """What every layer shares in one forward.
-
-    Attributes:
-        cos, sin: [B or 1, S, 1, D/2].
-        mask: [B, 1, S, T], added to the scores (0 or -inf), or None for no mask.
-        causal: plain causal rows, S == T; never together with `mask`.
-        cu_seqlens: [N + 1] int32 boundaries in the B*S flattened positions: use the varlen kernel.
-    """
-
-    cos: Tensor
-    sin: Tensor
-    mask: Tensor | None = None
-    causal: bool = False
-    cu_seqlens: Tensor | None = None
-
-
-def plan_attention(
-    config: ModelConfig,
-    input_ids: Tensor,
-    position_ids: Tensor | None,
-    document_ids: Tensor | None,
-    cu_seqlens: Tensor | None,
-    cache: KVCache | PagedStep | None,
-    dtype: torch.dtype,
-) -> AttentionPlan:
-    """Choose the kernel and build its mask once; shapes as in `CausalLM.forward`."""
-    if isinstance(cache, PagedStep):  # it knows the rest itself
-        positions = cache.position_ids if position_ids is None else position_ids
-        return AttentionPlan(*rotary_angles(positions, config))
-    S = input_ids.shape[1]
-    past = cache.length if cache is not None else 0
-    padding = cache.left_padding if cache is not None else None
-    if position_ids is None:
-        position_ids = torch.arange(past, past + S, device=input_ids.device)[None]
-        if padding is not None:
-            position_ids = (position_ids - padding[:, None]).clamp(min=0)
-    cos, sin = rotary_angles(position_ids, config)
-    if document_ids is not None:
-        if cu_seqlens is not None and _varlen_runs(config, input_ids, dtype):
-            return AttentionPlan(cos, sin, cu_seqlens=cu_seqlens)
-        return AttentionPlan(cos, sin, mask=_document_mask(document_ids, dtype))
-    if padding is None and (S == 1 or past == 0):
-        return AttentionPlan(cos, sin, causal=S > 1)
-    return AttentionPlan(cos, sin, mask=_cached_mask(padding, past, S, input_ids.device, dtype))
-
-
-def _varlen_runs(config: ModelConfig, input_ids: Tensor, dtype: torch.dtype) -> bool:
-    half = dtype in (torch.bfloat16, torch.float16)
-    width = max(config.head_width, config.v_head_dim or 0)
-    return input_ids.is_cuda and half and width % 8 == 0 and width <= 256
-
-
-def _document_mask(document_ids: Tensor, dtype: torch.dtype) -> Tensor:
-    """Each token sees itself and what came before in its own document; padding sees padding."""
-    S = document_ids.shape[1]
-    same = document_ids[:, :, None] == document_ids[:, None, :]
-    before = torch.ones(S, S, dtype=torch.bool, device=document_ids.device).tril()
-    return _additive(same & before, dtype)
-
-
-def _cached_mask(
-    padding: Tensor | None, past: int, S: int, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """Each new token sees all earlier ones but the left padding, and always itself."""
-    keys = torch.arange(past + S, device=device)
-    queries = torch.arange(past, past + S, device=device)[:, None]
-    seen = (keys <= queries)[None]
-    if padding is not None:
-        seen = seen & (keys >= padding[:, None, None]) | (keys == queries)
-    return _additive(seen, dtype)
-
-
-def _additive(seen_BST: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where seen, -inf elsewhere: SDPA would otherwise turn booleans into this in every layer."""
-    mask = torch.zeros(seen_BST.shape, dtype=dtype, device=seen_BST.device)
-    return mask.masked_fill_(~seen_BST, float("-inf"))[:, None]
-
-
 class Attention(nn.Module):
     """Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245) with optional qk-norm."""
 
@@ -132,6 +53,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.layer = layer
+        self.slides = config.slides(layer)
         self.head_dim = config.head_width
         self.groups = config.num_attention_heads // config.num_key_value_heads
         hidden, bias = config.hidden_size, config.attention_bias
@@ -151,6 +73,8 @@ class Attention(nn.Module):
     ) -> Tensor:
         """[B, S, hidden] -> [B, S, hidden]."""
         B, S, _ = x.shape
+        if self.slides and plan.sliding is not None:
+            plan = plan.sliding
         q_BSHD = self.q_proj(x).view(B, S, -1, self.head_dim)
         k_BSKD = self.k_proj(x).view(B, S, -1, self.head_dim)
         v_BSKD = self.v_proj(x).view(B, S, -1, self.head_dim)
@@ -161,14 +85,22 @@ class Attention(nn.Module):
         k_BSKD = rotate(k_BSKD, plan.cos, plan.sin, v_BSKD.dtype)
         if isinstance(cache, PagedStep):
             out = cache.attend(self.layer, q_BSHD, k_BSKD, v_BSKD)
-        elif plan.cu_seqlens is not None:
-            out = self._varlen(q_BSHD, k_BSKD, v_BSKD, plan.cu_seqlens)
+        elif plan.halves is not None:
+            out = attend_by_halves(self._attend, q_BSHD, k_BSKD, v_BSKD, plan.halves)
         else:
-            q, k, v = (t.transpose(1, 2) for t in (q_BSHD, k_BSKD, v_BSKD))
-            if cache is not None:
-                k, v = cache.append(self.layer, k, v)
-            out = self._sdpa(q, k, v, plan)
+            out = self._attend(q_BSHD, k_BSKD, v_BSKD, plan, cache)
         return self.o_proj(out.reshape(B, S, -1))
+
+    def _attend(
+        self, q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, plan: AttentionPlan,
+        cache: KVCache | None = None,
+    ) -> Tensor:  # fmt: skip
+        if plan.cu_seqlens is not None:
+            return self._varlen(q_BSHD, k_BSKD, v_BSKD, plan)
+        q, k, v = (t.transpose(1, 2) for t in (q_BSHD, k_BSKD, v_BSKD))
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)
+        return self._sdpa(q, k, v, plan)
 
     def _sdpa(self, q_BHSD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, plan: AttentionPlan) -> Tensor:
         if q_BHSD.shape[2] == 1:
@@ -182,15 +114,33 @@ class Attention(nn.Module):
         )
         return out.transpose(1, 2)
 
-    def _varlen(self, q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, cu_seqlens: Tensor) -> Tensor:
+    def _varlen(
+        self, q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, plan: AttentionPlan
+    ) -> Tensor:
         # Repeating keys by hand: torch 2.11's varlen_attn has no grouped heads.
         S = q_BSHD.shape[1]
         q = q_BSHD.flatten(0, 1)
         k = _repeat_heads(k_BSKD, self.groups, 2).flatten(0, 1)
         v = _repeat_heads(v_BSKD, self.groups, 2).flatten(0, 1)
-        out = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, S, S, **VARLEN_CAUSAL)
+        ends = plan.cu_seqlens
+        seen = VARLEN_CAUSAL
+        if plan.window is not None:
+            seen = {"window_size": (plan.window - 1, 0)}
+        out = varlen_attn(q, k, v, ends, ends, S, S, **seen)
         assert isinstance(out, Tensor)  # a pair only when return_aux is asked for
         return out
+
+
+def attend_by_halves(
+    attend: Callable[[Tensor, Tensor, Tensor, AttentionPlan], Tensor],
+    q_BSHD: Tensor,
+    k_BSKD: Tensor,
+    v_BSKD: Tensor,
+    plans: tuple[AttentionPlan, AttentionPlan],
+) -> Tensor:
+    """The first half of the heads by one plan, the second by the other; [B, S, H, width of v]."""
+    parts = zip(*(t.chunk(2, dim=2) for t in (q_BSHD, k_BSKD, v_BSKD)), plans, strict=True)
+    return torch.cat([attend(q, k, v, plan) for q, k, v, plan in parts], dim=2)
 
 
 def _repeat_heads(x: Tensor, times: int, dim: int) -> Tensor:

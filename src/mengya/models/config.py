@@ -57,6 +57,11 @@ class ModelConfig(Config):
     """RMSNorm over each query and key head before RoPE (Qwen3)."""
     attention_bias: bool = False
     """Bias on the query, key and value projections (Qwen2)."""
+    sliding_window: PositiveInt | None = None
+    """Layers from max_window_layers on see the last so many tokens only, their own included (Qwen3 and
+    Qwen2 without experts); null: every layer sees all."""
+    max_window_layers: int = Field(default=0, ge=0)
+    """With sliding_window: the first so many layers see all."""
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of the initial weights."""
 
@@ -102,6 +107,10 @@ class ModelConfig(Config):
         if found:
             raise ValueError("; ".join(found))
         return self
+
+    def slides(self, layer: int) -> bool:
+        """Whether a layer sees the sliding window only."""
+        return self.sliding_window is not None and layer >= self.max_window_layers
 
     @property
     def head_width(self) -> int:

@@ -34,6 +34,8 @@ _SAME_NAME = (
     "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings",
     "initializer_range",
 )  # fmt: skip
+_SLIDING = "sliding_attention"
+_WINDOW = ("sliding_window", "max_window_layers")
 
 
 def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
@@ -66,7 +68,10 @@ def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     if config.model_type == "llama":
         values["mlp_bias"] = False
     elif config.model_type.startswith("qwen"):
-        values["use_sliding_window"] = False
+        values["use_sliding_window"] = config.sliding_window is not None
+    if config.sliding_window is not None:
+        values |= {name: getattr(config, name) for name in _WINDOW}
+        values["layer_types"] = _layer_types(config.num_hidden_layers, config.max_window_layers)
     return values | experts_to_hf(config)
 
 
@@ -114,16 +119,16 @@ def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
     fields["attention_bias"] = hf.model_type == "qwen2"
     required = {
         "hidden_act": (hf.hidden_act, "silu"),
-        "use_sliding_window": (getattr(hf, "use_sliding_window", False), False),
         "mlp_bias": (getattr(hf, "mlp_bias", False), False),
     }
     if hf.model_type in ("qwen3", "llama"):
         required["attention_bias"] = (hf.attention_bias, False)
+    window, window_required = _window_from_hf(hf)
     own_fields, own_required = experts_from_hf(hf)
-    fields |= own_fields
+    fields |= own_fields | window
     wrong = [
         f"{name}={value!r} is not supported (only {supported!r})"
-        for name, (value, supported) in (required | own_required).items()
+        for name, (value, supported) in (required | own_required | window_required).items()
         if value != supported
     ]
     if wrong:
@@ -132,6 +137,24 @@ def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
         return ModelConfig(**fields)
     except ValidationError as error:
         raise UserError(f"{path}: {'; '.join(map(_reason, error.errors()))}") from error
+
+
+def _window_from_hf(hf: Any) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+    """As `experts_from_hf`: the first layers see all, the others the window, in Qwen3 and Qwen2."""
+    if not getattr(hf, "use_sliding_window", False):
+        return {}, {}
+    if hf.model_type not in ("qwen2", "qwen3"):
+        return {}, {"use_sliding_window": (True, False)}
+    types = list(hf.layer_types)
+    full = types.index(_SLIDING) if _SLIDING in types else len(types)
+    required = {"layer_types": (types, _layer_types(len(types), full))}
+    if full == len(types):
+        return {}, required
+    return {"sliding_window": hf.sliding_window, "max_window_layers": full}, required
+
+
+def _layer_types(layers: int, full: int) -> list[str]:
+    return ["full_attention"] * full + [_SLIDING] * (layers - full)
 
 
 def _reason(item: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ from mengya.data.mixture import Mixture
 from mengya.data.shards import TokenShards
 from mengya.losses.token_nll import Loss, token_nll
 from mengya.models.causal_lm import CausalLM
+from mengya.models.shifted_groups import check_shifted_groups
 from mengya.runtime import (
     pick_autocast_dtype,
     pick_device,
@@ -41,7 +42,14 @@ from mengya.training.strategy import SingleDevice, pick_strategy
 from mengya.training.trainer import Trainer
 
 # A run resumed with another of these would not be the run that was stopped.
-_FIXED = ("seed", "data", "global_batch_size", "neftune_alpha", "save_dtype")
+_FIXED = (
+    "seed",
+    "data",
+    "global_batch_size",
+    "neftune_alpha",
+    "save_dtype",
+    "shifted_sparse_ratio",
+)
 
 
 @dataclass
@@ -145,6 +153,9 @@ def train(
         load_optimizer_state(optimizers, model, read_tensors(resume_from, "optimizer") or {})
     model.neftune_alpha = config.neftune_alpha
     model.gradient_checkpointing = config.gradient_checkpointing
+    if config.shifted_sparse_ratio is not None:
+        check_shifted_groups(model.config)
+        model.shifted_sparse_ratio = config.shifted_sparse_ratio
     if uses_compile(config, strategy):
         model.compile()
 
