@@ -96,7 +96,7 @@ class Attention(nn.Module):
         cache: KVCache | None = None,
     ) -> Tensor:  # fmt: skip
         if plan.cu_seqlens is not None:
-            return self._varlen(q_BSHD, k_BSKD, v_BSKD, plan)
+            return self._varlen(q_BSHD, k_BSKD, v_BSKD, plan.cu_seqlens, plan.window)
         q, k, v = (t.transpose(1, 2) for t in (q_BSHD, k_BSKD, v_BSKD))
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
@@ -115,20 +115,21 @@ class Attention(nn.Module):
         return out.transpose(1, 2)
 
     def _varlen(
-        self, q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, plan: AttentionPlan
+        self, q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, ends: Tensor, window: int | None
     ) -> Tensor:
         # Repeating keys by hand: torch 2.11's varlen_attn has no grouped heads.
         S = q_BSHD.shape[1]
         q = q_BSHD.flatten(0, 1)
         k = _repeat_heads(k_BSKD, self.groups, 2).flatten(0, 1)
         v = _repeat_heads(v_BSKD, self.groups, 2).flatten(0, 1)
-        ends = plan.cu_seqlens
-        seen = VARLEN_CAUSAL
-        if plan.window is not None:
-            seen = {"window_size": (plan.window - 1, 0)}
+        seen = VARLEN_CAUSAL if window is None else _window(window)
         out = varlen_attn(q, k, v, ends, ends, S, S, **seen)
         assert isinstance(out, Tensor)  # a pair only when return_aux is asked for
         return out
+
+
+def _window(tokens: int) -> dict[str, Any]:
+    return {"window_size": (tokens - 1, 0)}
 
 
 def attend_by_halves(
