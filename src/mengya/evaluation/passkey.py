@@ -24,6 +24,7 @@ from mengya.models.causal_lm import CausalLM
 from mengya.tokenizer.load import document_token_id, encode_texts
 from mengya.world.passkey import QUESTION, draw_key, idle_sentence, key_sentence
 
+SENTENCES = 2000  # encoded once, drawn again and again
 BATCH_TOKENS = 1 << 16  # of one forward pass
 
 
@@ -58,6 +59,7 @@ class PasskeyText:
         self._tokenizer, self._rng = tokenizer, rng
         self._start = document_token_id(tokenizer)
         self._question = self._encode(QUESTION)
+        self._sentences = encode_texts(tokenizer, [idle_sentence(rng) for _ in range(SENTENCES)])
 
     def ids(self, length: int, depth: float, held_out: bool) -> tuple[list[int], int]:
         """At most `length` ids, the key the last of them, and how many the key has.
@@ -85,11 +87,11 @@ class PasskeyText:
     def _idle(self, room: int) -> list[list[int]]:
         sentences: list[list[int]] = []
         while True:
-            for ids in encode_texts(self._tokenizer, [idle_sentence(self._rng) for _ in range(32)]):
-                if len(ids) > room:
-                    return sentences
-                sentences.append(ids)
-                room -= len(ids)
+            ids = self._rng.choice(self._sentences)
+            if len(ids) > room:
+                return sentences
+            sentences.append(ids)
+            room -= len(ids)
 
     def _encode(self, text: str) -> list[int]:
         return encode_texts(self._tokenizer, [text])[0]

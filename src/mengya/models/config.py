@@ -7,15 +7,24 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from mengya.config import Config
+from mengya.config import Config, UserError
 from mengya.models.config_rules import problems
 from mengya.models.rope_config import RopeParameters
 
 ModelType = Literal[
     "qwen3", "llama", "qwen2", "qwen3_moe", "qwen2_moe", "glm4_moe", "deepseek_v3"
 ]  # fmt: skip
+
+
+class StretchConfig(Config):
+    """A longer context for a trained model: the weights stay, the positions change."""
+
+    max_position_embeddings: PositiveInt
+    """The model's new context; with rope_type=dynamic the trained one, which factor multiplies."""
+    rope_parameters: RopeParameters = RopeParameters()
+    """How the positions are stretched; without it they just go on."""
 
 
 class ModelConfig(Config):
@@ -107,6 +116,18 @@ class ModelConfig(Config):
         if found:
             raise ValueError("; ".join(found))
         return self
+
+    def stretched(self, stretch: StretchConfig) -> ModelConfig:
+        """The same model with other positions.
+
+        Raises:
+            UserError: a combination that cannot be.
+        """
+        try:
+            return ModelConfig(**self.model_dump() | stretch.model_dump())
+        except ValidationError as error:
+            reasons = [e["msg"].removeprefix("Value error, ") for e in error.errors()]
+            raise UserError(f"stretch: {'; '.join(reasons)}") from error
 
     def slides(self, layer: int) -> bool:
         """Whether a layer sees the sliding window only."""

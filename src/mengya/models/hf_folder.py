@@ -61,15 +61,19 @@ def load_causal_lm(
     directory: Path | str,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    config: ModelConfig | None = None,
 ) -> CausalLM:
     """Build the model that a folder describes, in training mode.
+
+    Args:
+        config: instead of the folder's own, such as one stretched to a longer context.
 
     Raises:
         UserError: folder or file missing, damaged, of a class or feature not supported, or holding
             other tensors than its config.json promises.
     """
     directory = Path(directory)
-    config = load_model_config(directory)
+    config = config or load_model_config(directory)
     model = CausalLM(config, device="meta").to(dtype).to_empty(device=device)
     model.tie_weights()
     model.expert_load.zero_()  # the only memory that no file fills

@@ -87,7 +87,7 @@ def open_run(config: RunConfig) -> Path | None:
     now = config.model_dump(mode="json")
     changed = [
         f"{name}: was {before[name]}, now {now[name]}"
-        for name in (*_FIXED, "model", "init_from", "lora")
+        for name in (*_FIXED, "model", "init_from", "stretch", "lora")
         if before.get(name) != now.get(name)
     ]
     if changed:
