@@ -23,6 +23,7 @@ from mengya.config import Config, UserError
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf_folder import load_causal_lm
 from mengya.models.moe import Experts
+from mengya.models.quantized_base import quantize_base
 
 _ADAPTER = "default"
 _PREFIX = "base_model.model."  # PEFT wraps twice, and says so in the names on disk
@@ -38,6 +39,12 @@ class LoraConfig(Config):
     """The adapter's output is scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout before the adapter, in training."""
+    use_dora: bool = False
+    """DoRA (Liu et al. 2024, arXiv:2402.09353): the length of each weight row is learnt apart from its
+    direction; not on routed experts."""
+    base_4bit: bool = False
+    """QLoRA (Dettmers et al. 2023, arXiv:2305.14314): the frozen linear layers in 4 bits (nf4) while training;
+    needs CUDA and the extra `qlora`. Merging takes the base as it is in its folder."""
     targets: list[str] | None = None
     """Layers that get one, such as [q_proj, v_proj]; null: all projections and routed experts
     (PEFT cannot name the dense and shared layers of a model of experts)."""
@@ -47,8 +54,8 @@ def add_lora(model: CausalLM, config: LoraConfig) -> CausalLM:
     """Put adapters into `model` and freeze all else; at first they change nothing.
 
     Raises:
-        UserError: a target that the model does not have, with the names that it has; dropout on
-            experts; adapters already there.
+        UserError: a target that the model does not have, with the names that it has; dropout or DoRA
+            on experts; 4 bits where they cannot be; adapters already there.
     """
     if any(True for _ in lora_layers(model)):
         raise UserError("the model already has LoRA adapters; merge them first (mengya merge)")
@@ -58,6 +65,14 @@ def add_lora(model: CausalLM, config: LoraConfig) -> CausalLM:
             f"lora.dropout={config.dropout} cannot be applied inside experts "
             f"({', '.join(parameters)}); set lora.dropout=0 or leave them out of lora.targets"
         )
+    if parameters and config.use_dora:
+        attention = list(dict.fromkeys(name.rpartition(".")[2] for name in layers))
+        raise UserError(
+            f"lora.use_dora cannot be applied to experts ({', '.join(parameters)}): PEFT has no DoRA for "
+            f"them; set use_dora=false, or name other layers: lora.targets=[{', '.join(attention)}]"
+        )
+    if config.base_4bit:
+        quantize_base(model)
     return _inject(
         model,
         peft.LoraConfig(
@@ -65,6 +80,7 @@ def add_lora(model: CausalLM, config: LoraConfig) -> CausalLM:
             r=config.rank,
             lora_alpha=config.alpha,  # type: ignore[arg-type]  # PEFT only divides by it
             lora_dropout=config.dropout,
+            use_dora=config.use_dora,
             target_modules=layers,
             target_parameters=parameters or None,
         ),
@@ -125,7 +141,7 @@ def save_adapter(model: CausalLM, directory: Path, base: Path | str) -> None:
     text = json.dumps(values, indent=2, sort_keys=True, default=sorted)
     (directory / _CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
     tensors = {
-        _PREFIX + name.replace(f".{_ADAPTER}.", "."): tensor.detach().to("cpu").contiguous()
+        _stored_name(name, _ADAPTER): tensor.detach().to("cpu").contiguous()
         for name, tensor in _adapter_parameters(model)
     }
     save_file(tensors, directory / _WEIGHTS_FILE, metadata={"format": "pt"})
@@ -147,7 +163,7 @@ def load_adapter(model: CausalLM, directory: Path | str, name: str = _ADAPTER) -
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is damaged or missing ({error}); copy it again") from error
     places = {
-        _PREFIX + parameter.replace(f".{name}.", "."): tensor
+        _stored_name(parameter, name): tensor
         for parameter, tensor in _adapter_parameters(model, name)
     }
     if wrong := sorted(stored.keys() ^ places.keys()):
@@ -243,6 +259,12 @@ def _adapter_parameters(model: CausalLM, adapter: str = _ADAPTER) -> list[tuple[
         for name, p in model.named_parameters()
         if ".lora_" in name and f".{adapter}." in name
     ]
+
+
+def _stored_name(parameter: str, adapter: str) -> str:
+    """PEFT's name on disk: without the adapter's, and for DoRA's lengths without `.weight`."""
+    name = _PREFIX + parameter.replace(f".{adapter}.", ".")
+    return name.removesuffix(".weight") if ".lora_magnitude_vector." in name else name
 
 
 def _read_config(directory: Path) -> peft.LoraConfig:

@@ -18,9 +18,6 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerFast
 
 from mengya.config import Config, OneOrMany
-from mengya.data.messages import SchemaError
-from mengya.data.read import BadLine, BadLines, read_records
-from mengya.data.schema import to_document
 from mengya.data.shards import TokenShards
 from mengya.evaluation.bits_per_char import BitsPerChar, bits_per_char
 from mengya.evaluation.by_position import ByPosition, nats_by_position
@@ -35,7 +32,7 @@ from mengya.stages.open_checkpoint import (
     pick_dtype,
     standard_folder,
 )
-from mengya.stages.tokenizer import TextSource
+from mengya.stages.tokenizer import TextSource, read_texts
 from mengya.tokenizer.load import document_token_id, encode_texts, tokenizer_hash
 
 
@@ -118,12 +115,18 @@ def measure(config: EvaluateConfig, show_progress: bool = False) -> Evaluation:
         model, tokenizer = open_checkpoint(config.checkpoint, device, dtype)
         sha256 = tokenizer_hash(find_checkpoint(config.checkpoint))
         if config.texts or config.text_shards:
-            texts = chain(_texts(config), _texts_of_shards(config, tokenizer, sha256))
+            texts = chain(
+                read_texts(config.texts, config.max_bad_lines),
+                _texts_of_shards(config, tokenizer, sha256),
+            )
             text = bits_per_char(
                 model, tokenizer, _at_most(texts, config.max_characters), config.window
             )
         if config.positions is not None:
-            texts = chain(_texts(config), _texts_of_shards(config, tokenizer, sha256))
+            texts = chain(
+                read_texts(config.texts, config.max_bad_lines),
+                _texts_of_shards(config, tokenizer, sha256),
+            )
             documents = _documents(tokenizer, texts)
             by_position = nats_by_position(model, documents, config.positions)
         if config.passkey:
@@ -161,18 +164,6 @@ def run(config: EvaluateConfig) -> None:
     console = Console()
     console.print(_table(result))
     Console(stderr=True).print(f"written to {out}", highlight=False, markup=False)
-
-
-def _texts(config: EvaluateConfig) -> Iterator[str]:
-    bad_lines = BadLines(config.max_bad_lines)
-    for source in config.texts:
-        for record in read_records(source.path, bad_lines, encoding=source.encoding):
-            try:
-                text = to_document(record.value, source.field).text
-            except SchemaError as error:
-                bad_lines.add(BadLine(record.file, record.line, str(error)))
-                continue
-            yield text
 
 
 def _texts_of_shards(
