@@ -11,8 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from tokenizers import AddedToken
-from transformers import PreTrainedTokenizerFast
+from transformers import AddedToken, PreTrainedTokenizerFast
 
 from mengya.config import UserError
 from mengya.tokenizer.load import encode_texts
