@@ -27,8 +27,8 @@ import torch
 from mengya.data.datasets import PackedRows
 from mengya.data.loader import batches
 from mengya.data.shards import TokenShards
+from mengya.losses.linear_nll import linear_nll
 from mengya.losses.next_token import NextToken
-from mengya.losses.token_nll import token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.models.kv_cache import cache_bytes_per_token
@@ -88,8 +88,8 @@ def train(
     model = CausalLM(config).to(device).train()
     if compiled:
         torch.set_float32_matmul_precision("high")
-        model.compile()
-    loss = NextToken(torch.compile(token_nll) if compiled else token_nll)
+        model.compile_layers()
+    loss = NextToken(linear_nll=linear_nll if compiled else None)
     optimizers = build_optimizers(model, OptimizerConfig(lr=2e-3))
     parameters = list(model.parameters())
     schedule = ScheduleConfig(name="constant", warmup_steps=WARMUP_STEPS)

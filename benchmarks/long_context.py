@@ -32,6 +32,7 @@ from mengya.data.loader import batches, collate
 from mengya.data.shards import TokenShards
 from mengya.evaluation.by_position import nats_by_position
 from mengya.evaluation.passkey import PasskeyConfig, PasskeyText, passkey_retrieval
+from mengya.losses.linear_nll import linear_nll
 from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import StretchConfig
@@ -105,7 +106,7 @@ def fine_tune(
     options: argparse.Namespace,
 ) -> Iterator[float]:
     """options.steps steps; yields the loss of each step on text."""
-    loss = NextToken()
+    loss = NextToken(linear_nll=linear_nll if strategy.device.type == "cuda" else None)
     optimizers = build_optimizers(model, OptimizerConfig(lr=options.lr))
     schedule = ScheduleConfig(name="cosine", warmup_steps=min(10, options.steps // 5))
     text_steps = batches(

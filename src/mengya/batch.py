@@ -27,6 +27,8 @@ class Batch:
         document_ids: [B, S] int64, the number of the document within its row; -1 on padding.
         cu_seqlens: [B * max_documents + 1] int32, document boundaries in the B*S flattened
             positions (each run of padding counts as a document), filled up with B*S.
+        runs: how many documents and runs of padding there are; None: unknown. A number of the host,
+            so that attention kernels need not be started for the filling.
     """
 
     input_ids: Tensor
@@ -34,12 +36,14 @@ class Batch:
     position_ids: Tensor
     document_ids: Tensor
     cu_seqlens: Tensor
+    runs: int | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        return Batch(*(t.to(device, non_blocking=non_blocking) for t in self._tensors()))
+        moved = (t.to(device, non_blocking=non_blocking) for t in self._tensors())
+        return Batch(*moved, runs=self.runs)
 
     def pin_memory(self) -> Batch:
-        return Batch(*(t.pin_memory() for t in self._tensors()))
+        return Batch(*(t.pin_memory() for t in self._tensors()), runs=self.runs)
 
     def model_inputs(self) -> dict[str, Tensor]:
         """The keyword arguments of `CausalLM.forward`."""
@@ -47,7 +51,9 @@ class Batch:
             "input_ids": self.input_ids,
             "position_ids": self.position_ids,
             "document_ids": self.document_ids,
-            "cu_seqlens": self.cu_seqlens,
+            "cu_seqlens": self.cu_seqlens
+            if self.runs is None
+            else self.cu_seqlens[: self.runs + 1],
         }
 
     def _tensors(self) -> tuple[Tensor, ...]:

@@ -96,8 +96,10 @@ def load_config(cls: type[C], recipe: Path | None, overrides: Sequence[str] = ()
 
 def save_config(config: Config, path: Path) -> None:
     """Write the resolved configuration as YAML; `load_config` reads it back equal."""
+    from mengya.runtime import write_text  # which takes UserError from here
+
     text = yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def describe(cls: type[Config], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:

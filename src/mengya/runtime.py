@@ -142,20 +142,34 @@ def whole_directory(path: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        for file in sorted(temporary.rglob("*")):
-            if file.is_file():
-                _sync(file)
-        _sync(temporary)
-        if path.exists():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.rename(old)
-            temporary.rename(path)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(path)
-        _sync(path.parent)
+        sync_tree(temporary)
+        replace_directory(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder below `folder`, and itself, to disk."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        with suppress(FileNotFoundError):  # another process may rename its own while we look
+            _sync(path)
+    _sync(folder)
+
+
+def replace_directory(whole: Path, path: Path) -> None:
+    """Rename the folder `whole`, already flushed, to its sibling `path`.
+
+    What stood there is set aside as `.NAME.old` and removed last: at every moment one of them is whole.
+    """
+    import shutil
+
+    old = path.with_name(f".{path.name}.old")
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+    whole.rename(path)
+    _sync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def point_link(link: Path, target: str) -> None:

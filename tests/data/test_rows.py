@@ -13,6 +13,7 @@ import torch
 from mengya.batch import IGNORE_INDEX, Batch
 from mengya.config import UserError
 from mengya.data import datasets
+from mengya.data.batch_size import BatchSize
 from mengya.data.datasets import PackedRows, Row
 from mengya.data.loader import batches, validation_batches
 from mengya.data.mixture import Mixture
@@ -173,8 +174,8 @@ def test_the_loader_gives_the_same_rows_for_every_world_size_and_start(tmp_path:
                 itertools.islice(
                     batches(
                         mixture,
-                        start_row=start_step * 8,
-                        global_batch_size=8,
+                        start_step=start_step,
+                        batch_size=BatchSize(8),
                         micro_batch_size=micro,
                         rank=rank,
                         world_size=world_size,
@@ -243,4 +244,4 @@ def test_an_error_in_the_thread_reaches_the_caller(tmp_path: Path) -> None:
 def test_a_batch_size_that_does_not_divide_is_refused(tmp_path: Path) -> None:
     rows = PackedRows(make_shards(tmp_path), 32)
     with pytest.raises(UserError, match="must be a multiple"):
-        batches(rows, start_row=0, global_batch_size=8, micro_batch_size=3)
+        batches(rows, start_step=0, batch_size=BatchSize(8), micro_batch_size=3)

@@ -54,6 +54,19 @@ def test_labelled_positions_alone_give_the_same_loss_and_gradients() -> None:
 
 
 @pytest.mark.parametrize("labelled_only", [False, True])
+def test_z_loss_is_added_and_counted_apart(labelled_only: bool) -> None:
+    model, batch = tiny_model(0), packed()
+    logits = model(**batch.model_inputs()).logits[batch.labels != IGNORE_INDEX]
+    expected = 0.3 * logits.exp().sum(-1).log().square().sum()
+    plain = NextToken()(model, batch)
+    result = NextToken(labelled_only=labelled_only, z_loss=0.3)(model, batch)
+    torch.testing.assert_close(result.metrics["z_loss"], expected.detach())
+    torch.testing.assert_close(result.metrics["nll"], plain.loss.detach())
+    torch.testing.assert_close(result.loss, plain.loss + expected)
+    assert "z_loss" not in plain.metrics
+
+
+@pytest.mark.parametrize("labelled_only", [False, True])
 def test_no_label_at_all_is_zero_and_not_nan(labelled_only: bool) -> None:
     model, batch = tiny_model(0), packed()
     batch.labels[:] = IGNORE_INDEX

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
 from mengya.models.causal_lm import CausalLM
-from mengya.models.moe import MoE, _grouped, _one_by_one
+from mengya.models.grouped_experts import grouped_product, looped_product
+from mengya.models.moe import MoE
 from mengya.models.router import SigmoidRouter, balance_loss
 
 from .conftest import assert_near, shaken, tiny_config
@@ -89,7 +90,7 @@ def test_grouped_and_looped_products_are_equal() -> None:
     ends = torch.tensor([3, 3, 10, 12], dtype=torch.int32)  # the second expert gets nothing
     x, weight = torch.randn(12, 16), torch.randn(4, 8, 16)
     results = []
-    for multiply in (_grouped, _one_by_one):
+    for multiply in (grouped_product, looped_product):
         a, w = x.clone().requires_grad_(), weight.clone().requires_grad_()
         out = multiply(a, w, ends)
         (out * torch.arange(8.0)).sum().backward()

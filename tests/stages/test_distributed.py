@@ -51,7 +51,7 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return load_file(run_dir / "checkpoints/latest/model.safetensors")
 
 
-@pytest.mark.parametrize("case", ["dense", "moe", "sigmoid", "dpo"])
+@pytest.mark.parametrize("case", ["dense", "normuon", "moe", "sigmoid", "dpo"])
 def test_two_processes_equal_one(case: str, nursery: Nursery, tmp_path: Path) -> None:
     # AdamW divides by the root of the second moment: with the usual eps of 1e-8 a gradient that is
     # zero but for rounding moves a weight by the whole rate. A large eps leaves the sums to compare.
@@ -62,6 +62,8 @@ def test_two_processes_equal_one(case: str, nursery: Nursery, tmp_path: Path) ->
     else:
         shape = {"moe": MOE, "sigmoid": SIGMOID}.get(case, MODEL)
         more["model"] = {**shape, "vocab_size": 400}
+    if case == "normuon":
+        more["optimizer"] = {**more["optimizer"], "name": "normuon"}
     runs = {}
     for name, processes, micro in (("one", 1, 8), ("accumulated", 1, 2), ("two", 2, 2)):
         settings: dict[str, Any] = nursery.settings(

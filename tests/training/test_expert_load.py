@@ -41,9 +41,10 @@ def test_each_applied_step_moves_the_bias_by_the_sign_of_its_load(tmp_path: Path
     model.move_router_biases = spy  # type: ignore[method-assign]
     batches = [random_batch(step) for step in range(4)]
     make_trainer(tmp_path, model, [*batches[:2], poisoned(random_batch(9)), *batches[2:]]).fit()
-    assert len(seen) == 4  # the poisoned step moved nothing
-    assert all(load.sum(1).tolist() == [2 * 2 * 16] * 2 for load in seen)
-    expected = torch.stack([0.01 * (load[0].mean() - load[0]).sign() for load in seen]).sum(0)
+    totals = [load.sum(1).tolist() for load in seen]
+    assert totals == [[2 * 2 * 16] * 2] * 2 + [[0, 0]] + [[2 * 2 * 16] * 2] * 2  # one is poisoned
+    moves = [0.01 * (load[0].double().mean() - load[0]).sign() for load in seen]
+    expected = torch.stack(moves).sum(0)
     torch.testing.assert_close(model.get_buffer(BIAS), expected.float())
     assert model.get_buffer(BIAS).any()
 

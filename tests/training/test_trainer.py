@@ -1,26 +1,28 @@
-"""What the loop does with batches it must not train on, and with a disk that refuses."""
+"""What the loop does with batches that it must not train on, and what it reports."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mengya.batch import IGNORE_INDEX, Batch
 from mengya.config import UserError
 from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
-from mengya.training.checkpoint import Checkpoints, TrainState, read_state, read_tensors
+from mengya.training.checkpointer import Checkpointer
+from mengya.training.loop_config import LoopConfig
 from mengya.training.metrics import MetricsLog
 from mengya.training.optim import OptimizerConfig, build_optimizers
 from mengya.training.schedule import ScheduleConfig
 from mengya.training.strategy import SingleDevice
-from mengya.training.trainer import LoopConfig, Trainer
+from mengya.training.trainer import Trainer
 
 VOCAB, ROWS, SIZE = 50, 2, 16
 
@@ -64,24 +66,43 @@ def make_trainer(run_dir: Path, model: CausalLM, data: list[Batch], **more: obje
     def steps(start: int) -> Iterator[list[Batch]]:
         return ([batch] for batch in data[start:])
 
+    loop = LoopConfig(log_every=1, save_every=4, max_skipped_in_a_row=3)
+    optimizers = build_optimizers(model, OptimizerConfig(lr=1e-2))
+    strategy = SingleDevice(torch.device("cpu"), None)
+    parts: dict = {
+        "run_dir": run_dir,
+        "loop": loop,
+        "strategy": strategy,
+        "model": model,
+        "optimizers": optimizers,
+        "model_tensors": model.state_dict,
+        "write_model": write_model,
+        "read_model": lambda folder: model.load_state_dict(load_file(folder / "model.safetensors")),
+        "documents": lambda step: [],
+    }
+    parts |= {name: more.pop(name) for name in parts.keys() & more.keys()}
     settings: dict = {
         "model": model,
         "loss": Poisoned(),
         "batches": steps,
-        "optimizers": build_optimizers(model, OptimizerConfig(lr=1e-2)),
-        "strategy": SingleDevice(torch.device("cpu"), None),
+        "optimizers": optimizers,
+        "strategy": parts["strategy"],
         "schedule": ScheduleConfig(),
-        "loop": LoopConfig(log_every=1, save_every=4, max_skipped_in_a_row=3),
+        "loop": parts["loop"],
         "max_steps": len(data),
         "max_grad_norm": 1.0,
         "seed": 0,
         "run_dir": run_dir,
         "name": "test",
-        "write_model": lambda folder: None,
+        "checkpointer": Checkpointer(**parts),
         "open_metrics": lambda step: MetricsLog(run_dir, step, [], {}),
         **more,
     }
     return Trainer(**settings)
+
+
+def write_model(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    save_file({name: t.clone() for name, t in tensors.items()}, folder / "model.safetensors")
 
 
 def poisoned(batch: Batch) -> Batch:
@@ -138,45 +159,3 @@ def test_reported_loss_does_not_depend_on_accumulation(tmp_path: Path) -> None:
         )
     assert results[0][0] == pytest.approx(results[1][0], abs=1e-6)
     assert results[0][1] == pytest.approx(results[1][1], rel=1e-5)
-
-
-def test_rotation_keeps_the_last_and_the_best(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep_last=2)
-    for step in range(1, 7):
-        state = TrainState(step=step, best_step=2 if step >= 2 else 1, best_loss=1.0)
-        checkpoints.save(state, lambda folder: None, {}, None)
-    kept = sorted(p.name for p in (tmp_path / "checkpoints").glob("step-*"))
-    assert kept == ["step-000002", "step-000005", "step-000006"]
-    assert (tmp_path / "checkpoints/latest").resolve().name == "step-000006"
-    assert (tmp_path / "checkpoints/best").resolve().name == "step-000002"
-
-
-def test_a_full_disk_leaves_the_earlier_checkpoint_whole(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep_last=2)
-    weights = {"w": torch.arange(4.0)}
-    checkpoints.save(TrainState(step=1), lambda folder: None, weights, None)
-
-    def refuse(folder: Path) -> None:
-        (folder / "model.safetensors").write_bytes(b"half")
-        with Path("/dev/full").open("w") as full:  # the kernel's own "no space left on device"
-            full.write("x" * 100_000)
-
-    with pytest.raises(UserError, match="No space left on device"):
-        checkpoints.save(TrainState(step=2), refuse, weights, None)
-    latest = checkpoints.latest()
-    assert latest is not None and latest.name == "step-000001"
-    assert read_state(latest).step == 1
-    tensors = read_tensors(latest, "optimizer")
-    assert tensors is not None and torch.equal(tensors["w"], weights["w"])
-    assert not [p for p in (tmp_path / "checkpoints").iterdir() if "tmp" in p.name]
-
-
-def test_a_damaged_checkpoint_is_named_with_the_remedy(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep_last=2)
-    path = checkpoints.save(TrainState(step=1), lambda folder: None, {"w": torch.zeros(9)}, None)
-    file = path / "trainer/optimizer.safetensors"
-    file.write_bytes(file.read_bytes()[:-8])
-    with pytest.raises(
-        UserError, match=r"optimizer\.safetensors is damaged .* remove .*step-000001"
-    ):
-        read_tensors(path, "optimizer")

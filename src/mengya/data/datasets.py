@@ -118,6 +118,11 @@ class PackedRows:
             begin = end
         return Row(input_ids, labels, position_ids, document_ids, ends)
 
+    def documents(self, index: int) -> list[int]:
+        """The documents, whole or in part, of stored row `index`."""
+        first, last = self.packing.row_starts[index : index + 2].tolist()
+        return self.packing.document[first:last].tolist()
+
 
 def padding_row(sequence_length: int) -> Row:
     """A row that holds no document: every label ignored."""

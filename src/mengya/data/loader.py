@@ -1,12 +1,13 @@
 """Rows -> micro-batches of one rank, made ahead in a background thread.
 
-Takes a `RowSource` (PackedRows or Mixture), gives lists of `Batch`. Step s takes the global rows [s*G, (s+1)*G) and
-rank r the r-th of `world_size` equal contiguous parts of them, so the rows of a step are the same for every number of
-ranks, and training resumes at any step from one integer.
+Takes a `RowSource` (PackedRows or Mixture), gives lists of `Batch`. Step s takes the global rows that `BatchSize` says
+and rank r the r-th of `world_size` equal contiguous parts of them, so the rows of a step are the same for every number
+of ranks, and training resumes at any step from one integer.
 """
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ import torch
 
 from mengya.batch import Batch
 from mengya.config import UserError
+from mengya.data.batch_size import BatchSize
 from mengya.data.datasets import Row, RowSource, padding_row
 
 T = TypeVar("T")
@@ -24,7 +26,7 @@ PREFETCH_STEPS = 4
 
 
 def collate(rows: Sequence[Row], max_documents: int) -> Batch:
-    """Stack B rows into a `Batch`; shapes depend on B, S and max_documents alone."""
+    """Stack B rows into a `Batch`; shapes of its tensors depend on B, S and max_documents alone."""
     size = len(rows[0].input_ids)
     bounds = [np.zeros(1, np.int64)]
     for number, row in enumerate(rows):
@@ -40,14 +42,15 @@ def collate(rows: Sequence[Row], max_documents: int) -> Batch:
         position_ids=torch.from_numpy(np.stack([row.position_ids for row in rows])),
         document_ids=torch.from_numpy(np.stack([row.document_ids for row in rows])),
         cu_seqlens=torch.from_numpy(cu_seqlens),
+        runs=len(boundaries) - 1,
     )
 
 
 def batches(
     rows: RowSource,
     *,
-    start_row: int,
-    global_batch_size: int,
+    start_step: int,
+    batch_size: BatchSize,
     micro_batch_size: int,
     rank: int = 0,
     world_size: int = 1,
@@ -55,27 +58,25 @@ def batches(
     """Yield, without end, the micro-batches of this rank for one step after another.
 
     Args:
-        start_row: the global row at which the first step begins: steps done * global_batch_size.
-        global_batch_size: rows per step over all ranks.
+        start_step: the first step; those before it are done.
+        batch_size: rows of each step over all ranks.
         micro_batch_size: rows per forward pass of one rank.
 
     Raises:
-        UserError: when global_batch_size is not a multiple of micro_batch_size * world_size.
+        UserError: when a step's rows are not a multiple of micro_batch_size * world_size.
     """
-    if (
-        global_batch_size <= 0
-        or micro_batch_size <= 0
-        or global_batch_size % (micro_batch_size * world_size)
-    ):
+    smallest = batch_size.at(0)  # the later ones are multiples of it
+    if smallest <= 0 or micro_batch_size <= 0 or smallest % (micro_batch_size * world_size):
+        name = "global_batch_size" if batch_size.ramp is None else "batch_ramp.start"
         raise UserError(
-            f"global_batch_size {global_batch_size} must be a multiple of micro_batch_size {micro_batch_size} "
+            f"{name} {smallest} must be a multiple of micro_batch_size {micro_batch_size} "
             f"times the number of processes {world_size}"
         )
-    share = global_batch_size // world_size
 
     def steps() -> Iterator[list[Batch]]:
-        first = start_row + rank * share
-        while True:
+        for step in itertools.count(start_step):
+            share = batch_size.at(step) // world_size
+            first = batch_size.first_row(step) + rank * share
             yield [
                 _pinned(
                     collate(
@@ -85,7 +86,6 @@ def batches(
                 )
                 for at in range(first, first + share, micro_batch_size)
             ]
-            first += global_batch_size
 
     return _prefetched(steps, PREFETCH_STEPS)
 

@@ -47,16 +47,17 @@ class Mixture:
 
     def locate(self, index: int) -> tuple[int, int]:
         """(source, stored row) of global row `index`."""
+        cached = self._cached  # one read: another thread may replace it
         if self._counts is None:
             epoch, position = divmod(index, len(self))
-            if self._cached is None or self._cached[0] != epoch:
+            if cached is None or cached[0] != epoch:
                 order = row_permutation(self.seed, epoch, len(self))
-                self._cached = (epoch, order, order)
-            return self._pooled(int(self._cached[1][position]))
+                cached = self._cached = (epoch, order, order)
+            return self._pooled(int(cached[1][position]))
         block, position = divmod(index, int(self._counts.sum()))
-        if self._cached is None or self._cached[0] != block:
-            self._cached = (block, *self._pattern(block))
-        _, source_of, rank = self._cached
+        if cached is None or cached[0] != block:
+            cached = self._cached = (block, *self._pattern(block))
+        _, source_of, rank = cached
         source = int(source_of[position])
         rows = self.sources[source]
         epoch, local = divmod(block * int(self._counts[source]) + int(rank[position]), len(rows))

@@ -8,33 +8,54 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mengya.batch import IGNORE_INDEX, Batch
-from mengya.losses.token_nll import LossSums, Model, balance_sum, token_nll
+from mengya.losses.token_nll import LossSums, Model, balance_sum, log_partition, token_nll
 
 
 @dataclass(frozen=True)
 class NextToken:
-    """L = sum_t -log p(x_t | x_<t) / N, with N the labelled tokens of the whole step.
+    """L = sum_t (-log p(x_t | x_<t) + z_loss log^2 Z_t) / N, with N the labelled tokens of the whole step.
+
+    Z is what softmax divides by; the second term keeps logits from drifting (PaLM, arXiv:2204.02311, section 5).
 
     Attributes:
         token_nll: as `token_nll.token_nll`, or that function compiled.
         labelled_only: compute logits where there is a label and nowhere else; the number of such
             positions changes with every batch, which a compiled model would not like.
+        z_loss: weight of log^2 Z, 0 for none; PaLM's is 1e-4.
+        log_partition: as `token_nll.log_partition`, or that function compiled.
+        linear_nll: as `linear_nll.linear_nll`, takes both parts of the last hidden states chunk by chunk,
+            so that the logits of the batch never exist (on a GPU: less memory and no slower).
     """
 
     token_nll: Callable[[Tensor, Tensor], Tensor] = token_nll
     labelled_only: bool = False
+    z_loss: float = 0.0
+    log_partition: Callable[[Tensor, Tensor], Tensor] = log_partition
+    linear_nll: Callable[[Tensor, Tensor, Tensor, float], Tensor] | None = None
 
     def items(self, batch: Batch) -> int:
         return int((batch.labels != IGNORE_INDEX).sum())
 
     def __call__(self, model: Model, batch: Batch) -> LossSums:
         inputs, labels = batch.model_inputs(), batch.labels
-        if self.labelled_only:
-            inputs["logits_at"] = (labels.flatten() != IGNORE_INDEX).nonzero().flatten()
-            labels = labels.flatten()[inputs["logits_at"]][None]
-        output = model(**inputs)
-        nll = self.token_nll(output.logits, labels).sum()
+        if self.linear_nll is not None:
+            take, z_loss = self.linear_nll, self.z_loss
+            output = model(**inputs, output_layer=lambda h, w: take(h, w, labels, z_loss))
+            loss, nll = output.logits[0], output.logits[1]
+            metrics = {"nll": nll.detach()}
+            if z_loss:
+                metrics["z_loss"] = (loss - nll).detach()
+        else:
+            if self.labelled_only:
+                inputs["logits_at"] = (labels.flatten() != IGNORE_INDEX).nonzero().flatten()
+                labels = labels.flatten()[inputs["logits_at"]][None]
+            output = model(**inputs)
+            loss = self.token_nll(output.logits, labels).sum()
+            metrics = {"nll": loss.detach()}
+            if self.z_loss:
+                drift = self.z_loss * self.log_partition(output.logits, labels).square().sum()
+                loss, metrics["z_loss"] = loss + drift, drift.detach()
         balance = balance_sum(output, (batch.labels != IGNORE_INDEX).sum(dim=1))
-        if balance is None:
-            return LossSums(nll, {"nll": nll.detach()})
-        return LossSums(nll + balance, {"nll": nll.detach(), "aux_loss": balance.detach()})
+        if balance is not None:
+            loss, metrics["aux_loss"] = loss + balance, balance.detach()
+        return LossSums(loss, metrics)

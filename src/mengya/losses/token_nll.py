@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -57,6 +58,11 @@ def token_nll(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
         reduction="none",
     )
     return nll_T.view(B, S)
+
+
+def log_partition(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
+    """log sum_v exp(logit_v), what softmax divides by, [B, S] fp32; 0 where the label is IGNORE_INDEX."""
+    return torch.where(labels_BS != IGNORE_INDEX, logits_BSV.float().logsumexp(-1), 0.0)
 
 
 def balance_sum(output: ModelOutput, items_B: Tensor) -> Tensor | None:

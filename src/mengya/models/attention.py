@@ -8,27 +8,20 @@ Shapes: B rows, S new positions, T all positions, H query heads, K key/value hea
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 
 from mengya.models.attention_plan import AttentionPlan
 from mengya.models.config import ModelConfig
+from mengya.models.fused_qkv import fused_qkv_runs, split_norm_rotate
 from mengya.models.kv_cache import KVCache
+from mengya.models.merged_linear import merged_linear, merged_product, merges
 from mengya.models.paged_cache import PagedStep
 from mengya.models.rope import rotate
-
-# torch 2.10 said is_causal=True, 2.11 and later say window_size=(-1, 0) for the same thing.
-VARLEN_CAUSAL: dict[str, Any] = (
-    {"window_size": (-1, 0)}
-    if "window_size" in inspect.signature(varlen_attn).parameters
-    else {"is_causal": True}
-)
+from mengya.models.varlen import varlen_attention
 
 
 class RMSNorm(nn.Module):
@@ -75,14 +68,7 @@ class Attention(nn.Module):
         B, S, _ = x.shape
         if self.slides and plan.sliding is not None:
             plan = plan.sliding
-        q_BSHD = self.q_proj(x).view(B, S, -1, self.head_dim)
-        k_BSKD = self.k_proj(x).view(B, S, -1, self.head_dim)
-        v_BSKD = self.v_proj(x).view(B, S, -1, self.head_dim)
-        if self.q_norm is not None and self.k_norm is not None:
-            q_BSHD, k_BSKD = self.q_norm(q_BSHD), self.k_norm(k_BSKD)
-        # The kernels want q and k in the dtype of v, whatever autocast made of the norms.
-        q_BSHD = rotate(q_BSHD, plan.cos, plan.sin, v_BSKD.dtype)
-        k_BSKD = rotate(k_BSKD, plan.cos, plan.sin, v_BSKD.dtype)
+        q_BSHD, k_BSKD, v_BSKD = self._heads(x, plan)
         if isinstance(cache, PagedStep):
             out = cache.attend(self.layer, q_BSHD, k_BSKD, v_BSKD)
         elif plan.halves is not None:
@@ -95,12 +81,43 @@ class Attention(nn.Module):
         self, q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, plan: AttentionPlan,
         cache: KVCache | None = None,
     ) -> Tensor:  # fmt: skip
+        """[B, S, H, D]: one plan for all the heads given."""
+        B, S = q_BSHD.shape[:2]
         if plan.cu_seqlens is not None:
-            return self._varlen(q_BSHD, k_BSKD, v_BSKD, plan.cu_seqlens, plan.window)
+            q, k, v = (t.flatten(0, 1) for t in (q_BSHD, k_BSKD, v_BSKD))
+            out = varlen_attention(q, k, v, plan.cu_seqlens, S, window=plan.window)
+            return out.unflatten(0, (B, S))
         q, k, v = (t.transpose(1, 2) for t in (q_BSHD, k_BSKD, v_BSKD))
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
         return self._sdpa(q, k, v, plan)
+
+    def _heads(self, x: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys, normalized and turned, and values: [B, S, heads, D], of one dtype."""
+        B, S, _ = x.shape
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        if (
+            plan.cu_seqlens is not None
+            and merges(x, *projections)
+            and fused_qkv_runs(x, self.head_dim, 2 * plan.cos.shape[-1])
+        ):
+            qkv = merged_product(x, *projections).flatten(0, 1)
+            q_weight, k_weight, eps = None, None, 0.0
+            if self.q_norm is not None and self.k_norm is not None:
+                q_weight, k_weight, eps = self.q_norm.weight, self.k_norm.weight, self.q_norm.eps
+            cos, sin = (t.expand(B, -1, -1, -1).contiguous() for t in (plan.cos, plan.sin))
+            kv_heads = self.k_proj.out_features // self.head_dim
+            heads = split_norm_rotate(
+                qkv, q_weight, k_weight, cos, sin, self.groups * kv_heads, kv_heads, eps
+            )
+            q, k, v = (t.unflatten(0, (B, S)) for t in heads)
+            return q, k, v
+        q, k, v = (t.view(B, S, -1, self.head_dim) for t in merged_linear(x, *projections))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        # The kernels want q and k in the dtype of v, whatever autocast made of the norms.
+        q, k = (rotate(t, plan.cos, plan.sin, v.dtype) for t in (q, k))
+        return q, k, v
 
     def _sdpa(self, q_BHSD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, plan: AttentionPlan) -> Tensor:
         if q_BHSD.shape[2] == 1:
@@ -113,23 +130,6 @@ class Attention(nn.Module):
             q_BHSD, k, v, attn_mask=plan.mask, is_causal=plan.causal
         )
         return out.transpose(1, 2)
-
-    def _varlen(
-        self, q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, ends: Tensor, window: int | None
-    ) -> Tensor:
-        # Repeating keys by hand: torch 2.11's varlen_attn has no grouped heads.
-        S = q_BSHD.shape[1]
-        q = q_BSHD.flatten(0, 1)
-        k = _repeat_heads(k_BSKD, self.groups, 2).flatten(0, 1)
-        v = _repeat_heads(v_BSKD, self.groups, 2).flatten(0, 1)
-        seen = VARLEN_CAUSAL if window is None else _window(window)
-        out = varlen_attn(q, k, v, ends, ends, S, S, **seen)
-        assert isinstance(out, Tensor)  # a pair only when return_aux is asked for
-        return out
-
-
-def _window(tokens: int) -> dict[str, Any]:
-    return {"window_size": (tokens - 1, 0)}
 
 
 def attend_by_halves(

@@ -102,6 +102,8 @@ def _documents(
 ) -> AttentionPlan:
     """Packed documents: by their boundaries where the kernel takes them, else by a mask."""
     if cu_seqlens is not None:
+        if not torch.compiler.is_compiling():  # their number is no shape to compile anew for
+            torch._dynamo.mark_dynamic(cu_seqlens, 0)
         return AttentionPlan(*angles, cu_seqlens=cu_seqlens, window=window, sliding=sliding)
     mask = _document_mask(document_ids, dtype, window)
     return AttentionPlan(*angles, mask=mask, sliding=sliding)

@@ -6,7 +6,7 @@ Knows nothing of losses, text or files. Shapes: B rows, S positions, V = vocab_s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,8 +26,13 @@ from mengya.models.router import Router, SigmoidRouter
 _VOCABULARY_MULTIPLE = 128  # tensor cores: an odd width doubles the time of linear + cross entropy
 
 
+OutputLayer = Callable[[Tensor, Tensor], Tensor]
+"""(last hidden states [B, S, hidden], output matrix [V, hidden]) -> what stands in place of logits."""
+
+
 class CausalLMOutput(NamedTuple):
-    """logits [B, S, V] (S = 1 with last_only); aux_loss_B [B] fp32, None without a balancing loss."""
+    """logits [B, S, V] (S = 1 with last_only), or what `output_layer` made in their place;
+    aux_loss_B [B] fp32, None without a balancing loss."""
 
     logits: Tensor
     aux_loss_B: Tensor | None
@@ -133,6 +138,7 @@ class CausalLM(nn.Module):
         cache: KVCache | PagedStep | None = None,
         last_only: bool = False,
         logits_at: Tensor | None = None,
+        output_layer: OutputLayer | None = None,
     ) -> CausalLMOutput:
         """Logits of the next token at every position.
 
@@ -148,22 +154,27 @@ class CausalLM(nn.Module):
             last_only: logits of the last position only (generation).
             logits_at: [N] int64, numbers of the flattened B*S positions: logits are [1, N, V] of
                 these alone (SFT on a CPU, where most positions have no label).
+            output_layer: makes something smaller than logits of the last hidden states, such as a
+                loss; the output layer must have no adapter.
         """
         if cache is not None and document_ids is not None:
             raise ValueError("document_ids and cache together: decode one document per row")
+        dtype = self._compute_dtype(input_ids.device.type)
         plan = plan_attention(
-            self.config, input_ids, position_ids, document_ids, cu_seqlens, cache,
-            self._compute_dtype(input_ids.device.type),
+            self.config, input_ids, position_ids, document_ids, cu_seqlens, cache, dtype,
             self.shifted_sparse_ratio if self.training and cache is None else 0.0,
         )  # fmt: skip
         real_BS = None if document_ids is None else document_ids >= 0
-        x = self._embed(input_ids)
+        # Under autocast a fp32 residual stream would double the traffic of all that is no product.
+        x = self._embed(input_ids).to(dtype)
         routings: list[Routing] = []
         for layer in self.model.layers:
             if self.gradient_checkpointing and self.training:
                 x, routing = checkpoint(layer, x, plan, real_BS, cache, use_reentrant=False)  # type: ignore[misc]
-            else:
+            elif cache is None:
                 x, routing = layer(x, plan, real_BS, cache)
+            else:  # never through the compiler: every length would be a shape of its own
+                x, routing = layer.forward(x, plan, real_BS, cache)
             if routing is not None:
                 routings.append(routing)
         if isinstance(cache, KVCache):
@@ -172,7 +183,19 @@ class CausalLM(nn.Module):
             x = x[:, -1:]
         if logits_at is not None:
             x = x.flatten(0, 1)[logits_at][None]
-        return CausalLMOutput(self._logits(self.model.norm(x)), self._take(routings))
+        x = self.model.norm(x) if cache is None else self.model.norm.forward(x)
+        if output_layer is None:
+            return CausalLMOutput(self._logits(x), self._take(routings))
+        return CausalLMOutput(output_layer(x, self.lm_head.weight), self._take(routings))
+
+    def compile_layers(self) -> None:
+        """torch.compile every layer and the last norm, in place, for batches of fixed shape.
+
+        All layers of one kind share one graph, so that the time to compile does not grow with depth;
+        decoding with a cache stays as it is.
+        """
+        for module in (*self.model.layers, self.model.norm):
+            module.compile(dynamic=False)
 
     def _take(self, routings: Sequence[Routing]) -> Tensor | None:
         """Add up the load, outside of what gradient checkpointing runs twice; [B] balancing loss."""

@@ -7,7 +7,7 @@ adapter_model.safetensors that PEFT reads on the matching transformers class; me
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -123,11 +123,17 @@ def merge_lora(model: CausalLM) -> CausalLM:
     return model.requires_grad_(True)
 
 
-def save_adapter(model: CausalLM, directory: Path, base: Path | str) -> None:
+def save_adapter(
+    model: CausalLM,
+    directory: Path,
+    base: Path | str,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write the adapters alone into `directory`.
 
     Args:
         base: folder of the model that they belong to, noted in adapter_config.json.
+        tensors: a copy of the adapters by parameter name, taken earlier; None takes the model's own.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -140,11 +146,12 @@ def save_adapter(model: CausalLM, directory: Path, base: Path | str) -> None:
     # PEFT keeps names in sets; sorted lists give the same file every time.
     text = json.dumps(values, indent=2, sort_keys=True, default=sorted)
     (directory / _CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-    tensors = {
+    taken = dict(_adapter_parameters(model)) if tensors is None else tensors
+    stored = {
         _stored_name(name, _ADAPTER): tensor.detach().to("cpu").contiguous()
-        for name, tensor in _adapter_parameters(model)
+        for name, tensor in taken.items()
     }
-    save_file(tensors, directory / _WEIGHTS_FILE, metadata={"format": "pt"})
+    save_file(stored, directory / _WEIGHTS_FILE, metadata={"format": "pt"})
 
 
 def load_adapter(model: CausalLM, directory: Path | str, name: str = _ADAPTER) -> CausalLM:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 
-from mengya.models.attention import VARLEN_CAUSAL, RMSNorm, attend_by_halves
+from mengya.models.attention import RMSNorm, attend_by_halves
 from mengya.models.attention_plan import AttentionPlan
 from mengya.models.config import ModelConfig
 from mengya.models.kv_cache import KVCache
 from mengya.models.rope import rotate
+from mengya.models.varlen import varlen_attention
 
 _LATENT_EPS = (
     1e-6  # transformers' DeepseekV3 normalizes its latents with this, whatever rms_norm_eps
@@ -127,9 +127,7 @@ class LatentAttention(nn.Module):
         # The kernel wants one width for q, k and v: zeros beyond it add nothing to any sum.
         S, width = q.shape[1], max(self.width, self.v_width)
         q, k, v = (F.pad(t, (0, width - t.shape[-1])).flatten(0, 1) for t in (q, k, v))
-        out = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, S, S, scale=self.scale, **VARLEN_CAUSAL)
-        assert isinstance(out, Tensor)  # a pair only when return_aux is asked for
-        return out[..., : self.v_width]
+        return varlen_attention(q, k, v, cu_seqlens, S, self.scale)[..., : self.v_width]
 
 
 def _pairs_to_halves(x: Tensor) -> Tensor:

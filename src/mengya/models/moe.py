@@ -2,19 +2,23 @@
 
 Takes hidden states; gives hidden states and, in training, the load of each expert and one balancing
 loss per row. Each token is sent to its top-k experts whatever their load: no capacity, nothing is
-dropped. Who goes where is the business of router.py.
-Shapes: B rows, S positions, N = B*S tokens, k experts per token, E experts, I expert width.
+dropped. Who goes where is the business of router.py, how the experts are multiplied that of
+fused_experts.py (Triton) and grouped_experts.py (anywhere).
+Shapes: B rows, S positions, N = B*S tokens, k experts per token, E experts.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mengya.models.config import ModelConfig
+from mengya.models.fused_experts import fused_experts, fused_runs
+from mengya.models.grouped_experts import grouped_experts
+from mengya.models.merged_linear import merged_linear
 from mengya.models.router import Router, SigmoidRouter, balance_loss, count_load
 
 
@@ -30,7 +34,8 @@ class SwiGLU(nn.Module):
         self.down_proj = nn.Linear(width, hidden_size, bias=False, device=device)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = merged_linear(x, self.gate_proj, self.up_proj)
+        return self.down_proj(F.silu(gate) * up)
 
 
 class Experts(nn.Module):
@@ -44,72 +49,13 @@ class Experts(nn.Module):
 
     def forward(self, x_NH: Tensor, weights_Nk: Tensor, experts_Nk: Tensor) -> Tensor:
         """Weighted sum of each token's experts, [N, hidden] in the dtype of the computation."""
-        N, k = experts_Nk.shape
-        E = self.gate_up_proj.shape[0]
-        order = experts_Nk.flatten().argsort(stable=True)
-        # Where each expert's tokens end; comparing avoids bincount's wait for the device.
-        counts = (experts_Nk.reshape(-1, 1) == torch.arange(E, device=order.device)).sum(0)
-        ends = counts.cumsum(0).to(torch.int32)
         device_type = x_NH.device.type
-        if torch.is_autocast_enabled(device_type):
-            dtype = torch.get_autocast_dtype(device_type)
-        else:
-            dtype = self.gate_up_proj.dtype
-        inverse = torch.empty_like(order).scatter_(
-            0, order, torch.arange(N * k, device=order.device)
-        )
-        sorted_x = _gather(x_NH.to(dtype), order, inverse, k)
-        multiply = _grouped if _grouped_runs(sorted_x, self.down_proj) else _one_by_one
-        gate, up = multiply(sorted_x, self.gate_up_proj.to(dtype), ends).chunk(2, dim=-1)
-        sorted_out = multiply(F.silu(gate) * up, self.down_proj.to(dtype), ends)
-        out_NkH = _gather(sorted_out, inverse, order, 1).view(N, k, -1)
-        return (out_NkH * weights_Nk[:, :, None].to(dtype)).sum(1)
-
-
-class _Gather(torch.autograd.Function):
-    """Rows `order // k` of x, where `order` is a permutation of k copies of each row.
-
-    Autograd would add the gradients into place one by one (on CUDA by sorting, or in random order);
-    as the inverse permutation is known, they are gathered and summed instead.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor, k: int) -> Tensor:
-        ctx.save_for_backward(inverse)
-        ctx.k = k
-        return x[order // k]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (inverse,) = ctx.saved_tensors
-        return gradients[0][inverse].unflatten(0, (-1, ctx.k)).sum(1), None, None, None
-
-
-def _gather(x: Tensor, order: Tensor, inverse: Tensor, k: int) -> Tensor:
-    gathered = _Gather.apply(x, order, inverse, k)
-    assert isinstance(gathered, Tensor)  # `apply` is untyped
-    return gathered
-
-
-def _grouped_runs(x: Tensor, down_proj: Tensor) -> bool:
-    """CUDA's grouped matmul takes bfloat16 with rows of a multiple of 16 bytes."""
-    aligned = down_proj.shape[1] % 8 == 0 and down_proj.shape[2] % 8 == 0
-    return x.is_cuda and x.dtype == torch.bfloat16 and aligned
-
-
-def _grouped(x: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
-    """Rows of expert e times its weight, in one kernel and without asking the device for sizes."""
-    return F.grouped_mm(x, weight_EOI.transpose(1, 2), offs=ends_E)
-
-
-def _one_by_one(x: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
-    """The same by a loop over experts (any device and dtype; waits for the device once)."""
-    ends = ends_E.tolist()
-    starts = [0, *ends[:-1]]
-    parts = [
-        F.linear(x[a:b], weight_EOI[e]) for e, (a, b) in enumerate(zip(starts, ends, strict=True))
-    ]
-    return torch.cat(parts)
+        autocast = torch.is_autocast_enabled(device_type)
+        dtype = torch.get_autocast_dtype(device_type) if autocast else x_NH.dtype
+        x_NH, gate_up = x_NH.to(dtype), self.gate_up_proj.to(dtype)
+        down = self.down_proj.to(dtype)
+        multiply = fused_experts if fused_runs(x_NH, down) else grouped_experts
+        return multiply(x_NH, weights_Nk, experts_Nk, gate_up, down)
 
 
 class Routing(NamedTuple):

@@ -15,6 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mengya.models.config import ModelConfig
+from mengya.models.fp32_linear import fp32_linear
+
+_PASSES = 4  # up to so many experts per token are searched one by one
 
 
 class Routes(NamedTuple):
@@ -37,8 +40,10 @@ class Router(nn.Module):
         )
 
     def forward(self, x_NH: Tensor) -> Routes:
-        probabilities = F.linear(x_NH, self.weight).softmax(-1, dtype=torch.float32)
-        weights, experts = probabilities.topk(self.top_k, dim=-1)
+        logits = F.linear(x_NH, self.weight.to(x_NH.dtype))
+        probabilities = logits.softmax(-1, dtype=torch.float32)
+        experts = _top(probabilities.detach(), self.top_k)
+        weights = probabilities.gather(1, experts)
         if self.norm_topk_prob:
             weights = weights / weights.sum(-1, keepdim=True)
         return Routes(probabilities, weights, experts)
@@ -66,8 +71,7 @@ class SigmoidRouter(Router):
 
     def forward(self, x_NH: Tensor) -> Routes:
         # In fp32 as transformers does: a rounded score sends a token to another expert.
-        with torch.autocast(x_NH.device.type, enabled=False):
-            scores_NE = F.linear(x_NH.float(), self.weight.float()).sigmoid()
+        scores_NE = fp32_linear(x_NH, self.weight).sigmoid()
         experts = self._choose(scores_NE.detach() + self.e_score_correction_bias)
         weights = scores_NE.gather(1, experts)
         if self.norm_topk_prob:
@@ -82,13 +86,14 @@ class SigmoidRouter(Router):
             best = quality_NG.topk(self.kept_groups, dim=-1).indices
             left_out = torch.ones_like(quality_NG, dtype=torch.bool).scatter(-1, best, False)
             biased_NE = groups_NGg.masked_fill(left_out[..., None], float("-inf")).flatten(-2)
-        return biased_NE.topk(self.top_k, dim=-1).indices
+        return _top(biased_NE, self.top_k)
 
     @torch.no_grad()
     def move_bias(self, load_E: Tensor) -> None:
         """One step of `speed` towards an even load: up for experts below the mean, down above it."""
-        load = load_E.to(self.e_score_correction_bias.device, torch.float32)
-        self.e_score_correction_bias += self.speed * (load.mean() - load).sign()
+        load_E = load_E.to(self.e_score_correction_bias.device)
+        direction_E = (load_E.sum() - len(load_E) * load_E).sign()  # exact in integers
+        self.e_score_correction_bias += self.speed * direction_E
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         kept = self.e_score_correction_bias
@@ -108,7 +113,7 @@ def balance_loss(scores_BSE: Tensor, experts_BSk: Tensor, real_BS: Tensor | None
     Returns [B] fp32.
     """
     E = scores_BSE.shape[-1]
-    chosen_BSE = torch.zeros_like(scores_BSE).scatter(-1, experts_BSk, 1.0)
+    chosen_BSE = _is_chosen(experts_BSk, E).sum(-2).to(scores_BSE.dtype)
     if real_BS is None:
         return E * (chosen_BSE.mean(1) * scores_BSE.mean(1)).sum(-1)
     real_BS1 = real_BS.unsqueeze(-1).to(scores_BSE.dtype)
@@ -120,8 +125,25 @@ def balance_loss(scores_BSE: Tensor, experts_BSk: Tensor, real_BS: Tensor | None
 
 def count_load(experts_Nk: Tensor, real_BS: Tensor | None, num_experts: int) -> Tensor:
     """How many real tokens were sent to each expert, [E] int64."""
-    load = torch.zeros(num_experts, dtype=torch.int64, device=experts_Nk.device)
-    ones = torch.ones_like(experts_Nk)
+    chosen_NkE = _is_chosen(experts_Nk, num_experts)
     if real_BS is not None:
-        ones = ones * real_BS.reshape(-1, 1)
-    return load.scatter_add(0, experts_Nk.flatten(), ones.flatten())
+        chosen_NkE = chosen_NkE & real_BS.reshape(-1, 1, 1)
+    return chosen_NkE.sum((0, 1))
+
+
+def _is_chosen(experts: Tensor, num_experts: int) -> Tensor:
+    """[..., k, E] bool. Compared, not scattered: compiled, it is never stored, and needs no atomics."""
+    return experts.unsqueeze(-1) == torch.arange(num_experts, device=experts.device)
+
+
+def _top(scores_NE: Tensor, k: int) -> Tensor:
+    """The indices of `topk`. For a small k by as many passes over the row, which compile into the
+    kernel that made the scores; `topk` is a kernel of its own with a block of threads per token."""
+    if k > _PASSES:
+        return scores_NE.topk(k, dim=-1).indices
+    best = []
+    for _ in range(k):
+        best.append(scores_NE.argmax(-1, keepdim=True))
+        taken = _is_chosen(best[-1], scores_NE.shape[-1]).squeeze(-2)
+        scores_NE = scores_NE.masked_fill(taken, float("-inf"))
+    return torch.cat(best, -1)

@@ -19,7 +19,7 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.hf_folder import load_causal_lm
 from mengya.models.lora import disable_adapters
 from mengya.stages.training_run import (
-    open_run,
+    check_run,
     open_strategy,
     pick_token_nll,
     train,
@@ -48,7 +48,7 @@ class DpoConfig(TuneConfig):
 
 
 def run(config: DpoConfig) -> bool:
-    resume_from = open_run(config)
+    check_run(config)
     strategy = open_strategy(config)
     trained, tokenizer = open_tuned(config, strategy)
     loss = DPO(
@@ -59,7 +59,7 @@ def run(config: DpoConfig) -> bool:
         token_nll=pick_token_nll(config, strategy),
     )
     sample = partial(sample_replies, config, tokenizer) if config.sample_prompts else None
-    return train("dpo", config, strategy, trained, loss, "preference", sample, resume_from)
+    return train("dpo", config, strategy, trained, loss, "preference", sample)
 
 
 def _reference(
@@ -69,7 +69,7 @@ def _reference(
         frozen = load_causal_lm(config.init_from, device=strategy.device).eval()
         frozen.requires_grad_(False)
         if uses_compile(config, strategy):
-            frozen.compile()
+            frozen.compile_layers()
         return lambda batch: frozen(**batch.model_inputs())
 
     def without_adapters(batch: Batch) -> ModelOutput:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,11 +20,16 @@ def write_folder(
     tokenizer_folder: Path,
     dtype: torch.dtype,
     directory: Path,
+    tensors: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write config, weights, generation settings and tokenizer: all that transformers needs."""
+    """Write config, weights, generation settings and tokenizer: all that transformers needs.
+
+    Args:
+        tensors: a copy of the model's state dict to write, taken earlier; None takes its own.
+    """
     pad = tokenizer.pad_token_id
     save_hf_folder(
-        model,
+        model if tensors is None else tensors,
         model.config,
         directory,
         dtype,

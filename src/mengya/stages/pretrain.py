@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
-from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig, StretchConfig
 from mengya.models.hf_config import load_model_config
@@ -23,9 +22,9 @@ from mengya.stages.folder import check_vocabulary, load_weights, write_folder
 from mengya.stages.run_config import RunConfig
 from mengya.stages.training_run import (
     TrainedModel,
-    open_run,
+    check_run,
     open_strategy,
-    pick_token_nll,
+    pick_next_token,
     train,
 )
 from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, stop_token_ids
@@ -42,6 +41,8 @@ class PretrainConfig(RunConfig):
     stretch: StretchConfig | None = None
     """With init_from: give the model a longer context, such as {max_position_embeddings: 4096,
     rope_parameters: {rope_type: yarn, factor: 4, original_max_position_embeddings: 1024}}."""
+    z_loss: float = Field(default=0.0, ge=0)
+    """Weight of log^2 Z beside the loss (docs/optimizers.md): 1e-4 keeps logits small; 0 for none."""
 
     @model_validator(mode="after")
     def _one_start(self) -> PretrainConfig:
@@ -62,7 +63,7 @@ class PretrainConfig(RunConfig):
 
 
 def run(config: PretrainConfig) -> bool:
-    resume_from = open_run(config)
+    check_run(config)
     tokenizer_folder = config.tokenizer or config.init_from
     assert tokenizer_folder is not None  # the config validator saw to it
     tokenizer = load_tokenizer(tokenizer_folder)
@@ -87,14 +88,15 @@ def run(config: PretrainConfig) -> bool:
     trained = TrainedModel(
         module=model,
         tokenizer_folder=tokenizer_folder,
+        tensors=model.state_dict,
         write=partial(
             write_folder, model, tokenizer, tokenizer_folder, getattr(torch, config.save_dtype)
         ),
         restore=lambda path: load_weights(model, path, read_tensors(path, "master")),
     )
-    loss = NextToken(pick_token_nll(config, strategy))
+    loss = pick_next_token(config, strategy, model, config.z_loss, few_labels=False)
     sample = partial(_complete, config, tokenizer) if config.sample_prompts else None
-    return train("pretrain", config, strategy, trained, loss, "text", sample, resume_from)
+    return train("pretrain", config, strategy, trained, loss, "text", sample)
 
 
 def _complete(

@@ -8,11 +8,12 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from mengya.config import Config, OneOrMany, PathConfig
+from mengya.data.batch_size import BatchRamp, BatchSize
 from mengya.runtime import DeviceName, PrecisionName
+from mengya.training.loop_config import LoopConfig
 from mengya.training.metrics import TrackerName
 from mengya.training.optim import OptimizerConfig
 from mengya.training.schedule import ScheduleConfig
-from mengya.training.trainer import LoopConfig
 
 
 class Source(PathConfig):
@@ -52,6 +53,8 @@ class RunConfig(Config):
     """Rows per forward pass of one device."""
     global_batch_size: int | None = Field(default=None, ge=1)
     """Rows per step over all devices; null means one micro-batch a device. Accumulation is derived."""
+    batch_ramp: BatchRamp | None = None
+    """Begin with a smaller global batch and double it up to global_batch_size; null: the same at every step."""
     max_steps: int | None = Field(default=None, ge=1)
     """Steps to train; give this or epochs."""
     epochs: float | None = Field(default=None, gt=0)
@@ -88,4 +91,8 @@ class RunConfig(Config):
                 f"global_batch_size {self.global_batch_size} is not a multiple of "
                 f"micro_batch_size {self.micro_batch_size}"
             )
+        if self.batch_ramp is not None:
+            if self.global_batch_size is None:
+                raise ValueError("batch_ramp needs the global_batch_size that it ends with")
+            BatchSize(self.global_batch_size, self.batch_ramp)
         return self

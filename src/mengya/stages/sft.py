@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from mengya.losses.next_token import NextToken
+from pydantic import Field
+
 from mengya.stages.training_run import (
-    open_run,
+    check_run,
     open_strategy,
-    pick_token_nll,
+    pick_next_token,
     train,
-    uses_compile,
 )
 from mengya.stages.tuning import TuneConfig, open_tuned, sample_replies
 
@@ -22,15 +22,14 @@ from mengya.stages.tuning import TuneConfig, open_tuned, sample_replies
 class SftConfig(TuneConfig):
     """Settings of `mengya sft`."""
 
+    z_loss: float = Field(default=0.0, ge=0)
+    """Weight of log^2 Z beside the loss (docs/optimizers.md): 1e-4 keeps logits small; 0 for none."""
+
 
 def run(config: SftConfig) -> bool:
-    resume_from = open_run(config)
+    check_run(config)
     strategy = open_strategy(config)
     trained, tokenizer = open_tuned(config, strategy)
-    loss = NextToken(
-        pick_token_nll(config, strategy), labelled_only=not uses_compile(config, strategy)
-    )
+    loss = pick_next_token(config, strategy, trained.module, config.z_loss, few_labels=True)
     sample = partial(sample_replies, config, tokenizer) if config.sample_prompts else None
-    return train(
-        "sft", config, strategy, trained, loss, "conversation", sample, resume_from, ["text"]
-    )
+    return train("sft", config, strategy, trained, loss, "conversation", sample, ["text"])

@@ -6,8 +6,7 @@ checkpoints, and runs the one Trainer. Composition only; the settings are in run
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,12 +18,16 @@ from torch import nn
 
 from mengya.batch import Batch
 from mengya.config import UserError, load_config, save_config
+from mengya.data.batch_size import BatchSize
 from mengya.data.datasets import PackedRows
 from mengya.data.encode import Kind
 from mengya.data.loader import batches, validation_batches
 from mengya.data.mixture import Mixture
+from mengya.data.provenance import step_documents
 from mengya.data.shards import TokenShards
-from mengya.losses.token_nll import Loss, token_nll
+from mengya.losses.linear_nll import linear_nll
+from mengya.losses.next_token import NextToken
+from mengya.losses.token_nll import Loss, log_partition, token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.models.shifted_groups import check_shifted_groups
 from mengya.runtime import (
@@ -33,10 +36,11 @@ from mengya.runtime import (
     seed_step,
 )
 from mengya.stages.run_config import RunConfig, Source
-from mengya.tokenizer.load import tokenizer_hash
-from mengya.training.checkpoint import Checkpoints, TrainState, read_state, read_tensors
+from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
+from mengya.training.checkpoint import Checkpoints, TrainState
+from mengya.training.checkpointer import Checkpointer
 from mengya.training.metrics import MetricsLog
-from mengya.training.optim import build_optimizers, load_optimizer_state
+from mengya.training.optim import build_optimizers
 from mengya.training.report import write_report
 from mengya.training.strategy import SingleDevice, pick_strategy
 from mengya.training.trainer import Trainer
@@ -46,6 +50,7 @@ _FIXED = (
     "seed",
     "data",
     "global_batch_size",
+    "batch_ramp",
     "neftune_alpha",
     "save_dtype",
     "shifted_sparse_ratio",
@@ -59,25 +64,23 @@ class TrainedModel:
     Attributes:
         module: its parameters with requires_grad are trained.
         tokenizer_folder: what the shards must have been made with.
-        write: writes the standard folder (or adapter folder) of the module.
+        tensors: the tensors that `write` needs, as they are now.
+        write: writes the standard folder (or adapter folder) from a copy of them, in another thread.
         restore: loads the weights of a checkpoint of this run into the module.
     """
 
     module: CausalLM
     tokenizer_folder: Path
-    write: Callable[[Path], None]
+    tensors: Callable[[], Mapping[str, torch.Tensor]]
+    write: Callable[[Path, Mapping[str, torch.Tensor]], object]
     restore: Callable[[Path], object]
 
 
-def open_run(config: RunConfig) -> Path | None:
-    """Check the run folder and the settings against an earlier start.
-
-    Returns:
-        The checkpoint to resume from, or None for a new run.
-    """
-    latest = Checkpoints(config.run_dir, 1).latest()
+def check_run(config: RunConfig) -> None:
+    """Refuse a run folder that holds another run, or one that is not to be resumed."""
+    latest = Checkpoints(config.run_dir, config.loop.keep_last).latest()
     if latest is None:
-        return None
+        return
     if not config.resume:
         raise UserError(
             f"{config.run_dir} already holds a run with checkpoints up to {latest.name}; "
@@ -96,7 +99,6 @@ def open_run(config: RunConfig) -> Path | None:
             + "\n  - ".join(changed)
             + "\nrestore them, or start a new run_dir with init_from"
         )
-    return latest
 
 
 def open_strategy(config: RunConfig) -> SingleDevice:
@@ -118,6 +120,25 @@ def pick_token_nll(config: RunConfig, strategy: SingleDevice) -> Callable[..., t
     return torch.compile(token_nll) if uses_compile(config, strategy) else token_nll
 
 
+def pick_next_token(
+    config: RunConfig, strategy: SingleDevice, model: CausalLM, z_loss: float, few_labels: bool
+) -> NextToken:
+    """The loss of pretraining and SFT in the form that this device runs best.
+
+    Args:
+        few_labels: many positions have no label (SFT).
+    """
+    compiled = uses_compile(config, strategy)
+    if strategy.device.type == "cuda" and type(model.lm_head) is nn.Linear:
+        return NextToken(z_loss=z_loss, linear_nll=linear_nll)
+    return NextToken(
+        pick_token_nll(config, strategy),
+        labelled_only=few_labels and not compiled,
+        z_loss=z_loss,
+        log_partition=torch.compile(log_partition) if compiled else log_partition,
+    )
+
+
 def train(
     name: str,
     config: RunConfig,
@@ -126,7 +147,6 @@ def train(
     loss: Loss,
     kind: Kind,
     sample: Callable[[CausalLM], list[dict[str, Any]]] | None,
-    resume_from: Path | None,
     mixed_in: Sequence[Kind] = (),
 ) -> bool:
     """Compose the run and train it to its end, or to a signal; then write report.html.
@@ -142,22 +162,38 @@ def train(
     held_out = None
     if config.data.validation:
         held_out = _open_rows(config, config.data.validation, (kind,), trained.tokenizer_folder)
-    batch_size = config.global_batch_size or config.micro_batch_size * strategy.world_size
-    max_steps = config.max_steps or math.ceil((config.epochs or 0) * len(train_rows) / batch_size)
+    batch_size = BatchSize(
+        config.global_batch_size or config.micro_batch_size * strategy.world_size,
+        config.batch_ramp,
+    )
+    max_steps = config.max_steps or batch_size.steps_for((config.epochs or 0) * len(train_rows))
 
-    state = TrainState()
-    optimizers = build_optimizers(model, config.optimizer)
-    if resume_from is not None:
-        state = read_state(resume_from)
-        trained.restore(resume_from)
-        load_optimizer_state(optimizers, model, read_tensors(resume_from, "optimizer") or {})
+    def documents(step: int) -> Iterator[dict[str, Any]]:
+        tokenizer = load_tokenizer(trained.tokenizer_folder)
+        rows = range(batch_size.first_row(step), batch_size.first_row(step + 1))
+        return step_documents(train_rows, rows, lambda ids: str(tokenizer.decode(ids)))
+
+    optimizers = build_optimizers(model, config.optimizer, strategy.replicas)
+    checkpointer = Checkpointer(
+        config.run_dir,
+        config.loop,
+        strategy,
+        model,
+        optimizers,
+        model_tensors=trained.tensors,
+        write_model=trained.write,
+        read_model=trained.restore,
+        master=lambda: trainable(model) if config.save_dtype != "float32" else None,
+        documents=documents,
+    )
+    state = checkpointer.resume(_warn)
     model.neftune_alpha = config.neftune_alpha
     model.gradient_checkpointing = config.gradient_checkpointing
     if config.shifted_sparse_ratio is not None:
         check_shifted_groups(model.config)
         model.shifted_sparse_ratio = config.shifted_sparse_ratio
     if uses_compile(config, strategy):
-        model.compile()
+        model.compile_layers()
 
     if strategy.rank == 0:
         config.run_dir.mkdir(parents=True, exist_ok=True)
@@ -177,8 +213,8 @@ def train(
     def steps_from(step: int) -> Iterator[list[Batch]]:
         return batches(
             train_rows,
-            start_row=step * batch_size,
-            global_batch_size=batch_size,
+            start_step=step,
+            batch_size=batch_size,
             micro_batch_size=config.micro_batch_size,
             rank=strategy.rank,
             world_size=strategy.world_size,
@@ -197,14 +233,13 @@ def train(
         seed=config.seed,
         run_dir=config.run_dir,
         name=name,
-        write_model=trained.write,
+        checkpointer=checkpointer,
         open_metrics=partial(
             MetricsLog,
             config.run_dir,
             trackers=config.trackers,
             run_config=config.model_dump(mode="json"),
         ),
-        master=lambda: _master(model) if config.save_dtype != "float32" else None,
         validation=validation if held_out is not None else None,
         characters=_characters(held_out) if config.data.max_validation_rows is None else None,
         sample=partial(sample, model) if sample is not None else None,
@@ -214,9 +249,11 @@ def train(
     if strategy.rank == 0:
         report = config.run_dir / "report.html"
         write_report(report, f"mengya {name}: {config.run_dir.name}", [config.run_dir])
-        latest = Checkpoints(config.run_dir, 1).latest()
         end = "done" if done else "stopped and saved; go on with resume=true"
-        Console(stderr=True).print(f"{name} {end}: {latest}, curves in {report}", highlight=False)
+        Console(stderr=True).print(
+            f"{name} {end}: {checkpointer.checkpoints.latest()}, curves in {report}",
+            highlight=False,
+        )
     strategy.close()
     return done
 
@@ -248,7 +285,12 @@ def _characters(rows: Mixture | None) -> int | None:
     return sum(part.shards.manifest["characters"] for part in rows.sources)
 
 
-def _master(model: nn.Module) -> dict[str, torch.Tensor]:
+def _warn(text: str) -> None:
+    Console(stderr=True).print(text, style="bold red", markup=False, soft_wrap=True)
+
+
+def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights that are trained, by parameter name."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -257,17 +299,18 @@ def _say_plan(
     config: RunConfig,
     model: CausalLM,
     rows: Mixture,
-    batch_size: int,
+    batch_size: BatchSize,
     max_steps: int,
     state: TrainState,
 ) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    tokens = batch_size * config.data.sequence_length
+    count, size = batch_size.first_row(max_steps), config.data.sequence_length
+    grows = "" if batch_size.ramp is None else f"{batch_size.at(0)} to "
     text = (
         f"{name}: {parameters / 1e6:.2f}M parameters ({trainable / parameters:.1%} trained), "
-        f"{max_steps} steps of {batch_size} x {config.data.sequence_length} = {tokens:,} tokens, "
-        f"{max_steps * batch_size / len(rows):.2f} epochs"
+        f"{max_steps} steps of {grows}{batch_size.at(max_steps)} x {size} = {count * size:,} tokens, "
+        f"{count / len(rows):.2f} epochs"
     )
     if state.step:
         text += f"; resuming at step {state.step}"

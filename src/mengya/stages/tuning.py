@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mengya.models.hf_folder import load_causal_lm
 from mengya.models.lora import LoraConfig, add_lora, load_adapter, save_adapter
 from mengya.stages.folder import check_vocabulary, load_weights, write_folder
 from mengya.stages.run_config import RunConfig
-from mengya.stages.training_run import TrainedModel
+from mengya.stages.training_run import TrainedModel, trainable
 from mengya.tokenizer.chat_template import encode_prompt
 from mengya.tokenizer.load import copy_tokenizer, load_tokenizer, stop_token_ids
 from mengya.training.checkpoint import read_tensors
@@ -48,17 +49,22 @@ def open_tuned(
         return TrainedModel(
             model,
             folder,
+            model.state_dict,
             write,
             lambda path: load_weights(model, path, read_tensors(path, "master")),
         ), tokenizer
     add_lora(model, config.lora)
 
-    def write_adapter(directory: Path) -> None:
-        save_adapter(model, directory, base=folder.resolve())
+    def write_adapter(directory: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+        save_adapter(model, directory, folder.resolve(), tensors)
         copy_tokenizer(folder, directory)
 
     return TrainedModel(
-        model, folder, write_adapter, lambda path: load_adapter(model, path)
+        model,
+        folder,
+        partial(trainable, model),
+        write_adapter,
+        lambda path: load_adapter(model, path),
     ), tokenizer
 
 

@@ -1,17 +1,20 @@
-"""Checkpoints on disk: written whole or not at all, rotated, the best kept, resumed exactly.
+"""Checkpoints on disk: written whole or not at all, sealed, rotated, the best kept, resumed exactly.
 
     RUN/checkpoints/step-002000/         a standard model folder (or adapter folder), and
-                    step-002000/trainer/ state.json, optimizer.safetensors, master.safetensors
+                    step-002000/trainer/ state.json, optimizer.safetensors, master.safetensors, sha256.json
     RUN/checkpoints/latest -> step-002000,  best -> step-001500
+                    .step-002200.tmp/    one that is being written
+                    damaged-step-001900/ one whose files are not what was written, set aside
 
-Takes a function that writes the model's folder; knows tensors by name and nothing of models.
+Knows folders, and tensors by name; nothing of models, threads or ranks (saver.py has those).
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,7 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mengya.config import UserError
-from mengya.runtime import point_link, whole_directory, write_text
+from mengya.runtime import point_link, replace_directory, sync_tree, write_text
+from mengya.training.integrity import problem, seal
 
 
 @dataclass
@@ -33,6 +37,8 @@ class TrainState:
         skipped: steps that were not applied (no labels, or non-finite gradients).
         best_loss, best_step: the lowest validation loss of a checkpoint and where it was.
         grad_scaler: state of the fp16 loss scaler; empty without one.
+        losses, last_good, skipped_row, spike_row: what loss_watch.py remembers of the steps before.
+        quarantined: steps whose batches are left out; rewinds: how often the run went back.
     """
 
     step: int = 0
@@ -41,84 +47,138 @@ class TrainState:
     best_loss: float | None = None
     best_step: int | None = None
     grad_scaler: dict[str, float] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    last_good: int | None = None
+    skipped_row: list[int] = field(default_factory=list)
+    spike_row: list[int] = field(default_factory=list)
+    quarantined: list[int] = field(default_factory=list)
+    rewinds: int = 0
 
 
 class Checkpoints:
-    """The checkpoints folder of one run."""
+    """The checkpoints folder of one run. Only one process changes it, but for files below `draft`."""
 
     def __init__(self, run_dir: Path, keep_last: int) -> None:
         self.folder = run_dir / "checkpoints"
         self.keep_last = keep_last
 
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:06d}"
+
     def latest(self) -> Path | None:
-        """The newest whole checkpoint, or None."""
-        steps = self._steps()
-        return steps[-1] if steps else None
+        """The newest checkpoint, or None. Its files are not checked; `recover` does that."""
+        paths = self._all()
+        return paths[-1] if paths else None
 
-    def save(
-        self,
-        state: TrainState,
-        write_model: Callable[[Path], None],
-        optimizer: Mapping[str, Tensor],
-        master: Mapping[str, Tensor] | None,
-    ) -> Path:
-        """Write one checkpoint, move `latest` and `best` to it, remove those beyond `keep_last`.
+    def recover(self, say: Callable[[str], None]) -> None:
+        """Make `latest` a checkpoint whose files are what was written; called before a run goes on.
 
-        Args:
-            write_model: writes the model's folder into the directory it is given.
-            master: fp32 weights, where the folder holds them in a shorter dtype.
+        What a killed process left half-done is removed; damaged checkpoints that are newer are set
+        aside with a message, and the links moved.
 
         Raises:
-            UserError: when the disk refuses; the previous checkpoint is untouched.
+            UserError: there are checkpoints, and all of them are damaged.
         """
-        path = self.folder / f"step-{state.step:06d}"
-        try:
-            with whole_directory(path) as temporary:
-                write_model(temporary)
-                trainer = temporary / "trainer"
-                trainer.mkdir()
-                save_file(
-                    {k: v.contiguous() for k, v in optimizer.items()},
-                    trainer / "optimizer.safetensors",
-                )
-                if master is not None:
-                    save_file(
-                        {k: v.contiguous() for k, v in master.items()},
-                        trainer / "master.safetensors",
-                    )
-                write_text(trainer / "state.json", json.dumps(asdict(state), indent=2) + "\n")
-            point_link(self.folder / "latest", path.name)
-            if state.best_step == state.step:
-                point_link(self.folder / "best", path.name)
-        except (OSError, SafetensorError) as error:
+        self._clean()
+        damaged = []
+        for path in reversed(self._all()):
+            wrong = problem(path)
+            if wrong is None:
+                return self._relink()
+            aside = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            damaged.append(f"{path.name}: {wrong}")
+            say(f"checkpoint {path} is damaged ({wrong}); it is set aside as {aside.name}")
+        if damaged:
             raise UserError(
-                f"checkpoint {path} could not be written: {error}. Earlier checkpoints are whole; "
-                "free some space and continue with resume=true"
-            ) from error
-        self._rotate()
+                f"{self.folder} holds no checkpoint that is whole:\n  - "
+                + "\n  - ".join(damaged)
+                + "\nput an undamaged copy in its place under the name step-..., or start again with "
+                "another run_dir"
+            )
+
+    def draft(self, step: int) -> Path:
+        """The folder in which checkpoint `step` is being written; every rank may add files."""
+        return self.folder / f".{self.path(step).name}.tmp"
+
+    def publish(self, state: TrainState) -> Path:
+        """Seal the draft of `state.step`, put it in place, move the links, remove what is too old."""
+        draft, path = self.draft(state.step), self.path(state.step)
+        (draft / "trainer").mkdir(exist_ok=True)
+        write_text(draft / "trainer/state.json", json.dumps(asdict(state), indent=2) + "\n")
+        seal(draft)
+        sync_tree(draft)
+        replace_directory(draft, path)
+        point_link(self.folder / "latest", path.name)
+        if state.best_step == state.step:
+            point_link(self.folder / "best", path.name)
+        best = self.folder / "best"
+        kept = {p.name for p in self._all()[-self.keep_last :]}
+        kept |= {best.readlink().name} if best.is_symlink() else set()
+        self._remove(p for p in self._all() if p.name not in kept)
         return path
 
-    def _rotate(self) -> None:
-        best = self.folder / "best"
-        kept = {p.name for p in self._steps()[-self.keep_last :]}
-        kept |= {best.readlink().name} if best.is_symlink() else set()
-        for path in self._steps():
-            if path.name not in kept:
-                shutil.rmtree(path)
+    def has_until(self, step: int) -> bool:
+        """Whether there is a checkpoint of at most `step` steps."""
+        return any(_step(p) <= step for p in self._all())
 
-    def _steps(self) -> list[Path]:
-        return sorted(p for p in self.folder.glob("step-*") if (p / "trainer/state.json").is_file())
+    def drop_after(self, step: int) -> None:
+        """Remove checkpoints beyond `step`: they are of a future that is to be undone."""
+        self._remove(p for p in self._all() if _step(p) > step)
+        self._relink()
+
+    def read_state(self, checkpoint: Path) -> TrainState:
+        """Its `TrainState`; a best checkpoint that is no longer there is forgotten."""
+        path = checkpoint / "trainer/state.json"
+        try:
+            state = TrainState(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{path} cannot be read: {error}; remove {checkpoint} to use an older one"
+            ) from error
+        if state.best_step is not None and not self.path(state.best_step).is_dir():
+            state.best_step = state.best_loss = None
+        return state
+
+    def _clean(self) -> None:
+        """Remove what a killed process left half-written, half-removed or half-replaced."""
+        for old in self.folder.glob(".step-*.old"):
+            path = self.folder / old.name.removeprefix(".").removesuffix(".old")
+            if path.exists():
+                shutil.rmtree(old)
+            else:
+                old.rename(path)
+        for stray in self.folder.glob(".*.tmp"):
+            shutil.rmtree(stray) if stray.is_dir() and not stray.is_symlink() else stray.unlink()
+
+    def _relink(self) -> None:
+        """Point `latest` at the newest checkpoint and `best` at that of the newest's state."""
+        (self.folder / "best").unlink(missing_ok=True)
+        newest = self.latest()
+        if newest is None:
+            (self.folder / "latest").unlink(missing_ok=True)
+            return
+        point_link(self.folder / "latest", newest.name)
+        best = self.read_state(newest).best_step
+        if best is not None:
+            point_link(self.folder / "best", self.path(best).name)
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        for path in list(paths):
+            gone = path.with_name(f".{path.name}.gone.tmp")  # never half a folder under a good name
+            path.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def _all(self) -> list[Path]:
+        found = (p for p in self.folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name))
+        return sorted(found, key=_step)
 
 
-def read_state(checkpoint: Path) -> TrainState:
-    """The `TrainState` of a checkpoint."""
-    path = checkpoint / "trainer/state.json"
-    try:
-        return TrainState(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{path} cannot be read: {error}; remove {checkpoint} to use an older one"
-        ) from error
+def write_tensors(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
+    """`trainer/NAME.safetensors` of a checkpoint; the tensors are contiguous and on the host."""
+    (folder / "trainer").mkdir(exist_ok=True)
+    save_file(dict(tensors), folder / "trainer" / f"{name}.safetensors")
 
 
 def read_tensors(checkpoint: Path, name: str) -> dict[str, Tensor] | None:
@@ -132,3 +192,7 @@ def read_tensors(checkpoint: Path, name: str) -> dict[str, Tensor] | None:
         raise UserError(
             f"{path} is damaged ({error}); remove {checkpoint} to use an older one"
         ) from error
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))

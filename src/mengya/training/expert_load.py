@@ -1,7 +1,8 @@
 """The load of experts in training: sums it over ranks, moves the routers' biases, reports and warns.
 
 Takes a model that counts (`CausalLM`, alone or inside another module) and the strategy's sum; gives
-numbers for the log. Does nothing for a model without experts.
+numbers for the log. The loads stay on the device until a line is logged. Does nothing for a model
+without experts.
 Shapes: L layers with experts, E experts.
 """
 
@@ -23,7 +24,7 @@ class ExpertLoad:
     """What happened to the tokens of the steps since the last report.
 
     Args:
-        total: adds a host vector over all ranks.
+        total: adds a tensor on the model's device over all ranks.
     """
 
     def __init__(self, model: nn.Module, total: Callable[[Tensor], Tensor]) -> None:
@@ -34,16 +35,18 @@ class ExpertLoad:
         self._dead: list[tuple[int, int]] = []
         if self._model is not None:
             self._first_layer = self._model.config.first_k_dense_replace
-            self._window_LE = torch.zeros(self._model.expert_load.shape, dtype=torch.float64)
+            self._window_LE = torch.zeros_like(self._model.expert_load)
 
-    def after_step(self, applied: bool) -> None:
-        """Take the step's load; a step that was not applied moves no bias and is not reported."""
+    def after_step(self, applied: bool | Tensor) -> None:
+        """Take the step's load, without waiting for the device.
+
+        Args:
+            applied: whether the step was; a bool tensor may stay on the device. A step that was not
+                counts as no load, which moves no bias and is not reported.
+        """
         if self._model is None:
             return
-        load_LE = self._model.take_expert_load().to("cpu", torch.float64)
-        if not applied:
-            return
-        load_LE = self._total(load_LE.flatten()).view_as(load_LE)
+        load_LE = self._total(self._model.take_expert_load() * applied)
         self._model.move_router_biases(load_LE)
         self._window_LE += load_LE
 
@@ -52,10 +55,13 @@ class ExpertLoad:
 
         `experts/layer3/2` is expert 2's share of the layer's choices; entropy is 1 when even.
         """
-        if self._model is None or not self._window_LE.sum():
+        if self._model is None:
             return {}
-        shares_LE = self._window_LE / self._window_LE.sum(1, keepdim=True)
-        self._window_LE = torch.zeros_like(self._window_LE)
+        window_LE = self._window_LE.to("cpu", torch.float64)
+        self._window_LE.zero_()
+        if not window_LE.any():
+            return {}
+        shares_LE = window_LE / window_LE.sum(1, keepdim=True)
         E = shares_LE.shape[1]
         entropy_L = torch.special.entr(shares_LE).sum(1) / math.log(E) if E > 1 else torch.ones(1)
         values = {}

@@ -10,23 +10,24 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mengya.config import Config, UserError
-from mengya.training.muon import Muon
+from mengya.training.galore import GaLoreConfig, build_galore
+from mengya.training.muon import Muon, MuonConfig
+
+_GATES = ("mlp.gate.weight", "shared_expert_gate.weight")
+_PAIRS = ("experts.gate_up_proj",)  # two matrices in one, the second below the first
 
 
 class OptimizerConfig(Config):
-    name: Literal["adamw", "muon"] = "adamw"
-    """muon: Muon (Jordan et al. 2024) for the matrices of the layers, AdamW for the rest."""
+    name: Literal["adamw", "muon", "normuon", "galore"] = "adamw"
+    """muon, normuon and galore move the matrices of the layers (docs/optimizers.md), AdamW the rest."""
     lr: float = Field(default=1e-3, gt=0)
-    """Peak learning rate of AdamW."""
-    muon_lr: float = Field(default=0.02, gt=0)
-    """Peak learning rate of Muon, in its own units (an update has spectral norm about 1)."""
-    muon_momentum: float = Field(default=0.95, ge=0, lt=1)
-    """Nesterov momentum of Muon."""
+    """Peak learning rate."""
     weight_decay: float = Field(default=0.1, ge=0)
     """Decoupled decay of matrices and embeddings; norms and biases are never decayed."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -35,43 +36,42 @@ class OptimizerConfig(Config):
     """AdamW: decay of the second moment."""
     eps: float = Field(default=1e-8, gt=0)
     """AdamW: added to the root of the second moment."""
+    muon: MuonConfig = MuonConfig()
+    """What is different for the matrices with name=muon or normuon."""
+    galore: GaLoreConfig = GaLoreConfig()
+    """The subspaces of name=galore."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this global norm."""
 
 
-def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
-    """One AdamW, or Muon and AdamW; frozen parameters are left out.
+def build_optimizers(
+    model: nn.Module, config: OptimizerConfig, ranks: dist.ProcessGroup | None = None
+) -> list[Optimizer]:
+    """One AdamW, or AdamW and what moves the matrices; frozen parameters are left out.
 
     Each group carries `peak_lr`, so that the schedule can set `lr` from the step alone.
+
+    Args:
+        ranks: processes with equal gradients that may share the work of Muon.
     """
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    matrices = {}
-    if config.name == "muon":
-        matrices = {n: p for n, p in named.items() if _is_hidden_matrix(n, p)}
-        if not matrices or any("lora_" in n for n in named):
-            raise UserError(
-                "optimizer.name=muon wants the full matrices of the layers; with LoRA use adamw"
-            )
-    rest = {n: p for n, p in named.items() if n not in matrices}
-    groups = [
-        {
-            "params": [p for p in rest.values() if p.ndim >= 2],
-            "weight_decay": config.weight_decay,
-        },
-        {"params": [p for p in rest.values() if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    matrices = {} if config.name == "adamw" else _hidden_matrices(named, config.name)
+    rest = [p for n, p in named.items() if n not in matrices]
+    decayed = {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay}
+    kept = {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0}
     betas = (config.beta1, config.beta2)
     optimizers: list[Optimizer] = [
-        torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
-    ]
-    if matrices:
+        torch.optim.AdamW(
+            [g for g in (decayed, kept) if g["params"]],
+            lr=config.lr, betas=betas, eps=config.eps, fused=True,
+        )
+    ]  # fmt: skip
+    if config.name in ("muon", "normuon"):
+        optimizers.append(_build_muon(matrices, config, ranks))
+    elif config.name == "galore":
         optimizers.append(
-            Muon(
-                matrices.values(),
-                lr=config.muon_lr,
-                momentum=config.muon_momentum,
-                weight_decay=config.weight_decay * config.lr / config.muon_lr,
+            build_galore(
+                matrices.values(), config.galore, config.lr, betas, config.eps, config.weight_decay
             )
         )
     for optimizer in optimizers:
@@ -129,7 +129,37 @@ def load_optimizer_state(
                 }
 
 
-def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """A matrix inside a layer that maps hidden to hidden; routers and stacked experts go to AdamW."""
-    gates = ("mlp.gate.weight", "shared_expert_gate.weight")
-    return parameter.ndim == 2 and ".layers." in name and not name.endswith(gates)
+def _build_muon(
+    matrices: Mapping[str, nn.Parameter], config: OptimizerConfig, ranks: dist.ProcessGroup | None
+) -> Muon:
+    muon = config.muon
+    pairs = [p for n, p in matrices.items() if n.endswith(_PAIRS)]
+    single = [p for n, p in matrices.items() if not n.endswith(_PAIRS)]
+    groups = [{"params": single}, {"params": pairs, "parts": 2}]
+    return Muon(
+        [g for g in groups if g["params"]],
+        lr=config.lr if muon.lr is None else muon.lr,
+        momentum=muon.momentum,
+        beta2=muon.beta2 if config.name == "normuon" else None,
+        weight_decay=config.weight_decay if muon.weight_decay is None else muon.weight_decay,
+        cautious=muon.cautious,
+        ranks=ranks,
+    )
+
+
+def _hidden_matrices(named: Mapping[str, nn.Parameter], optimizer: str) -> dict[str, nn.Parameter]:
+    """The matrices inside layers that map hidden to hidden; no routers. Stacked experts too, for Muon.
+
+    Raises:
+        UserError: when there is none, or only adapters are trained.
+    """
+    found = {
+        n: p for n, p in named.items() if p.ndim >= 2 and ".layers." in n and not n.endswith(_GATES)
+    }
+    if optimizer == "galore":
+        found = {n: p for n, p in found.items() if p.ndim == 2}
+    if not found or any("lora_" in n for n in named):
+        raise UserError(
+            f"optimizer.name={optimizer} wants the full matrices of the layers; with LoRA use adamw"
+        )
+    return found

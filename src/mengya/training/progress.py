@@ -21,6 +21,7 @@ class ProgressBar:
 
     def __init__(self, name: str, total: int, done: int, shown: bool) -> None:
         self._console = Console(stderr=True, quiet=not shown)
+        self._loud = self._console if shown else Console(stderr=True)
         self._total = total
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
@@ -60,4 +61,8 @@ class ProgressBar:
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """A line that shows even where the bar does not, on every rank."""
+        self._loud.print(text, style="bold red", highlight=False, markup=False, soft_wrap=True)

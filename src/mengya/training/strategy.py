@@ -31,11 +31,15 @@ class SingleDevice:
 
     Attributes:
         device: where model and batches live. rank, world_size: 0 and 1 here.
+        replicas: the processes that hold the same parameters and gradients, or None.
         autocast_dtype: dtype of matrix products, or None for fp32.
+        writers: ranks below it write files of a checkpoint (see saver.py): 1 where rank 0 has all.
     """
 
     rank = 0
     world_size = 1
+    writers = 1
+    replicas: dist.ProcessGroup | None = None
 
     def __init__(self, device: torch.device, autocast_dtype: torch.dtype | None) -> None:
         self.device = device
@@ -100,6 +104,7 @@ class DDP(SingleDevice):
         dist.init_process_group(backend)
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
+        self.replicas = dist.group.WORLD
 
     def wrap(self, model: nn.Module) -> nn.Module:
         ids = [self.device.index] if self.device.type == "cuda" else None

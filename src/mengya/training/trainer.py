@@ -6,48 +6,36 @@ metrics. Knows no tokenizer, no files of data, and not how many devices there ar
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mengya.batch import Batch
-from mengya.config import Config, UserError
+from mengya.config import UserError
 from mengya.losses.mean_loss import sum_loss
 from mengya.losses.token_nll import Loss
 from mengya.runtime import seed_step
-from mengya.training.checkpoint import Checkpoints, TrainState
+from mengya.training.checkpoint import TrainState
+from mengya.training.checkpointer import Checkpointer
 from mengya.training.expert_load import ExpertLoad
+from mengya.training.loop_config import LoopConfig
+from mengya.training.loss_watch import NO_LABEL, LossWatch, Trouble
 from mengya.training.metrics import MetricsLog
-from mengya.training.optim import optimizer_state, set_lr
+from mengya.training.optim import set_lr
 from mengya.training.progress import ProgressBar
 from mengya.training.schedule import ScheduleConfig, lr_factor
 from mengya.training.stop_signal import StopSignal
 from mengya.training.strategy import SingleDevice
-
-
-class LoopConfig(Config):
-    log_every: int = Field(default=10, ge=1)
-    """Steps between lines of metrics."""
-    eval_every: int = Field(default=200, ge=1)
-    """Steps between validations; the last step always validates."""
-    save_every: int = Field(default=200, ge=1)
-    """Steps between checkpoints; the last step always saves."""
-    sample_every: int = Field(default=200, ge=1)
-    """Steps between samples from the fixed prompts; the last step always samples."""
-    keep_last: int = Field(default=3, ge=1)
-    """Checkpoints kept besides the best one."""
-    max_skipped_in_a_row: int = Field(default=20, ge=1)
-    """Stop with an error after so many steps in a row whose gradients were not finite."""
 
 
 @dataclass
@@ -60,8 +48,7 @@ class Trainer:
         validation: gives the held-out batches of this rank anew, or None.
         characters: characters of text that the held-out labels stand for; gives bits per character.
         sample: gives a few completions as dictionaries, or None.
-        write_model: writes the model's folder.
-        master: gives fp32 weights to save beside a folder of shorter dtype, or None.
+        checkpointer: saves and restores the run.
     """
 
     model: nn.Module
@@ -76,9 +63,8 @@ class Trainer:
     seed: int
     run_dir: Path
     name: str
-    write_model: Callable[[Path], None]
+    checkpointer: Checkpointer
     open_metrics: Callable[[int], MetricsLog]
-    master: Callable[[], Mapping[str, Tensor] | None] = lambda: None
     validation: Callable[[], Iterable[Batch]] | None = None
     characters: int | None = None
     sample: Callable[[], list[dict[str, Any]]] | None = None
@@ -91,47 +77,73 @@ class Trainer:
             True when the run is complete, False when a signal stopped it; both are saved.
 
         Raises:
-            UserError: when gradients stay non-finite, or a checkpoint cannot be written.
+            UserError: when a checkpoint cannot be written, or going back to one does not help.
         """
         self._module = self.strategy.wrap(self.model)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self._checkpoints = Checkpoints(self.run_dir, self.loop.keep_last)
-        self._experts = ExpertLoad(self.model, self.strategy.sum)
-        self._window: dict[str, Tensor | float] = defaultdict(float)
-        self._window_items = self._window_tokens = 0
-        self._window_seconds = 0.0
-        self._skipped_in_a_row = 0
-        self._values: dict[str, float] = {}
-        if self.state.grad_scaler:
-            self.strategy.scaler.load_state_dict(self.state.grad_scaler)
         writes = self.strategy.rank == 0
         self._metrics = self.open_metrics(self.state.step) if writes else None
         self._progress = ProgressBar(self.name, self.max_steps, self.state.step, shown=writes)
-        saved_step = self.state.step
+        self.checkpointer.open(self.state, self._progress.warn)
+        self._begin()
         try:
             with StopSignal() as stop, self._progress:
-                steps = self.batches(self.state.step)
-                while self.state.step < self.max_steps:
-                    started = time.perf_counter()
-                    if self._step(next(steps), stop):
-                        break
-                    self._window_seconds += time.perf_counter() - started
-                    self._log_if_due()
-                    saves = self._due(self.loop.save_every)
-                    # Every checkpoint is validated, so that the best of them is known.
-                    if saves or self._due(self.loop.eval_every):
-                        self._validate(saves)
-                    if self._due(self.loop.sample_every):
-                        self._write_samples()
-                    if saves:
-                        self._save()
-                        saved_step = self.state.step
-                if saved_step != self.state.step:
-                    self._save()
+                while not self._train(stop):
+                    pass
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(
+                f"{self.run_dir}: {error}; checkpoints are whole: free some space, then continue "
+                "with resume=true"
+            ) from error
         finally:
+            self.checkpointer.saver.close()
             if self._metrics is not None:
                 self._metrics.close()
         return self.state.step >= self.max_steps
+
+    def _begin(self) -> None:
+        """Start, or start again, from `state` and the weights that belong to it."""
+        self._watch = LossWatch(self.loop, self.state, self._progress.warn)
+        self._experts = ExpertLoad(self.model, self.strategy.sum)
+        self._window: dict[str, Tensor | float] = defaultdict(float)
+        self._window_items = self._window_tokens = 0
+        self._window_seconds = self.checkpointer.stall_seconds = 0.0
+        self._values: dict[str, float] = {}
+        if self.state.grad_scaler:
+            self.strategy.scaler.load_state_dict(self.state.grad_scaler)
+
+    def _train(self, stop: StopSignal) -> bool:
+        """Train from `state` to the end or a signal; False where trouble moved `state` elsewhere."""
+        try:
+            steps = self.batches(self.state.step)
+            while self.state.step < self.max_steps:
+                started = time.perf_counter()
+                if self._step(next(steps), stop):
+                    break
+                self._window_seconds += time.perf_counter() - started
+                self._log_if_due()
+                saves = self._due(self.loop.save_every)
+                if saves:
+                    self._judge_all()
+                    self.checkpointer.finish(self.state)
+                # Every checkpoint is validated, so that the best of them is known.
+                if saves or self._due(self.loop.eval_every):
+                    self._validate(saves)
+                if self._due(self.loop.sample_every):
+                    self._write_samples()
+                if saves:
+                    self.checkpointer.start(self.state)
+            self._judge_all()
+        except Trouble as trouble:
+            self.state = self.checkpointer.go_back(self.state, trouble)
+            if self._metrics is not None:
+                self._metrics.cut(self.state.step)
+            self._begin()
+            return False
+        self.checkpointer.end(self.state)
+        return True
 
     def _due(self, every: int) -> bool:
         return self.state.step % every == 0 or self.state.step == self.max_steps
@@ -140,14 +152,27 @@ class Trainer:
         """One optimizer step, or none when some rank wishes to stop; returns whether to stop."""
         counts = [self.loss.items(batch) for batch in micro_batches]
         tokens = sum(int((batch.document_ids >= 0).sum()) for batch in micro_batches)
-        host = torch.tensor([sum(counts), tokens, stop.requested], dtype=torch.float64)
-        items, tokens, stops = (int(v) for v in self.strategy.sum(host))
+        own = [
+            sum(counts),
+            tokens,
+            stop.requested,
+            *self.checkpointer.saver.votes(),
+            self._watch.due(),
+        ]
+        *whole, late_loss = self.strategy.sum(torch.tensor(own, dtype=torch.float64)).tolist()
+        items, tokens, stops, busy, failed = map(int, whole)
+        self.checkpointer.saver.settle(busy, failed)
+        self._watch.judge(late_loss)
         if stops:
             return True
+        if self.state.step in self.state.quarantined:
+            self._skip("its batch is in quarantine")
+            return False
         seed_step(self.seed, self.state.step, self.strategy.rank)
         set_lr(self.optimizers, lr_factor(self.state.step, self.max_steps, self.schedule))
         if items == 0:
-            self._skip("no labelled token in the whole step")
+            self._watch.skipped(self.state.step, NO_LABEL)
+            self._skip(NO_LABEL)
             return False
 
         self.model.train()
@@ -161,13 +186,15 @@ class Trainer:
             sums["loss"] = sums["loss"] + result.loss.detach()
             for name, value in result.metrics.items():
                 sums[name] = sums[name] + value
+        self.checkpointer.host_copy.before_update()
         norm, finite = self.strategy.step(self.optimizers, self._parameters, self.max_grad_norm)
         self._experts.after_step(applied=finite)
         if not finite:
+            self._watch.skipped(self.state.step, f"gradient norm is {norm}")
             self._skip(f"gradient norm is {norm}")
             return False
 
-        self._skipped_in_a_row = 0
+        self._watch.applied(self.state.step, items, torch.as_tensor(sums["loss"]))
         self.state.step += 1
         self.state.tokens += tokens
         for name, value in sums.items():
@@ -181,13 +208,14 @@ class Trainer:
         """Count a step that was not applied; the data and the schedule move on."""
         self.state.skipped += 1
         self.state.step += 1
-        self._skipped_in_a_row += 1
         self._progress.say(f"step {self.state.step} skipped: {reason}")
-        if self._skipped_in_a_row >= self.loop.max_skipped_in_a_row:
-            raise UserError(
-                f"{self._skipped_in_a_row} steps in a row were skipped, the last because: {reason}. "
-                "Look at the data of these steps, or lower optimizer.lr, then go on with resume=true"
-            )
+
+    def _judge_all(self) -> None:
+        """Hear of every step so far, so that no checkpoint is written over trouble."""
+        judged = True
+        while judged:
+            loss = torch.tensor([self._watch.due(all_of_them=True)], dtype=torch.float64)
+            judged = self._watch.judge(self.strategy.sum(loss).item(), all_of_them=True)
 
     def _log_if_due(self) -> None:
         if not self._due(self.loop.log_every):
@@ -204,11 +232,15 @@ class Trainer:
             "tokens_per_second": self._window_tokens / max(self._window_seconds, 1e-9),
             "skipped": self.state.skipped,
         }
+        if self.checkpointer.stall_seconds:
+            self._values["save_stall_seconds"] = self.checkpointer.stall_seconds
         if self.strategy.device.type == "cuda":
             self._values["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         self._progress.update(self.state.step, self._values)
         if self._metrics is not None:
             self._metrics.log(self.state.step, self._values)
+        self._values.pop("save_stall_seconds", None)
+        self.checkpointer.stall_seconds = 0.0
         self._window.clear()
         self._window_items = self._window_tokens = 0
         self._window_seconds = 0.0
@@ -247,14 +279,3 @@ class Trainer:
             for sample in self.sample():
                 line = {"step": self.state.step, **sample}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-    def _save(self) -> None:
-        self.state.grad_scaler = self.strategy.scaler.state_dict()
-        if self.strategy.rank == 0:
-            self._checkpoints.save(
-                self.state,
-                self.write_model,
-                optimizer_state(self.optimizers, self.model),
-                self.master(),
-            )
-        self.strategy.barrier()

@@ -1,0 +1,132 @@
+"""The output layer and the cross entropy in one, a few thousand positions at a time.
+
+Takes the last hidden states, the output matrix and labels; gives the summed loss. The logits of a
+batch are the largest tensor of a small model's training (65,536 positions of a vocabulary of 6,400
+are 1.7 GB in fp32, of 151,669 forty); here no more than one chunk of them exists, in the dtype of the
+matrix product, and its gradient is taken while it is at hand: the backward pass multiplies no logits
+again. Shapes: T positions, H hidden, V vocabulary, C positions in a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mengya.batch import IGNORE_INDEX
+
+_CHUNK_BYTES = 5 * 2**28  # of logits; fewer positions would leave a large GPU's tiles half empty
+_HAS_TRITON = find_spec("triton") is not None
+_MULTIPLE = 128  # tensor cores: an odd width doubles the time of the products
+
+ChunkNLL = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor]]
+
+
+def chunk_nll(
+    logits_CV: Tensor, labels_C: Tensor, vocab_size: int, z_loss: float
+) -> tuple[Tensor, Tensor]:
+    """Sums over the chunk, [2] fp32: -log p(label) + z_loss log^2 Z, and -log p(label) alone; and the
+    gradient of the first with respect to the logits.
+
+    Columns from `vocab_size` on are filling and take no part.
+    """
+    columns_V = torch.arange(logits_CV.shape[1], device=logits_CV.device)
+    scores_CV = torch.where(columns_V < vocab_size, logits_CV.float(), float("-inf"))
+    learnt_C = labels_C != IGNORE_INDEX
+    lse_C = scores_CV.logsumexp(-1)
+    is_label_CV = columns_V == labels_C[:, None]
+    label_score_C = torch.where(is_label_CV, scores_CV, 0.0).sum(-1)
+    nll_C = torch.where(learnt_C, lse_C - label_score_C, 0.0)
+    drift_C = torch.where(learnt_C, z_loss * lse_C.square(), 0.0)
+    towards_C = (1 + 2 * z_loss * lse_C)[:, None]  # d lse / d logits is the softmax
+    gradient_CV = (scores_CV - lse_C[:, None]).exp() * towards_C - is_label_CV.float()
+    sums = torch.stack([(nll_C + drift_C).sum(), nll_C.sum()])
+    return sums, torch.where(learnt_C[:, None], gradient_CV, 0.0).to(logits_CV.dtype)
+
+
+class _LinearNLL(torch.autograd.Function):
+    """Gradients are made in the forward pass for an upstream gradient of 1, and scaled in the backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_TH: Tensor, weight_VH: Tensor, labels_T: Tensor, z_loss: float,
+        chunk: ChunkNLL,
+    ) -> Tensor:  # fmt: skip
+        V, dtype = weight_VH.shape[0], hidden_TH.dtype
+        padded_VH = F.pad(weight_VH.to(dtype), (0, 0, 0, -V % _MULTIPLE))
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        total = torch.zeros(2, device=hidden_TH.device)
+        d_hidden = torch.empty_like(hidden_TH) if wants_hidden else None
+        d_weight = torch.zeros_like(padded_VH, dtype=torch.float32) if wants_weight else None
+        size = _chunk_size(len(hidden_TH), padded_VH)
+        for at in range(0, len(hidden_TH), size):
+            hidden_CH = hidden_TH[at : at + size]
+            logits_CV = hidden_CH @ padded_VH.T
+            sums, d_logits_CV = chunk(logits_CV, labels_T[at : at + size], V, z_loss)
+            total += sums
+            if d_hidden is not None:
+                torch.mm(d_logits_CV, padded_VH, out=d_hidden[at : at + size])
+            if d_weight is not None:
+                _add_product(d_weight, d_logits_CV.T, hidden_CH)
+        ctx.gradients = (d_hidden, None if d_weight is None else d_weight[:V].to(weight_VH.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        d_hidden, d_weight = ctx.gradients
+        del ctx.gradients  # they are overwritten: a second backward pass must fail, not be wrong
+        scale = upstream[0][0]
+        return (
+            None if d_hidden is None else d_hidden.mul_(scale),
+            None if d_weight is None else d_weight.mul_(scale),
+            None, None, None,
+        )  # fmt: skip
+
+
+def linear_nll(
+    hidden: Tensor, weight_VH: Tensor, labels: Tensor, z_loss: float = 0.0,
+    chunk: ChunkNLL | None = None,
+) -> Tensor:  # fmt: skip
+    """Sums over all labelled positions, [2] fp32: the loss, and its part -log p(label) in nats.
+
+    The same as with `token_nll` and `log_partition` of `hidden @ weight.T`, but for the weight's
+    gradient, which is added up in fp32. Only the first has a gradient, and backward runs once.
+
+    Args:
+        hidden: [..., H] in the dtype that products are to run in.
+        weight_VH: the output matrix, in any dtype.
+        labels: [...] int64, IGNORE_INDEX where no loss is taken.
+        z_loss: weight of log^2 Z, with Z what softmax divides by.
+        chunk: the loss of a chunk; None: `chunk_nll`, on CUDA with Triton its fused twin.
+    """
+    if chunk is None:
+        chunk = _fused() if hidden.is_cuda and _HAS_TRITON else chunk_nll
+    with torch.autocast(hidden.device.type, enabled=False):
+        total = _LinearNLL.apply(hidden.flatten(0, -2), weight_VH, labels.flatten(), z_loss, chunk)
+    assert isinstance(total, Tensor)  # `apply` is untyped
+    return total
+
+
+def _fused() -> ChunkNLL:
+    from mengya.losses.nll_kernel import fused_chunk_nll
+
+    return fused_chunk_nll
+
+
+def _chunk_size(positions: int, padded_VH: Tensor) -> int:
+    """Positions of a chunk: as equal as can be, a multiple of 128, at most _CHUNK_BYTES of logits."""
+    most = max(_CHUNK_BYTES // (padded_VH.shape[0] * padded_VH.element_size()), 1)
+    chunks = -(-positions // most)
+    return -(-positions // chunks // 128) * 128
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a @ b, added up in fp32 whatever the dtype of a and b."""
+    if a.is_cuda and a.dtype != torch.float32:
+        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
+    else:
+        total.add_(a.float() @ b.float())

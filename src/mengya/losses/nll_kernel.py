@@ -1,0 +1,72 @@
+# pyright: basic, reportInvalidTypeForm=false
+"""chunk_nll in one Triton kernel: the gradient takes the place of the logits that it is made from.
+
+A program owns a row: one pass for the largest score and the sum, one that overwrites. The second finds
+most of the row in the cache. Needs Triton, which comes with torch for CUDA.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from mengya.batch import IGNORE_INDEX
+
+
+def fused_chunk_nll(
+    logits_CV: Tensor, labels_C: Tensor, vocab_size: int, z_loss: float
+) -> tuple[Tensor, Tensor]:
+    """As `linear_nll.chunk_nll`; `logits_CV` (contiguous) is overwritten and given back as the gradient."""
+    C, width = logits_CV.shape
+    sums_C2 = torch.empty(C, 2, device=logits_CV.device)
+    block = 1024 if vocab_size < 16_384 else 4096
+    kernel: Any = _kernel
+    kernel[(C,)](
+        logits_CV, labels_C, sums_C2, vocab_size, width, z_loss, IGNORE_INDEX, block,
+        num_warps=block // 256 if block < 4096 else 8,
+    )  # fmt: skip
+    return sums_C2.sum(0), logits_CV
+
+
+@triton.jit
+def _kernel(
+    logits, labels, sums, V, WIDTH, z_loss, IGNORE: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    own = logits + row * WIDTH
+    label = tl.load(labels + row)
+    learnt = label != IGNORE
+    column = tl.arange(0, BLOCK)
+    if learnt:
+        most = tl.full([BLOCK], float("-inf"), tl.float32)
+        total = tl.zeros([BLOCK], tl.float32)
+        picked = tl.zeros([BLOCK], tl.float32)  # a load of its own might come after the overwriting
+        for at in range(0, V, BLOCK):
+            score = tl.load(own + at + column, at + column < V, float("-inf")).to(tl.float32)
+            more = tl.maximum(most, score)
+            # A lane that has seen nothing yet holds -inf, and -inf - -inf is no number.
+            total = tl.where(more > float("-inf"), total * tl.exp(most - more) + tl.exp(score - more), 0.0)  # fmt: skip
+            most = more
+            picked += tl.where(at + column == label, score, 0.0)
+        highest = tl.max(most, 0)
+        lse = highest + tl.log(tl.sum(total * tl.exp(most - highest), 0))
+        nll = lse - tl.sum(picked, 0)
+        tl.store(sums + row * 2, nll + z_loss * lse * lse)
+        tl.store(sums + row * 2 + 1, nll)
+        towards = 1 + 2 * z_loss * lse
+        for at in range(0, WIDTH, BLOCK):
+            inside = at + column < V
+            score = tl.load(own + at + column, inside, float("-inf")).to(tl.float32)
+            gradient = tl.exp(score - lse) * towards
+            gradient = tl.where(at + column == label, gradient - 1, gradient)
+            tl.store(own + at + column, gradient.to(logits.dtype.element_ty), at + column < WIDTH)
+    else:
+        tl.store(sums + row * 2, 0.0)
+        tl.store(sums + row * 2 + 1, 0.0)
+        for at in range(0, WIDTH, BLOCK):
+            zero = tl.zeros([BLOCK], tl.float32).to(logits.dtype.element_ty)
+            tl.store(own + at + column, zero, at + column < WIDTH)
