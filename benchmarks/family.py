@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from mengya.data.batch_size import BatchSize
 from mengya.data.datasets import PackedRows
 from mengya.data.loader import batches
 from mengya.data.shards import TokenShards
@@ -95,7 +96,7 @@ def train(
     schedule = ScheduleConfig(name="constant", warmup_steps=WARMUP_STEPS)
     experts = ExpertLoad(model, strategy.sum)
     steps = batches(
-        rows, start_row=0, global_batch_size=options.rows, micro_batch_size=options.rows
+        rows, start_step=0, batch_size=BatchSize(options.rows), micro_batch_size=options.rows
     )
     tokens = timed_tokens = 0
     started = time.perf_counter()

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from mengya.batch import IGNORE_INDEX, Batch
+from mengya.data.batch_size import BatchSize
 from mengya.data.datasets import PackedRows, Row
 from mengya.data.loader import batches, collate
 from mengya.data.shards import TokenShards
@@ -45,7 +46,7 @@ from mengya.training.optim import OptimizerConfig, build_optimizers, set_lr
 from mengya.training.schedule import ScheduleConfig, lr_factor
 from mengya.training.strategy import SingleDevice
 
-METHODS = ("none", "linear", "ntk", "yarn")
+METHODS = ("none", "linear", "ntk", "yarn", "clex")
 FACTOR = 4
 PASSKEY_EVERY = 3  # steps
 
@@ -110,7 +111,7 @@ def fine_tune(
     optimizers = build_optimizers(model, OptimizerConfig(lr=options.lr))
     schedule = ScheduleConfig(name="cosine", warmup_steps=min(10, options.steps // 5))
     text_steps = batches(
-        text_rows, start_row=0, global_batch_size=options.rows, micro_batch_size=options.rows
+        text_rows, start_step=0, batch_size=BatchSize(options.rows), micro_batch_size=options.rows
     )
     model.train()
     for step in range(options.steps):

@@ -145,6 +145,25 @@ def test_varlen_windows_and_shifted_groups_equal_their_masks(
         assert (full["logits"] - exact["logits"]).norm() > 0.2 * exact["logits"].norm()
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_clex_learns_through_the_varlen_kernel(compiled: bool) -> None:
+    clex = {"rope_type": "clex", "factor": 4.0, "original_max_position_embeddings": 32}
+    model = shaken(tiny_config("Qwen3", rope_parameters=clex, max_position_embeddings=128)).cuda()
+    model.train()
+    assert model.model.clex is not None
+    with torch.no_grad():
+        model.model.clex.down_proj.mul_(0.2)
+    batch = batch_of(((128,),) * 2, 101)  # as long as the factor reaches: nothing is drawn
+    exact = run(model, batch, varlen=False, autocast=False)
+    masked = run(model, batch, varlen=False, autocast=True)
+    if compiled:
+        torch._dynamo.reset()
+        model.compile_layers()
+    found = run(model, batch, varlen=True, autocast=True)
+    assert found["model.clex.down_proj"].abs().max() > 0
+    assert_as_near(found, masked, exact)
+
+
 @pytest.mark.parametrize("family", ["Qwen3", "Qwen3Moe"])
 def test_documents_do_not_see_each_other(gpu_model: CausalLM) -> None:
     gpu_model.eval()

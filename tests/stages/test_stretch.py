@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import transformers
 
 from mengya.config import UserError, load_config
 from mengya.models.hf_config import load_model_config
-from mengya.stages import pretrain
+from mengya.models.hf_folder import load_causal_lm
+from mengya.stages import merge, pretrain
 from mengya.stages.evaluate import EvaluateConfig
+from mengya.stages.merge import MergeConfig
+from mengya.stages.open_checkpoint import standard_folder
 from mengya.stages.pretrain import PretrainConfig
 
 from .conftest import Nursery
@@ -36,6 +42,34 @@ def test_the_saved_folder_has_the_new_positions(nursery: Nursery, tmp_path: Path
             PretrainConfig(**{**settings, "stretch": None, "resume": True, "max_steps": 3})
         )
     assert pretrain.run(PretrainConfig(**{**settings, "resume": True, "max_steps": 3}))
+
+
+def test_clex_is_trained_resumed_and_frozen_for_other_tools(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    clex = {"rope_type": "clex", "factor": 4.0, "original_max_position_embeddings": 32}
+    stretch = {"max_position_embeddings": 128, "rope_parameters": clex}
+    settings = nursery.settings(
+        "text", tmp_path / "run", init_from=nursery.base, stretch=stretch, max_steps=3
+    )
+    assert pretrain.run(PretrainConfig(**settings))
+    assert pretrain.run(PretrainConfig(**{**settings, "resume": True, "max_steps": 4}))
+    model = load_causal_lm(tmp_path / "run/checkpoints/latest").eval()
+    assert model.model.clex is not None and model.model.clex.down_proj.abs().max() > 0
+    with (
+        pytest.raises(UserError, match=r"mengya merge .* out=FOLDER factor=4"),
+        standard_folder(tmp_path / "run"),
+    ):
+        pass
+    out = tmp_path / "frozen"
+    merge.run(MergeConfig(checkpoint=tmp_path / "run", out=out, factor=4))
+    theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(out)
+    ids = torch.arange(100)[None]
+    torch.testing.assert_close(theirs(ids).logits, model(ids).logits, atol=2e-5, rtol=1e-4)
+    with standard_folder(out) as folder:
+        assert folder == out
+    with pytest.raises(UserError, match="not a LoRA adapter"):
+        merge.run(MergeConfig(checkpoint=tmp_path / "run/checkpoints/latest", out=tmp_path / "x"))
 
 
 def test_what_cannot_be_stretched_is_refused(nursery: Nursery, tmp_path: Path) -> None:

@@ -112,9 +112,11 @@ def _decode(
     try:
         for _ in range(budget):
             # Not model(...): a compiled model would compile again for every length.
-            for piece_BS in cache.pieces(new_BS):
-                logits_BV = model.forward(piece_BS, cache=cache, last_only=True).logits[:, -1]
-            chosen_B = choose(logits_BV, history, params, generators)
+            *_, logits_B1V = (
+                model.forward(piece_BS, cache=cache, last_only=True).logits
+                for piece_BS in cache.pieces(new_BS)
+            )
+            chosen_B = choose(logits_B1V[:, -1], history, params, generators)
             new_BS = chosen_B[:, None]
             if history is not None:
                 history.add(chosen_B)

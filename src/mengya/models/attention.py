@@ -98,6 +98,7 @@ class Attention(nn.Module):
         projections = (self.q_proj, self.k_proj, self.v_proj)
         if (
             plan.cu_seqlens is not None
+            and not plan.cos.requires_grad  # CLEX learns through the angles, the kernel does not
             and merges(x, *projections)
             and fused_qkv_runs(x, self.head_dim, 2 * plan.cos.shape[-1])
         ):

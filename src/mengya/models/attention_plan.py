@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from mengya.models.clex import Clex
 from mengya.models.config import ModelConfig
 from mengya.models.kv_cache import KVCache
 from mengya.models.paged_cache import PagedStep
@@ -54,12 +55,14 @@ def plan_attention(
     cache: KVCache | PagedStep | None,
     dtype: torch.dtype,
     group_ratio: float = 0.0,
+    clex: Clex | None = None,
 ) -> AttentionPlan:
     """Choose the kernel and build its mask once; shapes as in `CausalLM.forward`.
 
     Args:
         group_ratio: shifted sparse attention in groups of this share of S; 0: full attention.
             Not together with a cache.
+        clex: the model's, where it has one.
     """
     if isinstance(cache, PagedStep):  # it knows the rest itself
         positions = cache.position_ids if position_ids is None else position_ids
@@ -71,7 +74,7 @@ def plan_attention(
         position_ids = torch.arange(past, past + S, device=input_ids.device)[None]
         if padding is not None:
             position_ids = (position_ids - padding[:, None]).clamp(min=0)
-    angles = rotary_angles(position_ids, config)
+    angles = rotary_angles(position_ids, config, clex)
     if not _varlen_runs(config, input_ids, dtype):
         cu_seqlens = None
     if group_ratio:

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mengya.models.attention import Attention, RMSNorm
 from mengya.models.attention_plan import AttentionPlan, plan_attention
+from mengya.models.clex import Clex
 from mengya.models.config import ModelConfig
 from mengya.models.kv_cache import KVCache
 from mengya.models.mla import LatentAttention
@@ -79,6 +80,7 @@ class Decoder(nn.Module):
             DecoderLayer(config, layer, device) for layer in range(config.num_hidden_layers)
         )
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, device)
+        self.clex = Clex(config, device) if config.rope_parameters.rope_type == "clex" else None
 
 
 class CausalLM(nn.Module):
@@ -162,7 +164,7 @@ class CausalLM(nn.Module):
         dtype = self._compute_dtype(input_ids.device.type)
         plan = plan_attention(
             self.config, input_ids, position_ids, document_ids, cu_seqlens, cache, dtype,
-            self.shifted_sparse_ratio if self.training and cache is None else 0.0,
+            self.shifted_sparse_ratio if self.training and cache is None else 0.0, self.model.clex,
         )  # fmt: skip
         real_BS = None if document_ids is None else document_ids >= 0
         # Under autocast a fp32 residual stream would double the traffic of all that is no product.

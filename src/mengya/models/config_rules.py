@@ -80,11 +80,18 @@ def _positions(config: ModelConfig) -> Iterator[str]:
     if original is not None and config.max_position_embeddings < original:
         yield (
             f"max_position_embeddings={config.max_position_embeddings} is the stretched context of "
-            f"rope_type=yarn and less than original_max_position_embeddings={original}; "
+            f"rope_type={rope.rope_type} and less than original_max_position_embeddings={original}; "
             f"write max_position_embeddings={int(original * (rope.factor or 1))}"
         )
-    if rope.rope_type == "dynamic" and config.rotary_width <= 2:
-        yield "rope_type=dynamic needs a head of more than 2 turned numbers; use a wider head"
+    if rope.rope_type in ("dynamic", "clex") and config.rotary_width <= 2:
+        yield f"rope_type={rope.rope_type} needs a head of more than 2 turned numbers; use a wider head"
+    for name in ("long_factor", "short_factor"):
+        numbers = getattr(rope, name)
+        if numbers is not None and len(numbers) != config.rotary_width // 2:
+            yield (
+                f"{name} has {len(numbers)} numbers, this model turns {config.rotary_width // 2} pairs; "
+                "give one for each"
+            )
     if rope.partial_rotary_factor == 1:
         return
     if config.model_type != "glm4_moe":

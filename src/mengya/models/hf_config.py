@@ -15,9 +15,9 @@ import torch
 from pydantic import ValidationError
 
 from mengya.config import UserError
-from mengya.models.config import ModelConfig
+from mengya.models.config import ModelConfig, StretchConfig
 from mengya.models.hf_experts import experts_from_hf, experts_to_hf
-from mengya.models.rope_config import rope_from_hf
+from mengya.models.rope_config import RopeParameters, rope_from_hf
 
 CLASSES = {
     "qwen3": "Qwen3ForCausalLM",
@@ -28,6 +28,7 @@ CLASSES = {
     "glm4_moe": "Glm4MoeForCausalLM",
     "deepseek_v3": "DeepseekV3ForCausalLM",
 }
+CLEX = "mengya_clex"  # our own model_type: rope_type clex over one of the classes
 _SUPPORTED = ", ".join(CLASSES.values())
 _SAME_NAME = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -60,6 +61,10 @@ def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     }
     if partial:
         values["partial_rotary_factor"] = config.rope_parameters.partial_rotary_factor
+    if config.rope_parameters.rope_type == "clex":  # no class of transformers can hold it
+        return values | experts_to_hf(config) | {
+            "architectures": ["MengyaClexForCausalLM"], "model_type": CLEX, "base_model_type": config.model_type,
+        }  # fmt: skip
     if config.rope_parameters.rope_type != "default":
         # transformers 5 prefers this to rope_parameters where both are; they say the same.
         values["rope_scaling"] = {k: v for k, v in rope.items() if k != "rope_theta"}
@@ -91,6 +96,18 @@ def load_model_config(directory: Path | str) -> ModelConfig:
         ) from None
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not readable JSON: {error}") from error
+    if model_type == CLEX:
+        clex = {k: v for k, v in values["rope_parameters"].items() if k != "rope_theta"}
+        plain = {"rope_type": "default", "rope_theta": values["rope_theta"]}
+        if "partial_rotary_factor" in clex:
+            plain["partial_rotary_factor"] = clex["partial_rotary_factor"]
+        stock = values | {"model_type": values["base_model_type"], "rope_parameters": plain}
+        return _config_from_hf(stock, path).stretched(
+            StretchConfig(
+                max_position_embeddings=values["max_position_embeddings"],
+                rope_parameters=RopeParameters(**clex),
+            )
+        )
     if model_type not in CLASSES:
         architectures = values.get("architectures") or [model_type]
         raise UserError(

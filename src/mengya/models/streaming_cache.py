@@ -46,11 +46,15 @@ class StreamingCache(KVCache):
         """
         self._block = max(settings.window // 8, 1)
         capacity = settings.sinks + settings.window + self._block
-        if capacity > config.max_position_embeddings:
-            fitting = (config.max_position_embeddings - settings.sinks) * 8 // 9
+        longest = config.max_position_embeddings
+        rope = config.rope_parameters
+        if rope.rope_type in ("longrope", "clex"):  # beyond it the keys' angles would change
+            longest = rope.original_max_position_embeddings or longest
+        if capacity > longest:
+            fitting = (longest - settings.sinks) * 8 // 9
             raise UserError(
                 f"streaming.window={settings.window} with {settings.sinks} sinks holds {capacity} tokens, "
-                f"the model was trained for {config.max_position_embeddings}; "
+                f"the model was trained for {longest}; "
                 f"write streaming.window={max(fitting, 1)} or less"
             )
         super().__init__(config.num_hidden_layers, capacity)
