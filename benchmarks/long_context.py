@@ -52,15 +52,13 @@ PASSKEY_EVERY = 3  # steps
 
 
 def stretch_of(method: str, trained: int) -> StretchConfig:
+    original = {"factor": FACTOR, "original_max_position_embeddings": trained}
     rope: dict[str, Any] = {
         "none": {},
         "linear": {"rope_type": "linear", "factor": FACTOR},
         "ntk": {"rope_type": "dynamic", "factor": FACTOR},
-        "yarn": {
-            "rope_type": "yarn",
-            "factor": FACTOR,
-            "original_max_position_embeddings": trained,
-        },
+        "yarn": {"rope_type": "yarn", **original},
+        "clex": {"rope_type": "clex", **original},
     }[method]
     context = trained if method == "ntk" else trained * FACTOR
     return StretchConfig.model_validate(
