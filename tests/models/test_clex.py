@@ -152,6 +152,19 @@ def test_folded_at_a_factor_transformers_gives_the_same(
     assert ((model(short).logits - folded(short).logits).abs().max() > 1e-3) == (factor > 1)
 
 
+def test_a_window_is_kept_and_an_edited_folder_refused(tmp_path: Path) -> None:
+    config = tiny_config("Qwen3", rope_parameters=CLEX, sliding_window=8, max_window_layers=1)
+    model = shaken(config)
+    save_hf_folder(model, config, tmp_path)
+    assert load_model_config(tmp_path) == config
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    for changes in ({"base_model_type": "gpt2"}, {"rope_parameters": {"rope_type": "clex"}}):
+        path.write_text(json.dumps({**values, **changes}))
+        with pytest.raises(UserError, match="needs base_model_type"):
+            load_model_config(tmp_path)
+
+
 def test_a_plain_folder_is_stretched_with_a_fresh_flow(tmp_path: Path) -> None:
     plain = shaken(tiny_config("Qwen3", max_position_embeddings=TRAINED))
     save_hf_folder(plain, plain.config, tmp_path)

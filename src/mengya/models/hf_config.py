@@ -61,11 +61,8 @@ def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     }
     if partial:
         values["partial_rotary_factor"] = config.rope_parameters.partial_rotary_factor
-    if config.rope_parameters.rope_type == "clex":  # no class of transformers can hold it
-        return values | experts_to_hf(config) | {
-            "architectures": ["MengyaClexForCausalLM"], "model_type": CLEX, "base_model_type": config.model_type,
-        }  # fmt: skip
-    if config.rope_parameters.rope_type != "default":
+    own_rope = config.rope_parameters.rope_type == "clex"  # no class of transformers can hold it
+    if config.rope_parameters.rope_type != "default" and not own_rope:
         # transformers 5 prefers this to rope_parameters where both are; they say the same.
         values["rope_scaling"] = {k: v for k, v in rope.items() if k != "rope_theta"}
     if config.model_type not in ("qwen2", "qwen2_moe"):  # Qwen2 has no such field, or another name
@@ -77,7 +74,11 @@ def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     if config.sliding_window is not None:
         values |= {name: getattr(config, name) for name in _WINDOW}
         values["layer_types"] = _layer_types(config.num_hidden_layers, config.max_window_layers)
-    return values | experts_to_hf(config)
+    values |= experts_to_hf(config)
+    if own_rope:
+        values |= {"architectures": ["MengyaClexForCausalLM"], "model_type": CLEX}
+        values["base_model_type"] = config.model_type
+    return values
 
 
 def load_model_config(directory: Path | str) -> ModelConfig:
@@ -97,17 +98,7 @@ def load_model_config(directory: Path | str) -> ModelConfig:
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not readable JSON: {error}") from error
     if model_type == CLEX:
-        clex = {k: v for k, v in values["rope_parameters"].items() if k != "rope_theta"}
-        plain = {"rope_type": "default", "rope_theta": values["rope_theta"]}
-        if "partial_rotary_factor" in clex:
-            plain["partial_rotary_factor"] = clex["partial_rotary_factor"]
-        stock = values | {"model_type": values["base_model_type"], "rope_parameters": plain}
-        return _config_from_hf(stock, path).stretched(
-            StretchConfig(
-                max_position_embeddings=values["max_position_embeddings"],
-                rope_parameters=RopeParameters(**clex),
-            )
-        )
+        return _clex_from_hf(values, path)
     if model_type not in CLASSES:
         architectures = values.get("architectures") or [model_type]
         raise UserError(
@@ -115,6 +106,26 @@ def load_model_config(directory: Path | str) -> ModelConfig:
             f"{model_type!r}) is not supported; supported: {_SUPPORTED}"
         )
     return _config_from_hf(values, path)
+
+
+def _clex_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
+    """The class that CLEX was put on, with CLEX on it."""
+    rope = values.get("rope_parameters")
+    base = values.get("base_model_type")
+    if not isinstance(rope, dict) or base not in CLASSES or "rope_theta" not in rope:
+        raise UserError(
+            f"{path}: {CLEX} needs base_model_type (one of {', '.join(CLASSES)}) and rope_parameters with "
+            "rope_theta; was the file edited?"
+        )
+    kept = {name: rope[name] for name in ("rope_theta", "partial_rotary_factor") if name in rope}
+    stock = {**values, "model_type": base, "rope_parameters": {"rope_type": "default", **kept}}
+    plain = _config_from_hf(stock, path)
+    try:
+        clex = RopeParameters(**{name: v for name, v in rope.items() if name != "rope_theta"})
+    except ValidationError as error:
+        raise UserError(f"{path}: {'; '.join(map(_reason, error.errors()))}") from error
+    length = plain.max_position_embeddings
+    return plain.stretched(StretchConfig(max_position_embeddings=length, rope_parameters=clex))
 
 
 def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:

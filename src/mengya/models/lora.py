@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mengya.config import Config, UserError
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf_folder import load_causal_lm
-from mengya.models.moe import Experts
+from mengya.models.lora_targets import lora_targets
 from mengya.models.quantized_base import quantize_base
 
 _ADAPTER = "default"
@@ -59,7 +59,7 @@ def add_lora(model: CausalLM, config: LoraConfig) -> CausalLM:
     """
     if any(True for _ in lora_layers(model)):
         raise UserError("the model already has LoRA adapters; merge them first (mengya merge)")
-    layers, parameters = _targets(model, config.targets)
+    layers, parameters = lora_targets(model, config.targets)
     if parameters and config.dropout:
         raise UserError(
             f"lora.dropout={config.dropout} cannot be applied inside experts "
@@ -205,43 +205,6 @@ def load_merged(directory: Path | str, base: Path | str | None = None) -> Causal
             "give it with base=FOLDER"
         )
     return merge_lora(load_adapter(load_causal_lm(named), directory))
-
-
-def _targets(model: CausalLM, wanted: list[str] | None) -> tuple[list[str], list[str]]:
-    """(names of linear layers, names of expert parameters) that `wanted` means."""
-    layers, parameters = [], []
-    # In these classes PEFT takes every gate_proj, up_proj and down_proj for experts of an older
-    # layout and doubles the rank: dense and shared layers cannot be named in its folder.
-    no_dense = model.config.model_type in ("qwen3_moe", "qwen2_moe", "glm4_moe", "deepseek_v3")
-    for name, module in model.model.named_modules(prefix="model"):
-        if isinstance(module, nn.Linear) and not (no_dense and ".mlp." in name):
-            layers.append(name)
-        elif isinstance(module, Experts):
-            parameters += [f"{name}.{parameter}" for parameter, _ in module.named_parameters()]
-    if not model.config.tie_word_embeddings:
-        layers.append("lm_head")
-    known = list(dict.fromkeys(name.rpartition(".")[2] for name in layers + parameters))
-    if wanted is None:
-        wanted = [name for name in known if name != "lm_head"]
-    unmatched = [
-        target
-        for target in wanted
-        if not any(f".{name}".endswith(f".{target}") for name in layers + parameters)
-    ]
-    if unmatched or not wanted:
-        raise UserError(
-            f"lora.targets: no layer named {', '.join(unmatched) or '(empty list)'}; "
-            f"this model has {', '.join(known)}"
-        )
-    # PEFT matches by suffix; expert parameters are told apart by the module that holds them.
-    chosen = [t for t in wanted if any(f".{name}".endswith(f".{t}") for name in layers)]
-    suffixes = {name.partition(".mlp.")[2] for name in parameters}
-    in_experts = sorted(
-        f"mlp.{suffix}"
-        for suffix in suffixes
-        if any(f".mlp.{suffix}".endswith(f".{target}") for target in wanted)
-    )
-    return chosen, in_experts
 
 
 def _inject(model: CausalLM, config: peft.LoraConfig, name: str = _ADAPTER) -> CausalLM:
