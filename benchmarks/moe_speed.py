@@ -14,6 +14,7 @@ usage: python benchmarks/moe_speed.py [--parts check layers router model kernels
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 import traceback
@@ -22,9 +23,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from our_step import ours, real_tokens
+from pretraining_data import documents, packed
+from timing import Clock, time_steps
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from train_speed import SHAPES, documents, measure, ours, packed
+from train_speed import SHAPES
 
 from mengya.models import fused_experts as fused
 from mengya.models import moe, router
@@ -291,18 +295,15 @@ def time_layer(
 def time_model(dense: bool, rows: int, size: int) -> tuple[float, float]:
     torch._dynamo.reset()
     moe.fused_runs, router.fp32_linear = fused.fused_runs, fp32_linear
-    experts = {} if dense else {
-        "num_experts": 4, "num_experts_per_tok": 1, "moe_intermediate_size": 2432,
-        "norm_topk_prob": False,
-    }  # fmt: skip
-    config = ModelConfig(vocab_size=6400, max_position_embeddings=size, **SHAPES["64m"], **experts)
+    shape = SHAPES["64m" if dense else "198m-moe"]
+    config = ModelConfig(vocab_size=6400, max_position_embeddings=size, **shape)
     batch = packed(documents(rows * 4, size, config.vocab_size), rows, size)
     strategy = SingleDevice(torch.device("cuda"), torch.bfloat16)
-    step = ours(config, batch, strategy, compiled=True)
-    real = int((batch.document_ids >= 0).sum())
-    speed, peak = measure(step, real, 15, strategy.device)
+    step = ours(config, strategy)
+    timing = time_steps(step, itertools.repeat(batch), real_tokens, Clock(strategy.device, 3, 5, 3))
+    speed, peak = timing.speed, timing.peak
     print(f"  {'64M dense' if dense else '198M-A64M'}: {speed:,.0f} tokens/s, peak {peak:.1f} GiB")
-    for kernel, ms, calls in kernel_times(step, 2)[:30]:
+    for kernel, ms, calls in kernel_times(lambda: step(batch), 2)[:30]:
         print(f"      {ms:7.3f} ms {calls:5.1f} x {kernel[:90]}")
     return speed, peak
 

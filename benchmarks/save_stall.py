@@ -95,10 +95,10 @@ def main() -> None:
         folder, loop, strategy, model, optimizers,
         model_tensors=model.state_dict,
         write_model=lambda path, tensors: save_hf_folder(tensors, config, path),
-        read_model=lambda path: None,
+        read_model=lambda model, path: None,
     )  # fmt: skip
     Trainer(
-        model, NextToken(nll), lambda step: endless(options.rows, options.length, times), optimizers,
+        model, model, NextToken(nll), lambda step: endless(options.rows, options.length, times), optimizers,
         strategy, ScheduleConfig(), loop, steps, 1.0, 0, folder, "save_stall", checkpointer,
         partial(MetricsLog, folder, trackers=[], run_config={}),
     ).fit()  # fmt: skip

@@ -1,33 +1,43 @@
-"""Training speed and memory, ours beside transformers' class of the same shape, in one run.
+"""Pretraining speed and memory, ours beside transformers' own Trainer, in one run on one device.
 
-Same device, data, dtype and optimizer (fused AdamW): documents of 64 to 1,024 tokens. Ours packs
-them into full rows, masked from each other; transformers gets what its users give it, one document
-a row, padded to the longest of the batch. Counted are real tokens, never padding.
+All get the same documents of 64 to 1,024 tokens, bf16, fused AdamW, the same shape. Counted are real
+tokens, never padding. Each case runs on its own: one that fails prints why and the rest goes on.
 
-usage: python benchmarks/train_speed.py [--shape 26m] [--rows 64] [--steps 20] [--cpu]
+ours             packed rows, documents masked from each other, through loader, loss, strategy and
+                 optimizer as `mengya pretrain` puts them together (training_run.py)
+Trainer, padded  what its users give it: one document a row, padded to the longest of the batch
+                 (compiled: to the full length, so that shapes stay fixed)
+Trainer, masked  rows packed full with position ids that start again in each document: the same
+                 function as ours
+Trainer, leaking rows packed full as if each were one document: attention crosses documents, which is
+                 not the same function, but the fastest that the Trainer can go
+
+The Trainer's experts add no balancing loss, ours do. The share of the matmul peak counts 6 FLOPs per
+active parameter and token, and no attention.
+
+usage: python benchmarks/train_speed.py [--shape 26m 64m 198m-moe 159m] [--muon] [--ablate] [--cpu]
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch import nn
+from our_step import ours, real_tokens, steps_of
+from peers import StepDone, clocked, common_arguments, quiet, stock_model, timed
+from pretraining_data import Packed, Padded, RowList, documents, packed_rows
+from timing import HEAD, Clock, Timing, attempt, line, matmul_peak, time_steps
+from transformers import Trainer, TrainingArguments, set_seed
 
-from mengya.batch import IGNORE_INDEX, Batch
-from mengya.data.datasets import Row
-from mengya.data.loader import collate
-from mengya.losses.next_token import NextToken
-from mengya.losses.token_nll import token_nll
-from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
+from mengya.models.sizes import parameter_counts
 from mengya.runtime import pick_autocast_dtype, pick_device
-from mengya.training.optim import OptimizerConfig, build_optimizers
+from mengya.training.optim import OptimizerConfig
 from mengya.training.strategy import SingleDevice
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -37,140 +47,144 @@ SHAPES: dict[str, dict[str, Any]] = {
             "num_attention_heads": 8, "num_key_value_heads": 2},
     "64m": {"hidden_size": 768, "intermediate_size": 2432, "num_hidden_layers": 8,
             "num_attention_heads": 8, "num_key_value_heads": 4},
+    "198m-moe": {"hidden_size": 768, "intermediate_size": 2432, "num_hidden_layers": 8,
+                 "num_attention_heads": 8, "num_key_value_heads": 4, "num_experts": 4,
+                 "num_experts_per_tok": 1, "moe_intermediate_size": 2432, "norm_topk_prob": False},
+    "159m": {"hidden_size": 768, "intermediate_size": 1536, "num_hidden_layers": 8,
+             "num_attention_heads": 16, "num_key_value_heads": 8},
+}  # fmt: skip
+ROWS, VOCABULARY = {"159m": 16}, {"159m": 151_669}  # others 64 and 6,400
+# What makes ours fast, and how to take it away: (keywords of `ours`, names to patch).
+MEANS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "as it ships": ({}, {}),
+    "no compiler": ({"compiled": False}, {}),
+    "one graph of the whole model": ({"whole": True}, {}),
+    "logits of the whole batch": ({"logits": True}, {}),
+    "no fused q/k/v kernel": ({}, {"mengya.models.attention.fused_qkv_runs": lambda *a: False}),
+    "no merged products, so no kernel": ({}, {"mengya.models.attention.merges": lambda *a: False,
+                                "mengya.models.merged_linear.merges": lambda *a: False}),
+    "FlashAttention 2, not 4": ({}, {"mengya.models.varlen.has_flash4": lambda device: False}),
 }  # fmt: skip
 
 
-def documents(count: int, longest: int, vocab: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(longest // 16, longest + 1, count)
-    return [rng.integers(0, vocab, n + 1) for n in lengths]
+def time_ours(
+    config: ModelConfig, rows: RowList, size: int, strategy: SingleDevice, clock: Clock,
+    patches: dict[str, Any] | None = None, **how: Any,
+) -> Timing:  # fmt: skip
+    """Our step over `rows`, `size` of them at a time, with names patched to take a means away."""
+    set_seed(0)
+    replaced = [patch(name, value) for name, value in (patches or {}).items()]
+    for one in replaced:
+        one.start()
+    try:
+        how.setdefault("compiled", strategy.device.type == "cuda")
+        return time_steps(ours(config, strategy, **how), steps_of(rows, size), real_tokens, clock)
+    finally:
+        for one in replaced:
+            one.stop()
 
 
-def packed(docs: list[np.ndarray], rows: int, size: int) -> Batch:
-    """Documents end to end; the one at a row's end is cut, as `data.packing` cuts long ones."""
-    stream = iter(docs * 8)
-    made = []
-    for _ in range(rows):
-        ids, labels, positions, numbers, ends = [], [], [], [], []
-        while len(ids) < size:
-            doc = next(stream)[: size - len(ids) + 1]
-            ids += doc[:-1].tolist()
-            labels += doc[1:].tolist()
-            positions += range(len(doc) - 1)
-            numbers += [len(ends)] * (len(doc) - 1)
-            ends.append(len(ids))
-        columns = [np.array(column, np.int64) for column in (ids, labels, positions, numbers)]
-        made.append(Row(*columns, ends=np.array(ends, np.int32)))
-    return collate(made, max_documents=max(len(row.ends) for row in made) + 1)
+def time_trainer(
+    config: ModelConfig, examples: Sequence[dict[str, np.ndarray]], collator: Callable[..., Any],
+    size: int, compiled: bool, clock: Clock,
+) -> Timing:  # fmt: skip
+    """transformers' Trainer over `examples`, `size` of them in a batch, all in one epoch."""
+    set_seed(0)
+    torch.set_float32_matmul_precision("high")
+    arguments = TrainingArguments(
+        **common_arguments(clock), per_device_train_batch_size=size, torch_compile=compiled,
+        remove_unused_columns=False,
+    )  # fmt: skip
+    times = -(-clock.total * size // len(examples))
+    trainer = clocked(Trainer, clock)(
+        model=stock_model(config), args=arguments, train_dataset=list(examples) * times,
+        data_collator=collator, callbacks=[StepDone(clock)],
+    )  # fmt: skip
+    return timed(trainer, clock)
 
 
-def measure(
-    step: Callable[[], None], tokens: int, steps: int, device: torch.device
-) -> tuple[float, float]:
-    """Median real tokens per second, and peak GiB on CUDA."""
-    for _ in range(3):
-        step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    seconds = []
-    for _ in range(steps):
-        started = time.perf_counter()
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
-    return tokens / statistics.median(seconds), peak
+def compare(shape: str, options: argparse.Namespace, strategy: SingleDevice, peak: float) -> None:
+    """All cases of one shape, printed as they come."""
+    device, size = strategy.device, options.size
+    config = ModelConfig(
+        vocab_size=VOCABULARY.get(shape, 6400), max_position_embeddings=size, **SHAPES[shape]
+    )
+    rows = options.rows or ROWS.get(shape, 2 if options.cpu else 64)
+    docs = documents(rows * 32, size, config.vocab_size)
+    row_list = RowList(packed_rows(docs, rows * 16, size))
+    alone = [{"input_ids": doc[:-1]} for doc in docs]
+    full = [{"input_ids": r.input_ids, "position_ids": r.position_ids} for r in row_list.rows]
+    counts = parameter_counts(config)
+    print(
+        f"\n{shape}: {counts.total / 1e6:.0f}M parameters, {counts.active / 1e6:.0f}M active, "
+        f"{rows} rows of {size}\n{HEAD} {'of peak':>8}",
+        flush=True,
+    )
 
+    def case(name: str, work: Callable[[Clock], Timing]) -> Timing | None:
+        clock = Clock(device, options.warmup, options.steps, options.windows)
+        timing = attempt(f"{shape}, {name}", lambda: work(clock))
+        if timing is not None:
+            share = f"{6 * counts.active * timing.speed / peak:8.1%}"
+            print(line(name, timing, share), flush=True)
+        return timing
 
-def ours(
-    config: ModelConfig, batch: Batch, strategy: SingleDevice, compiled: bool
-) -> Callable[[], None]:
-    model = CausalLM(config).to(strategy.device).train()
-    if compiled:
-        model.compile()
-    loss = NextToken(torch.compile(token_nll) if compiled else token_nll)
-    optimizers = build_optimizers(model, OptimizerConfig())
-    parameters = list(model.parameters())
-    items = loss.items(batch)
+    def mine(clock: Clock, **how: Any) -> Timing:
+        return time_ours(config, row_list, rows, strategy, clock, **how)
 
-    def step() -> None:
-        with strategy.autocast():
-            result = loss(model, batch.to(strategy.device))
-        strategy.backward(result.loss / items)
-        strategy.step(optimizers, parameters, 1.0)
-
-    return step
-
-
-def theirs(
-    config: ModelConfig, docs: list[np.ndarray], strategy: SingleDevice, compiled: bool
-) -> Callable[[], None]:
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-             "num_key_value_heads", "tie_word_embeddings")  # fmt: skip
-    stock = Qwen3Config(head_dim=config.head_width, **{n: getattr(config, n) for n in names})
-    model: nn.Module = Qwen3ForCausalLM(stock).to(strategy.device).train()  # type: ignore[assignment]
-    if compiled:
-        model.compile()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    longest = max(len(d) - 1 for d in docs)
-    ids = torch.zeros(len(docs), longest, dtype=torch.int64)
-    labels = torch.full_like(ids, IGNORE_INDEX)
-    mask = torch.zeros_like(ids)
-    for row, doc in enumerate(docs):
-        n = len(doc) - 1
-        ids[row, :n] = labels[row, :n] = torch.from_numpy(doc[:-1])
-        mask[row, :n] = 1
-    ids, labels, mask = (t.to(strategy.device) for t in (ids, labels, mask))
-
-    def step() -> None:
-        with strategy.autocast():
-            loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
+    if options.ablate:
+        for name, (how, patches) in MEANS.items():
+            case(name, partial(mine, patches=patches, **how))
+        return
+    results: dict[str, Timing | None] = {"mengya": case("mengya", mine)}
+    for name in ("muon", "normuon") if options.muon else ():
+        case(f"mengya, {name}", partial(mine, optimizer=OptimizerConfig(name=name)))  # type: ignore[arg-type]
+    dense = not config.num_experts
+    for how in options.trainer:
+        for name, examples, collator in (
+            ("padded", alone, Padded(size if how == "compiled" else None)),
+            ("packed, masked", full, Packed(True, dense)),
+            ("packed, leaking between documents", full, Packed(False, dense)),
+        ):
+            name = f"Trainer, {how}, {name}"
+            work = partial(time_trainer, config, examples, collator, rows, how == "compiled")
+            results[name] = case(name, work)
+    first = results.pop("mengya")
+    for name, other in results.items():
+        if first is not None and other is not None:
+            print(f"    mengya is {first.speed / other.speed:.2f} x {name}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--shape", choices=SHAPES, default="26m")
-    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--shape", nargs="+", choices=SHAPES, default=["64m"])
+    parser.add_argument("--rows", type=int, help="64; 16 with the vocabulary of 151,669")
     parser.add_argument("--size", type=int, default=1024)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--warmup", type=int, default=6, help="steps that are not timed")
+    parser.add_argument("--steps", type=int, default=6, help="of a window")
+    parser.add_argument("--windows", type=int, default=4)
+    parser.add_argument(
+        "--trainer",
+        nargs="*",
+        choices=("eager", "compiled"),
+        default=["eager", "compiled"],
+        help="which of the Trainer; nothing: ours alone",
+    )
+    parser.add_argument("--muon", action="store_true", help="also Muon and NorMuon")
+    parser.add_argument("--ablate", action="store_true", help="ours with one means less at a time")
+    parser.add_argument("--cpu", action="store_true", help="only to see that all of it runs")
     options = parser.parse_args()
+    if options.cpu:
+        options.size, options.warmup, options.steps, options.windows = 128, 1, 1, 2
+        options.trainer = ["eager"]
+    quiet()
     device = pick_device("cpu" if options.cpu else "auto")
     strategy = SingleDevice(device, pick_autocast_dtype("auto", device))
-    config = ModelConfig(
-        vocab_size=6400, max_position_embeddings=options.size, **SHAPES[options.shape]
-    )
-    batch = packed(
-        documents(options.rows * 4, options.size, config.vocab_size), options.rows, options.size
-    )
-    docs = documents(options.rows, options.size, config.vocab_size)
-    real_ours = int((batch.document_ids >= 0).sum())
-    real_theirs = sum(len(d) - 1 for d in docs)
-    print(f"{options.shape}, {options.rows} x {options.size}, {device}, torch {torch.__version__}")
-    results = {}
-    for compiled in (False, True) if device.type == "cuda" else (False,):
-        for name, make, tokens in (
-            ("transformers", lambda c: theirs(config, docs, strategy, c), real_theirs),
-            ("mengya", lambda c: ours(config, batch, strategy, c), real_ours),
-        ):
-            results[name, compiled] = measure(make(compiled), tokens, options.steps, device)
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-    print(f"{'':14} {'compile':8} {'real tok/s':>12} {'peak GiB':>9}")
-    for (name, compiled), (speed, peak) in results.items():
-        print(f"{name:14} {compiled!s:8} {speed:12,.0f} {peak:9.1f}")
-        if name == "mengya":
-            print(f"{'':14} ratio {speed / results['transformers', compiled][0]:.2f}")
+    peak = matmul_peak(device)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    print(f"{where}, torch {torch.__version__}, bf16 matmul {peak / 1e12:.0f} TFLOP/s", flush=True)
+    for shape in options.shape:
+        compare(shape, options, strategy, peak)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_code_that_the_concepts_name_exists(page: str) -> None:
     for code in inline_code(page):
         if re.fullmatch(r"\w+/\w+(\.py)?", code) and not code.startswith("checkpoints"):
-            inside = ROOT if code.startswith("tests") else ROOT / "src/mengya"
+            inside = ROOT if code.startswith(("tests", "benchmarks")) else ROOT / "src/mengya"
             assert (inside / code).exists(), f"{page}: {code}"
 
 
@@ -132,7 +132,9 @@ def test_every_command_of_the_readme_is_a_valid_configuration(
     monkeypatch.chdir(ROOT)  # recipes are named from the clone
     checked = 0
     for verb, *arguments in commands(page):
-        if arguments and not arguments[0].startswith("--"):
+        if verb == "plan":
+            CliRunner().invoke(app, [verb, *arguments], catch_exceptions=False)
+        elif arguments and not arguments[0].startswith("--"):
             _read_arguments(config_class(verb), VERBS[verb][2], arguments)
             checked += 1
     assert checked >= 15
@@ -146,6 +148,14 @@ def test_every_key_in_the_text_exists(page: str) -> None:
         if equals and re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", key) and key not in ("key", "key.sub"):
             # pretrained= is an argument of lm_eval
             assert key in known or key == "pretrained", f"{page}: {word}"
+
+
+def test_the_plan_in_the_readme_is_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    arguments = next(found for found in commands("README.md") if found[0] == "plan" and found[1:])
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "80"}, catch_exceptions=False)
+    printed = "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+    assert printed in blocks("README.md", "text")
 
 
 def test_make_and_pip_do_what_the_readme_says() -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +19,8 @@ from rich.table import Table
 
 from mengya import __version__
 from mengya.config import Config, UserError, describe, load_config
+
+_SECONDS_FOR_RANK_0 = 10.0
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -80,17 +84,23 @@ def _run_verb(verb: str, arguments: list[str], keys: bool, schema: bool) -> None
 def _read_arguments(
     config_class: type[Config], positional: str | None, arguments: list[str]
 ) -> Any:
-    """Split arguments into the positional one, the recipe and the overrides."""
+    """The configuration that the positional argument, the recipe and the overrides make."""
+    first = next((a for a in arguments if not _is_override(a)), None)
+    if positional is None or first is None:
+        return load_config(config_class, *_split(arguments))
+    rest = list(arguments)
+    rest.remove(first)
+    recipe, overrides = _split(rest)
+    return load_config(config_class, recipe, [f"{positional}={json.dumps(first)}", *overrides])
+
+
+def _split(arguments: list[str]) -> tuple[Path | None, list[str]]:
+    """The recipe and the overrides."""
     overrides = [a for a in arguments if _is_override(a)]
     paths = [a for a in arguments if not _is_override(a)]
-    recipe = None
-    if positional is not None and paths:
-        overrides.insert(0, f"{positional}={json.dumps(paths.pop(0))}")
-    if paths:
-        recipe = Path(paths.pop(0))
-    if paths:
-        raise UserError(f"{paths[0]!r} is neither the recipe nor an override; write key.sub=value")
-    return load_config(config_class, recipe, overrides)
+    if len(paths) > 1:
+        raise UserError(f"{paths[1]!r} is neither the recipe nor an override; write key.sub=value")
+    return Path(paths[0]) if paths else None, overrides
 
 
 def _is_override(argument: str) -> bool:
@@ -144,6 +154,40 @@ def _parameters(
     run(recipes or [])
 
 
+@app.command("plan", short_help="Say what a run will need: memory, hours, cost, and what is amiss.")
+def _plan(
+    arguments: Arguments = None,
+    device: Annotated[
+        str | None, typer.Option(help="Plan for h100, rtx4090, ...; left out: this machine.")
+    ] = None,
+    devices: Annotated[int, typer.Option(min=1, help="Number of such devices.")] = 1,
+    peak_tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="Dense peak of an unlisted device.")
+    ] = None,
+    memory_gib: Annotated[float | None, typer.Option(min=0.1, help="Memory of one device.")] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="Price of one device for an hour; gives the cost.")
+    ] = None,
+    data_tokens: Annotated[
+        float | None, typer.Option(min=1, help="Tokens of an epoch while the shards are not there.")
+    ] = None,
+    verb: Annotated[
+        str | None, typer.Option(help="pretrain, sft or dpo, where the recipe does not tell.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Parameters, FLOPs, memory by part, tokens/s, hours and cost of a recipe, and warnings.
+
+    usage: mengya plan RECIPE.yaml [key.sub=value ...] [--device NAME] [--devices N]
+    """
+    from mengya.stages.plan import Hardware, run
+    from mengya.stages.plan_inputs import pick_verb
+
+    recipe, overrides = _split(arguments or [])
+    hardware = Hardware(device, devices, peak_tflops, memory_gib, price_per_hour)
+    run(recipe, overrides, hardware, pick_verb(verb), data_tokens, as_json)
+
+
 def _version(show: bool) -> None:
     if show:
         typer.echo(f"mengya {__version__}")
@@ -152,11 +196,16 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _options(
+    local_rank: Annotated[
+        int | None, typer.Option("--local_rank", "--local-rank", hidden=True)
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Grow a small Chinese language model from nothing."""
+    if local_rank is not None:  # the deepspeed launcher says it here as well as in the environment
+        os.environ.setdefault("LOCAL_RANK", str(local_rank))
 
 
 def main() -> None:
@@ -164,5 +213,10 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        rank = int(os.environ.get("RANK", "0"))
+        if rank > 0:
+            # Most errors are those of all ranks: when rank 0 has said it, the launcher ends the others.
+            time.sleep(_SECONDS_FOR_RANK_0)
+        where = f"error on rank {rank}" if rank > 0 else "error"
+        Console(stderr=True).print(f"{where}: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)

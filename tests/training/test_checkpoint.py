@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from mengya.config import UserError
-from mengya.training.checkpoint import Checkpoints, TrainState, read_tensors, write_tensors
+from mengya.training.checkpoint import Checkpoints, TrainState
+from mengya.training.tensor_files import Part, read_tensors, write_part
 
 
 def write(checkpoints: Checkpoints, step: int, **more: object) -> Path:
     draft = checkpoints.draft(step)
     draft.mkdir(parents=True)
-    write_tensors(draft, "optimizer", {"w": torch.full((9,), float(step))})
+    write_part(draft, "optimizer", Part({"w": torch.full((9,), float(step))}))
     return checkpoints.publish(TrainState(step=step, **more))  # type: ignore[arg-type]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from mengya.batch import Batch
 from mengya.config import UserError
 from mengya.training.checkpoint import Checkpoints, TrainState
+from mengya.training.host_copy import HostCopy
 from mengya.training.loop_config import LoopConfig
 from mengya.training.saver import MAX_FAILURES, Saver
 from mengya.training.schedule import ScheduleConfig
@@ -242,8 +243,6 @@ def test_a_run_whose_last_checkpoint_does_not_fit_ends_in_a_clear_error(
 
 
 def test_a_model_is_copied_once_under_two_names() -> None:
-    from mengya.training.host_copy import HostCopy
-
     weight = torch.arange(6.0).view(2, 3)
     copy = HostCopy(torch.device("cpu")).take(
         {"model": {"a": weight, "tied": weight, "turned": weight.T}, "master": {"a": weight}}
@@ -253,3 +252,22 @@ def test_a_model_is_copied_once_under_two_names() -> None:
     weight.zero_()
     assert taken.sum() == 15 and copy["model"]["turned"].is_contiguous()
     assert torch.equal(copy["model"]["turned"], taken.T)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_copy_is_of_its_step_though_updates_follow_at_once() -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    weights = {str(i): torch.full((1 << 24,), float(i), device=device) for i in range(16)}  # 1 GiB
+    bf16 = torch.arange(512, device=device, dtype=torch.bfloat16).view(16, 32).T  # not contiguous
+    host_copy = HostCopy(device)
+    for save in range(3):  # the memory is used again
+        copy = host_copy.take({"model": {**weights, "bf16": bf16}})
+        host_copy.before_update()
+        for weight in weights.values():
+            weight.add_(100.0)
+        host_copy.wait()
+        assert all(copy["model"][name].is_pinned() for name in weights)
+        for i in range(16):
+            expected = float(i + 100 * save)
+            assert bool((copy["model"][str(i)] == expected).all()), (save, i)
+        assert torch.equal(copy["model"]["bf16"], bf16.cpu())

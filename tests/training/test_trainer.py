@@ -77,12 +77,15 @@ def make_trainer(run_dir: Path, model: CausalLM, data: list[Batch], **more: obje
         "optimizers": optimizers,
         "model_tensors": model.state_dict,
         "write_model": write_model,
-        "read_model": lambda folder: model.load_state_dict(load_file(folder / "model.safetensors")),
+        "read_model": lambda whole, folder: whole.load_state_dict(
+            load_file(folder / "model.safetensors")
+        ),
         "documents": lambda step: [],
     }
     parts |= {name: more.pop(name) for name in parts.keys() & more.keys()}
     settings: dict = {
         "model": model,
+        "module": parts["strategy"].wrap(model, optimizers),
         "loss": Poisoned(),
         "batches": steps,
         "optimizers": optimizers,
@@ -159,3 +162,18 @@ def test_reported_loss_does_not_depend_on_accumulation(tmp_path: Path) -> None:
         )
     assert results[0][0] == pytest.approx(results[1][0], abs=1e-6)
     assert results[0][1] == pytest.approx(results[1][1], rel=1e-5)
+
+
+def test_mfu_is_what_is_reached_of_the_peak(tmp_path: Path) -> None:
+    data = [random_batch(step) for step in range(2)]
+    trainer = make_trainer(tmp_path, tiny_model(), data, flops_per_token=3.0, peak_flops=600.0)
+    assert trainer.fit()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines
+    for line in lines:
+        assert line["mfu"] == pytest.approx(line["tokens_per_second"] * 3.0 / 600.0)
+
+
+def test_no_peak_no_mfu(tmp_path: Path) -> None:
+    assert make_trainer(tmp_path, tiny_model(), [random_batch(0)], flops_per_token=3.0).fit()
+    assert "mfu" not in (tmp_path / "metrics.jsonl").read_text()

@@ -45,6 +45,28 @@ class Mixture:
     def __len__(self) -> int:
         return int(self._first[-1])
 
+    @property
+    def shares(self) -> np.ndarray:
+        """The part of a long run's rows that each source gives; they sum to one."""
+        rows = np.diff(self._first) if self._counts is None else self._counts
+        return rows / rows.sum()
+
+    @property
+    def fill(self) -> float:
+        """The part of all positions that holds a pair, 0 to 1."""
+        return float(self.shares @ [rows.packing.fill for rows in self.sources])
+
+    @property
+    def visible(self) -> float:
+        """Positions of its own document that a pair sees on average, itself included."""
+        pairs = self.shares * [rows.packing.fill for rows in self.sources]
+        return float(pairs @ [rows.packing.visible for rows in self.sources] / pairs.sum())
+
+    @property
+    def labelled(self) -> float:
+        """The part of the tokens that is to be learnt, 0 to 1; reads the masks of the shards."""
+        return float(self.shares @ [rows.shards.learnt_share for rows in self.sources])
+
     def locate(self, index: int) -> tuple[int, int]:
         """(source, stored row) of global row `index`."""
         cached = self._cached  # one read: another thread may replace it

@@ -47,6 +47,12 @@ class Packing:
         """The part of all positions that holds a pair, 0 to 1."""
         return float(self.length.sum()) / max(1, len(self) * self.sequence_length)
 
+    @property
+    def visible(self) -> float:
+        """Positions of its own document that a pair sees on average, itself included."""
+        length = self.length.astype(np.float64)
+        return float((length * (length + 1)).sum() / 2 / max(1.0, length.sum()))
+
 
 def pack(lengths: np.ndarray, sequence_length: int, *, group: int = 1, seed: int = 0) -> Packing:
     """Plan the rows of documents with `lengths` [documents] tokens.

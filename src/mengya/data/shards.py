@@ -199,6 +199,12 @@ class TokenShards:
             return np.ones(max(0, min(stop, int(self.lengths[document])) - start), np.uint8)
         return self._slice(self._masks, document, start, stop)
 
+    @property
+    def learnt_share(self) -> float:
+        """The part of all tokens that is to be learnt, 0 to 1; reads the whole mask."""
+        learnt = sum(int(mask.sum(dtype=np.int64)) for mask in self._masks)
+        return learnt / max(1, int(self.lengths.sum())) if self._masks else 1.0
+
     def require(self, *kinds: str, tokenizer_sha256: str) -> None:
         """Refuse shards of another kind, or made with another tokenizer than the model's.
 

@@ -66,10 +66,9 @@ def _reference(
     config: DpoConfig, strategy: SingleDevice, policy: CausalLM
 ) -> Callable[[Batch], ModelOutput]:
     if config.lora is None:
-        frozen = load_causal_lm(config.init_from, device=strategy.device).eval()
+        frozen = load_causal_lm(config.init_from, device=strategy.birth).eval()
         frozen.requires_grad_(False)
-        if uses_compile(config, strategy):
-            frozen.compile_layers()
+        strategy.place(frozen, uses_compile(config, strategy))
         return lambda batch: frozen(**batch.model_inputs())
 
     def without_adapters(batch: Batch) -> ModelOutput:

@@ -28,7 +28,7 @@ from mengya.stages.training_run import (
     train,
 )
 from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, stop_token_ids
-from mengya.training.checkpoint import read_tensors
+from mengya.training.tensor_files import read_tensors
 
 
 class PretrainConfig(RunConfig):
@@ -72,11 +72,11 @@ def run(config: PretrainConfig) -> bool:
         shape = load_model_config(config.init_from)
         if config.stretch is not None:
             shape = shape.stretched(config.stretch)
-        model = load_causal_lm(config.init_from, device=strategy.device, config=shape)
+        model = load_causal_lm(config.init_from, device=strategy.birth, config=shape)
     else:
         assert config.model is not None
         # Drawn on the CPU, so that every device starts from the same weights.
-        model = CausalLM(config.model).to(strategy.device)
+        model = CausalLM(config.model, device=strategy.birth)
     check_vocabulary(model, tokenizer)
     if strategy.rank == 0:
         counts = parameter_counts(model.config)
@@ -92,7 +92,7 @@ def run(config: PretrainConfig) -> bool:
         write=partial(
             write_folder, model, tokenizer, tokenizer_folder, getattr(torch, config.save_dtype)
         ),
-        restore=lambda path: load_weights(model, path, read_tensors(path, "master")),
+        restore=lambda model, path: load_weights(model, path, read_tensors(path, "master")),
     )
     loss = pick_next_token(config, strategy, model, config.z_loss, few_labels=False)
     sample = partial(_complete, config, tokenizer) if config.sample_prompts else None

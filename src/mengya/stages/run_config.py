@@ -14,6 +14,7 @@ from mengya.training.loop_config import LoopConfig
 from mengya.training.metrics import TrackerName
 from mengya.training.optim import OptimizerConfig
 from mengya.training.schedule import ScheduleConfig
+from mengya.training.strategy import StrategyConfig
 
 
 class Source(PathConfig):
@@ -47,6 +48,8 @@ class RunConfig(Config):
     """dtype of matrix products; weights and optimizer stay fp32. auto: bf16 where the hardware has it."""
     compile: bool | None = None
     """torch.compile; null means on CUDA only."""
+    strategy: StrategyConfig = StrategyConfig()
+    """How several processes share the work (docs/distributed.md)."""
     data: DataConfig
     """What to train on."""
     micro_batch_size: int = Field(default=8, ge=1)

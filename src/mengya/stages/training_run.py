@@ -25,10 +25,12 @@ from mengya.data.loader import batches, validation_batches
 from mengya.data.mixture import Mixture
 from mengya.data.provenance import step_documents
 from mengya.data.shards import TokenShards
+from mengya.losses.dpo import DPO
 from mengya.losses.linear_nll import linear_nll
 from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import Loss, log_partition, token_nll
 from mengya.models.causal_lm import CausalLM
+from mengya.models.flops import training_flops
 from mengya.models.shifted_groups import check_shifted_groups
 from mengya.runtime import (
     pick_autocast_dtype,
@@ -39,10 +41,11 @@ from mengya.stages.run_config import RunConfig, Source
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 from mengya.training.checkpoint import Checkpoints, TrainState
 from mengya.training.checkpointer import Checkpointer
+from mengya.training.hardware import peak_flops
 from mengya.training.metrics import MetricsLog
 from mengya.training.optim import build_optimizers
 from mengya.training.report import write_report
-from mengya.training.strategy import SingleDevice, pick_strategy
+from mengya.training.strategy import AutoValues, SingleDevice, pick_strategy
 from mengya.training.trainer import Trainer
 
 # A run resumed with another of these would not be the run that was stopped.
@@ -66,14 +69,14 @@ class TrainedModel:
         tokenizer_folder: what the shards must have been made with.
         tensors: the tensors that `write` needs, as they are now.
         write: writes the standard folder (or adapter folder) from a copy of them, in another thread.
-        restore: loads the weights of a checkpoint of this run into the module.
+        restore: loads the weights of a checkpoint of this run into the module, or a whole copy of it.
     """
 
     module: CausalLM
     tokenizer_folder: Path
     tensors: Callable[[], Mapping[str, torch.Tensor]]
     write: Callable[[Path, Mapping[str, torch.Tensor]], object]
-    restore: Callable[[Path], object]
+    restore: Callable[[CausalLM, Path], object]
 
 
 def check_run(config: RunConfig) -> None:
@@ -88,6 +91,8 @@ def check_run(config: RunConfig) -> None:
         )
     before = load_config(type(config), config.run_dir / "config.yaml").model_dump(mode="json")
     now = config.model_dump(mode="json")
+    # Left out, it is what the run began with (`_full_batch`), for any number of processes.
+    now["global_batch_size"] = now["global_batch_size"] or before["global_batch_size"]
     changed = [
         f"{name}: was {before[name]}, now {now[name]}"
         for name in (*_FIXED, "model", "init_from", "stretch", "lora")
@@ -104,7 +109,11 @@ def check_run(config: RunConfig) -> None:
 def open_strategy(config: RunConfig) -> SingleDevice:
     """Device, precision and processes of this run; random numbers are seeded for the initial weights."""
     device = pick_device(config.device)
-    strategy = pick_strategy(device, pick_autocast_dtype(config.precision, device))
+    auto = AutoValues(
+        config.micro_batch_size, config.global_batch_size, config.optimizer.max_grad_norm
+    )
+    dtype = pick_autocast_dtype(config.precision, device)
+    strategy = pick_strategy(config.strategy, device, dtype, auto)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     seed_step(config.seed, -1, 0)
@@ -158,14 +167,14 @@ def train(
         Whether the run reached its end.
     """
     model = trained.module
-    train_rows = _open_rows(config, config.data.train, (kind, *mixed_in), trained.tokenizer_folder)
+    console = Console(stderr=True, quiet=strategy.rank > 0)
+    folder = trained.tokenizer_folder
+    train_rows = _open_rows(config, config.data.train, (kind, *mixed_in), folder, console)
     held_out = None
     if config.data.validation:
-        held_out = _open_rows(config, config.data.validation, (kind,), trained.tokenizer_folder)
-    batch_size = BatchSize(
-        config.global_batch_size or config.micro_batch_size * strategy.world_size,
-        config.batch_ramp,
-    )
+        held_out = _open_rows(config, config.data.validation, (kind,), folder, console)
+    full_batch = _full_batch(config, strategy.world_size)
+    batch_size = BatchSize(full_batch, config.batch_ramp)
     max_steps = config.max_steps or batch_size.steps_for((config.epochs or 0) * len(train_rows))
 
     def documents(step: int) -> Iterator[dict[str, Any]]:
@@ -173,7 +182,16 @@ def train(
         rows = range(batch_size.first_row(step), batch_size.first_row(step + 1))
         return step_documents(train_rows, rows, lambda ids: str(tokenizer.decode(ids)))
 
+    model.neftune_alpha = config.neftune_alpha
+    if config.shifted_sparse_ratio is not None:
+        check_shifted_groups(model.config)
+        model.shifted_sparse_ratio = config.shifted_sparse_ratio
+    model.gradient_checkpointing = config.gradient_checkpointing
+    size = _model_size(model)
+    flops_per_token = _flops_per_token(model, train_rows, loss)
+    strategy.place(model, uses_compile(config, strategy))
     optimizers = build_optimizers(model, config.optimizer, strategy.replicas)
+    module = strategy.wrap(model, optimizers)
     checkpointer = Checkpointer(
         config.run_dir,
         config.loop,
@@ -187,18 +205,11 @@ def train(
         documents=documents,
     )
     state = checkpointer.resume(_warn)
-    model.neftune_alpha = config.neftune_alpha
-    model.gradient_checkpointing = config.gradient_checkpointing
-    if config.shifted_sparse_ratio is not None:
-        check_shifted_groups(model.config)
-        model.shifted_sparse_ratio = config.shifted_sparse_ratio
-    if uses_compile(config, strategy):
-        model.compile_layers()
-
     if strategy.rank == 0:
         config.run_dir.mkdir(parents=True, exist_ok=True)
-        save_config(config, config.run_dir / "config.yaml")
-        _say_plan(name, config, model, train_rows, batch_size, max_steps, state)
+        resolved = config.model_copy(update={"global_batch_size": full_batch})
+        save_config(resolved, config.run_dir / "config.yaml")
+        _say_plan(name, config, size, train_rows, batch_size, max_steps, state)
 
     def validation() -> Iterable[Batch]:
         assert held_out is not None
@@ -222,6 +233,7 @@ def train(
 
     trainer = Trainer(
         model=model,
+        module=module,
         loss=loss,
         batches=steps_from,
         optimizers=optimizers,
@@ -242,7 +254,9 @@ def train(
         ),
         validation=validation if held_out is not None else None,
         characters=_characters(held_out) if config.data.max_validation_rows is None else None,
-        sample=partial(sample, model) if sample is not None else None,
+        sample=sample,
+        flops_per_token=flops_per_token,
+        peak_flops=peak_flops(strategy.device, strategy.autocast_dtype),
         state=state,
     )
     done = trainer.fit()
@@ -250,7 +264,7 @@ def train(
         report = config.run_dir / "report.html"
         write_report(report, f"mengya {name}: {config.run_dir.name}", [config.run_dir])
         end = "done" if done else "stopped and saved; go on with resume=true"
-        Console(stderr=True).print(
+        console.print(
             f"{name} {end}: {checkpointer.checkpoints.latest()}, curves in {report}",
             highlight=False,
         )
@@ -258,8 +272,24 @@ def train(
     return done
 
 
+def _full_batch(config: RunConfig, world_size: int) -> int:
+    """Rows per step; where the setting is left out, a resumed run keeps what it began with."""
+    if config.global_batch_size is not None:
+        return config.global_batch_size
+    earlier = config.run_dir / "config.yaml"
+    if config.resume and earlier.is_file():
+        before = load_config(type(config), earlier).global_batch_size
+        if before is not None:
+            return before
+    return config.micro_batch_size * world_size
+
+
 def _open_rows(
-    config: RunConfig, sources: Sequence[Source], kinds: Sequence[Kind], tokenizer_folder: Path
+    config: RunConfig,
+    sources: Sequence[Source],
+    kinds: Sequence[Kind],
+    tokenizer_folder: Path,
+    console: Console,
 ) -> Mixture:
     """The rows of the sources; at least one must be of the first of `kinds`."""
     fingerprint = tokenizer_hash(tokenizer_folder)
@@ -271,7 +301,7 @@ def _open_rows(
         shards.require(*kinds, tokenizer_sha256=fingerprint)
         rows = PackedRows(shards, config.data.sequence_length, config.seed)
         if rows.dropped_pairs:
-            Console(stderr=True).print(
+            console.print(
                 f"{source.path}: {rows.dropped_pairs} pairs are too long for "
                 f"sequence_length={config.data.sequence_length} and are left out"
             )
@@ -289,27 +319,37 @@ def _warn(text: str) -> None:
     Console(stderr=True).print(text, style="bold red", markup=False, soft_wrap=True)
 
 
+def _flops_per_token(model: CausalLM, rows: Mixture, loss: Loss) -> float:
+    labelled = rows.labelled if isinstance(loss, NextToken) and loss.labelled_only else 1.0
+    return training_flops(model, rows.visible, labelled, reference=isinstance(loss, DPO)).total
+
+
 def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
     """The weights that are trained, by parameter name."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
+def _model_size(model: nn.Module) -> tuple[int, int]:
+    """Parameters, and those of them that are trained; before an engine divides them."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
+
+
 def _say_plan(
     name: str,
     config: RunConfig,
-    model: CausalLM,
+    size: tuple[int, int],
     rows: Mixture,
     batch_size: BatchSize,
     max_steps: int,
     state: TrainState,
 ) -> None:
-    parameters = sum(p.numel() for p in model.parameters())
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    count, size = batch_size.first_row(max_steps), config.data.sequence_length
+    parameters, trainable = size
+    count, length = batch_size.first_row(max_steps), config.data.sequence_length
     grows = "" if batch_size.ramp is None else f"{batch_size.at(0)} to "
     text = (
         f"{name}: {parameters / 1e6:.2f}M parameters ({trainable / parameters:.1%} trained), "
-        f"{max_steps} steps of {grows}{batch_size.at(max_steps)} x {size} = {count * size:,} tokens, "
+        f"{max_steps} steps of {grows}{batch_size.at(max_steps)} x {length} = {count * length:,} tokens, "
         f"{count / len(rows):.2f} epochs"
     )
     if state.step:

@@ -21,8 +21,8 @@ from mengya.stages.run_config import RunConfig
 from mengya.stages.training_run import TrainedModel, trainable
 from mengya.tokenizer.chat_template import encode_prompt
 from mengya.tokenizer.load import copy_tokenizer, load_tokenizer, stop_token_ids
-from mengya.training.checkpoint import read_tensors
 from mengya.training.strategy import SingleDevice
+from mengya.training.tensor_files import read_tensors
 
 
 class TuneConfig(RunConfig):
@@ -42,7 +42,7 @@ def open_tuned(
             f"{folder} is a LoRA adapter; merge it first: mengya merge {folder} out=FOLDER"
         )
     tokenizer = load_tokenizer(folder)
-    model = load_causal_lm(folder, device=strategy.device)
+    model = load_causal_lm(folder, device=strategy.birth)
     check_vocabulary(model, tokenizer)
     if config.lora is None:
         write = partial(write_folder, model, tokenizer, folder, getattr(torch, config.save_dtype))
@@ -51,7 +51,7 @@ def open_tuned(
             folder,
             model.state_dict,
             write,
-            lambda path: load_weights(model, path, read_tensors(path, "master")),
+            lambda model, path: load_weights(model, path, read_tensors(path, "master")),
         ), tokenizer
     add_lora(model, config.lora)
 
@@ -64,7 +64,7 @@ def open_tuned(
         folder,
         partial(trainable, model),
         write_adapter,
-        lambda path: load_adapter(model, path),
+        load_adapter,
     ), tokenizer
 
 

@@ -14,13 +14,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from mengya.config import UserError
 from mengya.runtime import point_link, replace_directory, sync_tree, write_text
@@ -173,25 +169,6 @@ class Checkpoints:
     def _all(self) -> list[Path]:
         found = (p for p in self.folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name))
         return sorted(found, key=_step)
-
-
-def write_tensors(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
-    """`trainer/NAME.safetensors` of a checkpoint; the tensors are contiguous and on the host."""
-    (folder / "trainer").mkdir(exist_ok=True)
-    save_file(dict(tensors), folder / "trainer" / f"{name}.safetensors")
-
-
-def read_tensors(checkpoint: Path, name: str) -> dict[str, Tensor] | None:
-    """`trainer/NAME.safetensors` of a checkpoint, or None when it has none."""
-    path = checkpoint / "trainer" / f"{name}.safetensors"
-    if not path.is_file():
-        return None
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); remove {checkpoint} to use an older one"
-        ) from error
 
 
 def _step(path: Path) -> int:

@@ -12,18 +12,19 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from mengya.config import UserError
+from mengya.models.causal_lm import CausalLM
 from mengya.training import quarantine
-from mengya.training.checkpoint import Checkpoints, TrainState, read_tensors, write_tensors
+from mengya.training.checkpoint import Checkpoints, TrainState
 from mengya.training.host_copy import HostCopy
 from mengya.training.loop_config import LoopConfig
 from mengya.training.loss_watch import Trouble
-from mengya.training.optim import load_optimizer_state, optimizer_state
 from mengya.training.saver import Saver
 from mengya.training.strategy import SingleDevice
+from mengya.training.tensor_files import Part, own_part, write_part
 
 
 class Checkpointer:
@@ -31,7 +32,7 @@ class Checkpointer:
 
     Args:
         model_tensors: the tensors of the model's folder as they are now. write_model: writes that
-            folder from a copy of them, in another thread. read_model: loads it into the model.
+            folder from a copy of them, in another thread. read_model: loads it into a model.
         master: fp32 weights to save beside a folder of shorter dtype, or None.
         documents: step -> what is known of the documents of its batches, for the quarantine.
 
@@ -45,11 +46,11 @@ class Checkpointer:
         run_dir: Path,
         loop: LoopConfig,
         strategy: SingleDevice,
-        model: nn.Module,
+        model: CausalLM,
         optimizers: Sequence[Optimizer],
         model_tensors: Callable[[], Mapping[str, Tensor]],
         write_model: Callable[[Path, Mapping[str, Tensor]], object],
-        read_model: Callable[[Path], object],
+        read_model: Callable[[CausalLM, Path], object],
         master: Callable[[], Mapping[str, Tensor] | None] = lambda: None,
         documents: Callable[[int], Iterable[Mapping[str, Any]]] = lambda step: [],
     ) -> None:
@@ -70,14 +71,13 @@ class Checkpointer:
         checkpoint = self.checkpoints.latest()
         if checkpoint is None:
             return TrainState()
-        self._read_model(checkpoint)
-        tensors = read_tensors(checkpoint, "optimizer") or {}
-        load_optimizer_state(self._optimizers, self._model, tensors)
+        self._strategy.refill(self._model, lambda whole: self._read_model(whole, checkpoint))
+        self._strategy.load_optimizer_state(self._optimizers, self._model, checkpoint)
         return self.checkpoints.read_state(checkpoint)
 
     def open(self, state: TrainState, say: Callable[[str], None]) -> None:
-        """Be ready to save a run that stands at `state`; `say` shows a message on every rank."""
-        self._say = say
+        """Be ready to save a run that stands at `state`; `say` shows a message of any rank."""
+        self._say = say if self._strategy.rank == 0 else lambda text: None
         self.saver = Saver(self.checkpoints, self._strategy.rank, self._strategy.writers, say)
         self.saver.saved = deepcopy(state)
 
@@ -85,21 +85,26 @@ class Checkpointer:
         """Copy what a checkpoint of `state` holds; its files are written while training goes on."""
         started = time.perf_counter()
         state.grad_scaler = self._strategy.scaler.state_dict()
-        groups: dict[str, Mapping[str, Tensor]] = {}
-        if self._strategy.rank < self._strategy.writers:
-            groups = {
-                "model": self._model_tensors(),
-                "optimizer": optimizer_state(self._optimizers, self._model),
-                "master": self._master() or {},
+        rank, writers = self._strategy.rank, self._strategy.writers
+        state_tensors = {
+            "optimizer": self._strategy.optimizer_state(self._optimizers, self._model),
+            "master": self._strategy.shards(self._master() or {}),
+        }
+        parts = {name: own_part(tensors, rank) for name, tensors in state_tensors.items()}
+        copy = self.host_copy.take(
+            {
+                "model": self._strategy.gather(self._model_tensors()),
+                **{name: part.tensors for name, part in parts.items()},
             }
-        copy = self.host_copy.take(groups)
+        )
 
         def write(folder: Path) -> None:
             self.host_copy.wait()
-            self._write_model(folder, copy["model"])
-            for name in ("optimizer", "master"):
+            if rank == 0:
+                self._write_model(folder, copy["model"])
+            for name, part in parts.items():
                 if copy[name]:
-                    write_tensors(folder, name, copy[name])
+                    write_part(folder, name, Part(copy[name], part.offsets), rank, writers)
 
         self.saver.start(state, write)
         self.stall_seconds += time.perf_counter() - started

@@ -37,11 +37,14 @@ class MetricsLog:
         run_config: Mapping[str, Any],
     ) -> None:
         self.path = run_dir / "metrics.jsonl"
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("a", encoding="utf-8")
         self.cut(start_step)
         self._trackers = [_open_tracker(name, run_dir, run_config) for name in trackers]
 
     def cut(self, step: int) -> None:
         """Remove the lines after `step`; trackers keep theirs, and get them anew."""
+        self._file.close()
         kept = [line for line in read_jsonl(self.path) if line["step"] <= step]
         write_text(self.path, "".join(_line(values) for values in kept))
         self._file = self.path.open("a", encoding="utf-8", buffering=1)

@@ -7,6 +7,7 @@ name -> tensor state that safetensors can hold.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ from torch.optim import Optimizer
 from mengya.config import Config, UserError
 from mengya.training.galore import GaLoreConfig, build_galore
 from mengya.training.muon import Muon, MuonConfig
+from mengya.training.tensor_files import fill, stored_tensors
 
 _GATES = ("mlp.gate.weight", "shared_expert_gate.weight")
 _PAIRS = ("experts.gate_up_proj",)  # two matrices in one, the second below the first
@@ -55,7 +57,7 @@ def build_optimizers(
         ranks: processes with equal gradients that may share the work of Muon.
     """
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    matrices = {} if config.name == "adamw" else _hidden_matrices(named, config.name)
+    matrices = {} if config.name == "adamw" else hidden_matrices(named, config.name)
     rest = [p for n, p in named.items() if n not in matrices]
     decayed = {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay}
     kept = {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0}
@@ -88,7 +90,10 @@ def set_lr(optimizers: Sequence[Optimizer], factor: float) -> None:
 
 
 def optimizer_state(optimizers: Sequence[Optimizer], model: nn.Module) -> dict[str, Tensor]:
-    """All optimizer state as `parameter.key` -> tensor (moments in their own dtype, steps fp32)."""
+    """All optimizer state as `parameter.key` -> tensor (moments in their own dtype, steps fp32).
+
+    What is sharded comes as DTensors: whoever wants whole tensors gathers them.
+    """
     names: dict[Tensor, str] = {p: n for n, p in model.named_parameters()}
     return {
         f"{names[parameter]}.{key}": torch.as_tensor(value)
@@ -99,34 +104,32 @@ def optimizer_state(optimizers: Sequence[Optimizer], model: nn.Module) -> dict[s
 
 
 def load_optimizer_state(
-    optimizers: Sequence[Optimizer], model: nn.Module, tensors: Mapping[str, Tensor]
+    optimizers: Sequence[Optimizer], model: nn.Module, checkpoint: Path
 ) -> None:
-    """Restore what `optimizer_state` gave.
+    """Restore what `optimizer_state` gave, whatever strategy and number of ranks wrote it.
 
     Raises:
-        UserError: when the state belongs to other parameters or another optimizer.
+        UserError: when the state belongs to other parameters or another optimizer, or is damaged.
     """
-    by_parameter: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
+    stored = stored_tensors(checkpoint, "optimizer")
+    keys: dict[str, set[str]] = {}
+    for name in stored:
         parameter, _, key = name.rpartition(".")
-        by_parameter.setdefault(parameter, {})[key] = tensor
-    trained = {p for o in optimizers for g in o.param_groups for p in g["params"]}
-    expected = {n for n, p in model.named_parameters() if p in trained}
-    if expected != set(by_parameter):
-        odd = sorted(expected ^ set(by_parameter))[:3]
+        keys.setdefault(parameter, set()).add(key)
+    owners = {p: o for o in optimizers for g in o.param_groups for p in g["params"]}
+    trained = {n: p for n, p in model.named_parameters() if p in owners}
+    if trained.keys() != keys.keys():
+        odd = sorted(trained.keys() ^ keys.keys())[:3]
         raise UserError(
             "the checkpoint's optimizer state belongs to other parameters than this run trains "
             f"(for example {', '.join(odd)}); resume with the run's own model, lora and optimizer settings"
         )
-    parameters = dict(model.named_parameters())
-    for optimizer in optimizers:
-        owned = {p for group in optimizer.param_groups for p in group["params"]}
-        for name, state in by_parameter.items():
-            parameter = parameters[name]
-            if parameter in owned:
-                optimizer.state[parameter] = {
-                    key: value.to(parameter.device, copy=True) for key, value in state.items()
-                }
+    places = {}
+    for name, parameter in trained.items():
+        for key in keys[name]:
+            full = f"{name}.{key}"
+            places[full] = owners[parameter].state[parameter][key] = stored[full].place(parameter)
+    fill(checkpoint, "optimizer", places)
 
 
 def _build_muon(
@@ -147,7 +150,7 @@ def _build_muon(
     )
 
 
-def _hidden_matrices(named: Mapping[str, nn.Parameter], optimizer: str) -> dict[str, nn.Parameter]:
+def hidden_matrices(named: Mapping[str, nn.Parameter], optimizer: str) -> dict[str, nn.Parameter]:
     """The matrices inside layers that map hidden to hidden; no routers. Stacked experts too, for Muon.
 
     Raises:

@@ -17,7 +17,7 @@ from rich.progress import (
 
 
 class ProgressBar:
-    """Steps done of all, with loss, tokens/s and the time left."""
+    """Steps done of all, with loss, tokens/s, MFU where the device's peak is known, and the time left."""
 
     def __init__(self, name: str, total: int, done: int, shown: bool) -> None:
         self._console = Console(stderr=True, quiet=not shown)
@@ -53,6 +53,8 @@ class ProgressBar:
         numbers = (
             f"loss {values.get('loss', float('nan')):.3f}  {values['tokens_per_second']:,.0f} tok/s"
         )
+        if "mfu" in values:
+            numbers += f"  {values['mfu']:.1%} MFU"
         self._bar.update(self._task, completed=step, numbers=numbers)
         if not self._console.is_terminal:
             self._console.print(

@@ -29,6 +29,7 @@ _PICTURES = [
     ("gradient norm", ["grad_norm"]),
     ("learning rate", ["lr"]),
     ("tokens per second", ["tokens_per_second"]),
+    ("MFU: share of the device's peak", ["mfu"]),
 ]
 
 _SHARE = r"experts/layer\d+/\d+"

@@ -44,7 +44,7 @@ class Saver:
 
     Args:
         writers: ranks below this number write files.
-        say: shows a message; called on every rank.
+        say: shows a message; called on rank 0, and on a rank whose own part failed.
 
     Attributes:
         saved: the state of the last checkpoint that was published, or that the loop came from.
@@ -147,7 +147,8 @@ class Saver:
                 f"{self.trouble}; {self._failures} saves in a row failed. Earlier checkpoints are "
                 "whole: free some space, then continue with resume=true"
             )
-        self._say(
-            f"{self.trouble}. Earlier checkpoints are whole, training goes on and the next save "
-            f"tries again ({self._failures} of {MAX_FAILURES} failures in a row before it stops)"
-        )
+        if self._rank == 0 or error is not None:
+            self._say(
+                f"{self.trouble}. Earlier checkpoints are whole, training goes on and the next save "
+                f"tries again ({self._failures} of {MAX_FAILURES} failures in a row before it stops)"
+            )

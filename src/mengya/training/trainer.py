@@ -24,6 +24,7 @@ from mengya.batch import Batch
 from mengya.config import UserError
 from mengya.losses.mean_loss import sum_loss
 from mengya.losses.token_nll import Loss
+from mengya.models.causal_lm import CausalLM
 from mengya.runtime import seed_step
 from mengya.training.checkpoint import TrainState
 from mengya.training.checkpointer import Checkpointer
@@ -43,15 +44,17 @@ class Trainer:
     """Everything one run is made of; `fit` runs it.
 
     Attributes:
-        model: the module whose parameters are trained and saved.
+        model: the module whose parameters are trained and saved. module: what the strategy made of it.
         batches: step -> the steps from there on, each the micro-batches of this rank.
         validation: gives the held-out batches of this rank anew, or None.
         characters: characters of text that the held-out labels stand for; gives bits per character.
-        sample: gives a few completions as dictionaries, or None.
+        sample: gives a few completions of a model as dictionaries, or None.
         checkpointer: saves and restores the run.
+        flops_per_token, peak_flops: of one real token, and of one device; they give the MFU.
     """
 
-    model: nn.Module
+    model: CausalLM
+    module: nn.Module
     loss: Loss
     batches: Callable[[int], Iterator[list[Batch]]]
     optimizers: Sequence[Optimizer]
@@ -67,7 +70,9 @@ class Trainer:
     open_metrics: Callable[[int], MetricsLog]
     validation: Callable[[], Iterable[Batch]] | None = None
     characters: int | None = None
-    sample: Callable[[], list[dict[str, Any]]] | None = None
+    sample: Callable[[CausalLM], list[dict[str, Any]]] | None = None
+    flops_per_token: float = 0.0
+    peak_flops: float | None = None
     state: TrainState = field(default_factory=TrainState)
 
     def fit(self) -> bool:
@@ -79,7 +84,6 @@ class Trainer:
         Raises:
             UserError: when a checkpoint cannot be written, or going back to one does not help.
         """
-        self._module = self.strategy.wrap(self.model)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         writes = self.strategy.rank == 0
         self._metrics = self.open_metrics(self.state.step) if writes else None
@@ -105,7 +109,7 @@ class Trainer:
 
     def _begin(self) -> None:
         """Start, or start again, from `state` and the weights that belong to it."""
-        self._watch = LossWatch(self.loop, self.state, self._progress.warn)
+        self._watch = LossWatch(self.loop, self.state, self._progress.say)
         self._experts = ExpertLoad(self.model, self.strategy.sum)
         self._window: dict[str, Tensor | float] = defaultdict(float)
         self._window_items = self._window_tokens = 0
@@ -137,10 +141,12 @@ class Trainer:
                     self.checkpointer.start(self.state)
             self._judge_all()
         except Trouble as trouble:
-            self.state = self.checkpointer.go_back(self.state, trouble)
-            if self._metrics is not None:
-                self._metrics.cut(self.state.step)
-            self._begin()
+            back = self.checkpointer.go_back(self.state, trouble)
+            if back is not self.state:
+                self.state = back
+                if self._metrics is not None:
+                    self._metrics.cut(back.step)
+                self._begin()
             return False
         self.checkpointer.end(self.state)
         return True
@@ -179,9 +185,9 @@ class Trainer:
         sums: dict[str, Tensor | float] = defaultdict(float)
         for number, batch in enumerate(micro_batches, 1):
             batch = batch.to(self.strategy.device, non_blocking=True)
-            with self.strategy.accumulate(self._module, last=number == len(micro_batches)):
+            with self.strategy.accumulate(self.module, last=number == len(micro_batches)):
                 with self.strategy.autocast():
-                    result = self.loss(self._module, batch)
+                    result = self.loss(self.module, batch)
                 self.strategy.backward(result.loss / items)
             sums["loss"] = sums["loss"] + result.loss.detach()
             for name, value in result.metrics.items():
@@ -234,6 +240,9 @@ class Trainer:
         }
         if self.checkpointer.stall_seconds:
             self._values["save_stall_seconds"] = self.checkpointer.stall_seconds
+        if self.peak_flops is not None:
+            peak = self.peak_flops * self.strategy.world_size
+            self._values["mfu"] = self._values["tokens_per_second"] * self.flops_per_token / peak
         if self.strategy.device.type == "cuda":
             self._values["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         self._progress.update(self.state.step, self._values)
@@ -272,10 +281,13 @@ class Trainer:
             self._metrics.log(self.state.step, values)
 
     def _write_samples(self) -> None:
-        if self.sample is None or self.strategy.rank != 0:
+        if self.sample is None:
             return
-        self.model.eval()
+        whole = self.strategy.whole(self.model, self.strategy.device)
+        if whole is None:
+            return
+        whole.eval()
         with (self.run_dir / "samples.jsonl").open("a", encoding="utf-8") as file:
-            for sample in self.sample():
+            for sample in self.sample(whole):
                 line = {"step": self.state.step, **sample}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -1,0 +1,79 @@
+"""Our training step as the stages put it together: loader, model, loss, strategy, optimizer.
+
+The loop around it (schedule, logs, checkpoints) is the Trainer's and not part of what is timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+
+from mengya.batch import Batch
+from mengya.data.batch_size import BatchSize
+from mengya.data.datasets import RowSource
+from mengya.data.loader import batches
+from mengya.losses.linear_nll import chunk_nll, linear_nll
+from mengya.losses.next_token import NextToken
+from mengya.losses.token_nll import Loss, token_nll
+from mengya.models.causal_lm import CausalLM
+from mengya.models.config import ModelConfig
+from mengya.training.optim import OptimizerConfig, build_optimizers
+from mengya.training.strategy import SingleDevice
+
+
+def ours(
+    config: ModelConfig, strategy: SingleDevice, *, compiled: bool = True, whole: bool = False,
+    logits: bool = False, optimizer: OptimizerConfig | None = None,
+) -> Callable[[Batch], None]:  # fmt: skip
+    """A training step as the stages run it, with `open_strategy`'s precision of fp32 products.
+
+    Args:
+        compiled: layer by layer, and the loss.
+        whole: the model as one graph instead.
+        logits: take the loss of the whole batch's logits, not chunk by chunk.
+    """
+    model = CausalLM(config).to(strategy.device)
+    if compiled:
+        model.compile() if whole else model.compile_layers()
+    return training_step(model, next_token(strategy, compiled, logits), strategy, optimizer)
+
+
+def next_token(strategy: SingleDevice, compiled: bool, logits: bool = False) -> NextToken:
+    """The loss of pretraining and SFT as `training_run.pick_next_token` makes it."""
+    chunk, nll = chunk_nll, token_nll
+    if compiled:
+        chunk, nll = torch.compile(chunk_nll, dynamic=False), torch.compile(token_nll)
+    chunked = strategy.device.type == "cuda" and not logits
+    return NextToken(nll, linear_nll=partial(linear_nll, chunk=chunk) if chunked else None)
+
+
+def training_step(
+    model: CausalLM, loss: Loss, strategy: SingleDevice, optimizer: OptimizerConfig | None = None
+) -> Callable[[Batch], None]:
+    """What the Trainer does with one batch a step, but for its metrics."""
+    torch.set_float32_matmul_precision("high")
+    model.train()
+    optimizers = build_optimizers(model, optimizer or OptimizerConfig())
+    parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def step(batch: Batch) -> None:
+        items = loss.items(batch)
+        batch = batch.to(strategy.device, non_blocking=True)
+        with strategy.autocast():
+            result = loss(model, batch)
+        strategy.backward(result.loss / items)
+        strategy.step(optimizers, parameters, 1.0)
+
+    return step
+
+
+def real_tokens(batch: Batch) -> int:
+    return int((batch.document_ids >= 0).sum())
+
+
+def steps_of(rows: RowSource, size: int) -> Iterator[Batch]:
+    """Batches of `size` rows through the loader, made ahead in its thread."""
+    for (batch,) in batches(rows, start_step=0, batch_size=BatchSize(size), micro_batch_size=size):
+        yield batch

@@ -1,0 +1,32 @@
+"""The settings of the engines. Values only; nothing runs here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import model_validator
+
+from mengya.config import Config
+
+
+class StrategyConfig(Config):
+    name: Literal["auto", "ddp", "fsdp", "deepspeed"] = "auto"
+    """ddp: every process holds the whole model. fsdp: weights, gradients and optimizer are sharded over
+    the processes (FSDP2). deepspeed: ZeRO as deepspeed_config says. auto: ddp when a launcher started several processes."""
+    reduce_dtype: Literal["fp32", "bf16"] = "fp32"
+    """fsdp: dtype in which gradients are added over the processes; bf16 halves the traffic."""
+    reshard_after_forward: bool = True
+    """fsdp: free each layer's gathered weights after its forward pass and gather them again in the
+    backward pass; false is faster and holds all weights in between."""
+    deepspeed_config: Path | None = None
+    """deepspeed: its JSON file, such as recipes/deepspeed/zero2.json; "auto" in it is filled in."""
+
+    @model_validator(mode="after")
+    def _file_of_deepspeed(self) -> StrategyConfig:
+        if (self.name == "deepspeed") != (self.deepspeed_config is not None):
+            raise ValueError(
+                "strategy.name=deepspeed and strategy.deepspeed_config=FILE.json go together, such as "
+                "recipes/deepspeed/zero2.json"
+            )
+        return self
