@@ -130,6 +130,16 @@ def test_a_message_too_long_is_told_and_the_talk_goes_on(chat_model: Path, talk:
     assert "shorten it" in notes and said.strip() == CHATS[0][1]
 
 
+def test_streaming_says_the_same_and_takes_any_length(chat_model: Path, talk: Talk) -> None:
+    said, notes = talk(chat_model, "你好\n", "streaming={}")
+    assert said.strip() == CHATS[0][1]
+    long = "长" * 3000  # three byte tokens each, twice the model's context
+    said, notes = talk(chat_model, f"{long}\n", "streaming.window=512", "max_new_tokens=4")
+    assert said.strip() and "shorten" not in notes and "dropped" not in notes
+    with pytest.raises(UserError, match=r"write streaming\.window="):
+        talk(chat_model, "你好\n", "streaming.window=4096")
+
+
 def test_a_base_model_goes_on_with_the_text(base_model: Path, talk: Talk) -> None:
     assert talk(base_model, "从前有座\n")[0] == f"{TEXT.removeprefix('从前有座')}\n"
 

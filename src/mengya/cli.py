@@ -42,6 +42,7 @@ VERBS = {
     "sft": ("sft", "SftConfig", None, "Teach a model to converse; full or LoRA."),
     "dpo": ("dpo", "DpoConfig", None, "Align a model with preference pairs."),
     "merge": ("merge", "MergeConfig", "checkpoint", "Merge a LoRA adapter into a standard folder."),
+    "extend": ("extend", "ExtendConfig", "checkpoint", "Add tokens to a model and its tokenizer."),
     "evaluate": ("evaluate", "EvaluateConfig", "checkpoint", "Measure a checkpoint."),
     "chat": ("chat", "ChatConfig", "checkpoint", "Talk with a checkpoint in the terminal."),
     "serve": (

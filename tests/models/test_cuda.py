@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from mengya.batch import IGNORE_INDEX, Batch
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
-from mengya.models.attention import plan_attention
+from mengya.models.attention_plan import plan_attention
 from mengya.models.causal_lm import CausalLM
 from mengya.models.lora import LoraConfig, add_lora, merge_lora
 
@@ -117,6 +117,51 @@ def test_varlen_equals_the_mask_forward_and_backward(gpu_model: CausalLM, compil
             torch.testing.assert_close(varlen[name], exact[name], atol=0.05, rtol=0.15)
         return
     assert_as_near(varlen, masked, exact)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    ("family", "sliding_window", "ratio"),
+    [("Qwen3", 20, 0.0), ("Qwen3", None, 0.25), ("DeepseekV3 dense", None, 0.25)],
+)
+def test_varlen_windows_and_shifted_groups_equal_their_masks(
+    family: str, sliding_window: int | None, ratio: float, compiled: bool
+) -> None:
+    widths: dict[str, Any] = {}
+    if family.startswith("Deepseek"):
+        widths = {"qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 16}
+    model = shaken(tiny_config(family, sliding_window=sliding_window, **widths)).cuda().train()
+    model.shifted_sparse_ratio = ratio
+    batch = batch_of(DOCUMENTS, 101)
+    exact = run(model, batch, varlen=False, autocast=False)
+    masked = run(model, batch, varlen=False, autocast=True)
+    if compiled:
+        torch._dynamo.reset()
+        model.compile(fullgraph=True)
+    assert_as_near(run(model, batch, varlen=True, autocast=True), masked, exact)
+    model.shifted_sparse_ratio = 0.0
+    if ratio:
+        full = run(model, batch, varlen=True, autocast=True)
+        assert (full["logits"] - exact["logits"]).norm() > 0.2 * exact["logits"].norm()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_clex_learns_through_the_varlen_kernel(compiled: bool) -> None:
+    clex = {"rope_type": "clex", "factor": 4.0, "original_max_position_embeddings": 32}
+    model = shaken(tiny_config("Qwen3", rope_parameters=clex, max_position_embeddings=128)).cuda()
+    model.train()
+    assert model.model.clex is not None
+    with torch.no_grad():
+        model.model.clex.down_proj.mul_(0.2)
+    batch = batch_of(((128,),) * 2, 101)  # as long as the factor reaches: nothing is drawn
+    exact = run(model, batch, varlen=False, autocast=False)
+    masked = run(model, batch, varlen=False, autocast=True)
+    if compiled:
+        torch._dynamo.reset()
+        model.compile_layers()
+    found = run(model, batch, varlen=True, autocast=True)
+    assert found["model.clex.down_proj"].abs().max() > 0
+    assert_as_near(found, masked, exact)
 
 
 @pytest.mark.parametrize("family", ["Qwen3", "Qwen3Moe"])

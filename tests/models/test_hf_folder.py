@@ -146,7 +146,6 @@ LLAMA3 = {
         ({"model_type": None, "architectures": None}, "supported: Qwen3ForCausalLM"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu' is not supported (only 'silu')"),
         ({"attention_bias": True}, "attention_bias=True"),
-        ({"use_sliding_window": True}, "use_sliding_window=True"),
         ({"rope_parameters": {**LLAMA3, "rope_type": "llama3"}}, "rope_parameters.rope_type"),
         ({"rope_parameters": {"rope_type": "linear", "factor": 0.5}}, "rope_parameters.factor"),
         ({"num_key_value_heads": 3}, "num_key_value_heads"),

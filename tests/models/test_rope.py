@@ -31,6 +31,11 @@ SCALINGS: dict[str, dict[str, Any]] = {
     "yarn-betas": {**YARN, "beta_fast": 4.0, "beta_slow": 0.5, "attention_factor": 0.9},
     "yarn-mscale": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.3, "truncate": False},
     "yarn-one": {**YARN, "factor": 1.0},
+    "longrope": {
+        "rope_type": "longrope",
+        "factor": 4.0,
+        "original_max_position_embeddings": TRAINED,
+    },
 }
 
 
@@ -41,6 +46,13 @@ def scaling(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture
 def config(family: str, scaling: dict[str, Any]) -> ModelConfig:
+    if scaling.get("rope_type") == "longrope":  # one number for each pair that this family turns
+        pairs = tiny_config(family).rotary_width // 2
+        lists = {
+            "long_factor": [1.0 + i for i in range(pairs)],
+            "short_factor": [1.0 + i / 9 for i in range(pairs)],
+        }
+        scaling = {**scaling, **lists}
     # The longest context that the type is meant for; dynamic NTK counts from the trained one.
     longest = TRAINED if scaling.get("rope_type") == "dynamic" else 64
     return tiny_config(family, rope_parameters=scaling, max_position_embeddings=longest)
@@ -164,7 +176,9 @@ def test_the_context_of_dynamic_ntk_is_the_trained_one_times_factor() -> None:
             ["rope_type=yarn", "factor=4", "original_max_position_embeddings=64", "beta_slow=32"],
             "beta_fast=32.0 must be more",
         ),
-        (["rope_type=longrope"], "'default', 'linear', 'dynamic' or 'yarn'"),
+        (["rope_type=llama3"], "'default', 'linear', 'dynamic', 'yarn', 'longrope' or 'clex'"),
+        (["rope_type=clex", "factor=4"], "needs original_max_position_embeddings"),
+        (["rope_type=longrope", "original_max_position_embeddings=64"], "needs long_factor"),
     ],
 )
 def test_impossible_scalings_are_refused(overrides: list[str], reason: str) -> None:

@@ -60,9 +60,20 @@ class BatchEngine:
                 "the batch engine has no pages for latent attention (MLA) yet; "
                 "`mengya chat` and transformers run this model"
             )
-        if model.config.rope_parameters.rope_type == "dynamic":
+        if model.config.sliding_window is not None:
             raise UserError(
-                "rope_type=dynamic turns each text by its own length, so texts cannot share a batch; "
+                f"the batch engine attends to every page, not to sliding_window="
+                f"{model.config.sliding_window}; `mengya chat` and transformers run this model"
+            )
+        rope = model.config.rope_parameters
+        if rope.rope_type == "clex":
+            raise UserError(
+                "rope_type=clex turns each text by its own length, so texts cannot share a batch; freeze "
+                "its factor first: mengya merge CHECKPOINT out=FOLDER factor=4"
+            )
+        if rope.rope_type == "dynamic" or rope.long_factor != rope.short_factor:
+            raise UserError(
+                f"rope_type={rope.rope_type} turns each text by its own length, so texts cannot share a batch; "
                 "write rope_type=yarn or linear in the model's config.json"
             )
         self._model = model.eval()

@@ -6,6 +6,7 @@ computes nothing that the last one already did: the cache keeps the longest comm
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 from typing import Any
 
@@ -16,6 +17,7 @@ from mengya.generation.engine import stream
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
 from mengya.models.kv_cache import KVCache
+from mengya.models.streaming_cache import StreamingCache, StreamingConfig
 from mengya.tokenizer.chat_template import Message, encode_prompt
 from mengya.tokenizer.load import document_token_id, encode_texts, stop_token_ids
 from mengya.tokenizer.stream import TextStream
@@ -39,6 +41,7 @@ class ChatSession:
         system: str | None = None,
         tools: list[dict[str, Any]] | None = None,
         enable_thinking: bool | None = None,
+        streaming: StreamingConfig | None = None,
     ) -> None:
         self.params = params
         self.notice = ""
@@ -46,6 +49,7 @@ class ChatSession:
         self._tokenizer = tokenizer
         self._tools = tools
         self._enable_thinking = enable_thinking
+        self._streaming = streaming
         self._stop = frozenset(stop_token_ids(tokenizer))
         self._opening: list[Message] = [{"role": "system", "content": system}] if system else []
         self.reset()
@@ -54,7 +58,10 @@ class ChatSession:
         """Forget the conversation; the system message stays."""
         self.messages = list(self._opening)
         self.notice = ""
-        self._cache = KVCache(self._model.config.num_hidden_layers)
+        if self._streaming is None:
+            self._cache = KVCache(self._model.config.num_hidden_layers)
+        else:
+            self._cache = StreamingCache(self._model.config, self._streaming)
         self._cached_ids: list[int] = []
 
     def reply(self, text: str) -> Generator[str, None, None]:
@@ -107,7 +114,7 @@ class ChatSession:
             if piece := text.flush():
                 yield piece
         finally:
-            self._cached_ids = [*prompt, *produced][: self._cache.length]
+            self._cached_ids = [*prompt, *produced][: self._cache.seen]
 
     def _fitted(self, messages: list[Message]) -> tuple[list[Message], list[int]]:
         """Messages without the oldest turns that leave no room for an answer, and their ids."""
@@ -134,6 +141,8 @@ class ChatSession:
 
     def _room(self) -> int:
         """Longest prompt that leaves space for an answer: a quarter of the context at most."""
+        if self._streaming is not None:
+            return sys.maxsize  # what is old goes out of sight by itself
         context = self._model.config.context_length
         return context - min(self.params.max_new_tokens, max(context // 4, 1))
 

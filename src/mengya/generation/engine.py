@@ -6,6 +6,7 @@ Shapes: B prompts, S positions, V vocabulary.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator, Sequence
 
 import torch
@@ -21,6 +22,7 @@ from mengya.generation.sampling import (
 )
 from mengya.models.causal_lm import CausalLM
 from mengya.models.kv_cache import KVCache
+from mengya.models.streaming_cache import StreamingCache, StreamingConfig
 
 
 def generate(
@@ -28,8 +30,13 @@ def generate(
     prompts: Sequence[Sequence[int]],
     params: SamplingParams,
     stop_token_ids: Collection[int],
+    streaming: StreamingConfig | None = None,
 ) -> list[list[int]]:
     """One completion for each prompt, decoded side by side; stop tokens are not part of them.
+
+    Args:
+        streaming: keep the first and the recent tokens in sight only, so that prompts and completions
+            may be longer than the model's context; prompts then run one after another.
 
     Raises:
         UserError: a prompt is empty or leaves no room in the model's context; logit_bias names a token
@@ -39,6 +46,12 @@ def generate(
     running = set(range(len(prompts)))
     if not prompts:
         return completions
+    if streaming is not None:
+        caches = (StreamingCache(model.config, streaming) for _ in prompts)
+        return [
+            list(stream(model, prompt, params, stop_token_ids, cache))
+            for prompt, cache in zip(prompts, caches, strict=True)
+        ]
     for tokens in _decode(model, prompts, params, None):
         for row in list(running):
             if tokens[row] in stop_token_ids:
@@ -60,7 +73,7 @@ def stream(
     """The tokens of one completion as they come; ends before a stop token.
 
     Args:
-        cache: keys and values of the first `cache.length` tokens of the prompt (fewer than all);
+        cache: keys and values of the first `cache.seen` tokens of the prompt (fewer than all);
             grows with what is decoded, so a later prompt with this beginning can go on from it.
 
     Raises:
@@ -80,9 +93,11 @@ def _decode(
     cache: KVCache | None,
 ) -> Iterator[list[int]]:
     """The next token of every row, again and again, until max_new_tokens or the context is full."""
-    longest = _checked_length(model, prompts)
+    bounded = cache is not None and cache.bounded
+    context = sys.maxsize if bounded else model.config.context_length
+    longest = _checked_length(prompts, context)
     check_logit_bias(params, model.config.vocab_size)
-    budget = min(params.max_new_tokens, model.config.context_length - longest)
+    budget = min(params.max_new_tokens, context - longest)
     device = model.lm_head.weight.device
     ids_BS, padding_B = _left_padded(prompts, longest, device)
     if cache is None:
@@ -91,14 +106,17 @@ def _decode(
     if params.needs_history:
         history = History.of(prompts, model.config.vocab_size, device)
     generators = [new_generator(params.seed)] * len(prompts)
-    new_BS = ids_BS[:, cache.length :]
+    new_BS = ids_BS[:, cache.seen :]
     was_training = model.training
     model.eval()
     try:
         for _ in range(budget):
             # Not model(...): a compiled model would compile again for every length.
-            logits_BV = model.forward(new_BS, cache=cache, last_only=True).logits[:, -1]
-            chosen_B = choose(logits_BV, history, params, generators)
+            *_, logits_B1V = (
+                model.forward(piece_BS, cache=cache, last_only=True).logits
+                for piece_BS in cache.pieces(new_BS)
+            )
+            chosen_B = choose(logits_B1V[:, -1], history, params, generators)
             new_BS = chosen_B[:, None]
             if history is not None:
                 history.add(chosen_B)
@@ -107,8 +125,7 @@ def _decode(
         model.train(was_training)
 
 
-def _checked_length(model: CausalLM, prompts: Sequence[Sequence[int]]) -> int:
-    context = model.config.context_length
+def _checked_length(prompts: Sequence[Sequence[int]], context: int) -> int:
     for number, prompt in enumerate(prompts):
         if not prompt:
             raise UserError(f"prompt {number} is empty; a completion needs at least one token")

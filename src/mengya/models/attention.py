@@ -8,18 +8,19 @@ Shapes: B rows, S new positions, T all positions, H query heads, K key/value hea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mengya.models.attention_plan import AttentionPlan
 from mengya.models.config import ModelConfig
 from mengya.models.fused_qkv import fused_qkv_runs, split_norm_rotate
 from mengya.models.kv_cache import KVCache
 from mengya.models.merged_linear import merged_linear, merged_product, merges
 from mengya.models.paged_cache import PagedStep
-from mengya.models.rope import rotary_angles, rotate
+from mengya.models.rope import rotate
 from mengya.models.varlen import varlen_attention
 
 
@@ -37,88 +38,6 @@ class RMSNorm(nn.Module):
         return normed.to(x.dtype)
 
 
-@dataclass(frozen=True, slots=True)
-class AttentionPlan:
-    """What every layer shares in one forward.
-
-    Attributes:
-        cos, sin: [B or 1, S, 1, D/2].
-        mask: [B, 1, S, T], added to the scores (0 or -inf), or None for no mask.
-        causal: plain causal rows, S == T; never together with `mask`.
-        cu_seqlens: [N + 1] int32 boundaries in the B*S flattened positions: use the varlen kernel.
-    """
-
-    cos: Tensor
-    sin: Tensor
-    mask: Tensor | None = None
-    causal: bool = False
-    cu_seqlens: Tensor | None = None
-
-
-def plan_attention(
-    config: ModelConfig,
-    input_ids: Tensor,
-    position_ids: Tensor | None,
-    document_ids: Tensor | None,
-    cu_seqlens: Tensor | None,
-    cache: KVCache | PagedStep | None,
-    dtype: torch.dtype,
-) -> AttentionPlan:
-    """Choose the kernel and build its mask once; shapes as in `CausalLM.forward`."""
-    if isinstance(cache, PagedStep):  # it knows the rest itself
-        positions = cache.position_ids if position_ids is None else position_ids
-        return AttentionPlan(*rotary_angles(positions, config))
-    S = input_ids.shape[1]
-    past = cache.length if cache is not None else 0
-    padding = cache.left_padding if cache is not None else None
-    if position_ids is None:
-        position_ids = torch.arange(past, past + S, device=input_ids.device)[None]
-        if padding is not None:
-            position_ids = (position_ids - padding[:, None]).clamp(min=0)
-    cos, sin = rotary_angles(position_ids, config)
-    if document_ids is not None:
-        if cu_seqlens is not None and _varlen_runs(config, input_ids, dtype):
-            if not torch.compiler.is_compiling():  # their number is no shape to compile anew for
-                torch._dynamo.mark_dynamic(cu_seqlens, 0)
-            return AttentionPlan(cos, sin, cu_seqlens=cu_seqlens)
-        return AttentionPlan(cos, sin, mask=_document_mask(document_ids, dtype))
-    if padding is None and (S == 1 or past == 0):
-        return AttentionPlan(cos, sin, causal=S > 1)
-    return AttentionPlan(cos, sin, mask=_cached_mask(padding, past, S, input_ids.device, dtype))
-
-
-def _varlen_runs(config: ModelConfig, input_ids: Tensor, dtype: torch.dtype) -> bool:
-    half = dtype in (torch.bfloat16, torch.float16)
-    width = max(config.head_width, config.v_head_dim or 0)
-    return input_ids.is_cuda and half and width % 8 == 0 and width <= 256
-
-
-def _document_mask(document_ids: Tensor, dtype: torch.dtype) -> Tensor:
-    """Each token sees itself and what came before in its own document; padding sees padding."""
-    S = document_ids.shape[1]
-    same = document_ids[:, :, None] == document_ids[:, None, :]
-    before = torch.ones(S, S, dtype=torch.bool, device=document_ids.device).tril()
-    return _additive(same & before, dtype)
-
-
-def _cached_mask(
-    padding: Tensor | None, past: int, S: int, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """Each new token sees all earlier ones but the left padding, and always itself."""
-    keys = torch.arange(past + S, device=device)
-    queries = torch.arange(past, past + S, device=device)[:, None]
-    seen = (keys <= queries)[None]
-    if padding is not None:
-        seen = seen & (keys >= padding[:, None, None]) | (keys == queries)
-    return _additive(seen, dtype)
-
-
-def _additive(seen_BST: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where seen, -inf elsewhere: SDPA would otherwise turn booleans into this in every layer."""
-    mask = torch.zeros(seen_BST.shape, dtype=dtype, device=seen_BST.device)
-    return mask.masked_fill_(~seen_BST, float("-inf"))[:, None]
-
-
 class Attention(nn.Module):
     """Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245) with optional qk-norm."""
 
@@ -127,6 +46,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.layer = layer
+        self.slides = config.slides(layer)
         self.head_dim = config.head_width
         self.groups = config.num_attention_heads // config.num_key_value_heads
         hidden, bias = config.hidden_size, config.attention_bias
@@ -146,18 +66,31 @@ class Attention(nn.Module):
     ) -> Tensor:
         """[B, S, hidden] -> [B, S, hidden]."""
         B, S, _ = x.shape
+        if self.slides and plan.sliding is not None:
+            plan = plan.sliding
         q_BSHD, k_BSKD, v_BSKD = self._heads(x, plan)
         if isinstance(cache, PagedStep):
             out = cache.attend(self.layer, q_BSHD, k_BSKD, v_BSKD)
-        elif plan.cu_seqlens is not None:
-            q, k, v = (t.flatten(0, 1) for t in (q_BSHD, k_BSKD, v_BSKD))
-            out = varlen_attention(q, k, v, plan.cu_seqlens, S)
+        elif plan.halves is not None:
+            out = attend_by_halves(self._attend, q_BSHD, k_BSKD, v_BSKD, plan.halves)
         else:
-            q, k, v = (t.transpose(1, 2) for t in (q_BSHD, k_BSKD, v_BSKD))
-            if cache is not None:
-                k, v = cache.append(self.layer, k, v)
-            out = self._sdpa(q, k, v, plan)
+            out = self._attend(q_BSHD, k_BSKD, v_BSKD, plan, cache)
         return self.o_proj(out.reshape(B, S, -1))
+
+    def _attend(
+        self, q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, plan: AttentionPlan,
+        cache: KVCache | None = None,
+    ) -> Tensor:  # fmt: skip
+        """[B, S, H, D]: one plan for all the heads given."""
+        B, S = q_BSHD.shape[:2]
+        if plan.cu_seqlens is not None:
+            q, k, v = (t.flatten(0, 1) for t in (q_BSHD, k_BSKD, v_BSKD))
+            out = varlen_attention(q, k, v, plan.cu_seqlens, S, window=plan.window)
+            return out.unflatten(0, (B, S))
+        q, k, v = (t.transpose(1, 2) for t in (q_BSHD, k_BSKD, v_BSKD))
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)
+        return self._sdpa(q, k, v, plan)
 
     def _heads(self, x: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys, normalized and turned, and values: [B, S, heads, D], of one dtype."""
@@ -165,6 +98,7 @@ class Attention(nn.Module):
         projections = (self.q_proj, self.k_proj, self.v_proj)
         if (
             plan.cu_seqlens is not None
+            and not plan.cos.requires_grad  # CLEX learns through the angles, the kernel does not
             and merges(x, *projections)
             and fused_qkv_runs(x, self.head_dim, 2 * plan.cos.shape[-1])
         ):
@@ -197,6 +131,18 @@ class Attention(nn.Module):
             q_BHSD, k, v, attn_mask=plan.mask, is_causal=plan.causal
         )
         return out.transpose(1, 2)
+
+
+def attend_by_halves(
+    attend: Callable[[Tensor, Tensor, Tensor, AttentionPlan], Tensor],
+    q_BSHD: Tensor,
+    k_BSKD: Tensor,
+    v_BSKD: Tensor,
+    plans: tuple[AttentionPlan, AttentionPlan],
+) -> Tensor:
+    """The first half of the heads by one plan, the second by the other; [B, S, H, width of v]."""
+    parts = zip(*(t.chunk(2, dim=2) for t in (q_BSHD, k_BSKD, v_BSKD)), plans, strict=True)
+    return torch.cat([attend(q, k, v, plan) for q, k, v, plan in parts], dim=2)
 
 
 def _repeat_heads(x: Tensor, times: int, dim: int) -> Tensor:

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mengya.models.attention import Attention, AttentionPlan, RMSNorm, plan_attention
+from mengya.models.attention import Attention, RMSNorm
+from mengya.models.attention_plan import AttentionPlan, plan_attention
+from mengya.models.clex import Clex
 from mengya.models.config import ModelConfig
 from mengya.models.kv_cache import KVCache
 from mengya.models.mla import LatentAttention
@@ -78,6 +80,7 @@ class Decoder(nn.Module):
             DecoderLayer(config, layer, device) for layer in range(config.num_hidden_layers)
         )
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, device)
+        self.clex = Clex(config, device) if config.rope_parameters.rope_type == "clex" else None
 
 
 class CausalLM(nn.Module):
@@ -86,6 +89,8 @@ class CausalLM(nn.Module):
     Attributes:
         gradient_checkpointing: recompute each layer in the backward pass (less memory, more time).
         neftune_alpha: noise on the embeddings in training, 0 = none (arXiv:2310.05914).
+        shifted_sparse_ratio: in training each half of the heads sees groups of this share of a row
+            only (shifted_groups.py); 0 = all.
         pad_vocabulary: widen the output matmul to a multiple of 128; None: on CUDA only. Neither
             parameters nor logits change shape by it.
     """
@@ -95,6 +100,7 @@ class CausalLM(nn.Module):
         self.config = config
         self.gradient_checkpointing = False
         self.neftune_alpha = 0.0
+        self.shifted_sparse_ratio = 0.0
         self.pad_vocabulary: bool | None = None
         self.model = Decoder(config, device)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False, device=device)
@@ -157,8 +163,9 @@ class CausalLM(nn.Module):
             raise ValueError("document_ids and cache together: decode one document per row")
         dtype = self._compute_dtype(input_ids.device.type)
         plan = plan_attention(
-            self.config, input_ids, position_ids, document_ids, cu_seqlens, cache, dtype
-        )
+            self.config, input_ids, position_ids, document_ids, cu_seqlens, cache, dtype,
+            self.shifted_sparse_ratio if self.training and cache is None else 0.0, self.model.clex,
+        )  # fmt: skip
         real_BS = None if document_ids is None else document_ids >= 0
         # Under autocast a fp32 residual stream would double the traffic of all that is no product.
         x = self._embed(input_ids).to(dtype)

@@ -7,15 +7,24 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from mengya.config import Config
+from mengya.config import Config, UserError
 from mengya.models.config_rules import problems
 from mengya.models.rope_config import RopeParameters
 
 ModelType = Literal[
     "qwen3", "llama", "qwen2", "qwen3_moe", "qwen2_moe", "glm4_moe", "deepseek_v3"
 ]  # fmt: skip
+
+
+class StretchConfig(Config):
+    """A longer context for a trained model: the weights stay, the positions change."""
+
+    max_position_embeddings: PositiveInt
+    """The model's new context; with rope_type=dynamic the trained one, which factor multiplies."""
+    rope_parameters: RopeParameters = RopeParameters()
+    """How the positions are stretched; without it they just go on."""
 
 
 class ModelConfig(Config):
@@ -57,6 +66,11 @@ class ModelConfig(Config):
     """RMSNorm over each query and key head before RoPE (Qwen3)."""
     attention_bias: bool = False
     """Bias on the query, key and value projections (Qwen2)."""
+    sliding_window: PositiveInt | None = None
+    """Layers from max_window_layers on see the last so many tokens only, their own included (Qwen3 and
+    Qwen2 without experts); null: every layer sees all."""
+    max_window_layers: int = Field(default=0, ge=0)
+    """With sliding_window: the first so many layers see all."""
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of the initial weights."""
 
@@ -102,6 +116,22 @@ class ModelConfig(Config):
         if found:
             raise ValueError("; ".join(found))
         return self
+
+    def stretched(self, stretch: StretchConfig) -> ModelConfig:
+        """The same model with other positions.
+
+        Raises:
+            UserError: a combination that cannot be.
+        """
+        try:
+            return ModelConfig(**self.model_dump() | stretch.model_dump())
+        except ValidationError as error:
+            reasons = [e["msg"].removeprefix("Value error, ") for e in error.errors()]
+            raise UserError(f"stretch: {'; '.join(reasons)}") from error
+
+    def slides(self, layer: int) -> bool:
+        """Whether a layer sees the sliding window only."""
+        return self.sliding_window is not None and layer >= self.max_window_layers
 
     @property
     def head_width(self) -> int:

@@ -24,6 +24,7 @@ def problems(config: ModelConfig) -> Iterator[str]:
     """Everything that makes `config` impossible; nothing when it can be built and saved."""
     yield from _latent(config) if config.kv_lora_rank is not None else _grouped_query(config)
     yield from _positions(config)
+    yield from _window(config)
     yield from _experts(config) if config.num_experts else _dense(config)
 
 
@@ -79,11 +80,18 @@ def _positions(config: ModelConfig) -> Iterator[str]:
     if original is not None and config.max_position_embeddings < original:
         yield (
             f"max_position_embeddings={config.max_position_embeddings} is the stretched context of "
-            f"rope_type=yarn and less than original_max_position_embeddings={original}; "
+            f"rope_type={rope.rope_type} and less than original_max_position_embeddings={original}; "
             f"write max_position_embeddings={int(original * (rope.factor or 1))}"
         )
-    if rope.rope_type == "dynamic" and config.rotary_width <= 2:
-        yield "rope_type=dynamic needs a head of more than 2 turned numbers; use a wider head"
+    if rope.rope_type in ("dynamic", "clex") and config.rotary_width <= 2:
+        yield f"rope_type={rope.rope_type} needs a head of more than 2 turned numbers; use a wider head"
+    for name in ("long_factor", "short_factor"):
+        numbers = getattr(rope, name)
+        if numbers is not None and len(numbers) != config.rotary_width // 2:
+            yield (
+                f"{name} has {len(numbers)} numbers, this model turns {config.rotary_width // 2} pairs; "
+                "give one for each"
+            )
     if rope.partial_rotary_factor == 1:
         return
     if config.model_type != "glm4_moe":
@@ -95,6 +103,23 @@ def _positions(config: ModelConfig) -> Iterator[str]:
         yield (
             f"partial_rotary_factor={rope.partial_rotary_factor} turns {config.rotary_width} numbers "
             f"of head_dim={config.head_width}; it must be an even number above 0"
+        )
+
+
+def _window(config: ModelConfig) -> Iterator[str]:
+    full = config.max_window_layers
+    if config.sliding_window is None:
+        if full:
+            yield f"max_window_layers={full} does nothing without sliding_window; set both or none"
+    elif full >= config.num_hidden_layers:
+        yield (
+            f"max_window_layers={full} leaves none of the {config.num_hidden_layers} layers to "
+            f"sliding_window={config.sliding_window}; lower it, or set sliding_window=null"
+        )
+    elif config.model_type not in ("qwen2", "qwen3"):
+        yield (
+            f"sliding_window={config.sliding_window} can be saved as Qwen3 or Qwen2 only, this shape is "
+            f"a {config.model_type}; remove it, or use GQA without experts and qk_norm=true (Qwen3)"
         )
 
 

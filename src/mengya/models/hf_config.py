@@ -15,9 +15,9 @@ import torch
 from pydantic import ValidationError
 
 from mengya.config import UserError
-from mengya.models.config import ModelConfig
+from mengya.models.config import ModelConfig, StretchConfig
 from mengya.models.hf_experts import experts_from_hf, experts_to_hf
-from mengya.models.rope_config import rope_from_hf
+from mengya.models.rope_config import RopeParameters, rope_from_hf
 
 CLASSES = {
     "qwen3": "Qwen3ForCausalLM",
@@ -28,12 +28,15 @@ CLASSES = {
     "glm4_moe": "Glm4MoeForCausalLM",
     "deepseek_v3": "DeepseekV3ForCausalLM",
 }
+CLEX = "mengya_clex"  # our own model_type: rope_type clex over one of the classes
 _SUPPORTED = ", ".join(CLASSES.values())
 _SAME_NAME = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings",
     "initializer_range",
 )  # fmt: skip
+_SLIDING = "sliding_attention"
+_WINDOW = ("sliding_window", "max_window_layers")
 
 
 def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
@@ -58,7 +61,8 @@ def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     }
     if partial:
         values["partial_rotary_factor"] = config.rope_parameters.partial_rotary_factor
-    if config.rope_parameters.rope_type != "default":
+    own_rope = config.rope_parameters.rope_type == "clex"  # no class of transformers can hold it
+    if config.rope_parameters.rope_type != "default" and not own_rope:
         # transformers 5 prefers this to rope_parameters where both are; they say the same.
         values["rope_scaling"] = {k: v for k, v in rope.items() if k != "rope_theta"}
     if config.model_type not in ("qwen2", "qwen2_moe"):  # Qwen2 has no such field, or another name
@@ -66,8 +70,15 @@ def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     if config.model_type == "llama":
         values["mlp_bias"] = False
     elif config.model_type.startswith("qwen"):
-        values["use_sliding_window"] = False
-    return values | experts_to_hf(config)
+        values["use_sliding_window"] = config.sliding_window is not None
+    if config.sliding_window is not None:
+        values |= {name: getattr(config, name) for name in _WINDOW}
+        values["layer_types"] = _layer_types(config.num_hidden_layers, config.max_window_layers)
+    values |= experts_to_hf(config)
+    if own_rope:
+        values |= {"architectures": ["MengyaClexForCausalLM"], "model_type": CLEX}
+        values["base_model_type"] = config.model_type
+    return values
 
 
 def load_model_config(directory: Path | str) -> ModelConfig:
@@ -86,6 +97,8 @@ def load_model_config(directory: Path | str) -> ModelConfig:
         ) from None
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not readable JSON: {error}") from error
+    if model_type == CLEX:
+        return _clex_from_hf(values, path)
     if model_type not in CLASSES:
         architectures = values.get("architectures") or [model_type]
         raise UserError(
@@ -93,6 +106,26 @@ def load_model_config(directory: Path | str) -> ModelConfig:
             f"{model_type!r}) is not supported; supported: {_SUPPORTED}"
         )
     return _config_from_hf(values, path)
+
+
+def _clex_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
+    """The class that CLEX was put on, with CLEX on it."""
+    rope = values.get("rope_parameters")
+    base = values.get("base_model_type")
+    if not isinstance(rope, dict) or base not in CLASSES or "rope_theta" not in rope:
+        raise UserError(
+            f"{path}: {CLEX} needs base_model_type (one of {', '.join(CLASSES)}) and rope_parameters with "
+            "rope_theta; was the file edited?"
+        )
+    kept = {name: rope[name] for name in ("rope_theta", "partial_rotary_factor") if name in rope}
+    stock = {**values, "model_type": base, "rope_parameters": {"rope_type": "default", **kept}}
+    plain = _config_from_hf(stock, path)
+    try:
+        clex = RopeParameters(**{name: v for name, v in rope.items() if name != "rope_theta"})
+    except ValidationError as error:
+        raise UserError(f"{path}: {'; '.join(map(_reason, error.errors()))}") from error
+    length = plain.max_position_embeddings
+    return plain.stretched(StretchConfig(max_position_embeddings=length, rope_parameters=clex))
 
 
 def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
@@ -114,16 +147,16 @@ def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
     fields["attention_bias"] = hf.model_type == "qwen2"
     required = {
         "hidden_act": (hf.hidden_act, "silu"),
-        "use_sliding_window": (getattr(hf, "use_sliding_window", False), False),
         "mlp_bias": (getattr(hf, "mlp_bias", False), False),
     }
     if hf.model_type in ("qwen3", "llama"):
         required["attention_bias"] = (hf.attention_bias, False)
+    window, window_required = _window_from_hf(hf)
     own_fields, own_required = experts_from_hf(hf)
-    fields |= own_fields
+    fields |= own_fields | window
     wrong = [
         f"{name}={value!r} is not supported (only {supported!r})"
-        for name, (value, supported) in (required | own_required).items()
+        for name, (value, supported) in (required | own_required | window_required).items()
         if value != supported
     ]
     if wrong:
@@ -132,6 +165,24 @@ def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
         return ModelConfig(**fields)
     except ValidationError as error:
         raise UserError(f"{path}: {'; '.join(map(_reason, error.errors()))}") from error
+
+
+def _window_from_hf(hf: Any) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+    """As `experts_from_hf`: the first layers see all, the others the window, in Qwen3 and Qwen2."""
+    if not getattr(hf, "use_sliding_window", False):
+        return {}, {}
+    if hf.model_type not in ("qwen2", "qwen3"):
+        return {}, {"use_sliding_window": (True, False)}
+    types = list(hf.layer_types)
+    full = types.index(_SLIDING) if _SLIDING in types else len(types)
+    required = {"layer_types": (types, _layer_types(len(types), full))}
+    if full == len(types):
+        return {}, required
+    return {"sliding_window": hf.sliding_window, "max_window_layers": full}, required
+
+
+def _layer_types(layers: int, full: int) -> list[str]:
+    return ["full_attention"] * full + [_SLIDING] * (layers - full)
 
 
 def _reason(item: Mapping[str, Any]) -> str:

@@ -61,19 +61,30 @@ def load_causal_lm(
     directory: Path | str,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    config: ModelConfig | None = None,
 ) -> CausalLM:
     """Build the model that a folder describes, in training mode.
+
+    Args:
+        config: instead of the folder's own, such as one stretched to a longer context.
 
     Raises:
         UserError: folder or file missing, damaged, of a class or feature not supported, or holding
             other tensors than its config.json promises.
     """
     directory = Path(directory)
-    config = load_model_config(directory)
+    stored = load_model_config(directory)
+    config = config or stored
     model = CausalLM(config, device="meta").to(dtype).to_empty(device=device)
     model.tie_weights()
     model.expert_load.zero_()  # the only memory that no file fills
-    _fill(model, directory)
+    if model.model.clex is not None:
+        model.model.clex.reset_parameters()
+    _fill(
+        model,
+        directory,
+        new_clex=config.rope_parameters.rope_type != stored.rope_parameters.rope_type,
+    )
     return model
 
 
@@ -102,7 +113,7 @@ def _saved_tensors(
 
 
 @torch.no_grad()
-def _fill(model: CausalLM, directory: Path) -> None:
+def _fill(model: CausalLM, directory: Path, new_clex: bool) -> None:
     """Copy every tensor of the folder to its place and check that each place is filled once."""
     places = _places(model)
     unknown = []
@@ -122,6 +133,8 @@ def _fill(model: CausalLM, directory: Path) -> None:
             f"{directory}: {len(unknown)} tensors that {CLASSES[model.config.model_type]} does not "
             f"have, such as {unknown[0]}; is it an adapter, or config.json of another model?"
         )
+    if new_clex:  # stretched just now, and not yet trained
+        places = {name: p for name, p in places.items() if not name.startswith("model.clex.")}
     missing = _without_alternatives(places)
     if missing:
         raise UserError(

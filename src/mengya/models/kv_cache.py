@@ -6,6 +6,8 @@ Shapes: B rows, H key/value heads, T tokens seen, D head width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,12 @@ class KVCache:
     Rows shorter than the longest are padded on the left; `left_padding` ([B] int64 or None) says by
     how many positions, and attention hides these. Memory takes the dtype and device of what is
     stored first, so one cache serves any precision.
+
+    Attributes:
+        bounded: old tokens are dropped, so a text may be longer than the model's context.
     """
+
+    bounded = False
 
     def __init__(
         self, num_layers: int, capacity: int = 256, left_padding: Tensor | None = None
@@ -33,6 +40,15 @@ class KVCache:
         self._capacity = capacity
         self._keys: list[Tensor | None] = [None] * num_layers
         self._values: list[Tensor | None] = [None] * num_layers
+
+    @property
+    def seen(self) -> int:
+        """Tokens of the text so far; here all of them are held."""
+        return self.length
+
+    def pieces(self, ids_BS: Tensor) -> Iterator[Tensor]:
+        """The new tokens in turns that fit into memory; here all at once."""
+        yield ids_BS
 
     def append(self, layer: int, k_BHSD: Tensor, v_BHSD: Tensor) -> tuple[Tensor, Tensor]:
         """Store S new tokens of one layer; returns all keys and values, [B, H, length + S, D].

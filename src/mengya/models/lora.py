@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from mengya.config import Config, UserError
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf_folder import load_causal_lm
-from mengya.models.moe import Experts
+from mengya.models.lora_targets import lora_targets
+from mengya.models.quantized_base import quantize_base
 
 _ADAPTER = "default"
 _PREFIX = "base_model.model."  # PEFT wraps twice, and says so in the names on disk
@@ -38,6 +39,12 @@ class LoraConfig(Config):
     """The adapter's output is scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout before the adapter, in training."""
+    use_dora: bool = False
+    """DoRA (Liu et al. 2024, arXiv:2402.09353): the length of each weight row is learnt apart from its
+    direction; not on routed experts."""
+    base_4bit: bool = False
+    """QLoRA (Dettmers et al. 2023, arXiv:2305.14314): the frozen linear layers in 4 bits (nf4) while training;
+    needs CUDA and the extra `qlora`. Merging takes the base as it is in its folder."""
     targets: list[str] | None = None
     """Layers that get one, such as [q_proj, v_proj]; null: all projections and routed experts
     (PEFT cannot name the dense and shared layers of a model of experts)."""
@@ -47,17 +54,25 @@ def add_lora(model: CausalLM, config: LoraConfig) -> CausalLM:
     """Put adapters into `model` and freeze all else; at first they change nothing.
 
     Raises:
-        UserError: a target that the model does not have, with the names that it has; dropout on
-            experts; adapters already there.
+        UserError: a target that the model does not have, with the names that it has; dropout or DoRA
+            on experts; 4 bits where they cannot be; adapters already there.
     """
     if any(True for _ in lora_layers(model)):
         raise UserError("the model already has LoRA adapters; merge them first (mengya merge)")
-    layers, parameters = _targets(model, config.targets)
+    layers, parameters = lora_targets(model, config.targets)
     if parameters and config.dropout:
         raise UserError(
             f"lora.dropout={config.dropout} cannot be applied inside experts "
             f"({', '.join(parameters)}); set lora.dropout=0 or leave them out of lora.targets"
         )
+    if parameters and config.use_dora:
+        attention = list(dict.fromkeys(name.rpartition(".")[2] for name in layers))
+        raise UserError(
+            f"lora.use_dora cannot be applied to experts ({', '.join(parameters)}): PEFT has no DoRA for "
+            f"them; set use_dora=false, or name other layers: lora.targets=[{', '.join(attention)}]"
+        )
+    if config.base_4bit:
+        quantize_base(model)
     return _inject(
         model,
         peft.LoraConfig(
@@ -65,6 +80,7 @@ def add_lora(model: CausalLM, config: LoraConfig) -> CausalLM:
             r=config.rank,
             lora_alpha=config.alpha,  # type: ignore[arg-type]  # PEFT only divides by it
             lora_dropout=config.dropout,
+            use_dora=config.use_dora,
             target_modules=layers,
             target_parameters=parameters or None,
         ),
@@ -132,7 +148,7 @@ def save_adapter(
     (directory / _CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
     taken = dict(_adapter_parameters(model)) if tensors is None else tensors
     stored = {
-        _PREFIX + name.replace(f".{_ADAPTER}.", "."): tensor.detach().to("cpu").contiguous()
+        _stored_name(name, _ADAPTER): tensor.detach().to("cpu").contiguous()
         for name, tensor in taken.items()
     }
     save_file(stored, directory / _WEIGHTS_FILE, metadata={"format": "pt"})
@@ -154,7 +170,7 @@ def load_adapter(model: CausalLM, directory: Path | str, name: str = _ADAPTER) -
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is damaged or missing ({error}); copy it again") from error
     places = {
-        _PREFIX + parameter.replace(f".{name}.", "."): tensor
+        _stored_name(parameter, name): tensor
         for parameter, tensor in _adapter_parameters(model, name)
     }
     if wrong := sorted(stored.keys() ^ places.keys()):
@@ -191,43 +207,6 @@ def load_merged(directory: Path | str, base: Path | str | None = None) -> Causal
     return merge_lora(load_adapter(load_causal_lm(named), directory))
 
 
-def _targets(model: CausalLM, wanted: list[str] | None) -> tuple[list[str], list[str]]:
-    """(names of linear layers, names of expert parameters) that `wanted` means."""
-    layers, parameters = [], []
-    # In these classes PEFT takes every gate_proj, up_proj and down_proj for experts of an older
-    # layout and doubles the rank: dense and shared layers cannot be named in its folder.
-    no_dense = model.config.model_type in ("qwen3_moe", "qwen2_moe", "glm4_moe", "deepseek_v3")
-    for name, module in model.model.named_modules(prefix="model"):
-        if isinstance(module, nn.Linear) and not (no_dense and ".mlp." in name):
-            layers.append(name)
-        elif isinstance(module, Experts):
-            parameters += [f"{name}.{parameter}" for parameter, _ in module.named_parameters()]
-    if not model.config.tie_word_embeddings:
-        layers.append("lm_head")
-    known = list(dict.fromkeys(name.rpartition(".")[2] for name in layers + parameters))
-    if wanted is None:
-        wanted = [name for name in known if name != "lm_head"]
-    unmatched = [
-        target
-        for target in wanted
-        if not any(f".{name}".endswith(f".{target}") for name in layers + parameters)
-    ]
-    if unmatched or not wanted:
-        raise UserError(
-            f"lora.targets: no layer named {', '.join(unmatched) or '(empty list)'}; "
-            f"this model has {', '.join(known)}"
-        )
-    # PEFT matches by suffix; expert parameters are told apart by the module that holds them.
-    chosen = [t for t in wanted if any(f".{name}".endswith(f".{t}") for name in layers)]
-    suffixes = {name.partition(".mlp.")[2] for name in parameters}
-    in_experts = sorted(
-        f"mlp.{suffix}"
-        for suffix in suffixes
-        if any(f".mlp.{suffix}".endswith(f".{target}") for target in wanted)
-    )
-    return chosen, in_experts
-
-
 def _inject(model: CausalLM, config: peft.LoraConfig, name: str = _ADAPTER) -> CausalLM:
     model.requires_grad_(False)
     try:
@@ -250,6 +229,12 @@ def _adapter_parameters(model: CausalLM, adapter: str = _ADAPTER) -> list[tuple[
         for name, p in model.named_parameters()
         if ".lora_" in name and f".{adapter}." in name
     ]
+
+
+def _stored_name(parameter: str, adapter: str) -> str:
+    """PEFT's name on disk: without the adapter's, and for DoRA's lengths without `.weight`."""
+    name = _PREFIX + parameter.replace(f".{adapter}.", ".")
+    return name.removesuffix(".weight") if ".lora_magnitude_vector." in name else name
 
 
 def _read_config(directory: Path) -> peft.LoraConfig:

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mengya.models.attention import AttentionPlan, RMSNorm
+from mengya.models.attention import RMSNorm, attend_by_halves
+from mengya.models.attention_plan import AttentionPlan
 from mengya.models.config import ModelConfig
 from mengya.models.kv_cache import KVCache
 from mengya.models.rope import rotate
@@ -93,6 +94,11 @@ class LatentAttention(nn.Module):
         k_nope, v = made.split([self.nope, self.v_width], dim=-1)
         k_rope = k_rope[:, :, None].expand(-1, -1, self.heads, -1)
         q, k = torch.cat((q_nope, q_rope), dim=-1), torch.cat((k_nope, k_rope), dim=-1)
+        if plan.halves is not None:
+            return attend_by_halves(self._attend, q, k, v, plan.halves)
+        return self._attend(q, k, v, plan)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan) -> Tensor:
         if plan.cu_seqlens is not None:
             return self._varlen(q, k, v, plan.cu_seqlens)
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))

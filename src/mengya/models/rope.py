@@ -11,19 +11,23 @@ import math
 import torch
 from torch import Tensor
 
+from mengya.models.clex import Clex
 from mengya.models.config import ModelConfig
 
 
-def rotary_angles(position_ids: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
+def rotary_angles(
+    position_ids: Tensor, config: ModelConfig, clex: Clex | None = None
+) -> tuple[Tensor, Tensor]:
     """Cosine and sine of position * frequency for each of the R/2 pairs that are turned.
 
     Args:
         position_ids: [B, S] or [1, S] int64.
+        clex: gives the frequencies of rope_type=clex; without it they are those of t = 1.
 
     Returns:
         (cos, sin), each [B, S, 1, R/2] float32, ready to broadcast over the heads.
     """
-    frequencies = _frequencies(position_ids, config)
+    frequencies = _frequencies(position_ids, config) if clex is None else clex(position_ids)
     angles = position_ids[:, :, None, None].float() * frequencies
     amplitude = config.rope_parameters.amplitude
     return angles.cos() * amplitude, angles.sin() * amplitude
@@ -35,7 +39,7 @@ def _frequencies(position_ids: Tensor, config: ModelConfig) -> Tensor:
     exponents = torch.arange(0, R, 2, dtype=torch.float32, device=position_ids.device) / R
     factor = rope.factor or 1.0
     match rope.rope_type:
-        case "default":
+        case "default" | "clex":
             return 1.0 / theta**exponents
         case "linear":
             return 1.0 / theta**exponents / factor
@@ -46,6 +50,14 @@ def _frequencies(position_ids: Tensor, config: ModelConfig) -> Tensor:
             length = (position_ids.max() + 1).clamp(min=trained)
             growth = factor * length / trained - (factor - 1)
             return 1.0 / (theta * growth ** (R / (R - 2))) ** exponents
+        case "longrope":
+            assert rope.long_factor and rope.short_factor and rope.original_max_position_embeddings
+            longer = position_ids.max() >= rope.original_max_position_embeddings
+            long, short = (
+                torch.tensor(numbers, device=position_ids.device)
+                for numbers in (rope.long_factor, rope.short_factor)
+            )
+            return 1.0 / (torch.where(longer, long, short) * theta**exponents)
         case "yarn":
             powers = theta**exponents
             kept = _yarn_kept(config, position_ids.device)

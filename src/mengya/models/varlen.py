@@ -27,6 +27,7 @@ def varlen_attention(
     cu_seqlens: Tensor,
     longest: int,
     scale: float | None = None,
+    window: int | None = None,
 ) -> Tensor:
     """Each position attends to itself and what came before in its own document; [T, H, D].
 
@@ -36,10 +37,12 @@ def varlen_attention(
             starts programs for them.
         longest: no document is longer.
         scale: of the scores; None: D ** -0.5.
+        window: how many positions each sees, its own included; None: all before it.
     """
+    seen = _CAUSAL if window is None else {"window_size": (window - 1, 0)}
     out = varlen_attn(
         q_THD, k_TKD, v_TKD, cu_seqlens, cu_seqlens, longest, longest,
-        scale=scale, **_CAUSAL, **_GROUPED,
+        scale=scale, **seen, **_GROUPED,
     )  # fmt: skip
     assert isinstance(out, Tensor)  # a pair only when return_aux is asked for
     return out

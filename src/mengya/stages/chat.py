@@ -22,6 +22,7 @@ from mengya.generation.chat_session import ChatSession
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
+from mengya.models.streaming_cache import StreamingConfig
 from mengya.runtime import DeviceName, pick_device
 from mengya.stages.open_checkpoint import DtypeName, open_checkpoint, pick_dtype
 from mengya.tokenizer.chat_template import encode_conversation, encode_prompt
@@ -53,6 +54,9 @@ class ChatConfig(SamplingParams):
     """System message that opens the conversation."""
     enable_thinking: bool | None = None
     """false asks for answers without reasoning, where the chat template knows how."""
+    streaming: StreamingConfig | None = None
+    """Endless conversations: old tokens go out of sight instead of old turns being dropped when the
+    context is full. streaming={} takes the defaults."""
     device: DeviceName = "auto"
     """auto takes CUDA where there is one."""
     dtype: DtypeName = "auto"
@@ -193,6 +197,7 @@ class Conversation:
             self._params,
             system=system,
             enable_thinking=self._config.enable_thinking,
+            streaming=self._config.streaming,
         )
 
     def _note(self, text: str) -> None:

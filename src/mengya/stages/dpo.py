@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mengya.batch import Batch
 from mengya.losses.dpo import DPO
@@ -36,6 +36,15 @@ class DpoConfig(TuneConfig):
     """Assumed share of wrongly labelled pairs (conservative DPO)."""
     sft_weight: float = Field(default=0.0, ge=0)
     """Weight of the chosen completion's own mean loss, which keeps its probability from falling."""
+
+    @model_validator(mode="after")
+    def _one_attention(self) -> DpoConfig:
+        if self.shifted_sparse_ratio is not None:
+            raise ValueError(
+                f"shifted_sparse_ratio={self.shifted_sparse_ratio} would train a policy that sees less "
+                "than its reference; use it in pretrain or sft"
+            )
+        return self
 
 
 def run(config: DpoConfig) -> bool:

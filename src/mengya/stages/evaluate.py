@@ -1,4 +1,4 @@
-"""`mengya evaluate CHECKPOINT`: bits per character, multiple-choice exams, preference accuracy.
+"""`mengya evaluate CHECKPOINT`: bits per character, by position too, exams, preferences, passkeys.
 
 `measure` gives the numbers, for other stages; `run` also prints and saves them.
 """
@@ -18,12 +18,11 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerFast
 
 from mengya.config import Config, OneOrMany
-from mengya.data.messages import SchemaError
-from mengya.data.read import BadLine, BadLines, read_records
-from mengya.data.schema import to_document
 from mengya.data.shards import TokenShards
 from mengya.evaluation.bits_per_char import BitsPerChar, bits_per_char
+from mengya.evaluation.by_position import ByPosition, nats_by_position
 from mengya.evaluation.multiple_choice import MultipleChoice, Score, multiple_choice
+from mengya.evaluation.passkey import PasskeyCell, PasskeyConfig, passkey_retrieval
 from mengya.evaluation.preference import PreferenceAccuracy, pairs_of_shards, preference_accuracy
 from mengya.runtime import DeviceName, pick_device, write_text
 from mengya.stages.open_checkpoint import (
@@ -33,8 +32,8 @@ from mengya.stages.open_checkpoint import (
     pick_dtype,
     standard_folder,
 )
-from mengya.stages.tokenizer import TextSource
-from mengya.tokenizer.load import tokenizer_hash
+from mengya.stages.tokenizer import TextSource, read_texts
+from mengya.tokenizer.load import document_token_id, encode_texts, tokenizer_hash
 
 
 class EvaluateConfig(Config):
@@ -66,6 +65,11 @@ class EvaluateConfig(Config):
     """Exam questions per forward pass."""
     preferences: Path | None = None
     """Held-out pairs: a shard folder that `mengya prepare kind=preference` wrote."""
+    positions: int | None = Field(default=None, ge=16)
+    """Also nats per token by position, up to this one (beyond the model's context, to see it fail), over
+    the first 64 documents of the texts that are so long; null: not."""
+    passkey: PasskeyConfig | None = None
+    """Whether a key is found again by length and depth; passkey={} takes the defaults."""
     device: DeviceName = "auto"
     """auto takes CUDA where there is one."""
     dtype: DtypeName = "auto"
@@ -75,10 +79,15 @@ class EvaluateConfig(Config):
 
     @model_validator(mode="after")
     def _something(self) -> EvaluateConfig:
-        if not (self.texts or self.text_shards or self.exams or self.preferences):
+        has_text = bool(self.texts or self.text_shards)
+        if not (has_text or self.exams or self.preferences or self.passkey):
             raise ValueError(
-                "nothing to measure: give texts=FILE, text_shards=SHARDS, exams=FOLDER or "
-                "preferences=SHARDS (or several)"
+                "nothing to measure: give texts=FILE, text_shards=SHARDS, exams=FOLDER, "
+                "preferences=SHARDS or passkey={} (or several)"
+            )
+        if self.positions is not None and not has_text:
+            raise ValueError(
+                f"positions={self.positions} needs texts=FILE or text_shards=SHARDS to measure on"
             )
         return self
 
@@ -90,7 +99,9 @@ class Evaluation:
 
     checkpoint: str
     text: BitsPerChar | None = None
+    by_position: ByPosition | None = None
     preference: PreferenceAccuracy | None = None
+    passkey: list[PasskeyCell] = field(default_factory=list)
     exams: dict[str, MultipleChoice] = field(default_factory=dict)
 
 
@@ -98,15 +109,28 @@ def measure(config: EvaluateConfig, show_progress: bool = False) -> Evaluation:
     """All that `config` asks for, nothing printed or written."""
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
-    text = preference = None
-    if config.texts or config.text_shards or config.preferences:
+    text = by_position = preference = None
+    passkey: list[PasskeyCell] = []
+    if config.texts or config.text_shards or config.preferences or config.passkey:
         model, tokenizer = open_checkpoint(config.checkpoint, device, dtype)
         sha256 = tokenizer_hash(find_checkpoint(config.checkpoint))
         if config.texts or config.text_shards:
-            texts = chain(_texts(config), _texts_of_shards(config, tokenizer, sha256))
+            texts = chain(
+                read_texts(config.texts, config.max_bad_lines),
+                _texts_of_shards(config, tokenizer, sha256),
+            )
             text = bits_per_char(
                 model, tokenizer, _at_most(texts, config.max_characters), config.window
             )
+        if config.positions is not None:
+            texts = chain(
+                read_texts(config.texts, config.max_bad_lines),
+                _texts_of_shards(config, tokenizer, sha256),
+            )
+            documents = _documents(tokenizer, texts)
+            by_position = nats_by_position(model, documents, config.positions)
+        if config.passkey:
+            passkey = passkey_retrieval(model, tokenizer, config.passkey)
         if config.preferences:
             shards = TokenShards(config.preferences)
             shards.require("preference", tokenizer_sha256=sha256)
@@ -129,7 +153,7 @@ def measure(config: EvaluateConfig, show_progress: bool = False) -> Evaluation:
                     batch_size=config.batch_size,
                     show_progress=show_progress,
                 )
-    return Evaluation(str(config.checkpoint), text, preference, exams)
+    return Evaluation(str(config.checkpoint), text, by_position, preference, passkey, exams)
 
 
 def run(config: EvaluateConfig) -> None:
@@ -142,18 +166,6 @@ def run(config: EvaluateConfig) -> None:
     Console(stderr=True).print(f"written to {out}", highlight=False, markup=False)
 
 
-def _texts(config: EvaluateConfig) -> Iterator[str]:
-    bad_lines = BadLines(config.max_bad_lines)
-    for source in config.texts:
-        for record in read_records(source.path, bad_lines, encoding=source.encoding):
-            try:
-                text = to_document(record.value, source.field).text
-            except SchemaError as error:
-                bad_lines.add(BadLine(record.file, record.line, str(error)))
-                continue
-            yield text
-
-
 def _texts_of_shards(
     config: EvaluateConfig, tokenizer: PreTrainedTokenizerFast, sha256: str
 ) -> Iterator[str]:
@@ -164,6 +176,13 @@ def _texts_of_shards(
         for document in range(len(shards)):
             ids = shards.tokens(document)[1:-1].tolist()
             yield str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+
+def _documents(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> Iterator[list[int]]:
+    """Ids of each text between document tokens, as in training."""
+    edge = [document_token_id(tokenizer)]
+    for text in texts:
+        yield [*edge, *encode_texts(tokenizer, [text])[0], *edge]
 
 
 def _at_most(texts: Iterable[str], max_characters: int | None) -> Iterator[str]:
@@ -187,6 +206,17 @@ def _table(result: Evaluation) -> Table:
             of += f"; {text.unknown_tokens:,} unknown tokens: not comparable"
         table.add_row("bits per character", f"{text.bits_per_char:.4f}", "", of)
         table.add_row("nats per token", f"{text.nats_per_token:.4f}", "", f"{text.tokens:,} tokens")
+    if by_position := result.by_position:
+        for start in range(0, len(by_position.nats), 4):
+            nats = sum(by_position.nats[start : start + 4]) / 4
+            first, last = start * by_position.width, (start + 4) * by_position.width
+            of = f"{by_position.documents:,} documents"
+            table.add_row(f"nats per token at {first:,} to {last:,}", f"{nats:.4f}", "", of)
+    for cell in result.passkey:
+        low, high = cell.interval
+        name = f"passkey in {cell.length:,} tokens, depth {cell.depth:.0%}"
+        interval = f"{low:.1%} to {high:.1%}"
+        table.add_row(name, f"{cell.accuracy:.1%}", interval, f"{cell.samples:,} keys")
     if preference := result.preference:
         of = f"{preference.pairs:,} pairs, mean log p a token; {preference.accuracy_by_sum:.1%} by sum"
         low, high = preference.interval

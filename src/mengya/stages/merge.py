@@ -1,4 +1,4 @@
-"""`mengya merge`: a LoRA adapter and its base become one standard folder."""
+"""`mengya merge`: a LoRA adapter and its base, or a CLEX model at one factor, become one standard folder."""
 
 from __future__ import annotations
 
@@ -6,22 +6,28 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import Field
 from rich.console import Console
 
 from mengya.config import Config, UserError
+from mengya.models.clex_folding import fold_clex
+from mengya.models.hf_folder import load_causal_lm
 from mengya.models.lora import load_merged
 from mengya.runtime import whole_directory
 from mengya.stages.folder import write_folder
+from mengya.stages.open_checkpoint import ADAPTER, find_checkpoint
 from mengya.tokenizer.load import load_tokenizer
 
 
 class MergeConfig(Config):
     checkpoint: Path
-    """Adapter folder, as `mengya sft` and `mengya dpo` write with lora."""
+    """Adapter folder, as `mengya sft` and `mengya dpo` write with lora; with factor a CLEX model as well."""
     out: Path
     """Folder to write; must not exist."""
     base: Path | None = None
     """Base folder; null takes the one that adapter_config.json names."""
+    factor: float | None = Field(default=None, ge=1)
+    """Freeze a CLEX model's positions at this factor, so that transformers reads it (rope_type=longrope)."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of the saved weights."""
 
@@ -29,10 +35,16 @@ class MergeConfig(Config):
 def run(config: MergeConfig) -> None:
     if config.out.exists():
         raise UserError(f"{config.out} exists; choose another folder for out=")
-    model = load_merged(config.checkpoint, config.base)
-    tokenizer = load_tokenizer(config.checkpoint)
+    checkpoint = config.checkpoint
+    if config.factor is not None:
+        checkpoint = find_checkpoint(checkpoint)
+    if config.factor is None or (checkpoint / ADAPTER).is_file():
+        model = load_merged(checkpoint, config.base)
+    else:
+        model = load_causal_lm(checkpoint)
+    if config.factor is not None:
+        model = fold_clex(model, config.factor)
+    tokenizer = load_tokenizer(checkpoint)
     with whole_directory(config.out) as directory:
-        write_folder(
-            model, tokenizer, config.checkpoint, getattr(torch, config.save_dtype), directory
-        )
+        write_folder(model, tokenizer, checkpoint, getattr(torch, config.save_dtype), directory)
     Console(stderr=True).print(f"merged into {config.out}", highlight=False)

@@ -14,6 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from mengya.config import UserError
 from mengya.models.causal_lm import CausalLM
+from mengya.models.config import ModelConfig
+from mengya.models.hf_config import load_model_config
 from mengya.models.hf_folder import load_causal_lm
 from mengya.models.lora import load_merged
 from mengya.stages.folder import check_vocabulary, write_folder
@@ -69,9 +71,19 @@ def standard_folder(path: Path) -> Iterator[Path]:
     """A folder that transformers reads: the checkpoint, or its adapter merged for the while."""
     folder = find_checkpoint(path)
     if not (folder / ADAPTER).is_file():
+        _refuse_clex(load_model_config(folder), path)
         yield folder
         return
     with TemporaryDirectory(prefix="mengya-merged-") as name:
         model = load_merged(folder, None)
+        _refuse_clex(model.config, path)
         write_folder(model, load_tokenizer(folder), folder, torch.float32, Path(name))
         yield Path(name)
+
+
+def _refuse_clex(config: ModelConfig, path: Path) -> None:
+    if config.rope_parameters.rope_type == "clex":
+        raise UserError(
+            f"{path}: no class of transformers holds CLEX; freeze its factor first: "
+            f"mengya merge {path} out=FOLDER factor={config.rope_parameters.factor:g}"
+        )

@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
+from mengya.models.config import ModelConfig, StretchConfig
+from mengya.models.hf_config import load_model_config
 from mengya.models.hf_folder import load_causal_lm
 from mengya.models.sizes import parameter_counts
 from mengya.stages.folder import check_vocabulary, load_weights, write_folder
@@ -37,6 +38,9 @@ class PretrainConfig(RunConfig):
     """Shape of a new model; its vocab_size must hold the tokenizer's ids."""
     init_from: Path | None = None
     """Go on from this checkpoint folder (continued pretraining) instead of random weights."""
+    stretch: StretchConfig | None = None
+    """With init_from: give the model a longer context, such as {max_position_embeddings: 4096,
+    rope_parameters: {rope_type: yarn, factor: 4, original_max_position_embeddings: 1024}}."""
     z_loss: float = Field(default=0.0, ge=0)
     """Weight of log^2 Z beside the loss (docs/optimizers.md): 1e-4 keeps logits small; 0 for none."""
 
@@ -45,6 +49,11 @@ class PretrainConfig(RunConfig):
         if (self.model is None) == (self.init_from is None):
             raise ValueError(
                 "give model (a new model) or init_from (go on with a folder), one of them"
+            )
+        if self.stretch is not None and self.init_from is None:
+            raise ValueError(
+                "stretch changes a trained model: give init_from, or write max_position_embeddings and "
+                "rope_parameters into model"
             )
         if self.model is not None and self.tokenizer is None:
             raise ValueError(
@@ -60,7 +69,10 @@ def run(config: PretrainConfig) -> bool:
     tokenizer = load_tokenizer(tokenizer_folder)
     strategy = open_strategy(config)
     if config.init_from is not None:
-        model = load_causal_lm(config.init_from, device=strategy.birth)
+        shape = load_model_config(config.init_from)
+        if config.stretch is not None:
+            shape = shape.stretched(config.stretch)
+        model = load_causal_lm(config.init_from, device=strategy.birth, config=shape)
     else:
         assert config.model is not None
         # Drawn on the CPU, so that every device starts from the same weights.

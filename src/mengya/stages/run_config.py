@@ -70,6 +70,10 @@ class RunConfig(Config):
     """When to log, validate, save and sample."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    shifted_sparse_ratio: float | None = Field(default=None, gt=0, le=1)
+    """Shifted sparse attention in training (LongLoRA, arXiv:2309.12307): each half of the heads sees groups
+    of this share of sequence_length only, 0.25 in the paper; validation and the saved model see all.
+    null: full attention."""
     neftune_alpha: float = Field(default=0.0, ge=0)
     """NEFTune noise on the embeddings in training (arXiv:2310.05914); 5 is usual for SFT."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"

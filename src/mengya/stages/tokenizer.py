@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from rich.table import Table
 from mengya.config import Config, OneOrMany, PathConfig, UserError, save_config
 from mengya.data.files import find_files
 from mengya.data.messages import SchemaError
-from mengya.data.read import BadLine, BadLines, parse_chunk, read_chunks
+from mengya.data.read import BadLine, BadLines, parse_chunk, read_chunks, read_records
 from mengya.data.schema import to_document
 from mengya.runtime import whole_directory, write_text
 from mengya.tokenizer.load import load_tokenizer, save_tokenizer, tokenizer_hash
@@ -36,6 +36,19 @@ class TextSource(PathConfig):
     """The field that holds the text; several are joined by line breaks."""
     encoding: str = "utf-8"
     """Encoding of the files."""
+
+
+def read_texts(sources: Iterable[TextSource], max_bad_lines: int) -> Iterator[str]:
+    """Every text of the sources; unreadable lines are passed over until there are too many."""
+    bad_lines = BadLines(max_bad_lines)
+    for source in sources:
+        for record in read_records(source.path, bad_lines, encoding=source.encoding):
+            try:
+                text = to_document(record.value, source.field).text
+            except SchemaError as error:
+                bad_lines.add(BadLine(record.file, record.line, str(error)))
+                continue
+            yield text
 
 
 class TokenizerConfig(Config):

@@ -31,6 +31,7 @@ from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import Loss, log_partition, token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.models.flops import training_flops
+from mengya.models.shifted_groups import check_shifted_groups
 from mengya.runtime import (
     pick_autocast_dtype,
     pick_device,
@@ -48,7 +49,15 @@ from mengya.training.strategy import AutoValues, SingleDevice, pick_strategy
 from mengya.training.trainer import Trainer
 
 # A run resumed with another of these would not be the run that was stopped.
-_FIXED = ("seed", "data", "global_batch_size", "batch_ramp", "neftune_alpha", "save_dtype")
+_FIXED = (
+    "seed",
+    "data",
+    "global_batch_size",
+    "batch_ramp",
+    "neftune_alpha",
+    "save_dtype",
+    "shifted_sparse_ratio",
+)
 
 
 @dataclass
@@ -86,7 +95,7 @@ def check_run(config: RunConfig) -> None:
     now["global_batch_size"] = now["global_batch_size"] or before["global_batch_size"]
     changed = [
         f"{name}: was {before[name]}, now {now[name]}"
-        for name in (*_FIXED, "model", "init_from", "lora")
+        for name in (*_FIXED, "model", "init_from", "stretch", "lora")
         if before.get(name) != now.get(name)
     ]
     if changed:
@@ -174,6 +183,9 @@ def train(
         return step_documents(train_rows, rows, lambda ids: str(tokenizer.decode(ids)))
 
     model.neftune_alpha = config.neftune_alpha
+    if config.shifted_sparse_ratio is not None:
+        check_shifted_groups(model.config)
+        model.shifted_sparse_ratio = config.shifted_sparse_ratio
     model.gradient_checkpointing = config.gradient_checkpointing
     size = _model_size(model)
     flops_per_token = _flops_per_token(model, train_rows, loss)

@@ -1,0 +1,139 @@
+"""Passkey retrieval by length and depth: can a model use what stands far behind?
+
+A prompt of the wanted length holds a key of five figures at the wanted depth, among idle sentences;
+the model is right when greedy decoding would give the whole key (one forward pass tells: each token
+of the key must be the likeliest after the true ones before it). Held-out keys only.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from mengya.config import Config, UserError
+from mengya.evaluation.interval import wilson
+from mengya.evaluation.scoring import evaluating
+from mengya.models.causal_lm import CausalLM
+from mengya.tokenizer.load import document_token_id, encode_texts
+from mengya.world.passkey import QUESTION, draw_key, idle_sentence, key_sentence
+
+SENTENCES = 2000  # encoded once, drawn again and again
+BATCH_TOKENS = 1 << 16  # of one forward pass
+
+
+class PasskeyConfig(Config):
+    """Passkey retrieval: a key among idle sentences, asked for at the end."""
+
+    lengths: list[PositiveInt] = [512, 1024]
+    """Lengths of the prompts in tokens; may be beyond the model's context, to see it fail."""
+    depths: list[float] = [0.0, 0.25, 0.5, 0.75, 1.0]
+    """Where the key stands: 0 at the start of the prompt, 1 at its end."""
+    samples: int = Field(default=20, ge=1)
+    """Prompts for each length and depth."""
+    seed: int = 0
+    """Decides keys and sentences."""
+
+
+@dataclass(frozen=True)
+class PasskeyCell:
+    """Share of keys found; `interval` is Wilson's at 95 %. length is the longest prompt in tokens."""
+
+    length: int
+    depth: float
+    accuracy: float
+    interval: tuple[float, float]
+    samples: int
+
+
+class PasskeyText:
+    """Writes prompts as token ids, for tests and for training."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> None:
+        self._tokenizer, self._rng = tokenizer, rng
+        self._start = document_token_id(tokenizer)
+        self._question = self._encode(QUESTION)
+        self._sentences = encode_texts(tokenizer, [idle_sentence(rng) for _ in range(SENTENCES)])
+
+    def ids(self, length: int, depth: float, held_out: bool) -> tuple[list[int], int]:
+        """At most `length` ids, the key the last of them, and how many the key has.
+
+        Raises:
+            UserError: `length` leaves no room for key and question.
+        """
+        key = draw_key(self._rng, held_out)
+        told = self._encode(key_sentence(key))
+        # Figures stand for themselves in every tokenizer that splits like Qwen's; others may join
+        # them to their neighbours, so the answer is what the question's ids are followed by.
+        asked = self._encode(QUESTION + key)
+        if asked[: len(self._question)] != self._question:
+            raise UserError(
+                "the tokenizer joins the key to the question before it; passkey cannot be asked"
+            )
+        room = length - 1 - len(told) - len(asked)
+        if room < 0:
+            raise UserError(f"passkey: {length} tokens hold no key and question; ask for more")
+        idle = self._idle(room)
+        before = round(depth * len(idle))
+        body = list(chain(*idle[:before], told, *idle[before:]))
+        return [self._start, *body, *asked], len(asked) - len(self._question)
+
+    def _idle(self, room: int) -> list[list[int]]:
+        sentences: list[list[int]] = []
+        while True:
+            ids = self._rng.choice(self._sentences)
+            if len(ids) > room:
+                return sentences
+            sentences.append(ids)
+            room -= len(ids)
+
+    def _encode(self, text: str) -> list[int]:
+        return encode_texts(self._tokenizer, [text])[0]
+
+
+def passkey_retrieval(
+    model: CausalLM, tokenizer: PreTrainedTokenizerFast, settings: PasskeyConfig
+) -> list[PasskeyCell]:
+    """Measure every length and depth, on the device and in the dtype that the model is in."""
+    text = PasskeyText(tokenizer, random.Random(settings.seed))
+    cells = []
+    for length in settings.lengths:
+        for depth in settings.depths:
+            prompts = [text.ids(length, depth, held_out=True) for _ in range(settings.samples)]
+            size = max(BATCH_TOKENS // length, 1)
+            found = sum(
+                _count_found(model, prompts[i : i + size]) for i in range(0, len(prompts), size)
+            )
+            cells.append(
+                PasskeyCell(
+                    length, depth, found / len(prompts), wilson(found, len(prompts)), len(prompts)
+                )
+            )
+    return cells
+
+
+@torch.inference_mode()
+def _count_found(model: CausalLM, prompts: Sequence[tuple[list[int], int]]) -> int:
+    """Of a batch, how many keys greedy decoding would give whole."""
+    device = model.lm_head.weight.device
+    S = max(len(ids) for ids, _ in prompts)
+    ids_BS = torch.zeros(len(prompts), S, dtype=torch.int64)
+    asked_at: list[int] = []
+    owners: list[int] = []
+    for row, (ids, answer) in enumerate(prompts):
+        ids_BS[row, : len(ids)] = torch.tensor(ids)  # padded on the right: never looked at
+        asked_at += range(row * S + len(ids) - answer - 1, row * S + len(ids) - 1)
+        owners += [row] * answer
+    places = torch.tensor(asked_at)
+    with evaluating(model):
+        # Not model(...): a compiled model would compile again for every length.
+        logits = model.forward(ids_BS.to(device), logits_at=places.to(device)).logits[0]
+    right: Tensor = logits.argmax(-1).cpu() == ids_BS.flatten()[places + 1]
+    missed = {owner for owner, ok in zip(owners, right.tolist(), strict=True) if not ok}
+    return len(prompts) - len(missed)

@@ -1,0 +1,91 @@
+"""`mengya extend CHECKPOINT out=FOLDER`: a model and its tokenizer with more tokens, to go on training."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from rich.console import Console
+
+from mengya.config import Config, OneOrMany, UserError
+from mengya.models.hf_folder import load_causal_lm
+from mengya.models.vocabulary import extend_vocabulary
+from mengya.runtime import whole_directory
+from mengya.stages.folder import check_vocabulary, write_folder
+from mengya.stages.open_checkpoint import ADAPTER, find_checkpoint
+from mengya.stages.tokenizer import TextSource, read_texts
+from mengya.tokenizer.extend import extend_tokenizer, learn_tokens
+from mengya.tokenizer.load import load_tokenizer, save_tokenizer
+
+
+class ExtendConfig(Config):
+    checkpoint: Path
+    """Model folder or run folder (its best, else latest, checkpoint)."""
+    out: Path
+    """Folder to write; must not exist."""
+    tokens: list[str] = []
+    """New tokens, such as [心肌梗死, 冠状动脉]."""
+    special: bool = False
+    """The given tokens are control tokens: decoding may skip them, and a person's text never is one."""
+    sources: OneOrMany[TextSource] = []
+    """Text of a field, to learn new tokens from; a plain path stands for {path: ...}."""
+    new_tokens: int = Field(default=1000, ge=1)
+    """How many are learnt from sources, at most: the Chinese words that shorten the text most."""
+    max_characters: int = Field(default=5_000_000, ge=1)
+    """Longer text is sampled down to this."""
+    max_bad_lines: int = Field(default=100, ge=0)
+    """Unreadable lines to pass over before giving up."""
+    save_dtype: Literal["float32", "bfloat16"] = "float32"
+    """dtype of the saved weights."""
+
+    @model_validator(mode="after")
+    def _something(self) -> ExtendConfig:
+        if not self.tokens and not self.sources:
+            raise ValueError("nothing to add: give tokens=[...] or sources=FILE (or both)")
+        if self.special and not self.tokens:
+            raise ValueError("special=true is for tokens=[...]; what is learnt is ordinary text")
+        return self
+
+
+def run(config: ExtendConfig) -> None:
+    if config.out.exists():
+        raise UserError(f"{config.out} exists; choose another folder for out=")
+    folder = find_checkpoint(config.checkpoint)
+    if (folder / ADAPTER).is_file():
+        raise UserError(
+            f"{folder} is a LoRA adapter; merge it first: mengya merge {folder} out=FOLDER"
+        )
+    tokenizer = load_tokenizer(folder)
+    model = load_causal_lm(folder)
+    check_vocabulary(model, tokenizer)
+    first, replaced = len(tokenizer), []
+    added = list(config.tokens)
+    if config.tokens:
+        tokenizer, replaced = extend_tokenizer(tokenizer, config.tokens, config.special)
+    if config.sources:
+        learnt = learn_tokens(
+            tokenizer, read_texts(config.sources, config.max_bad_lines), config.new_tokens,
+            max_characters=config.max_characters, show_progress=sys.stderr.isatty(),
+        )  # fmt: skip
+        added += learnt
+        tokenizer, more = extend_tokenizer(tokenizer, learnt)
+        # What is learnt may be written with tokens that were given just now: their own ids instead.
+        replaced += [[i for id_ in ids for i in _old(id_, first, replaced)] for ids in more]
+    model = extend_vocabulary(model, first, replaced)
+    with whole_directory(config.out) as directory:
+        save_tokenizer(tokenizer, directory)
+        dtype = getattr(torch, config.save_dtype)
+        write_folder(model, tokenizer, directory, dtype, directory)
+    Console(stderr=True).print(
+        f"{len(added)} new tokens ({' '.join(added[:8])}{' ...' if len(added) > 8 else ''}), vocabulary "
+        f"{model.config.vocab_size}, in {config.out}; prepare shards with it, then go on with init_from",
+        markup=False,
+        highlight=False,
+    )
+
+
+def _old(id_: int, first: int, replaced: list[list[int]]) -> list[int]:
+    return [id_] if id_ < first else replaced[id_ - first]
