@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mengya.config import UserError
+from mengya.generation.decode_graphs import DecodeGraphs, graphs_run
 from mengya.generation.page_allocator import PageAllocator
 from mengya.generation.request import (
     EngineConfig,
@@ -24,13 +26,14 @@ from mengya.generation.request import (
     TokenEvent,
     TokenLogprob,
 )
-from mengya.generation.row_choice import choose_next, token_logprobs
-from mengya.generation.sampling import History, check_logit_bias, new_generator
-from mengya.generation.scheduler import Scheduler
+from mengya.generation.row_choice import Flight, Logprobs, RowChooser
+from mengya.generation.sampling import check_logit_bias, row_seed
+from mengya.generation.scheduler import Scheduler, Work
 from mengya.generation.sequence import Sequence
 from mengya.models.causal_lm import CausalLM
 from mengya.models.packed_linear import pack_linears, packing_runs
-from mengya.models.paged_cache import PagedCache, PagedStep, Span, tokens_that_fit
+from mengya.models.paged_cache import PagedCache, PagedStep, tokens_that_fit
+from mengya.runtime import to_device
 
 
 class BatchEngine:
@@ -55,11 +58,6 @@ class BatchEngine:
             model: on its device, its rope_type not dynamic; is put into evaluation mode. Its weights must not change later.
             select_adapter: makes the model compute with an adapter, None with none.
         """
-        if model.config.kv_lora_rank is not None:
-            raise UserError(
-                "the batch engine has no pages for latent attention (MLA) yet; "
-                "`mengya chat` and transformers run this model"
-            )
         if model.config.rope_parameters.rope_type == "dynamic":
             raise UserError(
                 "rope_type=dynamic turns each text by its own length, so texts cannot share a batch; "
@@ -80,11 +78,28 @@ class BatchEngine:
         tokens = settings.cache_tokens or _default_cache_tokens(model, settings, dtype)
         total = max(tokens // size, 1)
         self.context = min(model.config.context_length, total * size)
-        self._cache = PagedCache(model.config, total, size, dtype, self._device)
+        # One page more, where graphs write what the rows that fill up a batch store.
+        self._cache = PagedCache(model.config, total + 1, size, dtype, self._device)
         chunk = settings.prefill_chunk or (128 if self._device.type == "cpu" else 2048)
         self._scheduler = Scheduler(
-            PageAllocator(total), size, settings.max_running, chunk, settings.prefix_reuse
+            PageAllocator(total),
+            size,
+            settings.max_running,
+            chunk,
+            settings.prefix_reuse,
+            self.context,
         )
+        self._chooser = RowChooser(settings.max_running, model.config.vocab_size, self._device)
+        self._graphs: DecodeGraphs | None = None
+        if settings.cuda_graphs and select_adapter is None and graphs_run(model):
+            width = self._scheduler.tables.shape[1]
+            self._graphs = DecodeGraphs(
+                self._model, self._cache, settings.max_running, width, total
+            )
+        self._overlaps = settings.overlap
+        if settings.overlap is None:
+            self._overlaps = self._device.type == "cuda"
+        self._flight: Flight | None = None
         self._alive: dict[int, Sequence] = {}
         self._cancelled: list[TokenEvent] = []
         self._next_number = 0
@@ -105,19 +120,13 @@ class BatchEngine:
             )
         params, number = request.params, self._next_number
         self._next_number += 1
-        history = None
-        if params.needs_history:
-            vocab_size = self._model.config.vocab_size
-            history = History.of([request.prompt], vocab_size, self._device)
-        alike = params.model_copy(update={"seed": None, "max_new_tokens": 1})
         sequence = Sequence(
             number=number,
             request=request,
             limit=min(len(request.prompt) + params.max_new_tokens, self.context),
-            sampling_key=alike.model_dump_json(),
-            generator=new_generator(params.seed),
-            history=history,
+            seed=row_seed(params.seed),
             tokens=list(request.prompt),
+            length=len(request.prompt),
         )
         self._alive[number] = sequence
         self._scheduler.waiting.append(sequence)
@@ -136,7 +145,7 @@ class BatchEngine:
     @property
     def has_work(self) -> bool:
         """Whether `step` has something to do or to tell."""
-        return bool(self._alive or self._cancelled)
+        return bool(self._alive or self._cancelled or self._flight)
 
     @property
     def stats(self) -> EngineStats:
@@ -158,26 +167,30 @@ class BatchEngine:
 
     @torch.inference_mode()
     def step(self) -> list[TokenEvent]:
-        """Admit who fits, run the model once, choose a token for each request that is ready for one."""
+        """Admit who fits, run the model once, choose a token for each request that is ready for one.
+
+        With `overlap` the device is given its next step before the tokens of the last one are fetched, so
+        that it never waits for Python: events come one call later, and who ends by a stop token has
+        been computed once too often.
+        """
         events, self._cancelled = self._cancelled, []
+        before, self._flight = self._flight, None
+        if before is not None and before.ruled:
+            # A grammar must know a token before it can rule the next.
+            events += self._land(before)
+            before = None
         work = self._scheduler.plan()
-        if not work:
-            return events
-        self._steps += 1
-        self._use_adapter(work[0][0].request.adapter)
-        ready: list[Sequence] = []
-        parts: list[Tensor] = []
-        for sequence, count, logits_SV in self._run(work):
-            if sequence.echoing:
-                self._echo(sequence, logits_SV)
-            self._scheduler.advance(sequence, count)
-            if not sequence.pending:
-                ready.append(sequence)
-                parts.append(logits_SV[-1:])
-        if ready:
-            logits_RV = torch.cat(parts) if len(parts) > 1 else parts[0]
-            chosen = choose_next(ready, logits_RV)
-            events += [self._take(s, *choice) for s, choice in zip(ready, chosen, strict=True)]
+        for sequence in work.entered:
+            self._chooser.enter(sequence)
+        if work.sequences:
+            self._steps += 1
+            self._use_adapter(work.sequences[0].request.adapter)
+            self._flight = self._launch(work, before)
+        if before is not None:
+            events += self._land(before)
+        if self._flight is not None and not self._overlaps:
+            before, self._flight = self._flight, None
+            events += self._land(before)
         return events
 
     def _check(self, request: Request) -> None:
@@ -206,25 +219,76 @@ class BatchEngine:
             self._select_adapter(adapter)
             self._adapter = adapter
 
-    def _run(self, work: list[tuple[Sequence, int]]) -> list[tuple[Sequence, int, Tensor]]:
-        """One forward pass; with each sequence the logits that are wanted of it, [S or 1 or 0, V]."""
-        ids = [t for s, count in work for t in s.tokens[s.stored : s.stored + count]]
-        wanted: list[int] = []
-        sizes: list[int] = []
-        end = 0
-        for sequence, count in work:
-            end += count
-            some = count if sequence.echoing else int(count == sequence.pending)
-            wanted += range(end - some, end)
-            sizes.append(some)
+    def _launch(self, work: Work, before: Flight | None) -> Flight | None:
+        """One forward pass and the choices after it; does not wait for the device.
+
+        Args:
+            before: tokens that are on their way and go into this pass.
+        """
+        starts = np.array([s.stored for s in work.sequences])
+        rows = np.array([s.row for s in work.sequences])
+        counts = np.array(work.counts)
+        ids_N = self._input_ids(work, before)
+        if self._graphs is not None and len(work.ready) == len(counts) == counts.sum():
+            logits_RV = self._graphs.run(ids_N, starts, self._scheduler.tables[rows])
+        else:
+            logits_RV = self._forward(work, ids_N, starts, counts, self._scheduler.tables[rows])
+        self._scheduler.advance(work)
+        if not work.ready:
+            return None
+        if len(work.ready) < len(rows):
+            rows = np.array([s.row for s in work.ready])
+        lengths = np.array([s.length for s in work.ready])
+        flight = self._chooser.choose(work.ready, rows, lengths, logits_RV)
+        for place, sequence in enumerate(work.ready):
+            sequence.length += 1
+            sequence.flight = place
+        return flight
+
+    def _input_ids(self, work: Work, before: Flight | None) -> Tensor:
+        """Tokens to compute, [N] int64 on the device: those in flight are taken from there."""
+        decoding = work.counts[-1] == 1
+        if decoding and before is not None and before.sequences == work.ready == work.sequences:
+            return before.chosen_R
+        ids: list[int] = []
+        flying: list[tuple[int, int]] = []
+        for sequence, count in zip(work.sequences, work.counts, strict=True):
+            if sequence.stored == len(sequence.tokens):
+                flying.append((len(ids), sequence.flight))
+                ids.append(0)
+            else:
+                ids += sequence.tokens[sequence.stored : sequence.stored + count]
+        ids_N = to_device(np.array(ids, dtype=np.int64), self._device)
+        if flying:
+            assert before is not None  # where else would they be
+            places, sources = to_device(np.array(flying, dtype=np.int64).T.copy(), self._device)
+            ids_N[places] = before.chosen_R[sources]
+        return ids_N
+
+    def _forward(
+        self, work: Work, ids_N: Tensor, starts: np.ndarray, counts: np.ndarray, tables: np.ndarray
+    ) -> Tensor:
+        """Logits of the sequences that are ready for a token, [R, V]; notes what is to be echoed."""
+        sequences = work.sequences
+        lengths = np.array([s.length for s in sequences])
+        echoing = np.array([s.echoing for s in sequences])
+        ready = starts + counts == lengths
+        ends = counts.cumsum()
+        # All positions of who echoes, else the last where it gives a token.
+        sizes = np.where(echoing, counts, ready)
+        wanted = np.concatenate([np.arange(e - n, e) for e, n in zip(ends, sizes, strict=True)])
+        step = PagedStep.of(self._cache, tables, starts, counts)
         # Not model(...): a compiled model would compile again for every length.
         logits_NV = self._model.forward(
-            torch.tensor([ids], device=self._device),
-            cache=PagedStep(self._cache, [Span(s.pages, s.stored, n) for s, n in work]),
-            logits_at=torch.tensor(wanted, dtype=torch.int64, device=self._device),
+            ids_N[None], cache=step, logits_at=to_device(wanted, self._device)
         ).logits[0]
-        parts = logits_NV.split(sizes)
-        return [(s, count, part) for (s, count), part in zip(work, parts, strict=True)]
+        if not echoing.any():
+            return logits_NV
+        parts = logits_NV.split(sizes.tolist())
+        for sequence, part, is_echoing in zip(sequences, parts, echoing, strict=True):
+            if is_echoing:
+                self._echo(sequence, part)
+        return logits_NV[to_device(sizes.cumsum()[ready] - 1, self._device)]
 
     def _echo(self, sequence: Sequence, logits_SV: Tensor) -> None:
         """Note the log-probabilities of the prompt's tokens that these logits predict."""
@@ -235,7 +299,19 @@ class BatchEngine:
         if predicted:
             logits = logits_SV[skipped : skipped + len(predicted)]
             chosen = torch.tensor(predicted, device=self._device)
-            sequence.echoed += token_logprobs(logits, chosen, sequence.request.top_logprobs or 0)
+            found = Logprobs.of(logits, chosen, sequence.request.top_logprobs or 0)
+            if self._device.type == "cuda":
+                torch.cuda.current_stream().synchronize()
+            sequence.echoed += found.rows()
+
+    def _land(self, flight: Flight) -> list[TokenEvent]:
+        """Fetch the tokens of a flight; tells them."""
+        tokens, logprobs = flight.land()
+        events: list[TokenEvent] = []
+        for place, (sequence, token) in enumerate(zip(flight.sequences, tokens, strict=True)):
+            if not sequence.finished:
+                events.append(self._take(sequence, token, logprobs.get(place)))
+        return events
 
     def _take(
         self, sequence: Sequence, token: int | None, logprob: TokenLogprob | None
@@ -243,21 +319,22 @@ class BatchEngine:
         request = sequence.request
         if token is None or token in request.stop_token_ids:
             self._remove(sequence)
-            return sequence.event(None, finish="stop")
+            return sequence.event(None, None, "stop")
         sequence.tokens.append(token)
         self._generated += 1
+        finish: FinishReason | None = None
         if request.grammar is not None:
             request.grammar.accept(token)
-        finish: FinishReason | None = None
-        if request.grammar is not None and request.grammar.finished:
-            finish = "stop"
-        elif len(sequence.tokens) >= sequence.limit:
+            if request.grammar.finished:
+                finish = "stop"
+        if finish is None and len(sequence.tokens) >= sequence.limit:
             finish = "length"
         if finish:
             self._remove(sequence)
         return sequence.event(token, logprob, finish)
 
     def _remove(self, sequence: Sequence) -> None:
+        sequence.finished = True
         self._scheduler.remove(sequence)
         del self._alive[sequence.number]
 

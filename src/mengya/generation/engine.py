@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mengya.config import UserError
 from mengya.generation.sampling import (
     History,
+    RowSettings,
     SamplingParams,
     check_logit_bias,
     choose,
-    new_generator,
+    row_seed,
+    uniforms,
 )
 from mengya.models.causal_lm import CausalLM
 from mengya.models.kv_cache import KVCache
@@ -88,17 +91,20 @@ def _decode(
     if cache is None:
         cache = KVCache(model.config.num_hidden_layers, longest + budget, padding_B)
     history = None
-    if params.needs_history:
+    rows = RowSettings.of([params] * len(prompts))
+    if rows.penalized:
         history = History.of(prompts, model.config.vocab_size, device)
-    generators = [new_generator(params.seed)] * len(prompts)
+    seed = row_seed(params.seed)
+    seeds_B = np.array([(seed + row) % 2**64 for row in range(len(prompts))], dtype=np.uint64)
     new_BS = ids_BS[:, cache.length :]
     was_training = model.training
     model.eval()
     try:
-        for _ in range(budget):
+        for step in range(budget):
             # Not model(...): a compiled model would compile again for every length.
             logits_BV = model.forward(new_BS, cache=cache, last_only=True).logits[:, -1]
-            chosen_B = choose(logits_BV, history, params, generators)
+            uniform_B = uniforms(seeds_B, np.full(len(prompts), step))
+            chosen_B = choose(logits_BV, history, rows, uniform_B)
             new_BS = chosen_B[:, None]
             if history is not None:
                 history.add(chosen_B)
