@@ -105,7 +105,7 @@ def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
     import torch
 
     tensor = torch.from_numpy(array)
-    if device.type == "cuda":
+    if device.type == "cuda" and tensor.numel():
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 

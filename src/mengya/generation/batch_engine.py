@@ -12,10 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mengya.config import UserError
-from mengya.generation.decode_graphs import DecodeGraphs, graphs_run
+from mengya.generation.forward_pass import ForwardPass
 from mengya.generation.page_allocator import PageAllocator
 from mengya.generation.request import (
     EngineConfig,
@@ -26,14 +25,11 @@ from mengya.generation.request import (
     TokenEvent,
     TokenLogprob,
 )
-from mengya.generation.row_choice import Flight, Logprobs, RowChooser
+from mengya.generation.row_choice import Flight, RowChooser
 from mengya.generation.sampling import check_logit_bias, row_seed
 from mengya.generation.scheduler import Scheduler, Work
 from mengya.generation.sequence import Sequence
 from mengya.models.causal_lm import CausalLM
-from mengya.models.packed_linear import pack_linears, packing_runs
-from mengya.models.paged_cache import PagedCache, PagedStep, tokens_that_fit
-from mengya.runtime import to_device
 
 
 class BatchEngine:
@@ -63,42 +59,21 @@ class BatchEngine:
                 "rope_type=dynamic turns each text by its own length, so texts cannot share a batch; "
                 "write rope_type=yarn or linear in the model's config.json"
             )
-        self._model = model.eval()
-        # Selecting an adapter may change weights, of which packed layers hold a copy.
-        if settings.pack_weights and select_adapter is None and packing_runs(model):
-            self._model = pack_linears(model)
-        self._device = model.lm_head.weight.device
-        self._settings = settings
-        self._select_adapter = select_adapter
-        self._adapter: str | None = None
-        if select_adapter is not None:
-            select_adapter(None)
-        dtype = model.model.norm.weight.dtype
-        size = settings.page_size
-        tokens = settings.cache_tokens or _default_cache_tokens(model, settings, dtype)
-        total = max(tokens // size, 1)
-        self.context = min(model.config.context_length, total * size)
-        # One page more, where graphs write what the rows that fill up a batch store.
-        self._cache = PagedCache(model.config, total + 1, size, dtype, self._device)
-        chunk = settings.prefill_chunk or (128 if self._device.type == "cpu" else 2048)
+        self._pass = ForwardPass(model, settings, select_adapter)
+        self._has_adapters = select_adapter is not None
+        self._settings, self._vocab_size = settings, model.config.vocab_size
+        self.context, device = self._pass.context, self._pass.device
+        on_cpu = device.type == "cpu"
         self._scheduler = Scheduler(
-            PageAllocator(total),
-            size,
+            PageAllocator(self._pass.pages),
+            settings.page_size,
             settings.max_running,
-            chunk,
+            settings.prefill_chunk or (128 if on_cpu else 4096),
             settings.prefix_reuse,
             self.context,
         )
-        self._chooser = RowChooser(settings.max_running, model.config.vocab_size, self._device)
-        self._graphs: DecodeGraphs | None = None
-        if settings.cuda_graphs and select_adapter is None and graphs_run(model):
-            width = self._scheduler.tables.shape[1]
-            self._graphs = DecodeGraphs(
-                self._model, self._cache, settings.max_running, width, total
-            )
-        self._overlaps = settings.overlap
-        if settings.overlap is None:
-            self._overlaps = self._device.type == "cuda"
+        self._chooser = RowChooser(settings.max_running, self._vocab_size, device)
+        self._overlaps = not on_cpu if settings.overlap is None else settings.overlap
         self._flight: Flight | None = None
         self._alive: dict[int, Sequence] = {}
         self._cancelled: list[TokenEvent] = []
@@ -184,7 +159,6 @@ class BatchEngine:
             self._chooser.enter(sequence)
         if work.sequences:
             self._steps += 1
-            self._use_adapter(work.sequences[0].request.adapter)
             self._flight = self._launch(work, before)
         if before is not None:
             events += self._land(before)
@@ -194,7 +168,7 @@ class BatchEngine:
         return events
 
     def _check(self, request: Request) -> None:
-        prompt, vocab_size = request.prompt, self._model.config.vocab_size
+        prompt, vocab_size = request.prompt, self._vocab_size
         if not prompt:
             raise UserError("the prompt is empty; a completion needs at least one token")
         if len(prompt) >= self.context:
@@ -207,17 +181,11 @@ class BatchEngine:
             raise UserError(
                 f"top_logprobs={request.top_logprobs} must be from 0 to {vocab_size}, the vocabulary"
             )
-        if request.adapter is not None and self._select_adapter is None:
+        if request.adapter is not None and not self._has_adapters:
             raise UserError(
                 f"there is no adapter {request.adapter!r}: this engine has the base only"
             )
         check_logit_bias(request.params, vocab_size)
-
-    def _use_adapter(self, adapter: str | None) -> None:
-        if adapter != self._adapter:
-            assert self._select_adapter is not None  # `add` has refused adapters without it
-            self._select_adapter(adapter)
-            self._adapter = adapter
 
     def _launch(self, work: Work, before: Flight | None) -> Flight | None:
         """One forward pass and the choices after it; does not wait for the device.
@@ -225,84 +193,17 @@ class BatchEngine:
         Args:
             before: tokens that are on their way and go into this pass.
         """
-        starts = np.array([s.stored for s in work.sequences])
-        rows = np.array([s.row for s in work.sequences])
-        counts = np.array(work.counts)
-        ids_N = self._input_ids(work, before)
-        if self._graphs is not None and len(work.ready) == len(counts) == counts.sum():
-            logits_RV = self._graphs.run(ids_N, starts, self._scheduler.tables[rows])
-        else:
-            logits_RV = self._forward(work, ids_N, starts, counts, self._scheduler.tables[rows])
+        logits_RV = self._pass.run(work, self._scheduler.tables, before)
         self._scheduler.advance(work)
         if not work.ready:
             return None
-        if len(work.ready) < len(rows):
-            rows = np.array([s.row for s in work.ready])
+        rows = np.array([s.row for s in work.ready])
         lengths = np.array([s.length for s in work.ready])
         flight = self._chooser.choose(work.ready, rows, lengths, logits_RV)
         for place, sequence in enumerate(work.ready):
             sequence.length += 1
             sequence.flight = place
         return flight
-
-    def _input_ids(self, work: Work, before: Flight | None) -> Tensor:
-        """Tokens to compute, [N] int64 on the device: those in flight are taken from there."""
-        decoding = work.counts[-1] == 1
-        if decoding and before is not None and before.sequences == work.ready == work.sequences:
-            return before.chosen_R
-        ids: list[int] = []
-        flying: list[tuple[int, int]] = []
-        for sequence, count in zip(work.sequences, work.counts, strict=True):
-            if sequence.stored == len(sequence.tokens):
-                flying.append((len(ids), sequence.flight))
-                ids.append(0)
-            else:
-                ids += sequence.tokens[sequence.stored : sequence.stored + count]
-        ids_N = to_device(np.array(ids, dtype=np.int64), self._device)
-        if flying:
-            assert before is not None  # where else would they be
-            places, sources = to_device(np.array(flying, dtype=np.int64).T.copy(), self._device)
-            ids_N[places] = before.chosen_R[sources]
-        return ids_N
-
-    def _forward(
-        self, work: Work, ids_N: Tensor, starts: np.ndarray, counts: np.ndarray, tables: np.ndarray
-    ) -> Tensor:
-        """Logits of the sequences that are ready for a token, [R, V]; notes what is to be echoed."""
-        sequences = work.sequences
-        lengths = np.array([s.length for s in sequences])
-        echoing = np.array([s.echoing for s in sequences])
-        ready = starts + counts == lengths
-        ends = counts.cumsum()
-        # All positions of who echoes, else the last where it gives a token.
-        sizes = np.where(echoing, counts, ready)
-        wanted = np.concatenate([np.arange(e - n, e) for e, n in zip(ends, sizes, strict=True)])
-        step = PagedStep.of(self._cache, tables, starts, counts)
-        # Not model(...): a compiled model would compile again for every length.
-        logits_NV = self._model.forward(
-            ids_N[None], cache=step, logits_at=to_device(wanted, self._device)
-        ).logits[0]
-        if not echoing.any():
-            return logits_NV
-        parts = logits_NV.split(sizes.tolist())
-        for sequence, part, is_echoing in zip(sequences, parts, echoing, strict=True):
-            if is_echoing:
-                self._echo(sequence, part)
-        return logits_NV[to_device(sizes.cumsum()[ready] - 1, self._device)]
-
-    def _echo(self, sequence: Sequence, logits_SV: Tensor) -> None:
-        """Note the log-probabilities of the prompt's tokens that these logits predict."""
-        prompt = sequence.request.prompt
-        # After a preemption the first positions come a second time.
-        skipped = len(sequence.echoed) - 1 - sequence.stored
-        predicted = prompt[len(sequence.echoed) : sequence.stored + len(logits_SV) + 1]
-        if predicted:
-            logits = logits_SV[skipped : skipped + len(predicted)]
-            chosen = torch.tensor(predicted, device=self._device)
-            found = Logprobs.of(logits, chosen, sequence.request.top_logprobs or 0)
-            if self._device.type == "cuda":
-                torch.cuda.current_stream().synchronize()
-            sequence.echoed += found.rows()
 
     def _land(self, flight: Flight) -> list[TokenEvent]:
         """Fetch the tokens of a flight; tells them."""
@@ -337,11 +238,3 @@ class BatchEngine:
         sequence.finished = True
         self._scheduler.remove(sequence)
         del self._alive[sequence.number]
-
-
-def _default_cache_tokens(model: CausalLM, settings: EngineConfig, dtype: torch.dtype) -> int:
-    """Full contexts for all that may run, or what fits; one context at least."""
-    size, context = settings.page_size, model.config.context_length
-    fitting = tokens_that_fit(model.config, dtype, model.lm_head.weight.device)
-    rounded = -(-context // size) * size
-    return max(min(settings.max_running * rounded, fitting), rounded)

@@ -37,7 +37,7 @@ class EngineConfig(Config):
     as fit into half of the GPU's free memory or 2 GiB of a CPU's."""
     prefill_chunk: PositiveInt | None = None
     """Most prompt tokens in one step, so that long prompts do not stall the running streams; null:
-    128 on a CPU, 2048 elsewhere."""
+    128 on a CPU, 4096 elsewhere."""
     pack_weights: bool = True
     """In fp32 on a CPU: a second copy of the weights, in a layout that decodes faster. Without adapters only."""
     cuda_graphs: bool = True
