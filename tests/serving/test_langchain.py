@@ -15,6 +15,8 @@ from pydantic import BaseModel, Field
 from .conftest import POEM, Running
 
 langchain_openai = pytest.importorskip("langchain_openai")
+messages = pytest.importorskip("langchain_core.messages")
+tools = pytest.importorskip("langchain_core.tools")
 
 
 Digit = Annotated[int, Field(ge=0, le=9)]  # a random model would write digits for ever
@@ -67,16 +69,13 @@ def test_log_probabilities_and_seed(chat: Callable[..., Any]) -> None:
 
 
 def test_tools(chat: Callable[..., Any]) -> None:
-    from langchain_core.messages import HumanMessage, ToolMessage
-    from langchain_core.tools import tool
-
-    @tool
+    @tools.tool
     def add(a: Digit, b: bool) -> str:
         """Add two numbers."""
         return str(a + b)
 
     model = chat(max_tokens=-1, temperature=0).bind_tools([add], tool_choice="add", strict=True)
-    asked = HumanMessage("一加一？")
+    asked = messages.HumanMessage("一加一？")
     reply = model.invoke([asked])
     (call,) = reply.tool_calls
     assert (
@@ -87,7 +86,7 @@ def test_tools(chat: Callable[..., Any]) -> None:
         streamed = chunk if streamed is None else streamed + chunk
     assert streamed is not None
     assert [c["args"] for c in streamed.tool_calls] == [call["args"]]
-    result = ToolMessage(add.invoke(call["args"]), tool_call_id=call["id"])
+    result = messages.ToolMessage(add.invoke(call["args"]), tool_call_id=call["id"])
     last = chat(max_tokens=5).bind_tools([add]).invoke([asked, reply, result])
     assert last.response_metadata["finish_reason"] in ("stop", "length", "tool_calls")
 
