@@ -138,7 +138,7 @@ async def gauges(client: httpx.AsyncClient) -> dict[str, float]:
 async def soak(url: str, process: psutil.Process, options: argparse.Namespace) -> bool:
     counts, until = Counts(), time.monotonic() + options.minutes * 60
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
         watcher = asyncio.create_task(watch(client, process, until, counts))
         streams = range(options.streams)
         await asyncio.gather(
