@@ -18,6 +18,7 @@ from transformers.generation.logits_process import (
 )
 
 from mengya.config import UserError, load_config
+from mengya.generation.random_numbers import row_seed, uniforms
 from mengya.generation.sampling import (
     History,
     RowSettings,
@@ -26,8 +27,6 @@ from mengya.generation.sampling import (
     candidates,
     check_logit_bias,
     choose,
-    row_seed,
-    uniforms,
 )
 
 CPU = torch.device("cpu")

@@ -16,6 +16,7 @@ import torch
 from mengya.config import UserError
 from mengya.generation.forward_pass import ForwardPass
 from mengya.generation.page_allocator import PageAllocator
+from mengya.generation.random_numbers import row_seed
 from mengya.generation.request import (
     EngineConfig,
     EngineFull,
@@ -26,7 +27,7 @@ from mengya.generation.request import (
     TokenLogprob,
 )
 from mengya.generation.row_choice import Flight, RowChooser
-from mengya.generation.sampling import check_logit_bias, row_seed
+from mengya.generation.sampling import check_logit_bias
 from mengya.generation.scheduler import Scheduler, Work
 from mengya.generation.sequence import Sequence
 from mengya.models.causal_lm import CausalLM

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from mengya.config import UserError
+from mengya.generation.random_numbers import row_seed, uniforms
 from mengya.generation.sampling import (
     History,
     RowSettings,
     SamplingParams,
     check_logit_bias,
     choose,
-    row_seed,
-    uniforms,
 )
 from mengya.models.causal_lm import CausalLM
 from mengya.models.kv_cache import KVCache

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mengya.generation.random_numbers import uniforms
 from mengya.generation.request import TokenLogprob
-from mengya.generation.sampling import History, RowSettings, choose, setting_columns, uniforms
+from mengya.generation.sampling import History, RowSettings, choose, setting_columns
 from mengya.generation.sequence import Sequence
 from mengya.runtime import to_device
 
