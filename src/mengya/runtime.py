@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from mengya.config import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -94,6 +95,19 @@ def tune_cpu_allocator() -> None:
         m_mmap_max, m_trim_threshold = -4, -1
         libc.mallopt(m_mmap_max, 0)
         libc.mallopt(m_trim_threshold, -1)
+
+
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A tensor with these numbers; on a CPU it shares their memory.
+
+    On CUDA the copy goes through pinned memory and is not waited for.
+    """
+    import torch
+
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda" and tensor.numel():
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

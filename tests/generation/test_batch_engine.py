@@ -15,12 +15,15 @@ from mengya.generation.batch_engine import BatchEngine, EngineConfig, EngineFull
 from mengya.generation.engine import stream
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
 from mengya.models.hf_folder import save_hf_folder
 
 from .batch import run_all
 from .conftest import shaken_model
 
+LATENT = {
+    "kv_lora_rank": 12, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 14,
+    "qk_norm": False, "num_key_value_heads": 4,
+}  # fmt: skip
 GREEDY = SamplingParams(max_new_tokens=20, temperature=0)
 
 
@@ -73,16 +76,20 @@ def their_tokens(theirs: Any, prompt: tuple[int, ...], **settings: Any) -> list[
         {"qk_norm": False},
         {"qk_norm": False, "attention_bias": True},
         {"num_experts": 4, "moe_intermediate_size": 24},
+        LATENT,
     ],
-    ids=["qwen3", "llama", "qwen2", "qwen3_moe"],
+    ids=["qwen3", "llama", "qwen2", "qwen3_moe", "deepseek_v3"],
 )
-def test_many_requests_at_once_equal_transformers(family: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("overlap", [False, True])
+def test_many_requests_at_once_equal_transformers(
+    family: dict[str, Any], overlap: bool, tmp_path: Path
+) -> None:
     model = shaken_model(**family)
     save_hf_folder(model, model.config, tmp_path, pad_token_id=0)
     theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     requests = [Request(p, GREEDY) for p in prompts(20)]
-    engine = BatchEngine(model, EngineConfig(max_running=9, page_size=4, prefill_chunk=16))
-    outcomes = run_all(engine, requests, per_step=2)
+    settings = EngineConfig(max_running=9, page_size=4, prefill_chunk=16, overlap=overlap)
+    outcomes = run_all(BatchEngine(model, settings), requests, per_step=2)
     for request, outcome in zip(requests, outcomes, strict=True):
         assert outcome.tokens == their_tokens(theirs, request.prompt)
         assert outcome.finish == "length"
@@ -99,9 +106,11 @@ def test_the_repetition_penalty_equals_transformers(model: CausalLM, tmp_path: P
         assert outcome.tokens == their_tokens(theirs, request.prompt, repetition_penalty=1.4)
 
 
-def test_alone_equals_in_company(model: CausalLM) -> None:
+@pytest.mark.parametrize("overlap", [False, True])
+def test_alone_equals_in_company(model: CausalLM, overlap: bool) -> None:
     requests = mixed_requests(28)
-    engine = BatchEngine(model, EngineConfig(max_running=8, page_size=8, prefill_chunk=24))
+    settings = EngineConfig(max_running=8, page_size=8, prefill_chunk=24, overlap=overlap)
+    engine = BatchEngine(model, settings)
     together = run_all(engine, requests, per_step=3)
     assert {"stop", "length"} == {outcome.finish for outcome in together}
     for request, outcome in zip(requests, together, strict=True):
@@ -224,11 +233,12 @@ class Nothing(OnlyEven):
         allowed_V[:] = False
 
 
-def test_a_grammar_rules_its_own_row_only(model: CausalLM) -> None:
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_grammar_rules_its_own_row_only(model: CausalLM, overlap: bool) -> None:
     grammar = OnlyEven()
     odd = SamplingParams(max_new_tokens=20, temperature=0, logit_bias={5: 50.0, 8: 40.0})
     ruled, free, silent = run_all(
-        BatchEngine(model, EngineConfig()),
+        BatchEngine(model, EngineConfig(overlap=overlap)),
         [
             Request((1, 2), odd, grammar=grammar),
             Request((1, 2), odd),
@@ -252,25 +262,7 @@ def test_impossible_settings_are_refused(override: str) -> None:
         load_config(EngineConfig, None, [override])
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2}}, "rope_type=yarn"),
-        (
-            {
-                "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
-                "qk_norm": False, "num_key_value_heads": 4,
-            },
-            "mengya chat",
-        ),
-    ],
-)  # fmt: skip
-def test_what_cannot_share_a_batch_is_refused_with_the_remedy(
-    settings: dict[str, Any], words: str
-) -> None:
-    shape = {
-        "vocab_size": 40, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
-        "num_attention_heads": 4, "num_key_value_heads": 2, **settings,
-    }  # fmt: skip
-    with pytest.raises(UserError, match=words):
-        BatchEngine(CausalLM(ModelConfig(**shape)), EngineConfig())
+def test_what_cannot_share_a_batch_is_refused_with_the_remedy() -> None:
+    dynamic = {"rope_type": "dynamic", "factor": 2}
+    with pytest.raises(UserError, match="rope_type=yarn"):
+        BatchEngine(shaken_model(rope_parameters=dynamic), EngineConfig())

@@ -74,12 +74,14 @@ def test_echoed_prompts_are_computed_anew(model: CausalLM) -> None:
     assert first.events[0].prompt_logprobs == second.events[0].prompt_logprobs is not None
 
 
-def test_who_is_preempted_says_the_same(model: CausalLM) -> None:
+@pytest.mark.parametrize("overlap", [False, True])
+def test_who_is_preempted_says_the_same(model: CausalLM, overlap: bool) -> None:
     requests = mixed_requests(20)
     roomy = BatchEngine(model, EngineConfig(page_size=4))
     expected = run_all(roomy, requests)
     assert roomy.stats.preemptions == 0
-    tight = BatchEngine(model, EngineConfig(page_size=4, cache_tokens=112, prefill_chunk=16))
+    settings = EngineConfig(page_size=4, cache_tokens=100, prefill_chunk=16, overlap=overlap)
+    tight = BatchEngine(model, settings)
     got = run_all(tight, requests)
     assert [o.tokens for o in got] == [o.tokens for o in expected]
     assert tight.stats.preemptions > 2
@@ -168,12 +170,20 @@ def test_adapters_take_turns_and_share_no_pages(model: CausalLM) -> None:
     assert run_all(engine, [turned])[0].events[0].cached_tokens == 32
 
 
-def test_a_soak_of_random_requests_and_cancels_leaks_nothing(model: CausalLM) -> None:
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_soak_of_random_requests_and_cancels_leaks_nothing(
+    model: CausalLM, overlap: bool
+) -> None:
     rng = random.Random(1)
     engine = BatchEngine(
         model,
         EngineConfig(
-            max_running=12, max_waiting=400, page_size=4, cache_tokens=400, prefill_chunk=32
+            max_running=12,
+            max_waiting=400,
+            page_size=4,
+            cache_tokens=300,
+            prefill_chunk=32,
+            overlap=overlap,
         ),
         lambda adapter: None,
     )

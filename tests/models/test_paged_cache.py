@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 import torch
 
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.models.kv_cache import cache_bytes_per_token
-from mengya.models.paged_cache import PagedCache, PagedStep, Span
+from mengya.models.paged_cache import PagedCache, PagedStep
 
 from .conftest import assert_near, shaken, tiny_config
 
 CPU = torch.device("cpu")
+
+
+def step_of(cache: PagedCache, spans: list[tuple[list[int], int, int]]) -> PagedStep:
+    """A step of (pages, tokens stored before, new tokens)."""
+    width = max(len(pages) for pages, _, _ in spans)
+    tables = np.array([pages + [0] * (width - len(pages)) for pages, _, _ in spans], dtype=np.int32)
+    starts, counts = np.array([span[1:] for span in spans]).T
+    return PagedStep.of(cache, tables, starts, counts)
 
 
 @torch.inference_mode()
@@ -22,8 +31,6 @@ def test_rows_and_chunks_together_equal_plain_forwards(
     model: CausalLM, config: ModelConfig
 ) -> None:
     """Five sequences grow by random numbers of tokens a step, over pages in random order."""
-    if config.kv_lora_rank is not None:
-        pytest.skip("latent attention has no pages yet; the batch engine refuses it")
     rng = random.Random(0)
     sequences = [[rng.randrange(config.vocab_size) for _ in range(n)] for n in (1, 5, 17, 40, 40)]
     cache = PagedCache(config, 60, 4, torch.float32, CPU)
@@ -43,7 +50,7 @@ def test_rows_and_chunks_together_equal_plain_forwards(
         if not counts:
             continue
         order = sorted(counts, key=lambda i: counts[i] > 1)
-        step = PagedStep(cache, [Span(tables[i], done[i], counts[i]) for i in order])
+        step = step_of(cache, [(tables[i], done[i], counts[i]) for i in order])
         ids = [t for i in order for t in sequences[i][done[i] : done[i] + counts[i]]]
         out = model(torch.tensor([ids]), cache=step).logits[0]
         for i, part in zip(order, out.split([counts[i] for i in order]), strict=True):
@@ -61,9 +68,9 @@ def test_only_the_asked_positions_get_logits_and_shared_pages_are_read() -> None
     model = shaken(config)
     cache = PagedCache(config, 8, 4, torch.float32, CPU)
     ids = [*range(10, 22)]
-    model(torch.tensor([ids[:8]]), cache=PagedStep(cache, [Span([3, 1], 0, 8)]))
+    model(torch.tensor([ids[:8]]), cache=step_of(cache, [([3, 1], 0, 8)]))
     # Two sequences go on from the same two full pages, each with a page of its own.
-    step = PagedStep(cache, [Span([3, 1, 5], 8, 1), Span([3, 1, 0], 8, 4)])
+    step = step_of(cache, [([3, 1, 5], 8, 1), ([3, 1, 0], 8, 4)])
     assert step.position_ids.tolist() == [[8, 8, 9, 10, 11]]
     new = torch.tensor([[77, *ids[8:]]])
     out = model(new, cache=step, logits_at=torch.tensor([0, 4])).logits
@@ -72,13 +79,11 @@ def test_only_the_asked_positions_get_logits_and_shared_pages_are_read() -> None
     assert_near(out[0, 1], model(torch.tensor([ids])).logits[0, -1], 3e-5)
 
 
-def test_wrong_spans_are_refused() -> None:
-    config = tiny_config("Llama")
-    cache = PagedCache(config, 4, 4, torch.float32, CPU)
-    with pytest.raises(ValueError, match="do not fit"):
-        PagedStep(cache, [Span([0], 3, 2)])
-    with pytest.raises(ValueError, match="come before"):
-        PagedStep(cache, [Span([0], 0, 2), Span([1], 0, 1)])
+@pytest.mark.parametrize("spans", [[([0], 0, 2), ([1], 0, 1)], [([0], 0, 0)]])
+def test_spans_in_a_wrong_order_are_refused(spans: list[tuple[list[int], int, int]]) -> None:
+    cache = PagedCache(tiny_config("Llama"), 4, 4, torch.float32, CPU)
+    with pytest.raises(ValueError, match="of one new token come first"):
+        step_of(cache, spans)
 
 
 def test_bytes_per_token_is_what_the_memory_takes() -> None:

@@ -209,6 +209,8 @@ def test_what_cannot_be_served(checkpoint: Path, tmp_path: Path, adapters: dict[
         return str(caught.value)
 
     assert "mengya[vllm]" in refused("engine=vllm")
+    ignored = refused("engine=vllm", "batch.max_running=9", "sampling.top_k=3", "page=false")
+    assert "engine=vllm knows nothing of page, sampling, batch" in ignored
     assert "no LoRA adapter" in refused(f"adapters.x={checkpoint}")
     assert "own name" in refused(f"adapters.tiny={adapters['poet']}")
     assert "does not exist" in refused(f"adapters.x={tmp_path / 'nothing'}")
@@ -268,6 +270,7 @@ def test_vllm_gets_the_same_folder(
     overrides = [
         f"checkpoint={checkpoint}",
         "engine=vllm",
+        "dtype=bfloat16",
         "port=1234",
         f"adapters.poet={adapters['poet']}",
     ]
@@ -276,5 +279,5 @@ def test_vllm_gets_the_same_folder(
     assert key == "k" and "k" not in arguments
     options = dict(zip(arguments[::2], arguments[1::2], strict=False))
     assert options["--model"] == str(checkpoint) and options["--port"] == "1234"
-    assert options["--served-model-name"] == "tiny"
+    assert options["--served-model-name"] == "tiny" and options["--dtype"] == "bfloat16"
     assert arguments[-4:] == ["--max-lora-rank", "8", "--lora-modules", f"poet={adapters['poet']}"]

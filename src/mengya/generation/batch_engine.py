@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from mengya.config import UserError
+from mengya.generation.forward_pass import ForwardPass
 from mengya.generation.page_allocator import PageAllocator
+from mengya.generation.random_numbers import row_seed
 from mengya.generation.request import (
     EngineConfig,
     EngineFull,
@@ -24,13 +26,11 @@ from mengya.generation.request import (
     TokenEvent,
     TokenLogprob,
 )
-from mengya.generation.row_choice import choose_next, token_logprobs
-from mengya.generation.sampling import History, check_logit_bias, new_generator
-from mengya.generation.scheduler import Scheduler
+from mengya.generation.row_choice import Flight, RowChooser
+from mengya.generation.sampling import check_logit_bias
+from mengya.generation.scheduler import Scheduler, Work
 from mengya.generation.sequence import Sequence
 from mengya.models.causal_lm import CausalLM
-from mengya.models.packed_linear import pack_linears, packing_runs
-from mengya.models.paged_cache import PagedCache, PagedStep, Span, tokens_that_fit
 
 
 class BatchEngine:
@@ -55,11 +55,6 @@ class BatchEngine:
             model: on its device, its rope_type not dynamic; is put into evaluation mode. Its weights must not change later.
             select_adapter: makes the model compute with an adapter, None with none.
         """
-        if model.config.kv_lora_rank is not None:
-            raise UserError(
-                "the batch engine has no pages for latent attention (MLA) yet; "
-                "`mengya chat` and transformers run this model"
-            )
         if model.config.sliding_window is not None:
             raise UserError(
                 f"the batch engine attends to every page, not to sliding_window="
@@ -76,26 +71,22 @@ class BatchEngine:
                 f"rope_type={rope.rope_type} turns each text by its own length, so texts cannot share a batch; "
                 "write rope_type=yarn or linear in the model's config.json"
             )
-        self._model = model.eval()
-        # Selecting an adapter may change weights, of which packed layers hold a copy.
-        if settings.pack_weights and select_adapter is None and packing_runs(model):
-            self._model = pack_linears(model)
-        self._device = model.lm_head.weight.device
-        self._settings = settings
-        self._select_adapter = select_adapter
-        self._adapter: str | None = None
-        if select_adapter is not None:
-            select_adapter(None)
-        dtype = model.model.norm.weight.dtype
-        size = settings.page_size
-        tokens = settings.cache_tokens or _default_cache_tokens(model, settings, dtype)
-        total = max(tokens // size, 1)
-        self.context = min(model.config.context_length, total * size)
-        self._cache = PagedCache(model.config, total, size, dtype, self._device)
-        chunk = settings.prefill_chunk or (128 if self._device.type == "cpu" else 2048)
+        self._pass = ForwardPass(model, settings, select_adapter)
+        self._has_adapters = select_adapter is not None
+        self._settings, self._vocab_size = settings, model.config.vocab_size
+        self.context, device = self._pass.context, self._pass.device
+        on_cpu = device.type == "cpu"
         self._scheduler = Scheduler(
-            PageAllocator(total), size, settings.max_running, chunk, settings.prefix_reuse
+            PageAllocator(self._pass.pages),
+            settings.page_size,
+            settings.max_running,
+            settings.prefill_chunk or (128 if on_cpu else 4096),
+            settings.prefix_reuse,
+            self.context,
         )
+        self._chooser = RowChooser(settings.max_running, self._vocab_size, device)
+        self._overlaps = not on_cpu if settings.overlap is None else settings.overlap
+        self._flight: Flight | None = None
         self._alive: dict[int, Sequence] = {}
         self._cancelled: list[TokenEvent] = []
         self._next_number = 0
@@ -116,19 +107,13 @@ class BatchEngine:
             )
         params, number = request.params, self._next_number
         self._next_number += 1
-        history = None
-        if params.needs_history:
-            vocab_size = self._model.config.vocab_size
-            history = History.of([request.prompt], vocab_size, self._device)
-        alike = params.model_copy(update={"seed": None, "max_new_tokens": 1})
         sequence = Sequence(
             number=number,
             request=request,
             limit=min(len(request.prompt) + params.max_new_tokens, self.context),
-            sampling_key=alike.model_dump_json(),
-            generator=new_generator(params.seed),
-            history=history,
+            seed=row_seed(params.seed),
             tokens=list(request.prompt),
+            length=len(request.prompt),
         )
         self._alive[number] = sequence
         self._scheduler.waiting.append(sequence)
@@ -147,7 +132,7 @@ class BatchEngine:
     @property
     def has_work(self) -> bool:
         """Whether `step` has something to do or to tell."""
-        return bool(self._alive or self._cancelled)
+        return bool(self._alive or self._cancelled or self._flight)
 
     @property
     def stats(self) -> EngineStats:
@@ -169,30 +154,33 @@ class BatchEngine:
 
     @torch.inference_mode()
     def step(self) -> list[TokenEvent]:
-        """Admit who fits, run the model once, choose a token for each request that is ready for one."""
+        """Admit who fits, run the model once, choose a token for each request that is ready for one.
+
+        With `overlap` the device is given its next step before the tokens of the last one are fetched, so
+        that it never waits for Python: events come one call later, and who ends by a stop token has
+        been computed once too often.
+        """
         events, self._cancelled = self._cancelled, []
+        before, self._flight = self._flight, None
+        if before is not None and before.ruled:
+            # A grammar must know a token before it can rule the next.
+            events += self._land(before)
+            before = None
         work = self._scheduler.plan()
-        if not work:
-            return events
-        self._steps += 1
-        self._use_adapter(work[0][0].request.adapter)
-        ready: list[Sequence] = []
-        parts: list[Tensor] = []
-        for sequence, count, logits_SV in self._run(work):
-            if sequence.echoing:
-                self._echo(sequence, logits_SV)
-            self._scheduler.advance(sequence, count)
-            if not sequence.pending:
-                ready.append(sequence)
-                parts.append(logits_SV[-1:])
-        if ready:
-            logits_RV = torch.cat(parts) if len(parts) > 1 else parts[0]
-            chosen = choose_next(ready, logits_RV)
-            events += [self._take(s, *choice) for s, choice in zip(ready, chosen, strict=True)]
+        for sequence in work.entered:
+            self._chooser.enter(sequence)
+        if work.sequences:
+            self._steps += 1
+            self._flight = self._launch(work, before)
+        if before is not None:
+            events += self._land(before)
+        if self._flight is not None and not self._overlaps:
+            before, self._flight = self._flight, None
+            events += self._land(before)
         return events
 
     def _check(self, request: Request) -> None:
-        prompt, vocab_size = request.prompt, self._model.config.vocab_size
+        prompt, vocab_size = request.prompt, self._vocab_size
         if not prompt:
             raise UserError("the prompt is empty; a completion needs at least one token")
         if len(prompt) >= self.context:
@@ -205,48 +193,38 @@ class BatchEngine:
             raise UserError(
                 f"top_logprobs={request.top_logprobs} must be from 0 to {vocab_size}, the vocabulary"
             )
-        if request.adapter is not None and self._select_adapter is None:
+        if request.adapter is not None and not self._has_adapters:
             raise UserError(
                 f"there is no adapter {request.adapter!r}: this engine has the base only"
             )
         check_logit_bias(request.params, vocab_size)
 
-    def _use_adapter(self, adapter: str | None) -> None:
-        if adapter != self._adapter:
-            assert self._select_adapter is not None  # `add` has refused adapters without it
-            self._select_adapter(adapter)
-            self._adapter = adapter
+    def _launch(self, work: Work, before: Flight | None) -> Flight | None:
+        """One forward pass and the choices after it; does not wait for the device.
 
-    def _run(self, work: list[tuple[Sequence, int]]) -> list[tuple[Sequence, int, Tensor]]:
-        """One forward pass; with each sequence the logits that are wanted of it, [S or 1 or 0, V]."""
-        ids = [t for s, count in work for t in s.tokens[s.stored : s.stored + count]]
-        wanted: list[int] = []
-        sizes: list[int] = []
-        end = 0
-        for sequence, count in work:
-            end += count
-            some = count if sequence.echoing else int(count == sequence.pending)
-            wanted += range(end - some, end)
-            sizes.append(some)
-        # Not model(...): a compiled model would compile again for every length.
-        logits_NV = self._model.forward(
-            torch.tensor([ids], device=self._device),
-            cache=PagedStep(self._cache, [Span(s.pages, s.stored, n) for s, n in work]),
-            logits_at=torch.tensor(wanted, dtype=torch.int64, device=self._device),
-        ).logits[0]
-        parts = logits_NV.split(sizes)
-        return [(s, count, part) for (s, count), part in zip(work, parts, strict=True)]
+        Args:
+            before: tokens that are on their way and go into this pass.
+        """
+        logits_RV = self._pass.run(work, self._scheduler.tables, before)
+        self._scheduler.advance(work)
+        if not work.ready:
+            return None
+        rows = np.array([s.row for s in work.ready])
+        lengths = np.array([s.length for s in work.ready])
+        flight = self._chooser.choose(work.ready, rows, lengths, logits_RV)
+        for place, sequence in enumerate(work.ready):
+            sequence.length += 1
+            sequence.flight = place
+        return flight
 
-    def _echo(self, sequence: Sequence, logits_SV: Tensor) -> None:
-        """Note the log-probabilities of the prompt's tokens that these logits predict."""
-        prompt = sequence.request.prompt
-        # After a preemption the first positions come a second time.
-        skipped = len(sequence.echoed) - 1 - sequence.stored
-        predicted = prompt[len(sequence.echoed) : sequence.stored + len(logits_SV) + 1]
-        if predicted:
-            logits = logits_SV[skipped : skipped + len(predicted)]
-            chosen = torch.tensor(predicted, device=self._device)
-            sequence.echoed += token_logprobs(logits, chosen, sequence.request.top_logprobs or 0)
+    def _land(self, flight: Flight) -> list[TokenEvent]:
+        """Fetch the tokens of a flight; tells them."""
+        tokens, logprobs = flight.land()
+        events: list[TokenEvent] = []
+        for place, (sequence, token) in enumerate(zip(flight.sequences, tokens, strict=True)):
+            if not sequence.finished:
+                events.append(self._take(sequence, token, logprobs.get(place)))
+        return events
 
     def _take(
         self, sequence: Sequence, token: int | None, logprob: TokenLogprob | None
@@ -254,28 +232,21 @@ class BatchEngine:
         request = sequence.request
         if token is None or token in request.stop_token_ids:
             self._remove(sequence)
-            return sequence.event(None, finish="stop")
+            return sequence.event(None, None, "stop")
         sequence.tokens.append(token)
         self._generated += 1
+        finish: FinishReason | None = None
         if request.grammar is not None:
             request.grammar.accept(token)
-        finish: FinishReason | None = None
-        if request.grammar is not None and request.grammar.finished:
-            finish = "stop"
-        elif len(sequence.tokens) >= sequence.limit:
+            if request.grammar.finished:
+                finish = "stop"
+        if finish is None and len(sequence.tokens) >= sequence.limit:
             finish = "length"
         if finish:
             self._remove(sequence)
         return sequence.event(token, logprob, finish)
 
     def _remove(self, sequence: Sequence) -> None:
+        sequence.finished = True
         self._scheduler.remove(sequence)
         del self._alive[sequence.number]
-
-
-def _default_cache_tokens(model: CausalLM, settings: EngineConfig, dtype: torch.dtype) -> int:
-    """Full contexts for all that may run, or what fits; one context at least."""
-    size, context = settings.page_size, model.config.context_length
-    fitting = tokens_that_fit(model.config, dtype, model.lm_head.weight.device)
-    rounded = -(-context // size) * size
-    return max(min(settings.max_running * rounded, fitting), rounded)

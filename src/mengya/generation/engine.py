@@ -9,16 +9,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mengya.config import UserError
+from mengya.generation.random_numbers import row_seed, uniforms
 from mengya.generation.sampling import (
     History,
+    RowSettings,
     SamplingParams,
     check_logit_bias,
     choose,
-    new_generator,
 )
 from mengya.models.causal_lm import CausalLM
 from mengya.models.kv_cache import KVCache
@@ -103,20 +105,23 @@ def _decode(
     if cache is None:
         cache = KVCache(model.config.num_hidden_layers, longest + budget, padding_B)
     history = None
-    if params.needs_history:
+    rows = RowSettings.of([params] * len(prompts))
+    if rows.penalized:
         history = History.of(prompts, model.config.vocab_size, device)
-    generators = [new_generator(params.seed)] * len(prompts)
+    seed = row_seed(params.seed)
+    seeds_B = np.array([(seed + row) % 2**64 for row in range(len(prompts))], dtype=np.uint64)
     new_BS = ids_BS[:, cache.seen :]
     was_training = model.training
     model.eval()
     try:
-        for _ in range(budget):
+        for step in range(budget):
             # Not model(...): a compiled model would compile again for every length.
             *_, logits_B1V = (
                 model.forward(piece_BS, cache=cache, last_only=True).logits
                 for piece_BS in cache.pieces(new_BS)
             )
-            chosen_B = choose(logits_B1V[:, -1], history, params, generators)
+            uniform_B = uniforms(seeds_B, np.full(len(prompts), step))
+            chosen_B = choose(logits_B1V[:, -1], history, rows, uniform_B)
             new_BS = chosen_B[:, None]
             if history is not None:
                 history.add(chosen_B)

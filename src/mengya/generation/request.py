@@ -6,7 +6,7 @@ Token ids only; knows nothing of text, HTTP or how the engine works.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from pydantic import Field, PositiveInt
 from torch import Tensor
@@ -37,9 +37,14 @@ class EngineConfig(Config):
     as fit into half of the GPU's free memory or 2 GiB of a CPU's."""
     prefill_chunk: PositiveInt | None = None
     """Most prompt tokens in one step, so that long prompts do not stall the running streams; null:
-    128 on a CPU, 2048 elsewhere."""
+    128 on a CPU, 4096 elsewhere."""
     pack_weights: bool = True
     """In fp32 on a CPU: a second copy of the weights, in a layout that decodes faster. Without adapters only."""
+    cuda_graphs: bool = True
+    """On CUDA: decode by recorded graphs, one for each of some batch sizes. Without adapters only; recording
+    takes seconds at the start and some memory."""
+    overlap: bool | None = None
+    """Start a step before the tokens of the last one have come to the host; null: on CUDA."""
     prefix_reuse: bool = True
     """Keep pages of finished requests, as long as memory is not needed, for prompts that begin alike."""
 
@@ -82,8 +87,7 @@ class Request:
     echo_logprobs: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TokenEvent:
+class TokenEvent(NamedTuple):
     """One token of a request, or its end, or both.
 
     Attributes:

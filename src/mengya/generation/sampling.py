@@ -2,19 +2,22 @@
 
 The order and the meaning of each step are those of transformers' generate(); the two penalties by
 count, which it lacks, are those of OpenAI's API and come after its own.
-Shapes: B rows, V vocabulary, R ranked candidates (R <= V).
+Every row has settings of its own, and all are chosen by the same few operations over the batch.
+Shapes: B rows, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from mengya.config import Config, UserError
+from mengya.runtime import to_device
 
 
 class SamplingParams(Config):
@@ -41,11 +44,41 @@ class SamplingParams(Config):
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
     """Makes a run repeatable; null draws anew each time."""
 
+
+_COLUMNS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty",
+            "frequency_penalty")  # fmt: skip
+
+
+def setting_columns(params: SamplingParams) -> tuple[float, ...]:
+    """One row of `RowSettings.columns_B7`."""
+    return tuple(float(getattr(params, name)) for name in _COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class RowSettings:
+    """How each row of a batch is drawn.
+
+    Attributes:
+        columns_B7: [B, 7] float32 on the host, `setting_columns` of each row.
+        biases: `logit_bias` of the rows that have one, by their number.
+    """
+
+    columns_B7: np.ndarray
+    biases: dict[int, dict[int, float]]
+
+    @classmethod
+    def of(cls, rows: Sequence[SamplingParams]) -> RowSettings:
+        columns = np.array([setting_columns(params) for params in rows], dtype=np.float32)
+        return cls(columns, {i: p.logit_bias for i, p in enumerate(rows) if p.logit_bias})
+
+    def of_rows(self, numbers: np.ndarray) -> np.ndarray:
+        """Columns of some rows, [7, rows, 1], ready to broadcast over their logits."""
+        return np.ascontiguousarray(self.columns_B7[numbers].T[:, :, None])
+
     @property
-    def needs_history(self) -> bool:
-        """Whether a choice depends on which tokens came before."""
-        penalties = (self.presence_penalty, self.frequency_penalty)
-        return self.repetition_penalty != 1 or penalties != (0, 0)
+    def penalized(self) -> bool:
+        """Whether the choice of any row depends on which tokens came before."""
+        return bool((self.columns_B7[:, 4:] != (1, 0, 0)).any())
 
 
 @dataclass(slots=True)
@@ -61,26 +94,38 @@ class History:
     counts_BV: Tensor
 
     @classmethod
-    def of(cls, prompts: Sequence[Sequence[int]], vocab_size: int, device: torch.device) -> History:
-        """Nothing but the prompts yet."""
-        seen_BV = torch.zeros(len(prompts), vocab_size, dtype=torch.bool)
-        for row, prompt in enumerate(prompts):
-            seen_BV[row, list(prompt)] = True
-        seen_BV = seen_BV.to(device)
+    def empty(cls, rows: int, vocab_size: int, device: torch.device) -> History:
+        seen_BV = torch.zeros(rows, vocab_size, dtype=torch.bool, device=device)
         return cls(seen_BV, torch.zeros_like(seen_BV, dtype=torch.float32))
 
     @classmethod
-    def together(cls, rows: Iterable[History]) -> History:
-        """A copy with the rows of all."""
-        rows = list(rows)
-        return cls(
-            torch.cat([row.seen_BV for row in rows]), torch.cat([row.counts_BV for row in rows])
-        )
+    def of(cls, prompts: Sequence[Sequence[int]], vocab_size: int, device: torch.device) -> History:
+        """Nothing but the prompts yet."""
+        history = cls.empty(len(prompts), vocab_size, device)
+        for row, prompt in enumerate(prompts):
+            history.restart(row, prompt, ())
+        return history
 
-    def add(self, chosen_B: Tensor) -> None:
-        """Count one more token of each row."""
-        self.seen_BV.scatter_(1, chosen_B[:, None], True)
-        self.counts_BV.scatter_add_(1, chosen_B[:, None], self.counts_BV.new_ones(len(chosen_B), 1))
+    def restart(self, row: int, prompt: Sequence[int], completion: Sequence[int]) -> None:
+        """Let a row be that of another text."""
+        device = self.seen_BV.device
+        counts = np.bincount(completion or [0], minlength=self.seen_BV.shape[1])
+        counts[0] -= not completion
+        seen = counts > 0
+        seen[list(prompt)] = True
+        self.seen_BV[row] = to_device(seen, device)
+        self.counts_BV[row] = to_device(counts.astype(np.float32), device)
+
+    def take(self, rows_R: Tensor) -> History:
+        """A copy of some rows."""
+        return History(self.seen_BV[rows_R], self.counts_BV[rows_R])
+
+    def add(self, chosen_R: Tensor, rows_R: Tensor | None = None) -> None:
+        """Count one more token of each of these rows; None: of all."""
+        if rows_R is None:
+            rows_R = torch.arange(len(chosen_R), device=chosen_R.device)
+        self.seen_BV[rows_R, chosen_R] = True
+        self.counts_BV[rows_R, chosen_R] += 1
 
 
 def check_logit_bias(params: SamplingParams, vocab_size: int) -> None:
@@ -95,98 +140,108 @@ def check_logit_bias(params: SamplingParams, vocab_size: int) -> None:
         )
 
 
-def adjust(logits_BV: Tensor, history: History | None, params: SamplingParams) -> Tensor:
-    """Logits with bias and penalties, [B, V] fp32.
+def adjust(logits_BV: Tensor, history: History | None, rows: RowSettings) -> Tensor:
+    """Logits with bias and penalties: fp32 where there is any, else the logits as they are.
 
     Bias, then the repetition penalty (Keskar et al. 2019, arXiv:1909.05858: positive logits are
     divided by it, negative ones multiplied), then logit - count * frequency_penalty
     - (count > 0) * presence_penalty (platform.openai.com/docs, "Frequency and presence penalties").
+    Rows without penalties pass through unchanged to the last bit, whatever their neighbours have.
 
     Args:
-        history: None only where `params.needs_history` is false.
+        history: None only where `rows.penalized` is false.
     """
-    logits_BV = logits_BV.float()
-    if params.logit_bias:
-        ids = torch.tensor(list(params.logit_bias), device=logits_BV.device)
-        bias = torch.tensor(list(params.logit_bias.values()), device=logits_BV.device)
-        logits_BV = logits_BV.index_add(1, ids, bias.expand(len(logits_BV), -1))
-    if not params.needs_history:
+    device = logits_BV.device
+    if any(rows.biases.values()):
+        triples = [(row, id_, by) for row, one in rows.biases.items() for id_, by in one.items()]
+        where = to_device(np.array([t[:2] for t in triples]).T.copy(), device)
+        added = to_device(np.array([t[2] for t in triples], dtype=np.float32), device)
+        logits_BV = logits_BV.float().index_put((where[0], where[1]), added, accumulate=True)
+    if not rows.penalized:
         return logits_BV
     assert history is not None
-    penalty = params.repetition_penalty
-    if penalty != 1:
-        lowered = torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
-        logits_BV = torch.where(history.seen_BV, lowered, logits_BV)
-    if params.frequency_penalty:
-        logits_BV = logits_BV - params.frequency_penalty * history.counts_BV
-    if params.presence_penalty:
-        logits_BV = logits_BV - params.presence_penalty * (history.counts_BV > 0)
-    return logits_BV
+    logits_BV = logits_BV.float()
+    columns = to_device(np.ascontiguousarray(rows.columns_B7[:, 4:].T[:, :, None]), device)
+    repetition_B1, presence_B1, frequency_B1 = columns
+    lowered = torch.where(logits_BV > 0, logits_BV / repetition_B1, logits_BV * repetition_B1)
+    logits_BV = torch.where(history.seen_BV, lowered, logits_BV)
+    logits_BV = logits_BV - frequency_B1 * history.counts_BV
+    return logits_BV - presence_B1 * (history.counts_BV > 0)
 
 
-def candidates(logits_BV: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
-    """Probabilities and ids of what may be drawn: ([B, R] fp32, [B, R] int64).
+def candidates(
+    logits_BV: Tensor, columns_7B1: Tensor, ranked: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Probabilities of what may be drawn, [B, V] fp32, and the ids in their order, [B, V].
 
-    Needs temperature > 0. Candidates outside top-p and min-p (Nguyen et al. 2024, arXiv:2407.01082)
-    have probability 0. Likeliest first where top-k or top-p has ranked them, else by id.
+    Needs temperature > 0. Candidates outside top-k, top-p and min-p (Nguyen et al. 2024,
+    arXiv:2407.01082) have probability 0.
+
+    Args:
+        ranked: likeliest first, as top-k and top-p need it; else by id, and None for the ids.
     """
+    temperature_B1, top_k_B1, top_p_B1, min_p_B1 = columns_7B1[:4]
     # From the greatest down, so that a tiny temperature gives -inf but never inf - inf.
     logits_BV = logits_BV.float()
-    scaled = (logits_BV - logits_BV.amax(-1, keepdim=True)) / max(params.temperature, 1e-9)
-    V = scaled.shape[-1]
-    if 0 < params.top_k < V:
-        scaled, ids_BR = scaled.topk(params.top_k, dim=-1)
-    elif params.top_p < 1:
-        scaled, ids_BR = scaled.sort(dim=-1, descending=True)
-    else:
-        ids_BR = torch.arange(V, device=scaled.device).expand_as(scaled)
-    probabilities_BR = scaled.softmax(-1)
-    if params.top_p < 1:
+    scaled = (logits_BV - logits_BV.amax(-1, keepdim=True)) / temperature_B1.clamp(min=1e-9)
+    ids_BV = None
+    if ranked:
+        # Stable: which of two equal logits comes first must not depend on the rest of the batch.
+        scaled, ids_BV = scaled.sort(dim=-1, descending=True, stable=True)
+        place_V = torch.arange(scaled.shape[-1], device=scaled.device)
+        beyond_BV = (place_V >= top_k_B1) & (top_k_B1 > 0)
+        probabilities_BV = scaled.masked_fill(beyond_BV, float("-inf")).softmax(-1)
         # Dropped once those before it reach top_p, so the likeliest always stays.
-        before_BR = probabilities_BR.cumsum(-1) - probabilities_BR
-        probabilities_BR = probabilities_BR.masked_fill(before_BR >= params.top_p, 0.0)
-    if params.min_p > 0:
-        least_B1 = params.min_p * probabilities_BR.amax(-1, keepdim=True)
-        probabilities_BR = probabilities_BR.masked_fill(probabilities_BR < least_B1, 0.0)
-    return probabilities_BR / probabilities_BR.sum(-1, keepdim=True), ids_BR
+        before_BV = probabilities_BV.cumsum(-1) - probabilities_BV
+        outside_BV = (before_BV >= top_p_B1) & (top_p_B1 < 1)
+        probabilities_BV = probabilities_BV.masked_fill(outside_BV, 0.0)
+    else:
+        probabilities_BV = scaled.softmax(-1)
+    least_B1 = min_p_B1 * probabilities_BV.amax(-1, keepdim=True)
+    probabilities_BV = probabilities_BV.masked_fill(probabilities_BV < least_B1, 0.0)
+    return probabilities_BV / probabilities_BV.sum(-1, keepdim=True), ids_BV
 
 
 def choose(
-    logits_BV: Tensor,
-    history: History | None,
-    params: SamplingParams,
-    generators: Sequence[torch.Generator],
+    logits_BV: Tensor, history: History | None, rows: RowSettings, uniform_B: np.ndarray
 ) -> Tensor:
     """The next token of every row, [B] int64. A row's choice depends on nothing of other rows.
 
     Args:
         logits_BV: [B, V] any float dtype.
-        history: None only where `params.needs_history` is false.
-        generators: one a row, on the CPU; the same one may stand for several. Each gives one number
-            for each choice. Unused when greedy.
+        history: None only where `rows.penalized` is false.
+        uniform_B: float32 in [0, 1), one a row (`random_numbers.uniforms`); greedy rows do not look at it.
     """
-    logits_BV = adjust(logits_BV, history, params)
-    if params.temperature == 0:
+    logits_BV = adjust(logits_BV, history, rows)
+    temperature_B, top_k_B, top_p_B = rows.columns_B7.T[:3]
+    drawn_B = temperature_B > 0
+    if not drawn_B.any():
         return logits_BV.argmax(-1)
-    probabilities_BR, ids_BR = candidates(logits_BV, params)
-    uniform_B1 = torch.stack([torch.rand(1, generator=generator) for generator in generators])
+    ranked_B = (top_k_B > 0) & (top_k_B < logits_BV.shape[-1]) | (top_p_B < 1)
+    kinds = ((~drawn_B, None), (drawn_B & ranked_B, True), (drawn_B & ~ranked_B, False))
+    chosen_B = torch.empty(len(logits_BV), dtype=torch.int64, device=logits_BV.device)
+    for members_B, ranked in kinds:
+        (numbers,) = np.nonzero(members_B)
+        if not len(numbers):
+            continue
+        at = to_device(numbers, logits_BV.device)
+        some = logits_BV if len(numbers) == len(logits_BV) else logits_BV[at]
+        if ranked is None:
+            chosen = some.argmax(-1)
+        else:
+            columns = to_device(rows.of_rows(numbers), logits_BV.device)
+            probabilities, ids = candidates(some, columns, ranked)
+            uniform = to_device(uniform_B[numbers], logits_BV.device)
+            chosen = _draw(probabilities, ids, uniform[:, None])
+        chosen_B[at] = chosen
+    return chosen_B
+
+
+def _draw(probabilities_BV: Tensor, ids_BV: Tensor | None, uniform_B1: Tensor) -> Tensor:
     # The first candidate at which the sum passes u * total, in [0, total): never one of no probability.
-    sums_BR = probabilities_BR.cumsum(-1)
-    total_B1 = sums_BR[:, -1:].contiguous()
+    sums_BV = probabilities_BV.cumsum(-1)
+    total_B1 = sums_BV[:, -1:].contiguous()
     below_B1 = total_B1.nextafter(torch.zeros_like(total_B1))
-    wanted_B1 = torch.minimum(uniform_B1.to(total_B1.device) * total_B1, below_B1)
-    drawn_B1 = torch.searchsorted(sums_BR, wanted_B1, right=True)
-    return ids_BR.gather(-1, drawn_B1)[:, 0]
-
-
-def new_generator(seed: int | None) -> torch.Generator:
-    """A generator of its own, so that drawing samples never moves the training's random state.
-
-    On the CPU whatever the model's device: the same seed then draws the same numbers everywhere.
-    """
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    return generator
+    wanted_B1 = torch.minimum(uniform_B1 * total_B1, below_B1)
+    drawn_B1 = torch.searchsorted(sums_BV, wanted_B1, right=True)
+    return (drawn_B1 if ids_BV is None else ids_BV.gather(-1, drawn_B1))[:, 0]

@@ -1,13 +1,10 @@
-"""A request on its way through the batch engine: its tokens, its pages, its random numbers."""
+"""A request on its way through the batch engine: its tokens, its pages, its row."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
-
 from mengya.generation.request import FinishReason, Request, TokenEvent, TokenLogprob
-from mengya.generation.sampling import History
 
 
 @dataclass(slots=True, eq=False)
@@ -15,31 +12,34 @@ class Sequence:
     """A request on its way.
 
     Attributes:
-        tokens: prompt and completion so far.
-        limit: how long `tokens` may become.
-        sampling_key: the same for requests whose next tokens can be chosen together.
+        limit: how long it may become.
+        seed: of its random numbers.
+        tokens: prompt and completion as far as the host knows them.
+        length: the same count, and one more while a chosen token is on its way from the device.
+        flight: the place among them of its token that is, or was last, on its way.
+        row: its row in the tables of the engine while it runs, -1 before and after.
         stored: tokens whose keys and values lie in `pages`.
+        published: those of them whose pages other prompts may find.
         cached_tokens: prompt tokens reused when it first ran; None: it has not yet.
         echoed: log-probabilities of the prompt's tokens as far as they are known.
+        finished: nothing more is told about it.
     """
 
     number: int
     request: Request
     limit: int
-    sampling_key: str
-    generator: torch.Generator
-    history: History | None
+    seed: int
     tokens: list[int]
+    length: int
+    flight: int = -1
+    row: int = -1
     pages: list[int] = field(default_factory=list)
     stored: int = 0
+    published: int = 0
     page_keys: list[bytes] = field(default_factory=list)
     cached_tokens: int | None = None
     echoed: list[TokenLogprob | None] = field(default_factory=lambda: [None])
-
-    @property
-    def pending(self) -> int:
-        """Tokens to compute before the next one can be chosen; 1 when decoding."""
-        return len(self.tokens) - self.stored
+    finished: bool = False
 
     @property
     def echoing(self) -> bool:
@@ -53,15 +53,13 @@ class Sequence:
         finish: FinishReason | None = None,
     ) -> TokenEvent:
         """What to tell about `token`, the last of `tokens`, or about an end without one."""
-        request = self.request
+        request, cached = self.request, self.cached_tokens or 0
+        if logprob is None and not request.echo_logprobs:
+            return TokenEvent(self.number, token, None, (), finish, cached)
+        own, top = logprob or (None, ())
         first = len(self.tokens) == len(request.prompt) + (token is not None)
         echoed = first and request.echo_logprobs and not self.echoing
         return TokenEvent(
-            request_id=self.number,
-            token=token,
-            logprob=logprob[0] if logprob else None,
-            top=logprob[1][: request.top_logprobs] if logprob else (),
-            finish=finish,
-            cached_tokens=self.cached_tokens or 0,
-            prompt_logprobs=tuple(self.echoed) if echoed else None,
-        )
+            self.number, token, own, top[: request.top_logprobs], finish, cached,
+            tuple(self.echoed) if echoed else None,
+        )  # fmt: skip

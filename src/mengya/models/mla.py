@@ -19,6 +19,7 @@ from mengya.models.attention import RMSNorm, attend_by_halves
 from mengya.models.attention_plan import AttentionPlan
 from mengya.models.config import ModelConfig
 from mengya.models.kv_cache import KVCache
+from mengya.models.paged_cache import PagedStep
 from mengya.models.rope import rotate
 from mengya.models.varlen import varlen_attention
 
@@ -57,7 +58,9 @@ class LatentAttention(nn.Module):
         self.kv_b_proj = linear(rank, self.heads * (nope + v_width))
         self.o_proj = linear(self.heads * v_width, hidden)
 
-    def forward(self, x: Tensor, plan: AttentionPlan, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, plan: AttentionPlan, cache: KVCache | PagedStep | None = None
+    ) -> Tensor:
         """[B, S, hidden] -> [B, S, hidden]."""
         B, S, _ = x.shape
         q_BSHD = self._queries(x).view(B, S, self.heads, self.width)
@@ -68,6 +71,10 @@ class LatentAttention(nn.Module):
         q_rope = rotate(_pairs_to_halves(q_rope), plan.cos, plan.sin, dtype)
         k_rope = rotate(_pairs_to_halves(k_rope[:, :, None]), plan.cos, plan.sin, dtype)
         seen_BTC = torch.cat((latent, k_rope[:, :, 0]), dim=-1)
+        if isinstance(cache, PagedStep):
+            q_BSHC = self._latent_queries(q_nope, q_rope)
+            out = cache.attend(self.layer, q_BSHC, seen_BTC[:, :, None], None, self.scale)
+            return self.o_proj(self._values(out).reshape(B, S, -1))
         if cache is not None:
             # One "head" whose key is all there is and whose value has no width of its own.
             seen, _ = cache.append(self.layer, seen_BTC[:, None], seen_BTC[:, None, :, :0])
@@ -111,17 +118,27 @@ class LatentAttention(nn.Module):
         self, q_nope_BSHD: Tensor, q_rope_BSHD: Tensor, seen_BTC: Tensor, plan: AttentionPlan
     ) -> Tensor:
         """One new token in the latent space: every head reads the same T latents; [B, 1, H, v]."""
-        W_HOR = self.kv_b_proj.weight.view(self.heads, -1, self.rank)
-        to_key, to_value = W_HOR.split([self.nope, self.v_width], dim=1)
-        q_latent = torch.einsum("bshd,hdr->bshr", q_nope_BSHD, to_key)
-        q_BHC = torch.cat(
-            (q_latent, q_rope_BSHD), dim=-1
-        )  # S = 1: heads stand in line as positions
+        # S = 1: heads stand in line as positions.
+        q_BHC = self._latent_queries(q_nope_BSHD, q_rope_BSHD)
         out = F.scaled_dot_product_attention(
             q_BHC, seen_BTC[:, None], seen_BTC[:, None, :, : self.rank],
             attn_mask=plan.mask, scale=self.scale,
         )  # fmt: skip
-        return torch.einsum("bshr,hvr->bshv", out, to_value)
+        return self._values(out)
+
+    def _latent_queries(self, q_nope_BSHD: Tensor, q_rope_BSHD: Tensor) -> Tensor:
+        """Queries that multiply with latents as they are, [B, S, H, C]."""
+        to_key_HDR = self._up_weights()[:, : self.nope]
+        q_latent = torch.einsum("bshd,hdr->bshr", q_nope_BSHD, to_key_HDR)
+        return torch.cat((q_latent, q_rope_BSHD), dim=-1)
+
+    def _values(self, latents_BSHR: Tensor) -> Tensor:
+        """What the weighted latents stand for, [B, S, H, v]."""
+        return torch.einsum("bshr,hvr->bshv", latents_BSHR, self._up_weights()[:, self.nope :])
+
+    def _up_weights(self) -> Tensor:
+        """W_b as [H, nope + v, rank]."""
+        return self.kv_b_proj.weight.view(self.heads, -1, self.rank)
 
     def _varlen(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Tensor:
         # The kernel wants one width for q, k and v: zeros beyond it add nothing to any sum.

@@ -2,26 +2,27 @@
 
 Takes which pages belong to which sequence, and what attention hands over; gives attention's sums.
 Knows nothing of requests, sampling or who owns a page.
-Shapes: N new tokens of all sequences end to end, B sequences with one new token each, S new tokens
-of one sequence, T tokens seen, M pages of a table, H query heads, K key/value heads, D head width.
+Shapes: N new tokens of all sequences end to end, R sequences, M pages of a table, H query heads, K
+key/value heads, D width of a key, V width of a value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mengya.models.config import ModelConfig
 from mengya.models.kv_cache import cache_bytes_per_token
+from mengya.models.paged_attention import PlainAttention
+from mengya.models.paged_kernels import KernelAttention, kernels_run
+from mengya.runtime import to_device
 
 
 class PagedCache:
     """The memory: for each layer [pages, page_size, 2 (keys, values), K, D], zeros at first.
 
+    With latent attention [pages, page_size, 1, 1, rank + rope]: what is stored is key and value in one.
     Zeros and never garbage, because a masked NaN would still spoil a sum.
     """
 
@@ -33,11 +34,24 @@ class PagedCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        shape = (num_pages, page_size, 2, config.num_key_value_heads, config.head_width)
+        if config.kv_lora_rank is not None:
+            stored = (1, 1, config.cache_width)
+        else:
+            stored = (2, config.num_key_value_heads, config.head_width)
+        shape = (num_pages, page_size, *stored)
         self.page_size = page_size
+        self.value_width = config.kv_lora_rank or config.head_width
         self.layers = [
             torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)
         ]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.layers[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.layers[0].device
 
 
 def tokens_that_fit(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> int:
@@ -48,32 +62,6 @@ def tokens_that_fit(config: ModelConfig, dtype: torch.dtype, device: torch.devic
     return memory // cache_bytes_per_token(config, dtype)
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """The new tokens of one sequence in a forward pass.
-
-    Attributes:
-        pages: numbers of the sequence's pages in order, with room for start + count tokens.
-        start: tokens that the pages hold already.
-        count: new tokens, at least 1.
-    """
-
-    pages: Sequence[int]
-    start: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """Several new tokens of one sequence: where they lie in the batch, and what they see."""
-
-    first: int
-    count: int
-    end: int
-    table_M: Tensor | None  # None: nothing came before
-    mask_ST: Tensor | None
-
-
 class PagedStep:
     """One forward pass over a flattened batch [1, N]; goes to `CausalLM.forward` as its cache.
 
@@ -81,94 +69,82 @@ class PagedStep:
         position_ids: [1, N] int64, each token's place in its own sequence.
     """
 
-    def __init__(self, cache: PagedCache, spans: Sequence[Span]) -> None:
+    def __init__(
+        self,
+        cache: PagedCache,
+        position_ids: Tensor,
+        slots_N: Tensor,
+        attention: PlainAttention | KernelAttention,
+    ) -> None:
         """
         Args:
-            spans: in the order of the batch; those of one token come first and attend together.
+            slots_N: int64, where each token's keys and values go: page * page_size + place in it.
+        """
+        self.position_ids = position_ids
+        self._cache, self._slots_N, self._attention = cache, slots_N, attention
+
+    @classmethod
+    def of(
+        cls, cache: PagedCache, tables_RM: np.ndarray, starts_R: np.ndarray, counts_R: np.ndarray
+    ) -> PagedStep:
+        """
+        Args:
+            tables_RM: int32, numbers of each sequence's pages in order; any page where it has none.
+            starts_R: int, tokens that its pages hold already.
+            counts_R: int, its new tokens. Sequences stand in the order of the batch; those of one
+                token come first and attend together.
 
         Raises:
-            ValueError: a span of one token after a longer one, or pages without room.
+            ValueError: a sequence of one token after a longer one, or of none.
         """
-        self._cache = cache
-        memory = cache.layers[0]
-        device, size = memory.device, cache.page_size
-        for span in spans:
-            if not 0 < span.count <= len(span.pages) * size - span.start:
-                raise ValueError(f"{span.count} tokens do not fit after {span.start} in the pages")
-        positions = [p for s in spans for p in range(s.start, s.start + s.count)]
-        slots = [
-            s.pages[p // size] * size + p % size
-            for s in spans
-            for p in range(s.start, s.start + s.count)
-        ]
-        self.position_ids = torch.tensor([positions], device=device)
-        self._slots_N = torch.tensor(slots, device=device)
-        self._rows = next((i for i, span in enumerate(spans) if span.count > 1), len(spans))
-        if any(span.count == 1 for span in spans[self._rows :]):
-            raise ValueError("spans of one token come before longer ones")
-        if self._rows:
-            self._plan_rows(spans[: self._rows], memory.dtype)
-        self._chunks = list(self._plan_chunks(spans[self._rows :], memory.dtype))
+        longer = counts_R > 1
+        if (counts_R < 1).any() or (longer[:-1] & ~longer[1:]).any():
+            raise ValueError("sequences of one new token come first, and none has fewer")
+        size, ends_R = cache.page_size, counts_R.cumsum()
+        sequences_N = np.arange(len(counts_R)).repeat(counts_R)
+        positions_N = np.arange(ends_R[-1]) + (starts_R - ends_R + counts_R)[sequences_N]
+        slots_N = tables_RM[sequences_N, positions_N // size].astype(np.int64) * size
+        slots_N += positions_N % size
+        attention = (KernelAttention if kernels_run(cache.device) else PlainAttention)(
+            size, cache.value_width, tables_RM, starts_R, counts_R, cache.dtype, cache.device
+        )
+        place, slots = to_device(positions_N, cache.device), to_device(slots_N, cache.device)
+        return cls(cache, place[None], slots, attention)
 
-    def _plan_rows(self, spans: Sequence[Span], dtype: torch.dtype) -> None:
-        device = self._slots_N.device
-        self._longest = max(span.start for span in spans) + 1
-        width = -(-self._longest // self._cache.page_size)
-        # Short tables are filled up with page 0: any page would do, the mask hides it.
-        table = [[*s.pages[:width], *[0] * (width - len(s.pages))] for s in spans]
-        self._table_BM = torch.tensor(table, device=device)
-        ends_B = self.position_ids[0, : self._rows, None]
-        hidden_BT = torch.arange(self._longest, device=device) > ends_B
-        mask_BT = torch.zeros(hidden_BT.shape, dtype=dtype, device=device)
-        self._mask_B11T = mask_BT.masked_fill_(hidden_BT, float("-inf"))[:, None, None]
+    @classmethod
+    def of_rows(cls, cache: PagedCache, positions_R: Tensor, table_RM: Tensor) -> PagedStep:
+        """One new token of each sequence, planned on the device alone, so that a CUDA graph can hold it.
 
-    def _plan_chunks(self, spans: Sequence[Span], dtype: torch.dtype) -> Iterator[_Chunk]:
-        device, first = self._slots_N.device, self._rows
-        for span in spans:
-            end = span.start + span.count
-            table_M = mask_ST = None
-            if span.start:
-                used = span.pages[: -(-end // self._cache.page_size)]
-                table_M = torch.tensor(used, device=device)
-                mask_ST = torch.full((span.count, end), float("-inf"), dtype=dtype, device=device)
-                mask_ST.triu_(span.start + 1)
-            yield _Chunk(first, span.count, end, table_M, mask_ST)
-            first += span.count
+        Args:
+            positions_R: [R] int32.
+            table_RM: [R, M] int32.
+        """
+        place_R = positions_R.long()
+        pages_R = table_RM.gather(1, (place_R // cache.page_size)[:, None])[:, 0]
+        slots_R = pages_R.long() * cache.page_size + place_R % cache.page_size
+        attention = KernelAttention.of_rows(
+            cache.page_size, cache.value_width, table_RM, positions_R
+        )
+        return cls(cache, place_R[None], slots_R, attention)
 
-    def attend(self, layer: int, q_1NHD: Tensor, k_1NKD: Tensor, v_1NKD: Tensor) -> Tensor:
-        """Store the new keys and values of one layer, then attend: [1, N, H, D]."""
+    def attend(
+        self,
+        layer: int,
+        q_1NHD: Tensor,
+        k_1NKD: Tensor,
+        v_1NKD: Tensor | None,
+        scale: float | None = None,
+    ) -> Tensor:
+        """Store what one layer has of the new tokens, then attend: [1, N, H, V].
+
+        Args:
+            v_1NKD: None with latent attention, whose one key holds the value.
+            scale: of the scores; None: 1 / sqrt(D).
+        """
         memory = self._cache.layers[layer]
-        new_N2KD = torch.stack((k_1NKD[0], v_1NKD[0]), 1)
-        memory.flatten(0, 1).index_copy_(0, self._slots_N, new_N2KD)
-        out = [self._attend_rows(memory, q_1NHD[0, : self._rows])] if self._rows else []
-        for chunk in self._chunks:
-            new = slice(chunk.first, chunk.first + chunk.count)
-            if chunk.table_M is None:
-                kv_T2KD = new_N2KD[new]
-            else:
-                kv_T2KD = memory.index_select(0, chunk.table_M).flatten(0, 1)[: chunk.end]
-            out.append(_attend_chunk(q_1NHD[:, new], kv_T2KD, chunk.mask_ST))
-        return (torch.cat(out) if len(out) > 1 else out[0])[None]
-
-    def _attend_rows(self, memory: Tensor, q_BHD: Tensor) -> Tensor:
-        """Each row's one token over all that its sequence holds, [B, H, D]."""
-        B, M = self._table_BM.shape
-        gathered = memory.index_select(0, self._table_BM.flatten())
-        seen = gathered.view(B, M * self._cache.page_size, *memory.shape[2:])[:, : self._longest]
-        k_BKTD, v_BKTD = seen.permute(2, 0, 3, 1, 4)
-        # The heads of a group stand in line as positions, so that no key is copied for them.
-        q_BKGD = q_BHD.view(B, memory.shape[3], -1, memory.shape[4])
-        out = F.scaled_dot_product_attention(q_BKGD, k_BKTD, v_BKTD, attn_mask=self._mask_B11T)
-        return out.reshape(q_BHD.shape)
-
-
-def _attend_chunk(q_1SHD: Tensor, kv_T2KD: Tensor, mask_ST: Tensor | None) -> Tensor:
-    """[S, H, D]: each new token over what its sequence held before and over its own chunk so far."""
-    H, K = q_1SHD.shape[2], kv_T2KD.shape[2]
-    heads_T2HD = kv_T2KD.repeat_interleave(H // K, 2) if H > K else kv_T2KD
-    k_1HTD, v_1HTD = heads_T2HD.permute(1, 2, 0, 3)[:, None]
-    q_1HSD = q_1SHD.transpose(1, 2)
-    out = F.scaled_dot_product_attention(
-        q_1HSD, k_1HTD, v_1HTD, attn_mask=mask_ST, is_causal=mask_ST is None
-    )
-    return out[0].transpose(0, 1)
+        parts = [k_1NKD[0]] if v_1NKD is None else [k_1NKD[0], v_1NKD[0]]
+        new_NXKD = torch.stack(parts, 1)
+        memory.flatten(0, 1).index_copy_(0, self._slots_N, new_NXKD)
+        if scale is None:
+            scale = float(q_1NHD.shape[-1] ** -0.5)
+        return self._attention.attend(memory, q_1NHD[0], new_NXKD, scale)[None]

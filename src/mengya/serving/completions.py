@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 
 from starlette.requests import Request as HttpRequest
 
@@ -130,5 +129,5 @@ async def _wanted(
     """The events of a ticket, without the token that max_tokens=0 made the engine compute."""
     async for place, token_event in ticket:
         if request.max_tokens == 0:
-            token_event = replace(token_event, token=None, finish="length")
+            token_event = token_event._replace(token=None, finish="length")
         yield place, token_event

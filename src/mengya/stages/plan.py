@@ -168,7 +168,7 @@ def make_plan(
         expected = expected_mfu(model_kind(model), run_kind(settings), width, share, device)
         work = positions * (flops.total + recomputed) / hardware.devices
         seconds_per_step = work / (device.peak_flops * expected.mfu)
-        if config.optimizer.name != "adamw":
+        if config.optimizer.name in ("muon", "normuon"):
             # Ranks share it.
             matrices = hidden_matrices(dict(model.named_parameters()), config.optimizer.name)
             muon = muon_flops(matrices) / hardware.devices

@@ -50,7 +50,7 @@ class ServeConfig(ServerSettings):
     dtype: DtypeName = "auto"
     """dtype of the weights; auto: float32 on CPU, bfloat16 elsewhere."""
     engine: Literal["mengya", "vllm"] = "mengya"
-    """vllm hands folder, names, address and key to vLLM's own server (pip install 'mengya[vllm]')."""
+    """vllm hands folder, names, address, key and dtype to vLLM's own server (pip install 'mengya[vllm]')."""
     batch: EngineConfig = EngineConfig()
     """The engine: how much runs at once, how much waits."""
 
@@ -74,10 +74,22 @@ def run(config: ServeConfig) -> None:
             style="yellow",
         )
     if config.engine == "vllm":
-        return run_vllm(checkpoint, base, adapters, config.host, config.port, key)
+        _refuse_what_vllm_ignores(config)
+        return run_vllm(checkpoint, base, adapters, config.host, config.port, key, config.dtype)
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         require(module, "serve")
     _serve(config, base, adapters, key, console)
+
+
+def _refuse_what_vllm_ignores(config: ServeConfig) -> None:
+    ours = (*ServerSettings.model_fields, "kind", "device", "batch")
+    defaults = {name: ServeConfig.model_fields[name].get_default() for name in ours}
+    changed = [name for name in ours if getattr(config, name) != defaults[name]]
+    if changed:
+        raise UserError(
+            f"engine=vllm knows nothing of {', '.join(changed)}: take them out, or write "
+            "engine=mengya; vLLM's own server has settings of its own"
+        )
 
 
 def _serve(

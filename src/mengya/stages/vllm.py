@@ -10,13 +10,19 @@ from pathlib import Path
 
 from mengya.config import UserError
 from mengya.runtime import require
-from mengya.stages.open_checkpoint import ADAPTER, standard_folder
+from mengya.stages.open_checkpoint import ADAPTER, DtypeName, standard_folder
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank may be
 
 
 def run_vllm(
-    checkpoint: Path, name: str, adapters: dict[str, Path], host: str, port: int, key: str | None
+    checkpoint: Path,
+    name: str,
+    adapters: dict[str, Path],
+    host: str,
+    port: int,
+    key: str | None,
+    dtype: DtypeName,
 ) -> None:
     """Run vLLM's OpenAI server until it ends.
 
@@ -27,7 +33,7 @@ def run_vllm(
     # The key travels in the environment: arguments can be read by everybody on the machine.
     environment = {**os.environ, **({"VLLM_API_KEY": key} if key else {})}
     with standard_folder(checkpoint) as folder:
-        arguments = vllm_arguments(folder, name, adapters, host, port)
+        arguments = vllm_arguments(folder, name, adapters, host, port, dtype)
         process = subprocess.Popen([sys.executable, *arguments], env=environment)
         while True:
             try:
@@ -40,11 +46,12 @@ def run_vllm(
 
 
 def vllm_arguments(
-    folder: Path, name: str, adapters: dict[str, Path], host: str, port: int
+    folder: Path, name: str, adapters: dict[str, Path], host: str, port: int, dtype: DtypeName
 ) -> list[str]:
     """What comes after `python`."""
     found = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     found += ["--served-model-name", name, "--host", host, "--port", str(port)]
+    found += ["--dtype", dtype]  # auto: vLLM goes by the checkpoint's own
     if adapters:
         configs = [json.loads((path / ADAPTER).read_text("utf-8")) for path in adapters.values()]
         rank = max(int(config["r"]) for config in configs)

@@ -54,7 +54,8 @@ class MemorySettings:
         compute_bytes: of a number in matrix products: 2 under autocast, 4 in fp32.
         compiled: torch.compile, whose partition of the graph keeps less.
         on_cpu: attention by a mask, norms in pieces.
-        optimizer: adamw keeps two moments; muon and normuon one for the matrices of layers.
+        optimizer: adamw keeps two moments; muon and normuon one for the matrices of layers; galore
+            is counted as adamw, an upper bound.
         devices, sharded: with FSDP weights, gradients and optimizer are split over the devices, and
             half-precision weights gathered layer by layer.
         keeps_gathered: strategy.reshard_after_forward=false.
@@ -67,7 +68,7 @@ class MemorySettings:
     compute_bytes: Literal[2, 4]
     compiled: bool
     on_cpu: bool = False
-    optimizer: Literal["adamw", "muon", "normuon"] = "adamw"
+    optimizer: Literal["adamw", "muon", "normuon", "galore"] = "adamw"
     gradient_checkpointing: bool = False
     devices: int = 1
     sharded: bool = False
@@ -116,7 +117,7 @@ def training_memory(model: CausalLM, settings: MemorySettings) -> Memory:
     if s.on_cpu:
         activations += positions * s.length * s.compute_bytes  # the mask, shared by the layers
     logits = _logits(model.config, s)
-    if s.optimizer != "adamw":
+    if s.optimizer in ("muon", "normuon"):
         # Its step begins when activations are gone: only what it needs beyond them is more.
         activations = max(activations, _muon_transient(model) - logits)
     reserve = CPU_PROCESS if s.on_cpu else CUDA_CONTEXT + FRAGMENTATION * (activations + logits)
@@ -143,7 +144,8 @@ def _compute_copy(matrices: int, s: MemorySettings) -> float:
 def _optimizer_bytes(model: CausalLM, s: MemorySettings) -> float:
     """AdamW: two moments of each number; Muon: one, and NorMuon a number more for each row."""
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    matrices = {} if s.optimizer == "adamw" else hidden_matrices(named, s.optimizer)
+    muon = s.optimizer in ("muon", "normuon")
+    matrices = hidden_matrices(named, s.optimizer) if muon else {}
     rest = sum(p.numel() for n, p in named.items() if n not in matrices)
     numbers = 2 * rest + sum(p.numel() for p in matrices.values())
     if s.optimizer == "normuon":

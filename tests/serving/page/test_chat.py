@@ -42,6 +42,46 @@ def test_tool_calls_arrive_in_pieces_and_are_shown_whole(reader: Reader) -> None
     expect(page.locator(".tool-call pre")).to_have_text('{\n  "x": 1\n}')
 
 
+def test_results_of_calls_are_typed_and_sent(reader: Reader) -> None:
+    calls = [
+        {"index": 0, "id": "a", "function": {"name": "add", "arguments": '{"x": 1}'}},
+        {"index": 1, "id": "b", "function": {"name": "now", "arguments": "{}"}},
+    ]
+    reader.server.answer = lambda body: (
+        chat("是三。")
+        if body["messages"][-1]["role"] == "tool"
+        else deltas({"content": "算一下"}, {"tool_calls": calls}, finish="tool_calls")
+    )
+    page = reader.open()
+    reader.ask("一加二？")
+    reader.answered()
+    page.get_by_role("button", name="发送结果").click()  # nothing is typed: nothing is sent
+    assert len(reader.server.requests) == 1
+    page.get_by_label("add 的结果").fill("3")
+    page.get_by_label("now 的结果").fill("<b>十二点</b>")
+    page.get_by_role("button", name="发送结果").click()
+    expect(page.locator(".reply p").last).to_have_text("是三。")
+    assert reader.server.requests[1]["messages"][-4:] == [
+        {"role": "user", "content": "一加二？"},
+        {"role": "assistant", "content": "算一下", "tool_calls": [
+            {"id": "a", "type": "function", "function": {"name": "add", "arguments": '{"x": 1}'}},
+            {"id": "b", "type": "function", "function": {"name": "now", "arguments": "{}"}},
+        ]},
+        {"role": "tool", "tool_call_id": "a", "content": "3"},
+        {"role": "tool", "tool_call_id": "b", "content": "<b>十二点</b>"},
+    ]  # fmt: skip
+    expect(page.locator(".tool-results")).to_have_count(0)  # answered: the form is gone
+    expect(page.locator(".question pre").last).to_have_text("<b>十二点</b>")
+    page.reload()
+    expect(page.locator(".reply p").last).to_have_text("是三。")
+    expect(page.locator(".question pre").first).to_have_text("3")
+    reader.ask("谢谢")
+    expect(page.locator(".reply")).to_have_count(3)
+    assert [m["role"] for m in reader.server.requests[2]["messages"]][-6:] == [
+        "user", "assistant", "tool", "tool", "assistant", "user",
+    ]  # fmt: skip
+
+
 def test_escape_stops_and_the_server_notices(reader: Reader) -> None:
     reader.server.answer = lambda _: chat("一半", hold=threading.Event())
     page = reader.open()

@@ -147,13 +147,16 @@ export class Chat {
 
   draw() {
     this.views.clear();
-    const turns = shownTurns(this.current).map((turn) => {
+    const shown = shownTurns(this.current);
+    const turns = shown.map((turn) => {
+      const last = turn === shown.at(-1) && this.current.models.length === 1; // two models would have called differently
       const { element, views } = turnView(this.current, turn, {
         edit: (place, text) => this.isRunning || this.answerAll(ask(this.current, text, place)),
         again: (of, lane) => this.again(of, lane),
         chooseTurn: (one) => this.choose(() => showTurn(this.current, one)),
         chooseReply: (of, lane, index) => this.choose(() => (of.chosen[lane] = index)),
         drawn: () => this.follow && this.scroll(),
+        giveResults: last ? (results) => this.isRunning || this.answerAll(ask(this.current, "", undefined, results)) : null,
       });
       for (const [reply, view] of views) {
         this.views.set(reply, view);

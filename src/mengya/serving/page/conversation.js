@@ -8,6 +8,7 @@
 
 /** @typedef {import("./api.js").Problem} Problem */
 /** @typedef {{id: string, name: string, arguments: string}} ToolCall */
+/** What somebody says that a call gave. @typedef {{id: string, name: string, content: string}} ToolResult */
 /**
  * What one model answered. Times are seconds: to the first token, of the thinking, from the first to the last token.
  * @typedef {{model: string, content: string, reasoning: string, toolCalls: ToolCall[], finish: string | null, problem: Problem | null,
@@ -16,9 +17,10 @@
  */
 /**
  * `replies[lane]` are the replies of a lane, `chosen[lane]` the index of the one that is shown, `after` the parent's `chosen` when
- * this was asked; of turns at the same place the one with the highest `touched` is shown.
- * @typedef {{id: string, parent: string | null, after: number[], question: string, replies: Reply[][], chosen: number[],
- *   touched: number}} Turn
+ * this was asked; of turns at the same place the one with the highest `touched` is shown. With `results` the turn answers the calls of
+ * the reply before it, and its question is empty.
+ * @typedef {{id: string, parent: string | null, after: number[], question: string, results: ToolResult[], replies: Reply[][],
+ *   chosen: number[], touched: number}} Turn
  */
 /**
  * @typedef {{id: string, title: string, created: number, updated: number, system: string, models: string[], turns: Turn[]}} Conversation
@@ -88,15 +90,17 @@ export function showTurn(conversation, turn) {
  * @param {Conversation} conversation
  * @param {string} question
  * @param {Turn} [place]
+ * @param {ToolResult[]} [results] of the calls of the reply that is shown last, instead of a question
  * @returns {Turn} without replies yet: one empty list a lane
  */
-export function ask(conversation, question, place) {
+export function ask(conversation, question, place, results = []) {
   const last = shownTurns(conversation).at(-1);
   const turn = {
     id: newId(),
     parent: place ? place.parent : (last?.id ?? null),
     after: place ? [...place.after] : [...(last?.chosen ?? [])],
     question,
+    results,
     replies: conversation.models.map(() => []),
     chosen: conversation.models.map(() => 0),
     touched: 0,
@@ -144,11 +148,15 @@ export function messagesFor(conversation, turn, lane) {
   const messages = conversation.system.trim() ? [{ role: "system", content: conversation.system }] : [];
   const path = pathTo(conversation, turn);
   path.forEach((asked, index) => {
-    messages.push({ role: "user", content: asked.question });
+    if (!asked.results.length) messages.push({ role: "user", content: asked.question });
+    for (const { id, content } of asked.results) messages.push({ role: "tool", tool_call_id: id, content });
     if (asked === turn) return;
     const own = Math.min(lane, asked.replies.length - 1);
     const reply = asked.replies[own]?.[path[index + 1].after[own]];
-    if (reply?.content) messages.push({ role: "assistant", content: reply.content });
+    if (reply && path[index + 1].results.length) {
+      const calls = reply.toolCalls.map((call) => ({ id: call.id, type: "function", function: { name: call.name, arguments: call.arguments } }));
+      messages.push({ role: "assistant", content: reply.content || null, tool_calls: calls });
+    } else if (reply?.content) messages.push({ role: "assistant", content: reply.content });
   });
   return messages;
 }

@@ -1,6 +1,6 @@
 /**
  * One reply on the screen: takes a `Reply` and whether it is still being made, gives an element: thinking (folded), text, tool calls,
- * what went wrong, counts and actions. Knows nothing of the conversation around it.
+ * a form for what they gave, what went wrong, counts and actions. Knows nothing of the conversation around it.
  */
 import { speed } from "./answer.js";
 import { append, copyButton, el, icon, iconButton } from "./dom.js";
@@ -31,8 +31,9 @@ const FRAME = 40;
 export class ReplyView {
   /**
    * @param {Reply} reply
-   * @param {{again: () => void, choose: (index: number) => void, index: number, count: number, drawn: () => void}} actions
-   *   `drawn` is called when the element has grown
+   * @param {{again: () => void, choose: (index: number) => void, index: number, count: number, drawn: () => void,
+   *   giveResults: ((results: import("./conversation.js").ToolResult[]) => void) | null}} actions
+   *   `drawn` is called when the element has grown, `giveResults` with what somebody says that the calls gave
    */
   constructor(reply, actions) {
     this.reply = reply;
@@ -95,6 +96,7 @@ export class ReplyView {
 
   drawFoot() {
     const { reply, actions } = this;
+    if (reply.toolCalls.length && actions.giveResults) append(this.foot, [resultsForm(reply.toolCalls, actions.giveResults)]);
     const words = ending(reply);
     if (words) append(this.foot, [el("p", { class: "note" }, words)]);
     if (reply.problem) {
@@ -139,4 +141,22 @@ function toolCall(call) {
   }
   const head = el("div", { class: "tool-head" }, icon("tool"), el("span", {}, t("toolCall")), el("code", {}, call.name));
   return el("div", { class: "tool-call" }, head, el("pre", { tabindex: 0 }, shown));
+}
+
+/**
+ * A field for what each call gave: the page runs no tools, the reader may.
+ * @param {import("./conversation.js").ToolCall[]} calls
+ * @param {(results: import("./conversation.js").ToolResult[]) => void} give
+ */
+function resultsForm(calls, give) {
+  const areas = calls.map((call) => {
+    const label = t("toolResult", { name: call.name });
+    return /** @type {HTMLTextAreaElement} */ (el("textarea", { rows: 2, class: "mono", required: true, "aria-label": label, placeholder: label }));
+  });
+  const form = el("form", { class: "tool-results" }, ...areas, el("button", { class: "primary" }, t("sendResults")));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    give(calls.map((call, index) => ({ id: call.id, name: call.name, content: areas[index].value })));
+  });
+  return form;
 }

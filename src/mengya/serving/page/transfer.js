@@ -22,7 +22,9 @@ export function toMarkdown(conversation) {
   const parts = [`# ${conversation.title}`];
   if (conversation.system.trim()) parts.push(`> ${conversation.system.trim().replaceAll("\n", "\n> ")}`);
   for (const turn of shownTurns(conversation)) {
-    parts.push(`## ${t("you")}`, turn.question);
+    parts.push(`## ${t("you")}`);
+    if (!turn.results.length) parts.push(turn.question);
+    for (const { name, content } of turn.results) parts.push(`${t("toolResult", { name })}\n\n${fenced(content)}`);
     for (let lane = 0; lane < turn.replies.length; lane += 1) {
       const reply = shownReply(turn, lane);
       if (!reply) continue;
@@ -33,6 +35,13 @@ export function toMarkdown(conversation) {
     }
   }
   return `${parts.join("\n\n")}\n`;
+}
+
+/** As a block of code that no backticks inside it can end. @param {string} content */
+function fenced(content) {
+  const longest = Math.max(2, ...[...content.matchAll(/`+/g)].map(([run]) => run.length));
+  const fence = "`".repeat(longest + 1);
+  return `${fence}\n${content}\n${fence}`;
 }
 
 /**

@@ -3,7 +3,7 @@
  * gives an element and the views of its replies.
  */
 import { shownReply, siblings } from "./conversation.js";
-import { copyButton, el, iconButton } from "./dom.js";
+import { copyButton, el, icon, iconButton } from "./dom.js";
 import { t } from "./i18n.js";
 import { entersLine } from "./keys.js";
 import { ReplyView, switcher } from "./reply_view.js";
@@ -12,7 +12,8 @@ import { ReplyView, switcher } from "./reply_view.js";
 /** @typedef {import("./conversation.js").Reply} Reply */
 /**
  * @typedef {{edit: (turn: Turn, text: string) => void, again: (turn: Turn, lane: number) => void, chooseTurn: (turn: Turn) => void,
- *   chooseReply: (turn: Turn, lane: number, index: number) => void, drawn: () => void}} TurnActions
+ *   chooseReply: (turn: Turn, lane: number, index: number) => void, drawn: () => void,
+ *   giveResults: ((results: import("./conversation.js").ToolResult[]) => void) | null}} TurnActions `giveResults` where calls may be answered
  */
 
 /**
@@ -33,6 +34,7 @@ export function turnView(conversation, turn, actions) {
       index: turn.chosen[lane],
       count: replies.length,
       drawn: actions.drawn,
+      giveResults: actions.giveResults,
     });
     views.set(reply, view);
     return el("div", { class: "lane" }, view.element);
@@ -50,11 +52,19 @@ export function turnView(conversation, turn, actions) {
 function question(conversation, turn, actions) {
   const place = el("div", { class: "question" });
   const versions = siblings(conversation, turn);
+  const switches = () => switcher(versions.indexOf(turn), versions.length, (index) => actions.chooseTurn(versions[index]));
+  if (turn.results.length) {
+    const given = turn.results.map(({ name, content }) =>
+      el("div", { class: "tool-call" }, el("div", { class: "tool-head" }, icon("tool"), t("toolResult", { name })), el("pre", { tabindex: 0 }, content)),
+    );
+    place.replaceChildren(...given, el("div", { class: "actions" }, switches()));
+    return place;
+  }
   const show = () => {
     const bar = el(
       "div",
       { class: "actions" },
-      switcher(versions.indexOf(turn), versions.length, (index) => actions.chooseTurn(versions[index])),
+      switches(),
       copyButton(t("copy"), () => turn.question),
       iconButton("edit", t("edit"), () => editor(place, turn, actions, show)),
     );

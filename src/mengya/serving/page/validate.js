@@ -92,6 +92,11 @@ function turn(value, where, earlier) {
     parent,
     after: list(from.after, `${where}.after`, 2).map((one) => number(one, `${where}.after`)),
     question: text(from.question, `${where}.question`),
+    // Conversations of a time before there were results have none.
+    results: list(from.results ?? [], `${where}.results`, 100).map((one) => {
+      const inside = object(one, `${where}.results`);
+      return { id: text(inside.id, where), name: text(inside.name, where), content: text(inside.content, where) };
+    }),
     replies,
     chosen,
     touched: number(from.touched, `${where}.touched`),
