@@ -144,7 +144,8 @@ def run(config: PrepareConfig) -> None:
         changed = differences(made.request, inputs.request)
         if not changed:
             console.print(
-                f"{config.out} is up to date: same settings, tokenizer and files; nothing to do"
+                f"{config.out} is up to date: same settings, tokenizer and files; nothing to do",
+                soft_wrap=True,
             )
             return
         if not config.overwrite:
