@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 _HAS_TRITON = find_spec("triton") is not None
-_WIDEST = 1024
 _MULTIPLE = 16  # of H and I: loads of 16 bytes and more
 
 
@@ -39,18 +38,10 @@ _PIECES = 528
 
 
 def fused_runs(x_NH: Tensor, down_EHI: Tensor) -> bool:
-    """bf16 on an NVIDIA device with Triton, widths of whole 32 bytes, and experts too narrow for the
-    products to hide what is moved between them (docs/results.md)."""
+    """bf16 on an NVIDIA device with Triton, and widths of whole 32 bytes."""
     aligned = down_EHI.shape[1] % _MULTIPLE == 0 and down_EHI.shape[2] % _MULTIPLE == 0
     cuda = x_NH.is_cuda and torch.version.cuda is not None
-    narrow = down_EHI.shape[2] <= _WIDEST
-    return (
-        _HAS_TRITON
-        and cuda
-        and aligned
-        and narrow
-        and x_NH.dtype == down_EHI.dtype == torch.bfloat16
-    )
+    return _HAS_TRITON and cuda and aligned and x_NH.dtype == down_EHI.dtype == torch.bfloat16
 
 
 def fused_experts(
@@ -313,7 +304,7 @@ def _shared_memory(device: int | None) -> int:
     """Bytes that a program may use on a device."""
     if device is None:
         return 1 << 20
-    from triton.runtime import driver
+    from triton.runtime import driver  # pyright: ignore[reportMissingImports]
 
     utils: Any = driver.active.utils  # type: ignore[attr-defined]
     return utils.get_device_properties(device)["max_shared_mem"]

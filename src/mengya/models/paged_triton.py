@@ -7,8 +7,8 @@ head of the group) pairs of a tile, D width of a key, V width of a value, BLOCK_
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 _LOG2_E = 1.4426950408889634
