@@ -194,6 +194,8 @@ def test_on_a_terminal_ctrl_c_stops_the_reply_and_not_the_program(chat_model: Pa
     process = subprocess.Popen(
         [sys.executable, "-m", "mengya", "chat", str(chat_model), *options],
         stdin=child, stdout=child, stderr=child, env=environment(TERM="dumb"), start_new_session=True,
+        # As on a terminal: a shell makes what it runs in the background, such as these tests, ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     os.close(child)
     seen, utf8 = "", codecs.getincrementaldecoder("utf-8")("replace")
