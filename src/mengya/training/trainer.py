@@ -10,7 +10,6 @@ import errno
 import json
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,12 +110,18 @@ class Trainer:
         """Start, or start again, from `state` and the weights that belong to it."""
         self._watch = LossWatch(self.loop, self.state, self._progress.say)
         self._experts = ExpertLoad(self.model, self.strategy.sum)
-        self._window: dict[str, Tensor | float] = defaultdict(float)
-        self._window_items = self._window_tokens = 0
-        self._window_seconds = self.checkpointer.stall_seconds = 0.0
+        self._begin_window()
+        self.checkpointer.stall_seconds = 0.0
         self._values: dict[str, float] = {}
         if self.state.grad_scaler:
             self.strategy.scaler.load_state_dict(self.state.grad_scaler)
+
+    def _begin_window(self) -> None:
+        """Forget what was summed up since the last line of the log; sums stay on the device till then."""
+        nothing = torch.zeros((), device=self.strategy.device)
+        self._window: dict[str, Tensor] = {}
+        self._window_items, self._grad_norm = nothing.long(), nothing
+        self._window_tokens, self._window_seconds = 0, 0.0
 
     def _train(self, stop: StopSignal) -> bool:
         """Train from `state` to the end or a signal; False where trouble moved `state` elsewhere."""
@@ -129,8 +134,9 @@ class Trainer:
                 self._window_seconds += time.perf_counter() - started
                 self._log_if_due()
                 saves = self._due(self.loop.save_every)
-                if saves:
+                if saves or self._due(self.loop.eval_every) or self._due(self.loop.sample_every):
                     self._judge_all()
+                if saves:
                     self.checkpointer.finish(self.state)
                 # Every checkpoint is validated, so that the best of them is known.
                 if saves or self._due(self.loop.eval_every):
@@ -172,65 +178,68 @@ class Trainer:
         if stops:
             return True
         if self.state.step in self.state.quarantined:
-            self._skip("its batch is in quarantine")
+            self._progress.say(f"step {self.state.step + 1} skipped: its batch is in quarantine")
+            self.state.skipped += 1
+            self.state.step += 1
             return False
         seed_step(self.seed, self.state.step, self.strategy.rank)
         set_lr(self.optimizers, lr_factor(self.state.step, self.max_steps, self.schedule))
         if items == 0:
             self._watch.skipped(self.state.step, NO_LABEL)
-            self._skip(NO_LABEL)
+            self.state.step += 1
             return False
 
         self.model.train()
-        sums: dict[str, Tensor | float] = defaultdict(float)
+        sums: dict[str, Tensor] = {}
         for number, batch in enumerate(micro_batches, 1):
             batch = batch.to(self.strategy.device, non_blocking=True)
             with self.strategy.accumulate(self.module, last=number == len(micro_batches)):
                 with self.strategy.autocast():
                     result = self.loss(self.module, batch)
                 self.strategy.backward(result.loss / items)
-            sums["loss"] = sums["loss"] + result.loss.detach()
-            for name, value in result.metrics.items():
-                sums[name] = sums[name] + value
+            for name, value in {"loss": result.loss.detach(), **result.metrics}.items():
+                sums[name] = sums[name] + value if name in sums else value
         self.checkpointer.host_copy.before_update()
-        norm, finite = self.strategy.step(self.optimizers, self._parameters, self.max_grad_norm)
-        self._experts.after_step(applied=finite)
-        if not finite:
-            self._watch.skipped(self.state.step, f"gradient norm is {norm}")
-            self._skip(f"gradient norm is {norm}")
-            return False
-
-        self._watch.applied(self.state.step, items, torch.as_tensor(sums["loss"]))
+        norm = self.strategy.step(self.optimizers, self._parameters, self.max_grad_norm)
+        self._watch.done(self.state.step, items, tokens, sums["loss"], norm)
         self.state.step += 1
         self.state.tokens += tokens
-        for name, value in sums.items():
-            self._window[name] = self._window[name] + value
-        self._window_items += items
         self._window_tokens += tokens
-        self._values["grad_norm"] = norm
+        self._add_to_window(sums, items, norm)
         return False
 
-    def _skip(self, reason: str) -> None:
-        """Count a step that was not applied; the data and the schedule move on."""
-        self.state.skipped += 1
-        self.state.step += 1
-        self._progress.say(f"step {self.state.step} skipped: {reason}")
+    def _add_to_window(self, sums: dict[str, Tensor], items: int, norm: Tensor) -> None:
+        """Count a step for the log, on the device: nothing of it where it was not applied."""
+        applied = norm.isfinite()
+        self._experts.after_step(applied)
+        for name, value in sums.items():
+            value = torch.where(applied, value, 0.0)
+            self._window[name] = self._window[name] + value if name in self._window else value
+        self._window_items = self._window_items + items * applied
+        self._grad_norm = torch.where(applied, norm, self._grad_norm)
 
     def _judge_all(self) -> None:
-        """Hear of every step so far, so that no checkpoint is written over trouble."""
-        judged = True
+        """Hear of every step so far, so that no checkpoint is written over trouble.
+
+        The device has then done all that it was given; that time belongs to the steps.
+        """
+        started, judged = time.perf_counter(), True
         while judged:
             loss = torch.tensor([self._watch.due(all_of_them=True)], dtype=torch.float64)
             judged = self._watch.judge(self.strategy.sum(loss).item(), all_of_them=True)
+        self._window_seconds += time.perf_counter() - started
 
     def _log_if_due(self) -> None:
         if not self._due(self.loop.log_every):
             return
-        values = [torch.as_tensor(value).double().cpu() for value in self._window.values()]
-        sums = self.strategy.sum(torch.stack(values or [torch.zeros(())])).tolist()
-        if self._window_items:
-            means = [value / self._window_items for value in sums]
-            self._values.update(zip(self._window, means, strict=False))
+        self._judge_all()
+        sums = [value.double().cpu() for value in self._window.values()]
+        totals = self.strategy.sum(torch.stack(sums or [torch.zeros(())])).tolist()
+        items = int(self._window_items)
+        if items:
+            means = [total / items for total in totals]
+            self._values.update(zip(self._window, means, strict=True))
+            self._values["grad_norm"] = float(self._grad_norm)
         self._values |= self._experts.report(self._progress.say) | {
             "lr_factor": lr_factor(self.state.step - 1, self.max_steps, self.schedule),
             "lr": self.optimizers[0].param_groups[0]["lr"],
@@ -250,9 +259,7 @@ class Trainer:
             self._metrics.log(self.state.step, self._values)
         self._values.pop("save_stall_seconds", None)
         self.checkpointer.stall_seconds = 0.0
-        self._window.clear()
-        self._window_items = self._window_tokens = 0
-        self._window_seconds = 0.0
+        self._begin_window()
 
     def _validate(self, saves: bool) -> None:
         if self.validation is None:
