@@ -120,7 +120,7 @@ def train(
             seconds = time.perf_counter() - started
             load = experts.report(lambda _: None)
             yield {
-                "step": step, "tokens": tokens, "seconds": seconds, "nll": nats, "grad_norm": norm,
+                "step": step, "tokens": tokens, "seconds": seconds, "nll": nats, "grad_norm": norm.item(),
                 "tokens_per_second": timed_tokens / seconds,
                 **{k: v for k, v in load.items() if not k.rpartition("/")[2].isdigit()},
             }  # fmt: skip
