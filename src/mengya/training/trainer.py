@@ -28,6 +28,7 @@ from mengya.runtime import seed_step
 from mengya.training.checkpoint import TrainState
 from mengya.training.checkpointer import Checkpointer
 from mengya.training.expert_load import ExpertLoad
+from mengya.training.log_window import LogWindow
 from mengya.training.loop_config import LoopConfig
 from mengya.training.loss_watch import NO_LABEL, LossWatch, Trouble
 from mengya.training.metrics import MetricsLog
@@ -110,18 +111,11 @@ class Trainer:
         """Start, or start again, from `state` and the weights that belong to it."""
         self._watch = LossWatch(self.loop, self.state, self._progress.say)
         self._experts = ExpertLoad(self.model, self.strategy.sum)
-        self._begin_window()
+        self._window = LogWindow(self.strategy.device)
         self.checkpointer.stall_seconds = 0.0
         self._values: dict[str, float] = {}
         if self.state.grad_scaler:
             self.strategy.scaler.load_state_dict(self.state.grad_scaler)
-
-    def _begin_window(self) -> None:
-        """Forget what was summed up since the last line of the log; sums stay on the device till then."""
-        nothing = torch.zeros((), device=self.strategy.device)
-        self._window: dict[str, Tensor] = {}
-        self._window_items, self._grad_norm = nothing.long(), nothing
-        self._window_tokens, self._window_seconds = 0, 0.0
 
     def _train(self, stop: StopSignal) -> bool:
         """Train from `state` to the end or a signal; False where trouble moved `state` elsewhere."""
@@ -131,7 +125,7 @@ class Trainer:
                 started = time.perf_counter()
                 if self._step(next(steps), stop):
                     break
-                self._window_seconds += time.perf_counter() - started
+                self._window.seconds += time.perf_counter() - started
                 self._log_if_due()
                 saves = self._due(self.loop.save_every)
                 if saves or self._due(self.loop.eval_every) or self._due(self.loop.sample_every):
@@ -204,19 +198,9 @@ class Trainer:
         self._watch.done(self.state.step, items, tokens, sums["loss"], norm)
         self.state.step += 1
         self.state.tokens += tokens
-        self._window_tokens += tokens
-        self._add_to_window(sums, items, norm)
+        self._experts.after_step(norm.isfinite())
+        self._window.add(sums, items, tokens, norm)
         return False
-
-    def _add_to_window(self, sums: dict[str, Tensor], items: int, norm: Tensor) -> None:
-        """Count a step for the log, on the device: nothing of it where it was not applied."""
-        applied = norm.isfinite()
-        self._experts.after_step(applied)
-        for name, value in sums.items():
-            value = torch.where(applied, value, 0.0)
-            self._window[name] = self._window[name] + value if name in self._window else value
-        self._window_items = self._window_items + items * applied
-        self._grad_norm = torch.where(applied, norm, self._grad_norm)
 
     def _judge_all(self) -> None:
         """Hear of every step so far, so that no checkpoint is written over trouble.
@@ -227,24 +211,17 @@ class Trainer:
         while judged:
             loss = torch.tensor([self._watch.due(all_of_them=True)], dtype=torch.float64)
             judged = self._watch.judge(self.strategy.sum(loss).item(), all_of_them=True)
-        self._window_seconds += time.perf_counter() - started
+        self._window.seconds += time.perf_counter() - started
 
     def _log_if_due(self) -> None:
         if not self._due(self.loop.log_every):
             return
         self._judge_all()
-        sums = [value.double().cpu() for value in self._window.values()]
-        totals = self.strategy.sum(torch.stack(sums or [torch.zeros(())])).tolist()
-        items = int(self._window_items)
-        if items:
-            means = [total / items for total in totals]
-            self._values.update(zip(self._window, means, strict=True))
-            self._values["grad_norm"] = float(self._grad_norm)
+        self._values |= self._window.values(self.strategy.sum)
         self._values |= self._experts.report(self._progress.say) | {
             "lr_factor": lr_factor(self.state.step - 1, self.max_steps, self.schedule),
             "lr": self.optimizers[0].param_groups[0]["lr"],
             "tokens": self.state.tokens,
-            "tokens_per_second": self._window_tokens / max(self._window_seconds, 1e-9),
             "skipped": self.state.skipped,
         }
         if self.checkpointer.stall_seconds:
@@ -259,7 +236,7 @@ class Trainer:
             self._metrics.log(self.state.step, self._values)
         self._values.pop("save_stall_seconds", None)
         self.checkpointer.stall_seconds = 0.0
-        self._begin_window()
+        self._window = LogWindow(self.strategy.device)
 
     def _validate(self, saves: bool) -> None:
         if self.validation is None:
