@@ -62,6 +62,8 @@ def search_runs(shape: str, tokens: int) -> list[Run]:
         run("adamw", 2e-3),
         run("normuon", 2e-3),
         run("normuon", 8e-3),
+        run("normuon", 1.2e-2),
+        run("normuon", 1.6e-2),
         run("adamw", 6e-3),
         run("muon", 4e-3),
         run("adamw", 1e-3),
