@@ -80,6 +80,11 @@ def kernel_serves(width: int) -> bool:
     return _HAS_TRITON and 16 <= width <= _WIDEST and width % 16 == 0 and second & (second - 1) == 0
 
 
+def boundaries_serve(width: int, dtype: torch.dtype) -> bool:
+    """Whether one of the two kernels takes heads of `width` on CUDA, so that no mask is needed."""
+    return dtype in (torch.bfloat16, torch.float16) and width % 8 == 0 and width <= 256
+
+
 def packed_documents(cu_seqlens: Tensor, T: int, width: int, window: int | None) -> Documents:
     """For heads of `width`; nothing waits for the device.
 
