@@ -152,7 +152,7 @@ def _forward(
     q, k, v = (_dense(t) for t in (q_THD, k_TKD, v_TKD))
     T, H, D = q.shape
     out, lse = q.new_empty(T, H, D), q.new_empty(H, T, dtype=torch.float32)
-    _launch(
+    launch(
         "forward", T, H, D, H // k.shape[1],
         q, k, v, begins, out, lse, T, scale * _LOG2_E, *_strides(q, k, v, out),
     )  # fmt: skip
@@ -178,11 +178,11 @@ def _backward(
     (T, H, D), K = q.shape, k.shape[1]
     dq, dk, dv = (t.new_empty(t.shape) for t in (q, k, v))
     delta, scales = torch.empty_like(lse), (scale * _LOG2_E, scale)
-    _launch(
+    launch(
         "query_gradient", T, H, D, H // K,
         q, k, v, begins, out, dout, lse, delta, dq, T, *scales, *_strides(q, k, v, out),
     )  # fmt: skip
-    _launch(
+    launch(
         "key_value_gradient", T, K, D, H // K,
         q, k, v, stops, dout, lse, delta, dk, dv, T, *scales, *_strides(q, k, v, dout, dk),
     )  # fmt: skip
@@ -198,22 +198,18 @@ def _(
     return dq, dk, dv
 
 
-def _launch(name: str, T: int, heads: int, D: int, group: int, *arguments: Any) -> None:
+def launch(name: str, T: int, heads: int, D: int, group: int, *arguments: Any) -> None:
+    """Start a kernel of document_kernels.py on `arguments`, one row of programs a head."""
     from mengya.models import document_kernels
 
-    blocks = blocks_of(name, D)
+    blocks = next(blocks for widest, blocks in BLOCKS[name].items() if widest >= D)
     kernel: Any = getattr(document_kernels, name)
     with torch.cuda.device_of(arguments[0]):
         kernel[(-(-T // blocks.rows), heads)](*arguments, **options(blocks, T, D, group))
 
 
-def blocks_of(name: str, D: int) -> Blocks:
-    """Of a kernel for heads of D columns."""
-    return next(blocks for widest, blocks in BLOCKS[name].items() if widest >= D)
-
-
 def options(blocks: Blocks, T: int, D: int, group: int) -> dict[str, Any]:
-    """What a kernel is compiled for."""
+    """What a kernel is compiled for; `group` query heads share a key head."""
     first = _first_part(D)
     return {
         "GROUP": group, "D1": first, "D2": D - first, "ROWS": blocks.rows, "STEP": blocks.step,
