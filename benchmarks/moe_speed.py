@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import statistics
 import time
 import traceback
 from collections.abc import Callable
@@ -25,9 +24,8 @@ import torch
 import torch.nn.functional as F
 from our_step import ours, real_tokens
 from pretraining_data import documents, packed
-from timing import Clock, time_steps
+from timing import Clock, kernel_times, milliseconds, time_steps
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 from train_speed import SHAPES
 
 from mengya.models import fused_experts as fused
@@ -97,35 +95,6 @@ def config_of(name: str) -> ModelConfig:
         vocab_size=6400, intermediate_size=2432, num_hidden_layers=1, num_attention_heads=8,
         num_key_value_heads=4, **LAYERS[name],
     )  # fmt: skip
-
-
-def milliseconds(work: Callable[[], object], repeats: int = 20) -> float:
-    """Median by events, after three runs to warm up."""
-    times = []
-    for number in range(repeats + 3):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        work()
-        end.record()
-        end.synchronize()
-        if number >= 3:
-            times.append(begin.elapsed_time(end))
-    return statistics.median(times)
-
-
-def kernel_times(work: Callable[[], object], repeats: int = 5) -> list[tuple[str, float, float]]:
-    """(kernel, ms in one run, calls in one run) of each, longest first."""
-    work()
-    torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        for _ in range(repeats):
-            work()
-        torch.cuda.synchronize()
-    rows = [
-        (event.key, event.self_device_time_total / 1e3 / repeats, event.count / repeats)
-        for event in profiler.key_averages()
-    ]
-    return sorted(rows, key=lambda row: -row[1])
 
 
 def expert_inputs(

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 T = TypeVar("T")
 
@@ -114,6 +115,35 @@ def time_steps(
         if number == clock.total:
             break
     return clock.result()
+
+
+def milliseconds(work: Callable[[], object], repeats: int = 20) -> float:
+    """Median by events, after three runs to warm up."""
+    times = []
+    for number in range(repeats + 3):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        if number >= 3:
+            times.append(begin.elapsed_time(end))
+    return statistics.median(times)
+
+
+def kernel_times(work: Callable[[], object], repeats: int = 5) -> list[tuple[str, float, float]]:
+    """(kernel, ms in one run, calls in one run) of each, longest first."""
+    work()
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        for _ in range(repeats):
+            work()
+        torch.cuda.synchronize()
+    rows = [
+        (event.key, event.self_device_time_total / 1e3 / repeats, event.count / repeats)
+        for event in profiler.key_averages()
+    ]
+    return sorted(rows, key=lambda row: -row[1])
 
 
 def matmul_peak(device: torch.device, size: int = 8192) -> float:

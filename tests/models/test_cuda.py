@@ -95,7 +95,7 @@ def test_half_precision_takes_the_varlen_kernel() -> None:
     arguments = (batch.input_ids, batch.position_ids, batch.document_ids, batch.cu_seqlens, None)
     for dtype, varlen in ((torch.bfloat16, True), (torch.float16, True), (torch.float32, False)):
         plan = plan_attention(config, *arguments, dtype)
-        assert (plan.cu_seqlens is not None) == varlen == (plan.mask is None)
+        assert (plan.documents is not None) == varlen == (plan.mask is None)
 
 
 @pytest.mark.parametrize(

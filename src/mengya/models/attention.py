@@ -1,8 +1,8 @@
 """Causal grouped-query attention over packed documents, plain rows, or a KV cache.
 
 Takes hidden states and an `AttentionPlan` made once per forward (angles, mask or boundaries); gives
-hidden states. Two kernels do the same sum: SDPA with a mask (CPU, fp32), and variable-length flash
-attention that reads document boundaries (CUDA, half precision).
+hidden states. Two ways give the same sum: SDPA with a mask (CPU, fp32), and flash attention that reads
+document boundaries (document_attention.py; CUDA, half precision).
 Shapes: B rows, S new positions, T all positions, H query heads, K key/value heads, D head width.
 """
 
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from mengya.models.attention_plan import AttentionPlan
 from mengya.models.config import ModelConfig
+from mengya.models.document_attention import attend_documents
 from mengya.models.fused_qkv import fused_qkv_runs, split_norm_rotate
 from mengya.models.kv_cache import KVCache
 from mengya.models.merged_linear import merged_linear, merged_product, merges
 from mengya.models.paged_cache import PagedStep
 from mengya.models.rope import rotate
-from mengya.models.varlen import varlen_attention
 
 
 class RMSNorm(nn.Module):
@@ -82,11 +82,8 @@ class Attention(nn.Module):
         cache: KVCache | None = None,
     ) -> Tensor:  # fmt: skip
         """[B, S, H, D]: one plan for all the heads given."""
-        B, S = q_BSHD.shape[:2]
-        if plan.cu_seqlens is not None:
-            q, k, v = (t.flatten(0, 1) for t in (q_BSHD, k_BSKD, v_BSKD))
-            out = varlen_attention(q, k, v, plan.cu_seqlens, S, window=plan.window)
-            return out.unflatten(0, (B, S))
+        if plan.documents is not None:
+            return attend_documents(q_BSHD, k_BSKD, v_BSKD, plan.documents)
         q, k, v = (t.transpose(1, 2) for t in (q_BSHD, k_BSKD, v_BSKD))
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
@@ -97,7 +94,7 @@ class Attention(nn.Module):
         B, S, _ = x.shape
         projections = (self.q_proj, self.k_proj, self.v_proj)
         if (
-            plan.cu_seqlens is not None
+            plan.documents is not None
             and not plan.cos.requires_grad  # CLEX learns through the angles, the kernel does not
             and merges(x, *projections)
             and fused_qkv_runs(x, self.head_dim, 2 * plan.cos.shape[-1])

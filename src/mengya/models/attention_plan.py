@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mengya.models.clex import Clex
 from mengya.models.config import ModelConfig
+from mengya.models.document_attention import Documents, boundaries_serve, packed_documents
 from mengya.models.kv_cache import KVCache
 from mengya.models.paged_cache import PagedStep
 from mengya.models.rope import rotary_angles
@@ -29,19 +30,17 @@ class AttentionPlan:
         cos, sin: [B or 1, S, 1, D/2].
         mask: [B, 1, S, T], added to the scores (0 or -inf), or None for no mask.
         causal: plain causal rows, S == T; never together with `mask`.
-        cu_seqlens: [N + 1] int32 boundaries in the B*S flattened positions: use the varlen kernel.
-        window: with cu_seqlens, how many tokens each sees, itself included; None: all before it.
+        documents: in the B*S flattened positions: use the kernel that reads boundaries; no mask.
         sliding: the plan of layers with a sliding window, where they see less than the others.
         halves: plans of the first and the second half of the heads (shifted sparse attention); then
-            there is neither mask nor cu_seqlens here.
+            there is neither mask nor documents here.
     """
 
     cos: Tensor
     sin: Tensor
     mask: Tensor | None = None
     causal: bool = False
-    cu_seqlens: Tensor | None = None
-    window: int | None = None
+    documents: Documents | None = None
     sliding: AttentionPlan | None = None
     halves: tuple[AttentionPlan, AttentionPlan] | None = None
 
@@ -75,7 +74,9 @@ def plan_attention(
         if padding is not None:
             position_ids = (position_ids - padding[:, None]).clamp(min=0)
     angles = rotary_angles(position_ids, config, clex)
-    if not _varlen_runs(config, input_ids, dtype):
+    # Latent attention pads its queries, keys and values to one width.
+    width = max(config.head_width, config.v_head_dim or 0)
+    if not (input_ids.is_cuda and boundaries_serve(width, dtype)):
         cu_seqlens = None
     if group_ratio:
         documents = torch.zeros_like(input_ids) if document_ids is None else document_ids
@@ -83,10 +84,10 @@ def plan_attention(
         halves = []
         for groups in shifted_groups(position_ids, documents, size):
             ends = None if cu_seqlens is None else group_boundaries(groups, cu_seqlens, size)
-            halves.append(_documents(angles, groups, ends, dtype))
+            halves.append(_documents(angles, groups, ends, width, dtype))
         return AttentionPlan(*angles, halves=(halves[0], halves[1]))
     if document_ids is not None:
-        seen = partial(_documents, angles, document_ids, cu_seqlens, dtype)
+        seen = partial(_documents, angles, document_ids, cu_seqlens, width, dtype)
     else:
         seen = partial(_rows, angles, padding, past, S, dtype)
     window = config.sliding_window
@@ -99,15 +100,15 @@ def _documents(
     angles: tuple[Tensor, Tensor],
     document_ids: Tensor,
     cu_seqlens: Tensor | None,
+    width: int,
     dtype: torch.dtype,
     window: int | None = None,
     sliding: AttentionPlan | None = None,
 ) -> AttentionPlan:
     """Packed documents: by their boundaries where the kernel takes them, else by a mask."""
     if cu_seqlens is not None:
-        if not torch.compiler.is_compiling():  # their number is no shape to compile anew for
-            torch._dynamo.mark_dynamic(cu_seqlens, 0)
-        return AttentionPlan(*angles, cu_seqlens=cu_seqlens, window=window, sliding=sliding)
+        documents = packed_documents(cu_seqlens, document_ids.numel(), width, window)
+        return AttentionPlan(*angles, documents=documents, sliding=sliding)
     mask = _document_mask(document_ids, dtype, window)
     return AttentionPlan(*angles, mask=mask, sliding=sliding)
 
@@ -126,12 +127,6 @@ def _rows(
         return AttentionPlan(*angles, causal=S > 1, sliding=sliding)
     mask = _cached_mask(padding, past, S, angles[0].device, dtype, window)
     return AttentionPlan(*angles, mask=mask, sliding=sliding)
-
-
-def _varlen_runs(config: ModelConfig, input_ids: Tensor, dtype: torch.dtype) -> bool:
-    half = dtype in (torch.bfloat16, torch.float16)
-    width = max(config.head_width, config.v_head_dim or 0)
-    return input_ids.is_cuda and half and width % 8 == 0 and width <= 256
 
 
 def _document_mask(document_ids: Tensor, dtype: torch.dtype, window: int | None) -> Tensor:

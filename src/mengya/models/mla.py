@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from mengya.models.attention import RMSNorm, attend_by_halves
 from mengya.models.attention_plan import AttentionPlan
 from mengya.models.config import ModelConfig
+from mengya.models.document_attention import Documents, attend_documents
 from mengya.models.kv_cache import KVCache
 from mengya.models.paged_cache import PagedStep
 from mengya.models.rope import rotate
-from mengya.models.varlen import varlen_attention
 
 _LATENT_EPS = (
     1e-6  # transformers' DeepseekV3 normalizes its latents with this, whatever rms_norm_eps
@@ -99,6 +99,8 @@ class LatentAttention(nn.Module):
         latent, k_rope = seen_BTC.split([self.rank, self.rope], dim=-1)
         made = self.kv_b_proj(latent).view(B, T, self.heads, -1)
         k_nope, v = made.split([self.nope, self.v_width], dim=-1)
+        if self.nope % 8 or self.v_width % 8:
+            v = v.contiguous()  # CUDA's kernels read 16 bytes at once and do not look where from
         k_rope = k_rope[:, :, None].expand(-1, -1, self.heads, -1)
         q, k = torch.cat((q_nope, q_rope), dim=-1), torch.cat((k_nope, k_rope), dim=-1)
         if plan.halves is not None:
@@ -106,8 +108,8 @@ class LatentAttention(nn.Module):
         return self._attend(q, k, v, plan)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan) -> Tensor:
-        if plan.cu_seqlens is not None:
-            return self._varlen(q, k, v, plan.cu_seqlens)
+        if plan.documents is not None:
+            return self._packed(q, k, v, plan.documents)
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))
         out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=plan.mask, is_causal=plan.causal, scale=self.scale
@@ -140,11 +142,11 @@ class LatentAttention(nn.Module):
         """W_b as [H, nope + v, rank]."""
         return self.kv_b_proj.weight.view(self.heads, -1, self.rank)
 
-    def _varlen(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Tensor:
-        # The kernel wants one width for q, k and v: zeros beyond it add nothing to any sum.
-        S, width = q.shape[1], max(self.width, self.v_width)
-        q, k, v = (F.pad(t, (0, width - t.shape[-1])).flatten(0, 1) for t in (q, k, v))
-        return varlen_attention(q, k, v, cu_seqlens, S, self.scale)[..., : self.v_width]
+    def _packed(self, q: Tensor, k: Tensor, v: Tensor, documents: Documents) -> Tensor:
+        # The kernels want one width for q, k and v: zeros beyond it add nothing to any sum.
+        width = max(self.width, self.v_width)
+        q, k, v = (F.pad(t, (0, width - t.shape[-1])) for t in (q, k, v))
+        return attend_documents(q, k, v, documents, self.scale)[..., : self.v_width]
 
 
 def _pairs_to_halves(x: Tensor) -> Tensor:
