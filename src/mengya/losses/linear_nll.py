@@ -10,7 +10,6 @@ again. Shapes: T positions, H hidden, V vocabulary, C positions in a chunk.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -18,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mengya.batch import IGNORE_INDEX
+from mengya.runtime import has_triton
 
 _CHUNK_BYTES = 5 * 2**28  # of logits; fewer positions would leave a large GPU's tiles half empty
-_HAS_TRITON = find_spec("triton") is not None
 _MULTIPLE = 128  # tensor cores: an odd width doubles the time of the products
 
 ChunkNLL = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor]]
@@ -104,7 +103,7 @@ def linear_nll(
         chunk: the loss of a chunk; None: `chunk_nll`, on CUDA with Triton its fused twin.
     """
     if chunk is None:
-        chunk = _fused() if hidden.is_cuda and _HAS_TRITON else chunk_nll
+        chunk = _fused() if hidden.is_cuda and has_triton() else chunk_nll
     with torch.autocast(hidden.device.type, enabled=False):
         total = _LinearNLL.apply(hidden.flatten(0, -2), weight_VH, labels.flatten(), z_loss, chunk)
     assert isinstance(total, Tensor)  # `apply` is untyped

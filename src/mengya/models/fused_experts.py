@@ -7,13 +7,14 @@ Shapes: N tokens, k experts per token, M = N*k rows, E experts, H hidden, I expe
 from __future__ import annotations
 
 from functools import cache
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-_HAS_TRITON = find_spec("triton") is not None
+from mengya.runtime import has_triton
+
+_HAS_TRITON = has_triton()
 _MULTIPLE = 16  # of H and I: loads of 16 bytes and more
 
 

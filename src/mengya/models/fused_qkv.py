@@ -8,7 +8,6 @@ Shapes: N tokens, H query heads, K key heads, A = H + 2K, D head width.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -16,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mengya.models.rope import rotate
+from mengya.runtime import has_triton
 
-_HAS_TRITON = find_spec("triton") is not None  # a CPU build of torch comes without it
+_HAS_TRITON = has_triton()
 _ROWS = 16  # heads of one program's tile
 _PROGRAMS = 132 * 8  # of the backward pass: each adds up its own part of the norms' gradients
 
