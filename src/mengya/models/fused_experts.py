@@ -312,7 +312,10 @@ def _shared_memory(device: int | None) -> int:
 
 
 def _padded(E: int) -> int:
-    return max(2, 1 << (E - 1).bit_length())
+    """A power of two, 2 at least, as a tile's width must be."""
+    from triton import next_power_of_2  # pyright: ignore[reportMissingImports]
+
+    return max(int(next_power_of_2(E)), 2)
 
 
 def _cdiv(a: int, b: int) -> int:
