@@ -133,7 +133,7 @@ def make_plan(
     verb, config = read_run(recipe, overrides, verb)
     model = open_model(config, recipe)
     device, dtype = _open_device(config, hardware, model.config)
-    compiled = device.kind == "cuda" if config.compile is None else config.compile
+    compiled = config.compiles(device.kind)
     labelled_only = verb == "sft" and not compiled and device.kind != "cuda"
     data = open_data(config, data_tokens, needs_labels=labelled_only)
 
