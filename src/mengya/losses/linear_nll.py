@@ -86,10 +86,7 @@ class _LinearNLL(torch.autograd.Function):
         )  # fmt: skip
 
 
-def linear_nll(
-    hidden: Tensor, weight_VH: Tensor, labels: Tensor, z_loss: float = 0.0,
-    chunk: ChunkNLL | None = None,
-) -> Tensor:  # fmt: skip
+def linear_nll(hidden: Tensor, weight_VH: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
     """Sums over all labelled positions, [2] fp32: the loss, and its part -log p(label) in nats.
 
     The same as with `token_nll` and `log_partition` of `hidden @ weight.T`, but for the weight's
@@ -100,10 +97,8 @@ def linear_nll(
         weight_VH: the output matrix, in any dtype.
         labels: [...] int64, IGNORE_INDEX where no loss is taken.
         z_loss: weight of log^2 Z, with Z what softmax divides by.
-        chunk: the loss of a chunk; None: `chunk_nll`, on CUDA with Triton its fused twin.
     """
-    if chunk is None:
-        chunk = _fused() if hidden.is_cuda and has_triton() else chunk_nll
+    chunk = _fused() if hidden.is_cuda and has_triton() else chunk_nll
     with torch.autocast(hidden.device.type, enabled=False):
         total = _LinearNLL.apply(hidden.flatten(0, -2), weight_VH, labels.flatten(), z_loss, chunk)
     assert isinstance(total, Tensor)  # `apply` is untyped
