@@ -19,7 +19,7 @@ from torch import Tensor
 from mengya.batch import IGNORE_INDEX
 from mengya.runtime import has_triton
 
-_CHUNK_BYTES = 5 * 2**28  # of logits; fewer positions would leave a large GPU's tiles half empty
+CHUNK_BYTES = 5 * 2**28  # of logits; fewer positions would leave a large GPU's tiles half empty
 _MULTIPLE = 128  # tensor cores: an odd width doubles the time of the products
 
 ChunkNLL = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor]]
@@ -112,8 +112,8 @@ def _fused() -> ChunkNLL:
 
 
 def _chunk_size(positions: int, padded_VH: Tensor) -> int:
-    """Positions of a chunk: as equal as can be, a multiple of 128, at most _CHUNK_BYTES of logits."""
-    most = max(_CHUNK_BYTES // (padded_VH.shape[0] * padded_VH.element_size()), 1)
+    """Positions of a chunk: as equal as can be, a multiple of 128, at most CHUNK_BYTES of logits."""
+    most = max(CHUNK_BYTES // (padded_VH.shape[0] * padded_VH.element_size()), 1)
     chunks = -(-positions // most)
     return -(-positions // chunks // 128) * 128
 

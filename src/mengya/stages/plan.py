@@ -34,7 +34,8 @@ from mengya.training.hardware import (
     named_device,
     this_device,
 )
-from mengya.training.memory import Memory, MemorySettings, training_memory
+from mengya.training.memory import Memory, training_memory
+from mengya.training.memory_settings import MemorySettings
 from mengya.training.optim import hidden_matrices
 
 # What part of the peak batched Newton-Schulz reaches: 24 matrices of 512 x 1,408 in 0.7 ms on one H200.
