@@ -1,4 +1,4 @@
-"""Triton kernels of the mixture of experts. Needs Triton; `fused_experts.py` launches them.
+"""Triton kernels of the mixture of experts. Needs Triton; `expert_launches.py` and `fused_experts.py` launch them.
 
 Every kernel is deterministic: no atomics, sums in a fixed order. Nothing here waits for the device.
 Shapes: N tokens, k experts per token, M = N*k rows, E experts, H hidden, I expert width. A row is a
