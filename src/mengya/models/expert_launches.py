@@ -1,4 +1,4 @@
-"""The kernels of expert_kernels.py with their grids and tiles; fused_experts.py puts them together.
+"""The experts' Triton kernels with their grids and tiles; fused_experts.py puts them together.
 
 Takes tensors on a GPU (or anywhere in Triton's interpreter), gives new ones; knows nothing of autograd.
 Shapes: N tokens, k experts per token, M = N*k rows, E experts, T pieces of rows.
@@ -35,7 +35,7 @@ _PIECES = 528
 
 def sort_rows(experts_Nk: Tensor, E: int) -> tuple[Tensor, Tensor]:
     """(order_M, ends_E) int32: rows n*k + choice in stable order of their expert, where each ends."""
-    from mengya.models import expert_kernels as kernels
+    from mengya.models import expert_row_kernels as kernels
 
     experts_Nk = experts_Nk.contiguous()
     M, padded = experts_Nk.numel(), _padded(E)
@@ -54,7 +54,7 @@ def cut(ends_E: Tensor, M: int, size: int) -> Tensor:
 
     T is what M rows may need at most; the expert of a piece that is not needed is -1.
     """
-    from mengya.models import expert_kernels as kernels
+    from mengya.models import expert_row_kernels as kernels
 
     E = len(ends_E)
     pieces_T3 = ends_E.new_empty(M // size + E, 3)
@@ -99,7 +99,7 @@ def weight_gradient(
     Rows are cut into chunks of fixed size, so that the work is even however uneven the load is; the
     chunks of an expert are then added in order (no atomics).
     """
-    from mengya.models import expert_kernels as kernels
+    from mengya.models import expert_kernels, expert_row_kernels
 
     M, A, B, E = len(order_M), left.shape[1], right.shape[1], len(ends_E)
     tile = TILES["weight_gradient"]
@@ -110,12 +110,12 @@ def weight_gradient(
     chosen = options(tile, tile.n)
     chosen["num_stages"] = 2 * chosen["num_stages"] - 1  # row numbers are loaded first, then rows
     launch(
-        kernels.weight_gradient, len(chunks_T3) * programs,
+        expert_kernels.weight_gradient, len(chunks_T3) * programs,
         left, right, order_M, chunks_T3, parts_TAB, A, B, k, GATHER_LEFT=tokens_left, **chosen,
     )  # fmt: skip
     out_EAB = left.new_empty(E, A, B)
     launch(
-        kernels.add_chunks, (cdiv(A * B, 1024), E),
+        expert_row_kernels.add_chunks, (cdiv(A * B, 1024), E),
         parts_TAB, ends_E, out_EAB, A * B, size, E, BLOCK=1024, E_PAD=_padded(E),
     )  # fmt: skip
     return out_EAB
@@ -123,7 +123,7 @@ def weight_gradient(
 
 def add_choices(rows_MH: Tensor, k: int) -> Tensor:
     """[N, H]: the sum of each token's k rows."""
-    from mengya.models import expert_kernels as kernels
+    from mengya.models import expert_row_kernels as kernels
 
     if k == 1:
         return rows_MH
