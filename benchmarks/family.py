@@ -107,8 +107,8 @@ def train(
         with strategy.autocast():
             result = loss(model, batch.to(device, non_blocking=True))
         strategy.backward(result.loss / items)
-        norm, finite = strategy.step(optimizers, parameters, 1.0)
-        experts.after_step(applied=finite)
+        norm = strategy.step(optimizers, parameters, 1.0)
+        experts.after_step(applied=norm.isfinite())
         sums.append(result.metrics["nll"] / items)
         tokens, timed_tokens = tokens + real, timed_tokens + real
         if step == UNTIMED_STEPS:
@@ -120,7 +120,7 @@ def train(
             seconds = time.perf_counter() - started
             load = experts.report(lambda _: None)
             yield {
-                "step": step, "tokens": tokens, "seconds": seconds, "nll": nats, "grad_norm": norm,
+                "step": step, "tokens": tokens, "seconds": seconds, "nll": nats, "grad_norm": norm.item(),
                 "tokens_per_second": timed_tokens / seconds,
                 **{k: v for k, v in load.items() if not k.rpartition("/")[2].isdigit()},
             }  # fmt: skip

@@ -69,7 +69,6 @@ def search_runs(shape: str, tokens: int) -> list[Run]:
         run("adamw", 4e-3, decay=0.8),
         run("normuon", 4e-3, wd=0.3),
         run("normuon", 2e-3, muon={"lr": 4e-3}),
-        run("normuon", 4e-3, wd=0.3, muon={"cautious": True}),
         run("muon", 4e-3, spectral=True),
         run("adamw", 1e-2),
     ]

@@ -18,13 +18,16 @@ from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import Loss, token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
+from mengya.training.checkpoint import TrainState
+from mengya.training.loop_config import LoopConfig
+from mengya.training.loss_watch import LossWatch
 from mengya.training.optim import OptimizerConfig, build_optimizers
 from mengya.training.strategy import SingleDevice
 
 
 def ours(
     config: ModelConfig, strategy: SingleDevice, *, compiled: bool = True, whole: bool = False,
-    logits: bool = False, optimizer: OptimizerConfig | None = None,
+    logits: bool = False, waits: bool = False, optimizer: OptimizerConfig | None = None,
 ) -> Callable[[Batch], None]:  # fmt: skip
     """A training step as the stages run it, with `open_strategy`'s precision of fp32 products.
 
@@ -32,11 +35,13 @@ def ours(
         compiled: layer by layer, and the loss.
         whole: the model as one graph instead.
         logits: take the loss of the whole batch's logits, not chunk by chunk.
+        waits: read the norm of every step at once, not two steps later.
     """
     model = CausalLM(config).to(strategy.device)
     if compiled:
         model.compile() if whole else model.compile_layers()
-    return training_step(model, next_token(strategy, compiled, logits), strategy, optimizer)
+    loss = next_token(strategy, compiled, logits)
+    return training_step(model, loss, strategy, optimizer, waits)
 
 
 def next_token(strategy: SingleDevice, compiled: bool, logits: bool = False) -> NextToken:
@@ -47,21 +52,27 @@ def next_token(strategy: SingleDevice, compiled: bool, logits: bool = False) -> 
 
 
 def training_step(
-    model: CausalLM, loss: Loss, strategy: SingleDevice, optimizer: OptimizerConfig | None = None
-) -> Callable[[Batch], None]:
+    model: CausalLM, loss: Loss, strategy: SingleDevice, optimizer: OptimizerConfig | None = None,
+    waits: bool = False,
+) -> Callable[[Batch], None]:  # fmt: skip
     """What the Trainer does with one batch a step, but for its metrics."""
     torch.set_float32_matmul_precision("high")
     model.train()
     optimizers = build_optimizers(model, optimizer or OptimizerConfig())
     parameters = [p for p in model.parameters() if p.requires_grad]
+    watch = LossWatch(LoopConfig(), TrainState(), print)
 
     def step(batch: Batch) -> None:
         items = loss.items(batch)
+        watch.judge(watch.due())
         batch = batch.to(strategy.device, non_blocking=True)
         with strategy.autocast():
             result = loss(model, batch)
         strategy.backward(result.loss / items)
-        strategy.step(optimizers, parameters, 1.0)
+        norm = strategy.step(optimizers, parameters, 1.0)
+        watch.done(0, items, 0, result.loss, norm)
+        if waits:
+            assert norm.isfinite()
 
     return step
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -34,6 +33,9 @@ from mengya.models.config import ModelConfig
 from mengya.models.sizes import parameter_counts
 from mengya.runtime import pick_autocast_dtype, pick_device
 from mengya.stages.pretrain import PretrainConfig
+from mengya.training.checkpoint import TrainState
+from mengya.training.loop_config import LoopConfig
+from mengya.training.loss_watch import LossWatch
 from mengya.training.optim import OptimizerConfig, build_optimizers
 from mengya.training.strategy import StrategyConfig, pick_strategy
 
@@ -48,7 +50,8 @@ class Job:
     Attributes:
         model, optimizer, strategy: values of the configs of these names.
         rows, size: micro-batch of one process. micro_batches: of a step.
-        warmup: steps before the clock starts; compilation falls into the first.
+        warmup: steps before the clock starts; compilation falls into the first. The clock runs over all
+            of `steps`, with no synchronisation between them but the Trainer's.
     """
 
     name: str
@@ -83,31 +86,39 @@ def measure(job: Job) -> dict[str, float]:
     loss = NextToken(linear_nll=linear_nll if device.type == "cuda" else None)
     batch = packed(documents(job.rows * 4, job.size, config.vocab_size), job.rows, job.size)
     real = int((batch.document_ids >= 0).sum()) * job.micro_batches
-    ready = time.perf_counter() - started
+    began, ready = started, 0.0
     model.train()
-    seconds, norm, tokens = [], float("nan"), 0
+    tokens, watch = 0, LossWatch(LoopConfig(), TrainState(), print)
     for step in range(job.warmup + job.steps):
-        if step == job.warmup and device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        started = time.perf_counter()
-        host = torch.tensor([float(loss.items(batch) * job.micro_batches), float(real)])
-        items, tokens = (int(v) for v in strategy.sum(host.double()))
+        if step == job.warmup:
+            began = _now(device)
+            ready = began - started
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+        own = [loss.items(batch) * job.micro_batches, real, watch.due()]
+        *whole, late_loss = strategy.sum(torch.tensor(own, dtype=torch.float64)).tolist()
+        items, tokens = map(int, whole)
+        watch.judge(late_loss)
+        total = torch.zeros((), device=device)
         for number in range(1, job.micro_batches + 1):
             with strategy.accumulate(module, last=number == job.micro_batches):
                 with strategy.autocast():
-                    result = loss(module, batch.to(device))
+                    result = loss(module, batch.to(device, non_blocking=True))
                 strategy.backward(result.loss / items)
-        norm, applied = strategy.step(optimizers, parameters, 1.0)
-        assert applied, norm
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
+            total += result.loss.detach()
+        norm = strategy.step(optimizers, parameters, 1.0)
+        watch.done(step, items, tokens, total, norm)
+    seconds = (_now(device) - began) / job.steps
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
-    first, timed = sum(seconds[: job.warmup]), seconds[job.warmup :]
     rank = strategy.rank
     strategy.close()
-    speed = tokens / statistics.median(timed)
-    return {"rank": rank, "speed": speed, "peak": peak, "norm": norm, "ready": ready + first}
+    return {"rank": rank, "speed": tokens / seconds, "peak": peak, "ready": ready}
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def run(job: Job) -> dict[str, float] | None:

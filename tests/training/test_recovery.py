@@ -202,7 +202,7 @@ def judge(losses: list[float]) -> list[str]:
     watch = LossWatch(LoopConfig(), TrainState(), said.append)
     try:
         for step, loss in enumerate(losses):
-            watch.applied(step, 4, torch.tensor(4 * loss))
+            watch.done(step, 4, 4, torch.tensor(4 * loss), torch.ones(()))
             watch.judge(watch.due())
     except Trouble as trouble:
         said.append(f"trouble {trouble.steps}")

@@ -16,6 +16,10 @@ from torch import Tensor
 
 from mengya.batch import IGNORE_INDEX
 
+# Columns of a step and warps of a program.
+_SHORT_ROW = 1024, 4
+_LONG_ROW = 4096, 8
+
 
 def fused_chunk_nll(
     logits_CV: Tensor, labels_C: Tensor, vocab_size: int, z_loss: float
@@ -23,13 +27,20 @@ def fused_chunk_nll(
     """As `linear_nll.chunk_nll`; `logits_CV` (contiguous) is overwritten and given back as the gradient."""
     C, width = logits_CV.shape
     sums_C2 = torch.empty(C, 2, device=logits_CV.device)
-    block = 1024 if vocab_size < 16_384 else 4096
+    block, warps = _SHORT_ROW if vocab_size < 16_384 else _LONG_ROW
     kernel: Any = _kernel
     kernel[(C,)](
         logits_CV, labels_C, sums_C2, vocab_size, width, z_loss, IGNORE_INDEX, block,
-        num_warps=block // 256 if block < 4096 else 8,
+        num_warps=warps,
     )  # fmt: skip
     return sums_C2.sum(0), logits_CV
+
+
+@triton.jit
+def _scores(own, column, V, WIDTH):
+    """-inf from V on. Read up to WIDTH: a mask that ends at an odd number would forbid wide loads."""
+    score = tl.load(own + column, column < WIDTH, float("-inf")).to(tl.float32)
+    return tl.where(column < V, score, float("-inf"))
 
 
 @triton.jit
@@ -42,14 +53,13 @@ def _kernel(
     learnt = label != IGNORE
     column = tl.arange(0, BLOCK)
     if learnt:
-        most = tl.full([BLOCK], float("-inf"), tl.float32)
+        most = tl.full([BLOCK], -1e30, tl.float32)  # finite: -inf - -inf is no number
         total = tl.zeros([BLOCK], tl.float32)
         picked = tl.zeros([BLOCK], tl.float32)  # a load of its own might come after the overwriting
         for at in range(0, V, BLOCK):
-            score = tl.load(own + at + column, at + column < V, float("-inf")).to(tl.float32)
+            score = _scores(own, at + column, V, WIDTH)
             more = tl.maximum(most, score)
-            # A lane that has seen nothing yet holds -inf, and -inf - -inf is no number.
-            total = tl.where(more > float("-inf"), total * tl.exp(most - more) + tl.exp(score - more), 0.0)  # fmt: skip
+            total = total * tl.exp(most - more) + tl.exp(score - more)
             most = more
             picked += tl.where(at + column == label, score, 0.0)
         highest = tl.max(most, 0)
@@ -59,8 +69,7 @@ def _kernel(
         tl.store(sums + row * 2 + 1, nll)
         towards = 1 + 2 * z_loss * lse
         for at in range(0, WIDTH, BLOCK):
-            inside = at + column < V
-            score = tl.load(own + at + column, inside, float("-inf")).to(tl.float32)
+            score = _scores(own, at + column, V, WIDTH)
             gradient = tl.exp(score - lse) * towards
             gradient = tl.where(at + column == label, gradient - 1, gradient)
             tl.store(own + at + column, gradient.to(logits.dtype.element_ty), at + column < WIDTH)

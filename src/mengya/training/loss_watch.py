@@ -1,7 +1,8 @@
 """Whether training still goes well: steps that could not be applied, and losses that jump.
 
-Takes the loss of every step, the same on all ranks and in order; raises `Trouble` after several bad
-steps in a row. What it remembers is in the `TrainState`, so a resumed run decides as the whole one.
+Takes loss and gradient norm of every step, the same on all ranks and in order; raises `Trouble` after
+several bad steps in a row. They are read two steps late, so that the host never waits for the device.
+What it remembers is in the `TrainState`, so a resumed run decides as the whole one.
 
 A step is bad when it was skipped (gradients not finite, no label), or when its loss is a spike:
 
@@ -48,13 +49,14 @@ class Trouble(Exception):
 
 @dataclass
 class _Step:
-    """A step whose loss may not be computed yet."""
+    """A step that may not be computed yet: `numbers` are this rank's loss sum and the gradient norm."""
 
     step: int
     items: int
-    skipped: str
-    loss: Tensor
+    tokens: int
+    numbers: Tensor
     copied: torch.Event | None
+    skipped: str = ""
 
 
 class LossWatch:
@@ -64,16 +66,21 @@ class LossWatch:
         self._loop, self._state, self._say = loop, state, say
         self._open: deque[_Step] = deque()
 
-    def applied(self, step: int, items: int, loss: Tensor) -> None:
-        """Note a step's loss: this rank's sum, on the device, of `items` over all ranks."""
-        on_cuda = loss.is_cuda
-        host = loss.detach().double().to("cpu", non_blocking=on_cuda)
-        copied = torch.cuda.current_stream(loss.device).record_event() if on_cuda else None
-        self._open.append(_Step(step, items, "", host, copied))
+    def done(self, step: int, items: int, tokens: int, loss: Tensor, norm: Tensor) -> None:
+        """Note a step; whether it was applied shows when `norm` is read.
+
+        Args:
+            items, tokens: of all ranks.
+            loss: this rank's sum, on the device. norm: of the gradients of all ranks, on the device.
+        """
+        numbers = torch.stack((loss.detach().float(), norm.float()))
+        host = numbers.to("cpu", non_blocking=numbers.is_cuda)
+        copied = torch.cuda.current_stream(loss.device).record_event() if loss.is_cuda else None
+        self._open.append(_Step(step, items, tokens, host, copied))
 
     def skipped(self, step: int, reason: str) -> None:
-        """Note a step that was not applied."""
-        self._open.append(_Step(step, 1, reason, torch.zeros((), dtype=torch.float64), None))
+        """Note a step that was not even computed."""
+        self._open.append(_Step(step, 1, 0, torch.zeros(2), None, reason))
 
     def due(self, all_of_them: bool = False) -> float:
         """This rank's loss sum of the step that `judge` is to hear of next; 0 when none is due."""
@@ -82,7 +89,7 @@ class LossWatch:
         first = self._open[0]
         if first.copied is not None:
             first.copied.synchronize()
-        return float(first.loss)
+        return float(first.numbers[0])
 
     def judge(self, loss_sum: float, all_of_them: bool = False) -> bool:
         """Hear the sum over all ranks of what `due` gave; returns whether a step was due.
@@ -95,7 +102,13 @@ class LossWatch:
             return False
         step = self._open.popleft()
         state, loop = self._state, self._loop
+        norm = float(step.numbers[1])
+        if not math.isfinite(norm):
+            step.skipped = f"gradient norm is {norm}"
         if step.skipped:
+            state.skipped += 1
+            state.tokens -= step.tokens
+            self._say(f"step {step.step + 1} skipped: {step.skipped}")
             state.skipped_row.append(step.step)
             if len(state.skipped_row) >= loop.max_skipped_in_a_row:
                 row = f"{len(state.skipped_row)} steps in a row were skipped, the last because: "

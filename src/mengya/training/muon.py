@@ -45,8 +45,6 @@ class MuonConfig(Config):
     """normuon: decay of each neuron's second moment."""
     weight_decay: float | None = Field(default=None, ge=0)
     """Decoupled decay of the matrices; null: optimizer.weight_decay."""
-    cautious: bool = False
-    """Decay a weight only where the update moves it towards zero as well (arXiv:2510.12402)."""
 
 
 class Muon(Optimizer):
@@ -61,7 +59,14 @@ class Muon(Optimizer):
             the other, each [O, I] or expert is made of (gate and up stored as one).
         beta2: None for Muon, the decay of the neurons' second moment for NorMuon.
         ranks: the processes that share the work, or None. Gradients must already be equal on all.
+
+    Attributes:
+        found_inf: a scalar on the device that torch.amp.GradScaler and `step_unless` set for the time of
+            a step: where it is 1, the step changes nothing.
     """
+
+    _step_supports_amp_scaling = True
+    found_inf: Tensor
 
     def __init__(
         self,
@@ -70,12 +75,11 @@ class Muon(Optimizer):
         momentum: float = 0.95,
         beta2: float | None = None,
         weight_decay: float = 0.0,
-        cautious: bool = False,
         ranks: dist.ProcessGroup | None = None,
     ) -> None:
         self._ranks = ranks
         defaults = {"lr": lr, "momentum": momentum, "beta2": beta2, "weight_decay": weight_decay}
-        super().__init__(params, defaults | {"cautious": cautious, "parts": 1})
+        super().__init__(params, defaults | {"parts": 1})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -88,8 +92,11 @@ class Muon(Optimizer):
     def _step_batch(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         *_, rows, I = parameters[0].shape
         O = rows // group["parts"]
-        gradients = [_own(p.grad) for p in parameters if p.grad is not None]
+        skip = self._skip(parameters[0].device)
         buffers = [_own(self._momentum(p)) for p in parameters]
+        gradients = [_own(p.grad) for p in parameters if p.grad is not None]
+        # A step to skip is one whose gradient is the momentum itself.
+        gradients = [torch.where(skip, b, g) for b, g in zip(buffers, gradients, strict=True)]
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])
         whole = [_gathered(m, p) for m, p in zip(ahead, parameters, strict=True)]
@@ -99,23 +106,22 @@ class Muon(Optimizer):
         else:
             shape = (parameters[0].numel() // (O * I), O)
             moments = [self._state(p, "second_moment", shape, torch.float32) for p in parameters]
-            update_NOI = _even_neurons(update_NOI, moments, group["beta2"])
+            update_NOI = _even_neurons(update_NOI, moments, group["beta2"], skip)
+        update_NOI = update_NOI * (~skip * group["lr"])
         updates = [
             _part(u.view(p.shape), p)
             for u, p in zip(update_NOI.chunk(len(parameters)), parameters, strict=True)
         ]
-        self._apply(group, [_own(p) for p in parameters], updates)
+        mine = [_own(p) for p in parameters]
+        torch._foreach_mul_(mine, 1 - ~skip * (group["lr"] * group["weight_decay"]))
+        torch._foreach_sub_(mine, updates)
 
-    def _apply(
-        self, group: dict[str, Any], parameters: list[Tensor], updates: list[Tensor]
-    ) -> None:
-        lr, decay = group["lr"], group["lr"] * group["weight_decay"]
-        if decay and group["cautious"]:
-            for parameter, update in zip(parameters, updates, strict=True):
-                parameter.sub_(parameter * (parameter * update > 0), alpha=decay)
-        elif decay:
-            torch._foreach_mul_(parameters, 1 - decay)
-        torch._foreach_add_(parameters, updates, alpha=-lr)
+    def _skip(self, device: torch.device) -> Tensor:
+        """Whether this step must change nothing: a bool on the device."""
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is None:
+            return torch.zeros((), dtype=torch.bool, device=device)
+        return found_inf != 0
 
     def _orthogonalized(self, x_NOI: Tensor) -> Tensor:
         """`orthogonalize`, in fp32, the matrices divided among the ranks."""
@@ -178,13 +184,15 @@ def _part(whole: Tensor, parameter: Tensor) -> Tensor:
     return distribute_tensor(whole, mesh, placements, src_data_rank=None).to_local()
 
 
-def _even_neurons(update_NOI: Tensor, moments: list[Tensor], beta2: float) -> Tensor:
+def _even_neurons(update_NOI: Tensor, moments: list[Tensor], beta2: float, skip: Tensor) -> Tensor:
     """Divide each row by the root of its second moment, and give each matrix the RMS _UPDATE_RMS.
 
     Of what remains after orthogonalizing, some rows are much larger than others. The moments start
     at zero and are not corrected for it: the factor is the same for all rows and the RMS takes it out.
+    Where `skip`, they stay as they are.
     """
-    torch._foreach_lerp_(moments, list(update_NOI.square().mean(-1).chunk(len(moments))), 1 - beta2)
+    squares_NO = torch.where(skip, torch.cat(moments), update_NOI.square().mean(-1))
+    torch._foreach_lerp_(moments, list(squares_NO.chunk(len(moments))), 1 - beta2)
     update_NOI = update_NOI / (torch.cat(moments).sqrt() + 1e-10)[..., None]
     rms_N11 = update_NOI.square().mean(dim=(-2, -1), keepdim=True).sqrt()
     return update_NOI * (_UPDATE_RMS / (rms_N11 + 1e-10))

@@ -89,6 +89,20 @@ def set_lr(optimizers: Sequence[Optimizer], factor: float) -> None:
             group["lr"] = group["peak_lr"] * factor
 
 
+def step_unless(not_finite: Tensor, optimizer: Optimizer) -> None:
+    """`optimizer.step()` that changes nothing where `not_finite`, a fp32 scalar on the device, is 1.
+
+    AdamW and Muon decide on the device, by the attribute that torch.amp.GradScaler has for it; for
+    others (GaLore) the host has to wait.
+    """
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer.found_inf = not_finite  # type: ignore[attr-defined]
+        optimizer.step()
+        del optimizer.found_inf  # type: ignore[attr-defined]
+    elif not not_finite:
+        optimizer.step()
+
+
 def optimizer_state(optimizers: Sequence[Optimizer], model: nn.Module) -> dict[str, Tensor]:
     """All optimizer state as `parameter.key` -> tensor (moments in their own dtype, steps fp32).
 
@@ -145,7 +159,6 @@ def _build_muon(
         momentum=muon.momentum,
         beta2=muon.beta2 if config.name == "normuon" else None,
         weight_decay=config.weight_decay if muon.weight_decay is None else muon.weight_decay,
-        cautious=muon.cautious,
         ranks=ranks,
     )
 

@@ -10,7 +10,6 @@ import errno
 import json
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from mengya.runtime import seed_step
 from mengya.training.checkpoint import TrainState
 from mengya.training.checkpointer import Checkpointer
 from mengya.training.expert_load import ExpertLoad
+from mengya.training.log_window import LogWindow
 from mengya.training.loop_config import LoopConfig
 from mengya.training.loss_watch import NO_LABEL, LossWatch, Trouble
 from mengya.training.metrics import MetricsLog
@@ -111,9 +111,8 @@ class Trainer:
         """Start, or start again, from `state` and the weights that belong to it."""
         self._watch = LossWatch(self.loop, self.state, self._progress.say)
         self._experts = ExpertLoad(self.model, self.strategy.sum)
-        self._window: dict[str, Tensor | float] = defaultdict(float)
-        self._window_items = self._window_tokens = 0
-        self._window_seconds = self.checkpointer.stall_seconds = 0.0
+        self._window = LogWindow(self.strategy.device)
+        self.checkpointer.stall_seconds = 0.0
         self._values: dict[str, float] = {}
         if self.state.grad_scaler:
             self.strategy.scaler.load_state_dict(self.state.grad_scaler)
@@ -126,11 +125,12 @@ class Trainer:
                 started = time.perf_counter()
                 if self._step(next(steps), stop):
                     break
-                self._window_seconds += time.perf_counter() - started
+                self._window.seconds += time.perf_counter() - started
                 self._log_if_due()
                 saves = self._due(self.loop.save_every)
-                if saves:
+                if saves or self._due(self.loop.eval_every) or self._due(self.loop.sample_every):
                     self._judge_all()
+                if saves:
                     self.checkpointer.finish(self.state)
                 # Every checkpoint is validated, so that the best of them is known.
                 if saves or self._due(self.loop.eval_every):
@@ -172,70 +172,56 @@ class Trainer:
         if stops:
             return True
         if self.state.step in self.state.quarantined:
-            self._skip("its batch is in quarantine")
+            self._progress.say(f"step {self.state.step + 1} skipped: its batch is in quarantine")
+            self.state.skipped += 1
+            self.state.step += 1
             return False
         seed_step(self.seed, self.state.step, self.strategy.rank)
         set_lr(self.optimizers, lr_factor(self.state.step, self.max_steps, self.schedule))
         if items == 0:
             self._watch.skipped(self.state.step, NO_LABEL)
-            self._skip(NO_LABEL)
+            self.state.step += 1
             return False
 
         self.model.train()
-        sums: dict[str, Tensor | float] = defaultdict(float)
+        sums: dict[str, Tensor] = {}
         for number, batch in enumerate(micro_batches, 1):
             batch = batch.to(self.strategy.device, non_blocking=True)
             with self.strategy.accumulate(self.module, last=number == len(micro_batches)):
                 with self.strategy.autocast():
                     result = self.loss(self.module, batch)
                 self.strategy.backward(result.loss / items)
-            sums["loss"] = sums["loss"] + result.loss.detach()
-            for name, value in result.metrics.items():
-                sums[name] = sums[name] + value
+            for name, value in {"loss": result.loss.detach(), **result.metrics}.items():
+                sums[name] = sums[name] + value if name in sums else value
         self.checkpointer.host_copy.before_update()
-        norm, finite = self.strategy.step(self.optimizers, self._parameters, self.max_grad_norm)
-        self._experts.after_step(applied=finite)
-        if not finite:
-            self._watch.skipped(self.state.step, f"gradient norm is {norm}")
-            self._skip(f"gradient norm is {norm}")
-            return False
-
-        self._watch.applied(self.state.step, items, torch.as_tensor(sums["loss"]))
+        norm = self.strategy.step(self.optimizers, self._parameters, self.max_grad_norm)
+        self._watch.done(self.state.step, items, tokens, sums["loss"], norm)
         self.state.step += 1
         self.state.tokens += tokens
-        for name, value in sums.items():
-            self._window[name] = self._window[name] + value
-        self._window_items += items
-        self._window_tokens += tokens
-        self._values["grad_norm"] = norm
+        self._experts.after_step(norm.isfinite())
+        self._window.add(sums, items, tokens, norm)
         return False
 
-    def _skip(self, reason: str) -> None:
-        """Count a step that was not applied; the data and the schedule move on."""
-        self.state.skipped += 1
-        self.state.step += 1
-        self._progress.say(f"step {self.state.step} skipped: {reason}")
-
     def _judge_all(self) -> None:
-        """Hear of every step so far, so that no checkpoint is written over trouble."""
-        judged = True
+        """Hear of every step so far, so that no checkpoint is written over trouble.
+
+        The device has then done all that it was given; that time belongs to the steps.
+        """
+        started, judged = time.perf_counter(), True
         while judged:
             loss = torch.tensor([self._watch.due(all_of_them=True)], dtype=torch.float64)
             judged = self._watch.judge(self.strategy.sum(loss).item(), all_of_them=True)
+        self._window.seconds += time.perf_counter() - started
 
     def _log_if_due(self) -> None:
         if not self._due(self.loop.log_every):
             return
-        values = [torch.as_tensor(value).double().cpu() for value in self._window.values()]
-        sums = self.strategy.sum(torch.stack(values or [torch.zeros(())])).tolist()
-        if self._window_items:
-            means = [value / self._window_items for value in sums]
-            self._values.update(zip(self._window, means, strict=False))
+        self._judge_all()
+        self._values |= self._window.values(self.strategy.sum)
         self._values |= self._experts.report(self._progress.say) | {
             "lr_factor": lr_factor(self.state.step - 1, self.max_steps, self.schedule),
             "lr": self.optimizers[0].param_groups[0]["lr"],
             "tokens": self.state.tokens,
-            "tokens_per_second": self._window_tokens / max(self._window_seconds, 1e-9),
             "skipped": self.state.skipped,
         }
         if self.checkpointer.stall_seconds:
@@ -250,9 +236,7 @@ class Trainer:
             self._metrics.log(self.state.step, self._values)
         self._values.pop("save_stall_seconds", None)
         self.checkpointer.stall_seconds = 0.0
-        self._window.clear()
-        self._window_items = self._window_tokens = 0
-        self._window_seconds = 0.0
+        self._window = LogWindow(self.strategy.device)
 
     def _validate(self, saves: bool) -> None:
         if self.validation is None:

@@ -111,18 +111,18 @@ class DeepSpeed(Skeletons):
 
     def step(
         self, optimizers: Sequence[Optimizer], parameters: Sequence[nn.Parameter], max_norm: float
-    ) -> tuple[float, bool]:
+    ) -> Tensor:
         if self._stage == 0:
-            norm, finite = super().step([], parameters, max_norm)
-            if not finite:
+            norm = super().step([], parameters, max_norm)
+            if norm.isfinite():
+                self._engine.step()
+            else:
                 self._engine.zero_grad()
-                return norm, False
-            self._engine.step()
-            return norm, True
+            return norm
         self._engine.step()
         applied = self._engine.was_step_applied()
         norm = self._engine.get_global_grad_norm()
-        return (float(norm) if applied else float("inf")), applied
+        return torch.as_tensor(float(norm) if applied else float("inf"), device=self.device)
 
     @torch.no_grad()
     def gather(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

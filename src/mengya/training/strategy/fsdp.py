@@ -84,9 +84,9 @@ class FSDP(Skeletons):
         model.set_is_last_backward(last)
         return nullcontext()
 
-    def clip(self, parameters: Sequence[nn.Parameter], max_norm: float) -> float:
+    def clip(self, parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
         norm = nn.utils.clip_grad_norm_(parameters, max_norm)
-        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     @torch.no_grad()
     def gather(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mengya.models.causal_lm import CausalLM
-from mengya.training.optim import load_optimizer_state, optimizer_state
+from mengya.training.optim import load_optimizer_state, optimizer_state, step_unless
 
 
 class SingleDevice:
@@ -65,27 +65,26 @@ class SingleDevice:
 
     def step(
         self, optimizers: Sequence[Optimizer], parameters: Sequence[nn.Parameter], max_norm: float
-    ) -> tuple[float, bool]:
-        """Clip and update.
+    ) -> Tensor:
+        """Clip and update; where the gradients are not finite, nothing changes.
 
         Returns:
-            The global gradient norm before clipping, and whether the update was made: with a
-            non-finite gradient nothing changes. All ranks see the same norm, so they agree.
+            The global gradient norm before clipping, a scalar on the device and the same on all ranks.
+            Where it is not finite there was no update. Whoever reads it waits for the device.
         """
         for optimizer in optimizers:
             self.scaler.unscale_(optimizer)
         norm = self.clip(parameters, max_norm)
-        finite = bool(torch.isfinite(torch.tensor(norm)))
+        not_finite = (~norm.isfinite()).float()
         for optimizer in optimizers:
-            if finite:
-                self.scaler.step(optimizer)
+            step_unless(not_finite, optimizer)
             optimizer.zero_grad(set_to_none=True)
         self.scaler.update()
-        return norm, finite
+        return norm
 
-    def clip(self, parameters: Sequence[nn.Parameter], max_norm: float) -> float:
+    def clip(self, parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
         """Scale the gradients down to a global norm of `max_norm`; gives the norm before."""
-        return float(nn.utils.clip_grad_norm_(parameters, max_norm))
+        return nn.utils.clip_grad_norm_(parameters, max_norm)
 
     def whole(self, model: CausalLM, device: torch.device) -> CausalLM | None:
         """A model with all weights, to write or to sample from: on rank 0, None on the others.
