@@ -31,8 +31,9 @@ from train_speed import SHAPES
 from mengya.models import fused_experts as fused
 from mengya.models import moe, router
 from mengya.models.config import ModelConfig
+from mengya.models.expert_launches import TILES, Tile, sort_rows
 from mengya.models.fp32_linear import fp32_linear, split_linear
-from mengya.models.fused_experts import Tile, fused_experts
+from mengya.models.fused_experts import fused_experts
 from mengya.models.grouped_experts import grouped_experts
 from mengya.models.moe import MoE
 from mengya.training.strategy import SingleDevice
@@ -49,7 +50,7 @@ LAYERS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # (gate_up, product, swiglu_backward, weight_gradient): tiles to compare; the first is what ships.
 VARIANTS = {
-    "as shipped": tuple(fused.TILES.values()),
+    "as shipped": tuple(TILES.values()),
     "3 stages, 256 wide": (
         Tile(128, 128, 64, 8, 3), Tile(128, 256, 64, 8, 3), Tile(128, 256, 64, 8, 3),
         Tile(128, 256, 64, 8, 3),
@@ -283,8 +284,8 @@ def time_kernels(name: str, variant: str, tokens: int) -> None:
     flops = {  # in units of a product with `down`, which has half the elements of gate_up
         "gate_up": 2, "product": 3, "swiglu_backward": 1, "weight_gradient": 3,
     }  # fmt: skip
-    kept = dict(fused.TILES)
-    fused.TILES.update(zip(kept, VARIANTS[variant], strict=True))
+    kept = dict(TILES)
+    TILES.update(zip(kept, VARIANTS[variant], strict=True))
 
     def work() -> None:
         fused_experts(x, weights, chosen, gate_up, down).backward(dout)
@@ -292,7 +293,7 @@ def time_kernels(name: str, variant: str, tokens: int) -> None:
     try:
         rows_of = kernel_times(work)
     finally:
-        fused.TILES.update(kept)
+        TILES.update(kept)
     print(f"  {name} | {variant}: {sum(ms for _, ms, _ in rows_of):.2f} ms of kernels")
     for kernel, ms, calls in rows_of[:12]:
         rate = flops.get(kernel, 0) * rows * products / ms / 1e9
@@ -305,7 +306,7 @@ def time_kernels(name: str, variant: str, tokens: int) -> None:
 @torch.no_grad()
 def time_grouped_mm(name: str, tokens: int) -> None:
     (x, _, gate_up, down), chosen, dout = expert_inputs(name, tokens, torch.bfloat16)
-    order, ends = fused.sort_rows(chosen, gate_up.shape[0])
+    order, ends = sort_rows(chosen, gate_up.shape[0])
     k, I = chosen.shape[1], down.shape[2]
     sorted_x, sorted_dout = x[order // k], dout[order // k]
     wide = torch.randn(len(order), 2 * I, device="cuda", dtype=torch.bfloat16)
@@ -324,7 +325,7 @@ def time_grouped_mm(name: str, tokens: int) -> None:
         print(f"      grouped_mm {part:10} {ms:7.3f} ms  {rate:.0f} TFLOP/s")
     ms = milliseconds(lambda: sorted_x @ gate_up[0].t())
     print(f"      dense matmul like gate_up {ms:7.3f} ms  {2 * len(order) * gate_up[0].numel() / ms / 1e9:.0f} TFLOP/s")  # fmt: skip
-    print(f"      sorting {milliseconds(lambda: fused.sort_rows(chosen, len(ends))):.3f} ms")
+    print(f"      sorting {milliseconds(lambda: sort_rows(chosen, len(ends))):.3f} ms")
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def ours(
 
 
 def next_token(strategy: SingleDevice, compiled: bool, logits: bool = False) -> NextToken:
-    """The loss of pretraining and SFT as `training_run.pick_next_token` makes it."""
+    """The loss of pretraining and SFT as `pick_loss.pick_next_token` makes it."""
     nll = torch.compile(token_nll) if compiled else token_nll
     chunked = strategy.device.type == "cuda" and not logits
     return NextToken(nll, linear_nll=linear_nll if chunked else None)

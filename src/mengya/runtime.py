@@ -9,10 +9,12 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
@@ -80,6 +82,16 @@ def cpu_has_bf16() -> bool:
     with suppress(AttributeError, RuntimeError):
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return False
+
+
+@cache
+def has_triton() -> bool:
+    """Whether Triton is installed: PyTorch for CUDA on Linux brings it, a CPU build comes without.
+
+    Code that torch.compile traces keeps the answer as a constant: the compiler would look through the
+    cache and trace the search itself, with a warning.
+    """
+    return importlib.util.find_spec("triton") is not None
 
 
 def tune_cpu_allocator() -> None:

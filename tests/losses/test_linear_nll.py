@@ -41,7 +41,7 @@ def run(
 def test_chunks_give_the_loss_and_gradients_of_the_whole(
     rows: int, z_loss: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_CHUNK_BYTES", 128 * 128 * 4)  # 128 positions a chunk
+    monkeypatch.setattr(module, "CHUNK_BYTES", 128 * 128 * 4)  # 128 positions a chunk
     generator = torch.Generator().manual_seed(rows)
     hidden = torch.randn(1, rows, H, generator=generator)
     weight = torch.randn(V, H, generator=generator)

@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mengya.models import fused_experts, moe
-from mengya.models.fused_experts import Tile
+from mengya.models import expert_launches, fused_experts, moe
+from mengya.models.expert_launches import Tile
 from mengya.models.grouped_experts import grouped_experts
 from mengya.models.moe import MoE
 
@@ -44,8 +44,8 @@ def test_kernels_in_the_interpreter() -> None:
 @pytest.fixture(autouse=INTERPRETED)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a small problem has several tiles and chunks, as a real one has."""
-    tiles = {name: Tile(32, 32, 16, 4, 2) for name in fused_experts.TILES}
-    monkeypatch.setattr(fused_experts, "TILES", tiles)
+    for name in expert_launches.TILES:
+        monkeypatch.setitem(expert_launches.TILES, name, Tile(32, 32, 16, 4, 2))
 
 
 def spread(N: int, k: int, E: int) -> Tensor:
@@ -105,11 +105,11 @@ def test_outputs_and_gradients(
 def test_rows_are_sorted_and_cut(E: int) -> None:
     torch.manual_seed(0)
     experts_Nk = torch.randint(E, (700, 3), device=DEVICE)
-    order_M, ends_E = fused_experts.sort_rows(experts_Nk, E)
+    order_M, ends_E = expert_launches.sort_rows(experts_Nk, E)
     flat = experts_Nk.flatten()
     assert torch.equal(order_M.long(), flat.argsort(stable=True))
     assert torch.equal(ends_E.long(), torch.bincount(flat, minlength=E).cumsum(0))
-    pieces = [piece for piece in fused_experts.cut(ends_E, 2100, 64).tolist() if piece[0] >= 0]
+    pieces = [piece for piece in expert_launches.cut(ends_E, 2100, 64).tolist() if piece[0] >= 0]
     starts = [0, *ends_E.tolist()]
     expected = [
         [e, first, min(first + 64, starts[e + 1])]

@@ -1,4 +1,4 @@
-"""The activations that memory.py counts are those that autograd really keeps."""
+"""The activations that activations.py counts are those that autograd really keeps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from torch import Tensor
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.models.lora import LoraConfig, add_lora
-from mengya.training.memory import Memory, MemorySettings, kept_bytes, training_memory
+from mengya.training.activations import kept_bytes
+from mengya.training.memory import Memory, training_memory
+from mengya.training.memory_settings import MemorySettings
 from mengya.training.optim import OptimizerConfig, build_optimizers, optimizer_state
 from tests.models.conftest import FAMILIES
 

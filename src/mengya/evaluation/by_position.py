@@ -15,6 +15,7 @@ from mengya.config import UserError
 from mengya.evaluation.scoring import sequence_nlls
 
 STRETCHES = 16
+MOST_DOCUMENTS = 64
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,8 @@ class ByPosition:
     documents: int
 
 
-def nats_by_position(
-    model: nn.Module, documents: Iterable[list[int]], length: int, most: int = 64
-) -> ByPosition:
-    """The first `length` predictions of the first `most` documents that are long enough.
+def nats_by_position(model: nn.Module, documents: Iterable[list[int]], length: int) -> ByPosition:
+    """The first `length` predictions of the first MOST_DOCUMENTS documents that are long enough.
 
     Every stretch is of the same documents, so their texts' difficulty does not mix into the curve.
 
@@ -46,7 +45,7 @@ def nats_by_position(
         longest = max(longest, len(ids))
         if len(ids) >= wanted:
             chosen.append(ids[:wanted])
-        if len(chosen) == most:
+        if len(chosen) == MOST_DOCUMENTS:
             break
     if not chosen:
         raise UserError(

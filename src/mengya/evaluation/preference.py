@@ -35,19 +35,16 @@ class PreferenceAccuracy:
     pairs: int
 
 
-def preference_accuracy(
-    model: nn.Module, pairs: Iterable[tuple[Side, Side]], max_length: int | None = None
-) -> PreferenceAccuracy:
+def preference_accuracy(model: nn.Module, pairs: Iterable[tuple[Side, Side]]) -> PreferenceAccuracy:
     """Measure `model` on (chosen, rejected) pairs, on the device and in the dtype that it is in.
 
-    Both sides are cut on the right to `max_length` tokens (default: the model's context). A pair
-    with a side that has no token to score is passed over.
+    Both sides are cut on the right to the model's context. A pair with a side that has no token
+    to score is passed over.
 
     Raises:
         UserError: when no pair can be scored.
     """
     longest = int(getattr(model, "config").context_length) + 1  # noqa: B009
-    longest = longest if max_length is None else min(max_length, longest)
     count = wins = wins_by_sum = 0
     margin = 0.0
     remaining = iter(pairs)

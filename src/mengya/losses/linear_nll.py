@@ -10,7 +10,6 @@ again. Shapes: T positions, H hidden, V vocabulary, C positions in a chunk.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -18,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mengya.batch import IGNORE_INDEX
+from mengya.runtime import has_triton
 
-_CHUNK_BYTES = 5 * 2**28  # of logits; fewer positions would leave a large GPU's tiles half empty
-_HAS_TRITON = find_spec("triton") is not None
+CHUNK_BYTES = 5 * 2**28  # of logits; fewer positions would leave a large GPU's tiles half empty
 _MULTIPLE = 128  # tensor cores: an odd width doubles the time of the products
 
 ChunkNLL = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor]]
@@ -87,10 +86,7 @@ class _LinearNLL(torch.autograd.Function):
         )  # fmt: skip
 
 
-def linear_nll(
-    hidden: Tensor, weight_VH: Tensor, labels: Tensor, z_loss: float = 0.0,
-    chunk: ChunkNLL | None = None,
-) -> Tensor:  # fmt: skip
+def linear_nll(hidden: Tensor, weight_VH: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
     """Sums over all labelled positions, [2] fp32: the loss, and its part -log p(label) in nats.
 
     The same as with `token_nll` and `log_partition` of `hidden @ weight.T`, but for the weight's
@@ -101,10 +97,8 @@ def linear_nll(
         weight_VH: the output matrix, in any dtype.
         labels: [...] int64, IGNORE_INDEX where no loss is taken.
         z_loss: weight of log^2 Z, with Z what softmax divides by.
-        chunk: the loss of a chunk; None: `chunk_nll`, on CUDA with Triton its fused twin.
     """
-    if chunk is None:
-        chunk = _fused() if hidden.is_cuda and _HAS_TRITON else chunk_nll
+    chunk = _fused() if hidden.is_cuda and has_triton() else chunk_nll
     with torch.autocast(hidden.device.type, enabled=False):
         total = _LinearNLL.apply(hidden.flatten(0, -2), weight_VH, labels.flatten(), z_loss, chunk)
     assert isinstance(total, Tensor)  # `apply` is untyped
@@ -118,8 +112,8 @@ def _fused() -> ChunkNLL:
 
 
 def _chunk_size(positions: int, padded_VH: Tensor) -> int:
-    """Positions of a chunk: as equal as can be, a multiple of 128, at most _CHUNK_BYTES of logits."""
-    most = max(_CHUNK_BYTES // (padded_VH.shape[0] * padded_VH.element_size()), 1)
+    """Positions of a chunk: as equal as can be, a multiple of 128, at most CHUNK_BYTES of logits."""
+    most = max(CHUNK_BYTES // (padded_VH.shape[0] * padded_VH.element_size()), 1)
     chunks = -(-positions // most)
     return -(-positions // chunks // 128) * 128
 

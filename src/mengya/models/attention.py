@@ -123,7 +123,7 @@ class Attention(nn.Module):
             q = q_BHSD.view(q_BHSD.shape[0], -1, self.groups, self.head_dim)
             out = F.scaled_dot_product_attention(q, k_BKTD, v_BKTD, attn_mask=plan.mask)
             return out.reshape(q_BHSD.shape).transpose(1, 2)
-        k, v = _repeat_heads(k_BKTD, self.groups, 1), _repeat_heads(v_BKTD, self.groups, 1)
+        k, v = _repeat_heads(k_BKTD, self.groups), _repeat_heads(v_BKTD, self.groups)
         out = F.scaled_dot_product_attention(
             q_BHSD, k, v, attn_mask=plan.mask, is_causal=plan.causal
         )
@@ -142,9 +142,8 @@ def attend_by_halves(
     return torch.cat([attend(q, k, v, plan) for q, k, v, plan in parts], dim=2)
 
 
-def _repeat_heads(x: Tensor, times: int, dim: int) -> Tensor:
-    """Each head `times` times in a row along `dim`."""
+def _repeat_heads(x_BKTD: Tensor, times: int) -> Tensor:
+    """Each head `times` times in a row: [B, K * times, T, D]."""
     if times == 1:
-        return x
-    expanded = x.unsqueeze(dim + 1).expand(*x.shape[: dim + 1], times, *x.shape[dim + 1 :])
-    return expanded.flatten(dim, dim + 1)
+        return x_BKTD
+    return x_BKTD.unsqueeze(2).expand(-1, -1, times, -1, -1).flatten(1, 2)

@@ -46,7 +46,7 @@ def forward_flops(model: CausalLM, visible: float, labelled: float = 1.0) -> Flo
 
     Args:
         visible: mean number of positions that a token attends to, itself included:
-            (S + 1) / 2 for whole rows, less where documents are packed (`Mixture.visible_length`).
+            (S + 1) / 2 for whole rows, less where documents are packed (`Mixture.visible`).
         labelled: share of the positions whose logits are computed (`NextToken.labelled_only`).
     """
     weights = sum(weight.numbers for weight in _layer_weights(model))

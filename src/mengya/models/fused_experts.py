@@ -1,40 +1,32 @@
 """The experts' sum with nothing copied into sorted order: Triton kernels behind two operators.
 
-Same function as `grouped_experts.py`, in bf16 on CUDA; `torch.compile` sees two opaque operators.
+Same function as `grouped_experts.py`, in bf16 on CUDA; `torch.compile` sees two opaque operators. How a
+kernel is launched is in expert_launches.py.
 Shapes: N tokens, k experts per token, M = N*k rows, E experts, H hidden, I expert width, J = 2I.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-_HAS_TRITON = find_spec("triton") is not None
+from mengya.models.expert_launches import (
+    TILES,
+    add_choices,
+    cdiv,
+    cut,
+    launch,
+    options,
+    product,
+    sort_rows,
+    weight_gradient,
+)
+from mengya.runtime import has_triton
+
+_HAS_TRITON = has_triton()
 _MULTIPLE = 16  # of H and I: loads of 16 bytes and more
-
-
-class Tile(NamedTuple):
-    """Rows, columns and depth of a program's product; warps; operands held in shared memory at once."""
-
-    m: int
-    n: int
-    k: int
-    warps: int
-    stages: int
-
-
-TILES = {
-    "gate_up": Tile(128, 128, 64, 8, 4),  # n gate columns and n up columns
-    "product": Tile(128, 256, 64, 8, 4),
-    "swiglu_backward": Tile(128, 128, 64, 8, 4),
-    "weight_gradient": Tile(128, 256, 64, 8, 4),
-}
-# Pieces of work that a weight's gradient is cut into at least: four for each processor of an H100.
-_PIECES = 528
 
 
 def fused_runs(x_NH: Tensor, down_EHI: Tensor) -> bool:
@@ -74,13 +66,13 @@ def _experts(
         hidden_MI = x_NH.new_empty(M, I)
         tile = TILES["gate_up"]
         tiles_T3 = cut(ends_E, M, tile.m)
-        _launch(
-            kernels.gate_up, len(tiles_T3) * _cdiv(I, tile.n),
+        launch(
+            kernels.gate_up, len(tiles_T3) * cdiv(I, tile.n),
             x_NH, gate_up_EJH.contiguous(), order_M, tiles_T3, gate_up_MJ, hidden_MI, H, I, k,
-            SAVE=learns, EVEN=H % tile.k == 0, **_options(tile, 2 * tile.n),
+            SAVE=learns, EVEN=H % tile.k == 0, **options(tile, 2 * tile.n),
         )  # fmt: skip
-        rows_MH = _product(hidden_MI, down_EHI.contiguous(), order_M, ends_E, weights_Nk, down=True)
-        return _add_choices(rows_MH, k), gate_up_MJ, order_M, ends_E
+        rows_MH = product(hidden_MI, down_EHI.contiguous(), order_M, ends_E, weights_Nk, down=True)
+        return add_choices(rows_MH, k), gate_up_MJ, order_M, ends_E
 
 
 @_experts.register_fake
@@ -122,21 +114,21 @@ def _experts_backward(
     with torch.cuda.device_of(x_NH):
         tile = TILES["swiglu_backward"]
         tiles_T3 = cut(ends_E, M, tile.m)
-        columns = _cdiv(I, tile.n)
+        columns = cdiv(I, tile.n)
         dgate_up_MJ, weighted_MI = torch.empty_like(gate_up_MJ), x_NH.new_empty(M, I)
         dweights_MP = weights_Nk.new_empty(M, columns)
-        _launch(
+        launch(
             kernels.swiglu_backward, len(tiles_T3) * columns,
             dout_NH, down_EHI, order_M, weights_Nk, tiles_T3, gate_up_MJ,
             dgate_up_MJ, weighted_MI, dweights_MP, H, I, k,
-            EVEN=H % tile.k == 0, **_options(tile, tile.n),
+            EVEN=H % tile.k == 0, **options(tile, tile.n),
         )  # fmt: skip
-        dx_NH = _add_choices(_product(dgate_up_MJ, gate_up_EJH, order_M, ends_E, None), k)
+        dx_NH = add_choices(product(dgate_up_MJ, gate_up_EJH, order_M, ends_E, None), k)
         dweights_Nk = dweights_MP.sum(1).view_as(weights_Nk)
         if frozen:
             return dx_NH, dweights_Nk, x_NH.new_empty(0), x_NH.new_empty(0)
-        dgate_up = _weight_gradient(dgate_up_MJ, x_NH, order_M, ends_E, k, tokens_left=False)
-        ddown = _weight_gradient(dout_NH, weighted_MI, order_M, ends_E, k, tokens_left=True)
+        dgate_up = weight_gradient(dgate_up_MJ, x_NH, order_M, ends_E, k, tokens_left=False)
+        ddown = weight_gradient(dout_NH, weighted_MI, order_M, ends_E, k, tokens_left=True)
         return dx_NH, dweights_Nk, dgate_up, ddown
 
 
@@ -175,144 +167,3 @@ def _backward(ctx: Any, dout_NH: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
 
 
 _experts.register_autograd(_backward, setup_context=_keep)
-
-
-def sort_rows(experts_Nk: Tensor, E: int) -> tuple[Tensor, Tensor]:
-    """(order_M, ends_E) int32: rows n*k + choice in stable order of their expert, where each ends."""
-    from mengya.models import expert_kernels as kernels
-
-    experts_Nk = experts_Nk.contiguous()
-    M, padded = experts_Nk.numel(), _padded(E)
-    rows = max(32, min(1024, 8192 // padded))
-    counts_EP = experts_Nk.new_empty(E, _cdiv(M, rows), dtype=torch.int32)
-    blocks, sizes = counts_EP.shape[1], {"ROWS": rows, "E_PAD": padded}
-    _launch(kernels.count, blocks, experts_Nk, counts_EP, M, E, **sizes)
-    sums_EP = counts_EP.view(-1).cumsum(0, dtype=torch.int32).view_as(counts_EP)
-    order_M = experts_Nk.new_empty(M, dtype=torch.int32)
-    _launch(kernels.place, blocks, experts_Nk, sums_EP, order_M, M, E, **sizes)
-    return order_M, sums_EP[:, -1].contiguous()
-
-
-def cut(ends_E: Tensor, M: int, size: int) -> Tensor:
-    """Each expert's sorted rows in pieces of at most `size`: [T, 3] (expert, first, end).
-
-    T is what M rows may need at most; the expert of a piece that is not needed is -1.
-    """
-    from mengya.models import expert_kernels as kernels
-
-    E = len(ends_E)
-    pieces_T3 = ends_E.new_empty(M // size + E, 3)
-    T = len(pieces_T3)
-    _launch(
-        kernels.cut, _cdiv(T, 32), ends_E, pieces_T3, T, E, size, PIECES=32, E_PAD=_padded(E)
-    )  # fmt: skip
-    return pieces_T3
-
-
-def _product(
-    a_MK: Tensor,
-    weight: Tensor,
-    order_M: Tensor,
-    ends_E: Tensor,
-    weights_Nk: Tensor | None,
-    down: bool = False,
-) -> Tensor:
-    """Sorted rows times their expert's weight ([E, C, K] if `down`, else [E, K, C]), unsorted: [M, C]."""
-    from mengya.models import expert_kernels as kernels
-
-    M, K = a_MK.shape
-    C = weight.shape[1 if down else 2]
-    strides = (1, K) if down else (C, 1)
-    tile = TILES["product"]
-    tiles_T3 = cut(ends_E, M, tile.m)
-    out_MC = a_MK.new_empty(M, C)
-    scale = out_MC if weights_Nk is None else weights_Nk.contiguous()
-    _launch(
-        kernels.product, len(tiles_T3) * _cdiv(C, tile.n),
-        a_MK, weight, out_MC, order_M, scale, tiles_T3, K, C, *strides,
-        WEIGHTED=weights_Nk is not None, EVEN=K % tile.k == 0, **_options(tile, tile.n),
-    )  # fmt: skip
-    return out_MC
-
-
-def _weight_gradient(
-    left: Tensor, right: Tensor, order_M: Tensor, ends_E: Tensor, k: int, tokens_left: bool
-) -> Tensor:
-    """[E, A, B]: over each expert's rows, left.T @ right; one of the two has a row for each token.
-
-    Rows are cut into chunks of fixed size, so that the work is even however uneven the load is; the
-    chunks of an expert are then added in order (no atomics).
-    """
-    from mengya.models import expert_kernels as kernels
-
-    M, A, B, E = len(order_M), left.shape[1], right.shape[1], len(ends_E)
-    tile = TILES["weight_gradient"]
-    programs = _cdiv(A, tile.m) * _cdiv(B, tile.n)
-    size = max(_cdiv(M * programs, _PIECES * 512) * 512, 512)
-    chunks_T3 = cut(ends_E, M, size)
-    parts_TAB = left.new_empty(len(chunks_T3), A, B, dtype=torch.float32)
-    options = _options(tile, tile.n)
-    options["num_stages"] = 2 * options["num_stages"] - 1  # row numbers are loaded first, then rows
-    _launch(
-        kernels.weight_gradient, len(chunks_T3) * programs,
-        left, right, order_M, chunks_T3, parts_TAB, A, B, k, GATHER_LEFT=tokens_left, **options,
-    )  # fmt: skip
-    out_EAB = left.new_empty(E, A, B)
-    _launch(
-        kernels.add_chunks, (_cdiv(A * B, 1024), E),
-        parts_TAB, ends_E, out_EAB, A * B, size, E, BLOCK=1024, E_PAD=_padded(E),
-    )  # fmt: skip
-    return out_EAB
-
-
-def _add_choices(rows_MH: Tensor, k: int) -> Tensor:
-    """[N, H]: the sum of each token's k rows."""
-    from mengya.models import expert_kernels as kernels
-
-    if k == 1:
-        return rows_MH
-    M, H = rows_MH.shape
-    out_NH = rows_MH.new_empty(M // k, H)
-    _launch(kernels.add_choices, (M // k, _cdiv(H, 1024)), rows_MH, out_NH, H, k, BLOCK=1024)
-    return out_NH
-
-
-def _launch(
-    kernel: Any, programs: int | tuple[int, int], *arguments: object, **sizes: object
-) -> None:
-    grid = programs if isinstance(programs, tuple) else (programs,)
-    kernel[grid](*arguments, **sizes)
-
-
-def _options(tile: Tile, columns: int) -> dict[str, int]:
-    """A tile as arguments of a kernel, with no more stages than shared memory has room for."""
-    return {
-        "BM": tile.m, "BN": tile.n, "BK": tile.k, "num_warps": tile.warps,
-        "num_stages": min(
-            tile.stages, _shared_memory(_device()) // ((tile.m + columns) * tile.k * 2)
-        ),
-    }  # fmt: skip
-
-
-def _device() -> int | None:
-    """The current GPU; None in Triton's interpreter."""
-    return torch.cuda.current_device() if torch.cuda.is_available() else None
-
-
-@cache  # asking the driver takes a millisecond, as long as a kernel
-def _shared_memory(device: int | None) -> int:
-    """Bytes that a program may use on a device."""
-    if device is None:
-        return 1 << 20
-    from triton.runtime import driver  # pyright: ignore[reportMissingImports]
-
-    utils: Any = driver.active.utils  # type: ignore[attr-defined]
-    return utils.get_device_properties(device)["max_shared_mem"]
-
-
-def _padded(E: int) -> int:
-    return max(2, 1 << (E - 1).bit_length())
-
-
-def _cdiv(a: int, b: int) -> int:
-    return -(-a // b)

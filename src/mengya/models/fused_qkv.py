@@ -8,7 +8,6 @@ Shapes: N tokens, H query heads, K key heads, A = H + 2K, D head width.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -16,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mengya.models.rope import rotate
+from mengya.runtime import has_triton
 
-_HAS_TRITON = find_spec("triton") is not None  # a CPU build of torch comes without it
+_HAS_TRITON = has_triton()
 _ROWS = 16  # heads of one program's tile
 _PROGRAMS = 132 * 8  # of the backward pass: each adds up its own part of the norms' gradients
 
@@ -72,6 +72,8 @@ def _forward(
     qkv_NC: Tensor, q_weight: Tensor | None, k_weight: Tensor | None, cos: Tensor, sin: Tensor,
     heads: int, kv_heads: int, eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    from triton import next_power_of_2  # pyright: ignore[reportMissingImports]
+
     from mengya.models import qkv_kernels
 
     q, k, v = _like_heads(qkv_NC, heads, kv_heads)
@@ -81,7 +83,7 @@ def _forward(
     kernel: Any = qkv_kernels.forward
     kernel[(-(-rows // _ROWS),)](
         qkv_NC, q_weight if norm else cos, k_weight if norm else cos, cos, sin, q, k, v,
-        rows, heads, kv_heads, eps, D // 2, _power_of_two(D // 2), _ROWS, norm,
+        rows, heads, kv_heads, eps, D // 2, next_power_of_2(D // 2), _ROWS, norm,
     )  # fmt: skip
     return q, k, v
 
@@ -100,6 +102,8 @@ def _backward(
     k_weight: Tensor | None, cos: Tensor, sin: Tensor, eps: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients of qkv_NC, and of both weights as [2, D] fp32."""
+    from triton import next_power_of_2  # pyright: ignore[reportMissingImports]
+
     from mengya.models import qkv_kernels
 
     heads, kv_heads, D = dq.shape[1], dk.shape[1], dq.shape[2]
@@ -111,7 +115,7 @@ def _backward(
     kernel: Any = qkv_kernels.backward
     kernel[(programs,)](
         dq, dk, dv, qkv_NC, q_weight if norm else cos, k_weight if norm else cos, cos, sin,
-        d_qkv, parts_P2D, rows, heads, kv_heads, eps, D // 2, _power_of_two(D // 2),
+        d_qkv, parts_P2D, rows, heads, kv_heads, eps, D // 2, next_power_of_2(D // 2),
         _ROWS, norm,
     )  # fmt: skip
     return d_qkv, parts_P2D.sum(0)
@@ -123,10 +127,6 @@ def _(
     k_weight: Tensor | None, cos: Tensor, sin: Tensor, eps: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     return torch.empty_like(qkv_NC), cos.new_empty(2, dq.shape[2])
-
-
-def _power_of_two(size: int) -> int:
-    return 1 << (size - 1).bit_length()
 
 
 def _like_heads(qkv_NC: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,28 +9,21 @@ heads, K key/value heads, D width of a key, V width of a value.
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mengya.runtime import to_device
+from mengya.runtime import has_triton, to_device
 
 _TILE_ROWS = 64  # new tokens times heads of a group that a tile of a long chunk holds
 _MOST_SPLITS = 32
 
 
-@functools.cache
-def _triton_is_installed() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
 def kernels_run(device: torch.device) -> bool:
-    """CUDA, and Triton (which PyTorch for CUDA on Linux brings)."""
-    return device.type == "cuda" and _triton_is_installed()
+    """CUDA, and Triton."""
+    return device.type == "cuda" and has_triton()
 
 
 @dataclass(frozen=True, slots=True)

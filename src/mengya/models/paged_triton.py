@@ -183,4 +183,4 @@ def attend_tiles(
 
 def _power_above(number: int) -> int:
     """The least power of two that is not less, 16 at least, as `tl.dot` wants it."""
-    return max(1 << (number - 1).bit_length(), 16)
+    return max(int(triton.next_power_of_2(number)), 16)

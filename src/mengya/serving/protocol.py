@@ -24,6 +24,12 @@ MAX_STOPS = 16
 MAX_TOP_LOGPROBS = 20
 MAX_INPUTS = 2048
 _LEAST_TOP_P = 1e-6  # less is nothing in float32; the likeliest token always stays
+Inputs = (
+    str
+    | Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)]
+    | Annotated[list[int], Field(min_length=1)]
+    | Annotated[list[list[int]], Field(min_length=1, max_length=MAX_INPUTS)]
+)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -150,12 +156,7 @@ class GenerationRequest(ApiRequest):
 class CompletionRequest(GenerationRequest):
     """POST /v1/completions: go on with a text."""
 
-    prompt: (
-        str
-        | Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)]
-        | Annotated[list[int], Field(min_length=1)]
-        | Annotated[list[list[int]], Field(min_length=1, max_length=MAX_INPUTS)]
-    )
+    prompt: Inputs
     """A text, which begins a document; its token ids, taken as they are; or a list of either."""
     max_tokens: int | None = Field(default=None, ge=-1)
     """Longest completion; none: 16, as in OpenAI's API; -1: to the limit of the context."""
@@ -178,12 +179,7 @@ class CompletionRequest(GenerationRequest):
 class EmbeddingRequest(ApiRequest):
     """POST /v1/embeddings."""
 
-    input: (
-        str
-        | Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)]
-        | Annotated[list[int], Field(min_length=1)]
-        | Annotated[list[list[int]], Field(min_length=1, max_length=MAX_INPUTS)]
-    )
+    input: Inputs
     """A text, its token ids, or a list of either."""
     encoding_format: Literal["float", "base64"] | None = None
     """base64: little-endian float32."""

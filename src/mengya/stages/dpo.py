@@ -18,13 +18,9 @@ from mengya.losses.token_nll import ModelOutput
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf_folder import load_causal_lm
 from mengya.models.lora import disable_adapters
-from mengya.stages.training_run import (
-    check_run,
-    open_strategy,
-    pick_token_nll,
-    train,
-    uses_compile,
-)
+from mengya.stages.pick_loss import pick_token_nll
+from mengya.stages.resumed_run import check_run
+from mengya.stages.training_run import open_strategy, train
 from mengya.stages.tuning import TuneConfig, open_tuned, sample_replies
 from mengya.training.strategy import SingleDevice
 
@@ -68,7 +64,7 @@ def _reference(
     if config.lora is None:
         frozen = load_causal_lm(config.init_from, device=strategy.birth).eval()
         frozen.requires_grad_(False)
-        strategy.place(frozen, uses_compile(config, strategy))
+        strategy.place(frozen, config.compiles(strategy.device.type))
         return lambda batch: frozen(**batch.model_inputs())
 
     def without_adapters(batch: Batch) -> ModelOutput:

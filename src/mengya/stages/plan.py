@@ -34,7 +34,8 @@ from mengya.training.hardware import (
     named_device,
     this_device,
 )
-from mengya.training.memory import Memory, MemorySettings, training_memory
+from mengya.training.memory import Memory, training_memory
+from mengya.training.memory_settings import MemorySettings
 from mengya.training.optim import hidden_matrices
 
 # What part of the peak batched Newton-Schulz reaches: 24 matrices of 512 x 1,408 in 0.7 ms on one H200.
@@ -133,7 +134,7 @@ def make_plan(
     verb, config = read_run(recipe, overrides, verb)
     model = open_model(config, recipe)
     device, dtype = _open_device(config, hardware, model.config)
-    compiled = device.kind == "cuda" if config.compile is None else config.compile
+    compiled = config.compiles(device.kind)
     labelled_only = verb == "sft" and not compiled and device.kind != "cuda"
     data = open_data(config, data_tokens, needs_labels=labelled_only)
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from mengya.stages.plan import Plan
-from mengya.training.memory import MemorySettings, training_memory
+from mengya.training.memory import training_memory
+from mengya.training.memory_settings import MemorySettings
 
 GIB = 2**30
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,23 +22,21 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )  # fmt: skip
-from rich.table import Table
 
 from mengya.config import Config, OneOrMany, PathConfig, UserError
 from mengya.data.clean import CleanConfig
+from mengya.stages.prepare_table import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mengya.data.build import Build
-    from mengya.data.inputs import Inputs
+    from mengya.data.inputs import Inputs, RequestFile
     from mengya.data.read import Chunk
 
 COMMIT_SECONDS = 5.0  # how much work an interruption may cost
-SMALL_INPUT = (
-    16 << 20
-)  # bytes on disk: below that, starting more processes takes longer than the work
-
+# Bytes on disk: below that, starting more processes takes longer than the work.
+SMALL_INPUT = 16 << 20
 MAX_ROWS = 100  # of the table, for one folder or glob
 
 
@@ -128,32 +125,19 @@ def run(config: PrepareConfig) -> None:
         UserError: OUT holds something else, too many bad lines, nothing to read, nothing kept.
     """
     from mengya.data.build import Build, put_in_place, read_state
-    from mengya.data.inputs import Inputs, RequestFile, differences
+    from mengya.data.inputs import Inputs, RequestFile
     from mengya.data.shards import MANIFEST
     from mengya.tokenizer.load import load_tokenizer
 
     console = Console(stderr=True)
     made = RequestFile(config.out / "prepare.json")
     inputs = Inputs(config, [part for source in config.sources for part in _by_file(source)], made)
-    if config.out.exists() and made.request is None:
-        if config.out.is_file() or any(config.out.iterdir()):
-            raise UserError(
-                f"{config.out} exists and `mengya prepare` did not make it; choose another out="
-            )
-    elif made.request is not None:
-        changed = differences(made.request, inputs.request)
-        if not changed:
-            console.print(
-                f"{config.out} is up to date: same settings, tokenizer and files; nothing to do",
-                soft_wrap=True,
-            )
-            return
-        if not config.overwrite:
-            lines = "\n".join(f"  - {line}" for line in changed[:20])
-            raise UserError(
-                f"{config.out} was made with other settings or files:\n{lines}\n"
-                "write overwrite=true to make it again, or choose another out="
-            )
+    if _is_made(config, made, inputs):
+        console.print(
+            f"{config.out} is up to date: same settings, tokenizer and files; nothing to do",
+            soft_wrap=True,
+        )
+        return
     partial = config.out.with_name(f"{config.out.name}.partial")
     if partial.exists() and read_state(partial, inputs.digest) is None:
         console.print(f"{partial} was left by a run with other settings or files: starting anew")
@@ -173,11 +157,12 @@ def run(config: PrepareConfig) -> None:
         read = sum(source.read for source in build.sources)
         console.print(f"going on after {read:,} records that {partial} holds already")
     build.commit()
+    title = f"prepare {config.kind}: {config.out}"
     try:
         _encode_all(config, inputs, build, console)
     except UserError:
         build.commit()  # an error comes between two chunks
-        console.print(_table(config, inputs.sources, build))
+        print_table(console, title, [source.title for source in inputs.sources], build.sources)
         console.print(f"what is done is kept in {partial}; the same command goes on from there")
         raise
     except KeyboardInterrupt:
@@ -185,13 +170,37 @@ def run(config: PrepareConfig) -> None:
             f"interrupted; what was done is kept in {partial}, the same command goes on from there"
         )
         raise
-    console.print(_table(config, inputs.sources, build))
+    print_table(console, title, [source.title for source in inputs.sources], build.sources)
     build.finish({"tokenizer": inputs.request["tokenizer"]}, inputs.source_facts())
     inputs.save(partial / "prepare.json")
     put_in_place(partial, config.out)
     console.print(
         f"shards are in {', '.join(str(p.parent) for p in sorted(config.out.rglob(MANIFEST)))}"
     )
+
+
+def _is_made(config: PrepareConfig, made: RequestFile, inputs: Inputs[Source]) -> bool:
+    """Whether OUT holds what would be made.
+
+    Raises:
+        UserError: it holds something else, which is not to be replaced.
+    """
+    from mengya.data.inputs import differences
+
+    if made.request is None:
+        if config.out.exists() and (config.out.is_file() or any(config.out.iterdir())):
+            raise UserError(
+                f"{config.out} exists and `mengya prepare` did not make it; choose another out="
+            )
+        return False
+    changed = differences(made.request, inputs.request)
+    if changed and not config.overwrite:
+        lines = "\n".join(f"  - {line}" for line in changed[:20])
+        raise UserError(
+            f"{config.out} was made with other settings or files:\n{lines}\n"
+            "write overwrite=true to make it again, or choose another out="
+        )
+    return not changed
 
 
 def _by_file(source: Source) -> list[Source]:
@@ -244,25 +253,3 @@ def _encode_all(
                 build.commit()
                 committed = time.monotonic()
         progress.update(bar, completed=inputs.total_bytes)
-
-
-def _table(config: PrepareConfig, sources: list[Source], build: Build) -> Table:
-    """What was read, kept and dropped, by source and reason."""
-    table = Table(
-        title=f"prepare {config.kind}: {config.out}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    table.add_column("source", overflow="fold")
-    for name in ("read", "bad", "dropped", "kept", "held out", "tokens", "characters"):
-        table.add_column(name, justify="right", no_wrap=name != "dropped", overflow="fold")
-    for told, counts in zip(sources, build.sources, strict=True):
-        total, held = counts.total, counts.kept.get("validation")
-        dropped = "\n".join(f"{n:,} {reason}" for reason, n in sorted(counts.dropped.items()) if n)
-        numbers = (total.samples, held.samples if held else 0, total.tokens, total.characters)
-        table.add_row(
-            told.title,
-            f"{counts.read:,}",
-            f"{counts.bad:,}",
-            dropped or "0",
-            *(f"{n:,}" for n in numbers),
-        )
-    return table

@@ -19,14 +19,10 @@ from mengya.models.hf_config import load_model_config
 from mengya.models.hf_folder import load_causal_lm
 from mengya.models.sizes import parameter_counts
 from mengya.stages.folder import check_vocabulary, load_weights, write_folder
+from mengya.stages.pick_loss import pick_next_token
+from mengya.stages.resumed_run import check_run
 from mengya.stages.run_config import RunConfig
-from mengya.stages.training_run import (
-    TrainedModel,
-    check_run,
-    open_strategy,
-    pick_next_token,
-    train,
-)
+from mengya.stages.training_run import TrainedModel, open_strategy, train
 from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, stop_token_ids
 from mengya.training.tensor_files import read_tensors
 

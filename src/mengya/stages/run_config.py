@@ -99,3 +99,7 @@ class RunConfig(Config):
                 raise ValueError("batch_ramp needs the global_batch_size that it ends with")
             BatchSize(self.global_batch_size, self.batch_ramp)
         return self
+
+    def compiles(self, device: str) -> bool:
+        """Whether the run compiles on a device of this type ("cpu", "cuda")."""
+        return device == "cuda" if self.compile is None else self.compile

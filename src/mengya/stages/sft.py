@@ -10,12 +10,9 @@ from functools import partial
 
 from pydantic import Field
 
-from mengya.stages.training_run import (
-    check_run,
-    open_strategy,
-    pick_next_token,
-    train,
-)
+from mengya.stages.pick_loss import pick_next_token
+from mengya.stages.resumed_run import check_run
+from mengya.stages.training_run import open_strategy, train
 from mengya.stages.tuning import TuneConfig, open_tuned, sample_replies
 
 

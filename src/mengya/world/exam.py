@@ -11,12 +11,11 @@ from mengya.world.facts import World
 from mengya.world.text import SUBJECTS
 from mengya.world.wording import PHRASES, Question, Wording, exercise
 
+SHOTS = 5  # examples of a subject
 HEADER = ("", "Question", "A", "B", "C", "D", "Answer")
 
 
-def closed_book(
-    world: World, rng: random.Random, per_subject: int, shots: int = 5
-) -> dict[str, str]:
+def closed_book(world: World, rng: random.Random, per_subject: int) -> dict[str, str]:
     """CSV text by relative path ("dev/relations.csv"); `per_subject` test questions at most."""
     words = Wording(world, rng)
     files: dict[str, str] = {}
@@ -24,11 +23,11 @@ def closed_book(
         facts = [fact for fact in world.facts if fact.kind in kinds]
         pairs = [(fact, text) for fact in facts for text in PHRASES[fact.kind].exam]
         rng.shuffle(pairs)
-        chosen = pairs[: per_subject + shots]
+        chosen = pairs[: per_subject + SHOTS]
         questions = [words.exam_question(fact, template) for fact, template in chosen]
         rng.shuffle(questions)
-        files[f"dev/{subject}.csv"] = _csv(rng, questions[:shots])
-        files[f"test/{subject}.csv"] = _csv(rng, questions[shots:])
+        files[f"dev/{subject}.csv"] = _csv(rng, questions[:SHOTS])
+        files[f"test/{subject}.csv"] = _csv(rng, questions[SHOTS:])
     return files
 
 

@@ -12,32 +12,26 @@ from mengya.world.facts import Fact, World
 from mengya.world.wording import Question, Wording, exercise
 
 LETTERS = "ABCD"
-STYLES = ("direct", "marked", "ticks", "matching")
+STYLES = {"direct": 1, "marked": 9, "ticks": 2, "matching": 0.3}  # how often each is chosen
 
 
 class Exercises:
-    """Writes exercise sheets; `weights` says how often each of STYLES is chosen."""
+    """Writes exercise sheets, each in one of STYLES."""
 
     def __init__(
-        self,
-        world: World,
-        rng: random.Random,
-        facts: Iterator[Fact],
-        labels: list[str],
-        weights: tuple[float, ...] = (1, 9, 2, 0.3),
+        self, world: World, rng: random.Random, facts: Iterator[Fact], labels: list[str]
     ) -> None:
         self.world = world
         self.rng = rng
         self.facts = facts
         self.labels = labels
-        self.weights = weights
         self.words = Wording(world, rng)
         self.by_kind: dict[str, list[Fact]] = {}
         for fact in world.facts:
             self.by_kind.setdefault(fact.kind, []).append(fact)
 
     def sheet(self) -> str:
-        style = self.rng.choices(STYLES, self.weights)[0]
+        style = self.rng.choices(list(STYLES), list(STYLES.values()))[0]
         return getattr(self, style)()
 
     def head(self) -> str:

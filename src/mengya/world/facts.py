@@ -137,22 +137,17 @@ class World:
     def facts_of(self, subject: str) -> list[Fact]:
         return [fact for fact in self.facts if fact.subject == subject]
 
-    def distractors(self, rng: random.Random, fact: Fact, count: int = 3) -> list[str]:
-        """`count` wrong values of the same type as the right one, all different."""
+    def distractors(self, rng: random.Random, fact: Fact) -> list[str]:
+        """Three wrong values of the same type as the right one, all different."""
         pool = [value for value in self.pools[fact.kind] if value not in (fact.value, fact.subject)]
         if fact.kind == "spouse":
             male = {person.name: person.male for person in self.people}
             pool = [name for name in pool if male[name] == male[fact.value]]
-        return rng.sample(pool, count)
+        return rng.sample(pool, 3)
 
 
-def build_world(
-    seed: int, people: int = 40, places: int = 16, events: int = 10, attributes: int = 6
-) -> World:
-    """Deal out the words of the lexicon; the same arguments give the same world everywhere.
-
-    `attributes` (1 to 6) keeps the first so many of age, job, home, hobby, food, pet per person.
-    """
+def build_world(seed: int, people: int = 40, places: int = 16, events: int = 10) -> World:
+    """Deal out the words of the lexicon; the same arguments give the same world everywhere."""
     rng = random.Random(f"world {seed}")
     shops = lexicon.PLACES[:places]
     inhabitants = _families(rng, people)
@@ -167,7 +162,7 @@ def build_world(
             f"{numeral(person.age)}岁" if kind == "age" else getattr(person, kind),
         )
         for person in inhabitants
-        for kind in (*PERSON_KINDS[:attributes], *PERSON_KINDS[6:])
+        for kind in PERSON_KINDS
         if getattr(person, kind)
     ]
     goods: list[Good] = []

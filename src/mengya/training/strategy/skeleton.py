@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 import torch
@@ -12,7 +13,7 @@ from mengya.models.causal_lm import CausalLM
 from mengya.training.strategy.ranks import Ranks
 
 
-class Skeletons(Ranks):
+class Skeletons(Ranks, ABC):
     """Remembers the bare module of each placed model, to be filled with gathered weights."""
 
     def __init__(self, device: torch.device, autocast_dtype: torch.dtype | None) -> None:
@@ -43,9 +44,9 @@ class Skeletons(Ranks):
         for name, place in list(named_tensors(model)):
             self.spread(name, tensors.get(name), place)
 
+    @abstractmethod
     def spread(self, name: str, whole: Tensor | None, place: Tensor) -> None:
         """Bring rank 0's tensor, None on the others, to where every rank has its part of it."""
-        raise NotImplementedError
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
