@@ -4,12 +4,15 @@ Greedy, random weights, prompts and completions of different lengths, no stop to
 same number of tokens. Counted are the tokens that were asked for per second, prefill included; the
 median of the repeats. A padded batch of generate() runs until its longest is done: what it makes beyond
 is not counted. The ways take turns within a repeat, so that a busy moment of the machine hits all of
-them. Last, the time to the first token of a request that comes while others are decoded.
+them. Before that, the time to the first token of a request that comes while others are decoded. Every
+result is printed as it comes, ours first, so that a time limit loses only what was not reached.
 
 usage: python benchmarks/generation_speed.py [--shape 26m] [--streams 8] [--new 128] [--cpu]
 on one GPU (some 2 minutes):
        python benchmarks/generation_speed.py --shape 64m --streams 256 --prompt 100 1024 --new 100 1024 \
            --repeats 1 --skip "mengya generate" "transformers generate(), one"
+where a step's time goes, at 64 and at 256 streams (some 40 seconds):
+       python benchmarks/generation_speed.py --shape 64m --prompt 100 1024 --profile 64 256
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from engine_profile import print_profile
 from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
 from mengya.generation.batch_engine import BatchEngine, EngineConfig, Request
@@ -155,15 +159,20 @@ def continuous_way(theirs: Any) -> Way:
     return run_all
 
 
+def decoding_engine(model: CausalLM, streams: int, asked: Asked) -> BatchEngine:
+    """An engine that decodes `streams` requests and has room for one more."""
+    engine = new_engine(model, streams + 1, streams + 1)
+    for prompt, _ in (asked * streams)[:streams]:
+        # As long as it can be, so that all of them run to the last measurement.
+        engine.add(Request(tuple(prompt), greedy(engine.context - len(prompt))))
+    while engine.stats.waiting or engine.stats.generated_tokens < 3 * streams:
+        engine.step()
+    return engine
+
+
 def first_tokens(model: CausalLM, streams: int, asked: Asked, times: int) -> list[float]:
     """Milliseconds to the first token of `times` requests, each beside `streams` that are decoded."""
-    engine = new_engine(model, streams + 1, streams + 1)
-    context = engine.context
-    for prompt, _ in asked[:streams]:
-        # As long as it can be, so that all of them run to the last measurement.
-        engine.add(Request(tuple(prompt), greedy(context - len(prompt))))
-    while engine.stats.generated_tokens < 3 * streams:
-        engine.step()
+    engine = decoding_engine(model, streams, asked)
     waits: list[float] = []
     for prompt, _ in (asked * times)[:times]:
         if engine.stats.running < streams:
@@ -189,6 +198,13 @@ def main() -> None:
     parser.add_argument(
         "--running", type=int, default=64, help="streams beside a first token; 0: none"
     )
+    parser.add_argument(
+        "--profile",
+        type=int,
+        nargs="+",
+        metavar="STREAMS",
+        help="only say where our steps' time goes",
+    )
     options = parser.parse_args()
     device = pick_device("cpu" if options.cpu else "auto")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -196,7 +212,6 @@ def main() -> None:
     config = ModelConfig(vocab_size=6400, max_position_embeddings=context, **SHAPES[options.shape])
     torch.manual_seed(0)
     model = CausalLM(config).to(device, dtype).eval()
-    theirs = transformers_model(config, model)
     rng = random.Random(0)
     asked: Asked = [
         (
@@ -205,7 +220,21 @@ def main() -> None:
         )
         for _ in range(options.requests or options.streams)
     ]
+    if options.profile:
+        print(f"{options.shape}, {describe(device)}, {dtype}, torch {torch.__version__}")
+        for streams in options.profile:
+            print_profile(decoding_engine(model, streams, asked), tuple(asked[0][0]))
+        return
+    if options.running:
+        waits = sorted(first_tokens(model, options.running, asked * options.running, 40))
+        print(
+            f"first token beside {options.running} streams, prompts as above: median "
+            f"{statistics.median(waits):.1f} ms, 95 % below {waits[int(len(waits) * 0.95)]:.1f} ms "
+            f"({len(waits)} requests)",
+            flush=True,
+        )
     streams = options.streams
+    theirs = transformers_model(config, model)
     makers: dict[str, Callable[[], Way]] = {
         "mengya BatchEngine": lambda: engine_way(model, streams, len(asked)),
         "mengya generate()": lambda: loop_way(model),
@@ -214,15 +243,18 @@ def main() -> None:
         "transformers generate_batch()": lambda: continuous_way(theirs),
     }
     skipped = tuple(options.skip) or ("-",)
-    ways = {name: make() for name, make in makers.items() if not name.startswith(skipped)}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    makers = {name: make for name, make in makers.items() if not name.startswith(skipped)}
+    ways: dict[str, Way] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in makers}
     same: dict[str, float] = {}
-    for way in ways.values():
-        way([(prompt, min(new, 16)) for prompt, new in asked[:streams]])  # warms up
     reference: list[list[int]] = []
-    for _ in range(options.repeats):
-        for name, way in ways.items():
-            made, took = way(asked)
+    for repeat in range(options.repeats):
+        for name, make in makers.items():
+            if name not in ways:
+                ways[name], took = warmed_up(make, asked[:streams])
+                print(f"{name}: made and warmed up in {took:.1f} s", flush=True)
+            made, took = ways[name](asked)
+            print(f"{name}: repeat {repeat + 1} took {took:.2f} s", flush=True)
             seconds[name].append(took)
             assert [len(tokens) for tokens in made] == [new for _, new in asked], name
             reference = reference or made
@@ -242,13 +274,14 @@ def main() -> None:
         print(
             f"{name:36} {middle:9.2f} {total / middle:9,.0f} {middle / first:9.2f}  {same[name]:.0%}"
         )
-    if options.running:
-        waits = sorted(first_tokens(model, options.running, asked * options.running, 40))
-        print(
-            f"first token beside {options.running} streams, prompts as above: median "
-            f"{statistics.median(waits):.1f} ms, 95 % below {waits[int(len(waits) * 0.95)]:.1f} ms "
-            f"({len(waits)} requests)"
-        )
+
+
+def warmed_up(make: Callable[[], Way], asked: Asked) -> tuple[Way, float]:
+    """A way after a short run, so that nothing is compiled while it is timed; the seconds for both."""
+    started = time.perf_counter()
+    way = make()
+    way([(prompt, min(new, 16)) for prompt, new in asked])
+    return way, time.perf_counter() - started
 
 
 def describe(device: torch.device) -> str:
