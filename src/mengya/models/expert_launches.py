@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -96,11 +97,17 @@ def weight_gradient(
 ) -> Tensor:
     """[E, A, B]: over each expert's rows, left.T @ right; one of the two has a row for each token.
 
-    Rows are cut into chunks of fixed size, so that the work is even however uneven the load is; the
-    chunks of an expert are then added in order (no atomics).
+    Where CUDA's grouped product has a kernel of its own, it is worth a sorted copy of the tokens' rows
+    (4 x 2,432 on an H100: 1.22 ms instead of 1.87). Elsewhere rows are cut into chunks of fixed size, so
+    that the work is even however uneven the load is; the chunks of an expert are then added in order.
     """
     from mengya.models import expert_kernels, expert_row_kernels
 
+    if left.is_cuda and grouped_kernel_runs(left.device):
+        tokens_M = order_M if k == 1 else order_M // k
+        left = left[tokens_M] if tokens_left else left
+        right = right if tokens_left else right[tokens_M]
+        return F.grouped_mm(left.T, right, offs=ends_E)
     M, A, B, E = len(order_M), left.shape[1], right.shape[1], len(ends_E)
     tile = TILES["weight_gradient"]
     programs = cdiv(A, tile.m) * cdiv(B, tile.n)
@@ -119,6 +126,11 @@ def weight_gradient(
         parts_TAB, ends_E, out_EAB, A * B, size, E, BLOCK=1024, E_PAD=_padded(E),
     )  # fmt: skip
     return out_EAB
+
+
+def grouped_kernel_runs(device: torch.device) -> bool:
+    """Hopper and datacenter Blackwell; elsewhere `grouped_mm` is a loop that asks for sizes."""
+    return torch.cuda.get_device_capability(device)[0] in (9, 10)
 
 
 def add_choices(rows_MH: Tensor, k: int) -> Tensor:
