@@ -90,12 +90,14 @@ def gpu_model(family: str) -> CausalLM:
     return shaken(tiny_config(family, max_position_embeddings=256)).cuda().train()
 
 
-def test_half_precision_takes_the_varlen_kernel() -> None:
+def test_half_precision_takes_the_kernel_of_boundaries() -> None:
     config, batch = tiny_config("Qwen3"), batch_of(DOCUMENTS, 101)
     arguments = (batch.input_ids, batch.position_ids, batch.document_ids, batch.cu_seqlens, None)
     for dtype, varlen in ((torch.bfloat16, True), (torch.float16, True), (torch.float32, False)):
         plan = plan_attention(config, *arguments, dtype)
         assert (plan.documents is not None) == varlen == (plan.mask is None)
+        if plan.documents is not None:  # heads of 16 columns go to our kernels
+            assert plan.documents.begins is not None and plan.documents.cu_seqlens is None
 
 
 @pytest.mark.parametrize(
@@ -181,10 +183,20 @@ def test_compiling_needs_one_graph_for_all_batches(gpu_model: CausalLM) -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     gpu_model.compile_layers()
-    for documents in (DOCUMENTS, DOCUMENTS[::-1], ((128,),) * 4):
-        run(gpu_model, batch_of(documents, 101), varlen=True, autocast=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):  # the error says why
+        for documents in (DOCUMENTS, DOCUMENTS[::-1], ((128,),) * 4):
+            run(gpu_model, batch_of(documents, 101), varlen=True, autocast=True)
     # One for all layers and one for the last norm, however many documents a batch holds.
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+
+
+@pytest.mark.parametrize("family", ["Qwen3Moe", "DeepseekV3"])
+def test_layers_keep_the_dtype_of_the_stream_under_autocast(gpu_model: CausalLM) -> None:
+    dtypes = []
+    for layer in gpu_model.model.layers:
+        layer.register_forward_hook(lambda _, __, output: dtypes.append(output[0].dtype))
+    run(gpu_model, batch_of(DOCUMENTS, 101), varlen=True, autocast=True)
+    assert dtypes == [torch.bfloat16] * 2
 
 
 @pytest.mark.parametrize("family", ["Qwen3", "Qwen3Moe"])

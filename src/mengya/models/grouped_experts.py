@@ -33,7 +33,8 @@ def grouped_experts(
     gate, up = multiply(sorted_x, gate_up_EJH, ends).chunk(2, dim=-1)
     sorted_out = multiply(F.silu(gate) * up, down_EHI, ends)
     out_NkH = _gather(sorted_out, inverse, order, 1).view(N, k, -1)
-    return (out_NkH * weights_Nk[:, :, None].to(x_NH.dtype)).sum(1)
+    # Told its dtype: autocast on CUDA (not on a CPU) sums into fp32, and so would the residual stream be.
+    return (out_NkH * weights_Nk[:, :, None].to(x_NH.dtype)).sum(1, dtype=x_NH.dtype)
 
 
 class _Gather(torch.autograd.Function):
