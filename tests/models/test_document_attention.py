@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mengya.models import document_attention as module
 from mengya.models.document_attention import Blocks, document_attention, visible_ranges
+from mengya.models.shifted_groups import group_boundaries
 
 
 class Case(NamedTuple):
@@ -182,3 +183,20 @@ def test_compiled_into_one_graph_it_says_the_same() -> None:
         found.append([out.detach(), *torch.autograd.grad(out, (q, k, v), dout)])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, atol=1e-2, rtol=1e-2)
+
+
+def test_the_compiler_finds_the_same_ranges() -> None:
+    cu_seqlens = torch.tensor([0, 50, 51, 128, 131, 192, 256, 256, 256], dtype=torch.int32)
+    groups = (torch.arange(256) // 16).view(4, 64)
+
+    def ranges(cu_seqlens: Tensor, groups: Tensor) -> tuple[Tensor, ...]:
+        finer = group_boundaries(groups, cu_seqlens, 16)
+        return *visible_ranges(finer, 256, 20), *visible_ranges(cu_seqlens, 256, None)
+
+    plain = ranges(cu_seqlens, groups)
+    for ours, compiled in zip(
+        plain, torch.compile(ranges, fullgraph=True)(cu_seqlens, groups), strict=True
+    ):
+        assert torch.equal(ours, compiled)
+    begins, stops = plain[2:]
+    assert (begins[49], stops[49], begins[51], stops[51], begins[200]) == (0, 50, 51, 128, 192)

@@ -40,23 +40,25 @@ class Blocks(NamedTuple):
     branch: bool
 
 
-# kernel -> widest head -> blocks; benchmarks/attention_speed.py --tune finds them. Two or three programs
-# a processor hide each other's softmax and waits, so none takes more than half of its registers.
+# kernel -> widest head -> blocks: the fastest of 18 on an H100, found by benchmarks/attention_speed.py
+# --tune. Several small programs a processor hide each other's softmax and waits.
 BLOCKS: dict[str, dict[int, Blocks]] = {
     "forward": {
         64: Blocks(64, 64, 4, 3, True),
-        96: Blocks(64, 64, 4, 2, True),
-        128: Blocks(64, 64, 4, 2, True),
+        96: Blocks(64, 32, 4, 3, True),
+        128: Blocks(64, 64, 4, 3, True),
     },
     "query_gradient": {
-        64: Blocks(64, 64, 4, 3, True),
-        96: Blocks(64, 64, 4, 2, True),
-        128: Blocks(64, 64, 4, 2, True),
+        48: Blocks(64, 64, 4, 3, True),
+        64: Blocks(64, 32, 4, 3, True),
+        96: Blocks(64, 32, 4, 4, True),
+        128: Blocks(64, 64, 4, 2, False),
     },
     "key_value_gradient": {
-        64: Blocks(64, 64, 4, 2, True),
-        96: Blocks(64, 32, 4, 3, True),
-        128: Blocks(64, 32, 4, 2, True),
+        48: Blocks(64, 32, 4, 3, False),
+        64: Blocks(64, 64, 4, 3, True),
+        96: Blocks(64, 32, 4, 3, False),
+        128: Blocks(64, 32, 4, 3, False),
     },
 }
 
@@ -107,9 +109,10 @@ def packed_documents(cu_seqlens: Tensor, T: int, width: int, window: int | None)
 def visible_ranges(cu_seqlens: Tensor, T: int, window: int | None) -> tuple[Tensor, Tensor]:
     """(begins, stops) of `Documents`."""
     t = torch.arange(T, dtype=torch.int32, device=cu_seqlens.device)
-    document = torch.searchsorted(cu_seqlens[1:], t, right=True)
+    # All boundaries and not a slice of them, which the compiler's searchsorted cannot read.
+    after = torch.searchsorted(cu_seqlens, t, right=True)
     borders = torch.cat((cu_seqlens, cu_seqlens.new_full((1,), T)))
-    begins, stops = borders[document], borders[document + 1]
+    begins, stops = borders[after - 1], borders[after]
     if window is not None:
         begins, stops = torch.maximum(begins, t - (window - 1)), torch.minimum(stops, t + window)
     return begins, stops
