@@ -192,6 +192,7 @@ def draw(out: Path, pictures: Path) -> None:
     """long-context.svg: curves before and after; long-context-passkey.svg: length by depth."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
 
     results = [
         json.loads(path.read_text(encoding="utf-8"))
@@ -215,6 +216,8 @@ def draw(out: Path, pictures: Path) -> None:
             ax.axvline(results[0]["trained"], color="gray", linestyle=":", linewidth=1)
             ax.grid(alpha=0.3)
         perplexity.set(title=f"perplexity by position, {when} fine-tuning", yscale="log")
+        for which in (perplexity.yaxis.set_major_formatter, perplexity.yaxis.set_minor_formatter):
+            which(ScalarFormatter())  # 20, not 2 x 10^1
         found.set(title=f"passkeys found, {when} fine-tuning", ylim=(-0.03, 1.03), xlabel="tokens")
     axes[0][0].legend(fontsize=8)
     figure.savefig(pictures / "long-context.svg", format="svg", metadata={"Date": None})

@@ -9,15 +9,15 @@ Shapes: B rows, S positions, T = B*S, H query heads, K key heads, D head width, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mengya.models.varlen import varlen_attention
+from mengya.runtime import has_triton
 
-_HAS_TRITON = find_spec("triton") is not None
+_HAS_TRITON = has_triton()
 _LOG2_E = 1.4426950408889634
 _WIDEST = 128  # wider heads do not fit the registers with both gradients beside the scores
 
