@@ -19,6 +19,7 @@ from mengya.generation.row_choice import Flight, Logprobs
 from mengya.generation.scheduler import Work
 from mengya.generation.sequence import Sequence
 from mengya.models.causal_lm import CausalLM
+from mengya.models.merged_linear import lay_end_to_end
 from mengya.models.packed_linear import pack_linears, packing_runs
 from mengya.models.paged_cache import PagedCache, PagedStep, tokens_that_fit
 from mengya.models.paged_kernels import kernels_run
@@ -43,6 +44,8 @@ class ForwardPass:
         # Selecting an adapter may change weights, of which packed layers hold a copy.
         if settings.pack_weights and select_adapter is None and packing_runs(model):
             self._model = pack_linears(model)
+        if select_adapter is None and kernels_run(model.lm_head.weight.device):
+            lay_end_to_end(model)
         self.device = model.lm_head.weight.device
         self._select_adapter = select_adapter
         self._adapter: str | None = None
