@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mengya.models.attention_plan import AttentionPlan
 from mengya.models.config import ModelConfig
-from mengya.models.fused_qkv import fused_qkv_runs, split_norm_rotate, split_norm_rotate_plain
+from mengya.models.fused_qkv import fused_qkv_runs, split_norm_rotate
 from mengya.models.kv_cache import KVCache
 from mengya.models.merged_linear import merged_linear, merged_product, merges
 from mengya.models.paged_cache import PagedStep
@@ -103,7 +103,7 @@ class Attention(nn.Module):
             (plan.cu_seqlens is not None or not torch.is_grad_enabled())
             and not plan.cos.requires_grad  # CLEX learns through the angles, the kernel does not
             and merges(x, *projections)
-            and (not x.is_cuda or fused_qkv_runs(x, self.head_dim, 2 * plan.cos.shape[-1]))
+            and fused_qkv_runs(x, self.head_dim, 2 * plan.cos.shape[-1])
         ):
             qkv = merged_product(x, *projections).flatten(0, 1)
             q_weight, k_weight, eps = None, None, 0.0
@@ -111,7 +111,7 @@ class Attention(nn.Module):
                 q_weight, k_weight, eps = self.q_norm.weight, self.k_norm.weight, self.q_norm.eps
             cos, sin = (t.expand(B, -1, -1, -1).contiguous() for t in (plan.cos, plan.sin))
             kv_heads = self.k_proj.out_features // self.head_dim
-            heads = (split_norm_rotate if x.is_cuda else split_norm_rotate_plain)(
+            heads = split_norm_rotate(
                 qkv, q_weight, k_weight, cos, sin, self.groups * kv_heads, kv_heads, eps
             )
             q, k, v = (t.unflatten(0, (B, S)) for t in heads)

@@ -26,16 +26,19 @@ def split_norm_rotate_plain(
     qkv_NC: Tensor, q_weight: Tensor | None, k_weight: Tensor | None, cos: Tensor, sin: Tensor,
     heads: int, kv_heads: int, eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """What `split_norm_rotate` computes, in any dtype and on any device; not contiguous."""
-    N, dtype, turned = qkv_NC.shape[0], qkv_NC.dtype, heads + kv_heads
-    D = qkv_NC.shape[1] // (turned + kv_heads)
-    heads_NAD = qkv_NC.view(N, -1, D)
-    qk_NAD = heads_NAD[:, :turned].float()
+    """What `split_norm_rotate` computes, in any dtype and on any device."""
+    N, dtype = qkv_NC.shape[0], qkv_NC.dtype
+    D = qkv_NC.shape[1] // (heads + 2 * kv_heads)
+    q, k, v = (
+        t.view(N, -1, D) for t in qkv_NC.split([heads * D, kv_heads * D, kv_heads * D], dim=1)
+    )
+    q, k = q.float(), k.float()
     if q_weight is not None and k_weight is not None:
-        weights = (q_weight.expand(heads, D), k_weight.expand(kv_heads, D))
-        qk_NAD = F.rms_norm(qk_NAD, (D,), None, eps) * torch.cat(weights).float()
-    qk_NAD = rotate(qk_NAD[None], cos.view(1, N, 1, -1), sin.view(1, N, 1, -1), dtype)[0]
-    return qk_NAD[:, :heads], qk_NAD[:, heads:], heads_NAD[:, turned:]
+        q = F.rms_norm(q, (D,), q_weight.float(), eps)
+        k = F.rms_norm(k, (D,), k_weight.float(), eps)
+    cos, sin = cos.view(1, N, 1, -1), sin.view(1, N, 1, -1)
+    q, k = (rotate(t[None], cos, sin, dtype)[0] for t in (q, k))
+    return q, k, v.contiguous()
 
 
 def split_norm_rotate(

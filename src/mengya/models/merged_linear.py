@@ -14,17 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mengya.models.packed_linear import PackedLinear, layers_of_one_input
-
 
 def merges(x: Tensor, *layers: nn.Module) -> bool:
-    """Whether `merged_product` pays: packed together, or on CUDA, no adapter in the place of a layer.
+    """Whether `merged_product` pays: on CUDA, and no adapter in the place of a layer.
 
     The weights are laid end to end for it, a copy that decoding a few tokens would not earn back:
     without gradients it pays only where they lie so already.
     """
-    if isinstance(layers[0], PackedLinear):
-        return layers[0].joined == len(layers)
     if not x.is_cuda or any(type(m) is not nn.Linear for m in layers):
         return False
     return torch.is_grad_enabled() or _joined_weight(*layers) is not None
@@ -32,8 +28,6 @@ def merges(x: Tensor, *layers: nn.Module) -> bool:
 
 def merged_product(x: Tensor, *layers: nn.Linear) -> Tensor:
     """The layers' outputs side by side, [..., sum of out_features]; all have a bias, or none."""
-    if isinstance(layers[0], PackedLinear):
-        return layers[0].product(x)
     weight = None if torch.is_grad_enabled() else _joined_weight(*layers)
     if weight is None:
         weight = torch.cat(tuple(layer.weight for layer in layers))
@@ -55,11 +49,14 @@ def lay_end_to_end(model: nn.Module) -> None:
     Parameters stay what they are, with their names and values. Who moves them afterwards (`.to`)
     only loses the speed.
     """
-    for _, _, layers in layers_of_one_input(model):
-        weights = [layer.weight for layer in layers]
-        parts = torch.cat(weights).split([len(weight) for weight in weights])
-        for weight, part in zip(weights, parts, strict=True):
-            weight.data = part
+    for module in model.modules():
+        for names in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")):
+            layers = [getattr(module, name, None) for name in names]
+            if all(type(layer) is nn.Linear for layer in layers):
+                weights = [cast(nn.Linear, layer).weight for layer in layers]
+                parts = torch.cat(weights).split([len(weight) for weight in weights])
+                for weight, part in zip(weights, parts, strict=True):
+                    weight.data = part
 
 
 def _joined_weight(*layers: nn.Module) -> Tensor | None:

@@ -1,58 +1,32 @@
 """Linear layers in the blocked weight layout of oneDNN, for inference in fp32 on a CPU.
 
 Takes a model; gives one that shares its parameters but multiplies with a second, packed copy of
-them, layers of one input at once. With a few rows (decoding) the plain layout runs at half the speed,
-and on one core only.
+them. With a few rows (decoding) the plain layout runs at half the speed, and on one core only.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from mengya.models.causal_lm import CausalLM
+from mengya.models.causal_lm import CausalLM
 
 _ROWS = 8  # the number of rows that the layout is chosen for; others run as fast with it
 
 
 class PackedLinear(nn.Linear):
-    """The same function as `linear`, whose parameters it shares; they must not change afterwards.
+    """The same function as `linear`, whose parameters it shares; they must not change afterwards."""
 
-    Attributes:
-        joined: how many layers `product` computes: `linear` and those beside it.
-    """
-
-    def __init__(self, linear: nn.Linear, *beside: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
-        layers = (linear, *beside)
-        self.joined = len(layers)
-        weight = torch.cat([layer.weight.detach() for layer in layers])
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
-        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
-        self._bias = torch.cat(biases) if biases else None
-
-    def product(self, x: Tensor) -> Tensor:
-        """The outputs of all joined layers side by side."""
-        return torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _ROWS)
 
     def forward(self, input: Tensor) -> Tensor:
-        product = self.product(input)
-        return product if self.joined == 1 else product[..., : self.out_features]
-
-
-def layers_of_one_input(model: nn.Module) -> Iterator[tuple[nn.Module, str, list[nn.Linear]]]:
-    """Plain layers that multiply the same input: the module that holds them, the first one's name, all."""
-    for module in list(model.modules()):
-        for names in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")):
-            layers = [getattr(module, name, None) for name in names]
-            if all(type(layer) is nn.Linear for layer in layers):
-                yield module, names[0], cast(list[nn.Linear], layers)
+        return torch.ops.mkldnn._linear_pointwise(input, self._packed, self.bias, "none", [], "")
 
 
 def packing_runs(model: CausalLM) -> bool:
@@ -74,12 +48,8 @@ def pack_linears(model: CausalLM) -> CausalLM:
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     packed = copy.deepcopy(model, shared)
-    joined: set[nn.Module] = set()
-    for holder, first, layers in layers_of_one_input(packed):
-        setattr(holder, first, PackedLinear(*layers))
-        joined.update(layers)
     for name, module in list(packed.named_modules()):
-        if type(module) is nn.Linear and module not in joined:
+        if type(module) is nn.Linear:
             parent, _, child = name.rpartition(".")
             setattr(packed.get_submodule(parent), child, PackedLinear(module))
-    return cast("CausalLM", packed)
+    return cast(CausalLM, packed)
