@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from mengya.generation.batch_engine import BatchEngine, Request
@@ -90,13 +89,13 @@ def _print_device(action: Callable[[], object], times: int) -> None:
         if on_gpu:
             torch.cuda.synchronize()
     averages = profiler.key_averages()
-    kernels = [e for e in averages if e.device_type == DeviceType.CUDA]
+    kernels = [e for e in averages if e.device_type.name == "CUDA"]
     if on_gpu:
         found = [(e.self_device_time_total, e.count, e.key) for e in kernels]
         asked = [
             (e.self_cpu_time_total, e.count, e.key)
             for e in averages
-            if e.device_type == DeviceType.CPU and e.key.startswith(("cuda", "cuL", "cuM", "cuG"))
+            if e.device_type.name == "CPU" and e.key.startswith(("cuda", "cuL", "cuM", "cuG"))
         ]
         _print_largest("CUDA calls of the host", asked, times, 10)
     else:

@@ -106,3 +106,19 @@ def test_graph_sizes_reach_the_most_and_waste_little() -> None:
         sizes = graph_sizes(most)
         assert sizes == sorted(set(sizes)) and sizes[-1] == most
         assert all(b <= 2 * a or b - a <= 128 for a, b in pairwise(sizes))
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwen2"])
+def test_projections_end_to_end_are_as_exact_as_apart(family: str) -> None:
+    """The engine's merged products and fused rotation, against fp32, beside the plain layers in bf16."""
+    model = shaken_model(**{"head_dim": 16, **FAMILIES[family]}).cuda()
+    ids = torch.arange(120, device="cuda")[None] * 7 % 300
+    with torch.no_grad():
+        exact = model(ids).logits
+        model.to(torch.bfloat16)
+        apart = model(ids).logits
+        BatchEngine(model, EngineConfig(max_running=1))
+        together = model(ids).logits
+    plain, fused = ((logits - exact).abs().mean().item() for logits in (apart, together))
+    assert not torch.equal(apart, together)
+    assert fused < 1.3 * plain

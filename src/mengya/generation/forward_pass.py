@@ -19,6 +19,7 @@ from mengya.generation.row_choice import Flight, Logprobs
 from mengya.generation.scheduler import Work
 from mengya.generation.sequence import Sequence
 from mengya.models.causal_lm import CausalLM
+from mengya.models.merged_linear import lay_end_to_end
 from mengya.models.packed_linear import pack_linears, packing_runs
 from mengya.models.paged_cache import PagedCache, PagedStep, tokens_that_fit
 from mengya.models.paged_kernels import kernels_run
@@ -43,6 +44,8 @@ class ForwardPass:
         # Selecting an adapter may change weights, of which packed layers hold a copy.
         if settings.pack_weights and select_adapter is None and packing_runs(model):
             self._model = pack_linears(model)
+        if select_adapter is None and kernels_run(model.lm_head.weight.device):
+            lay_end_to_end(model)
         self.device = model.lm_head.weight.device
         self._select_adapter = select_adapter
         self._adapter: str | None = None
@@ -154,13 +157,16 @@ class ForwardPass:
 
     @torch.inference_mode()
     def _compile_kernels(self) -> None:
-        """Those of prompts, so that the first request does not wait for it; graphs compile their own."""
-        count = min(self._cache.page_size, 2)
-        table = np.full((1, self._table_width), self.pages, dtype=np.int32)
-        step = PagedStep.of(self._cache, table, np.array([0]), np.array([count]))
-        self._model.forward(
-            torch.zeros(1, count, dtype=torch.int64, device=self.device), cache=step
-        )
+        """Those of steps with prompts, so that no request waits for it; graphs compile their own."""
+        longer = min(self._cache.page_size, 2)
+        # Few rows are split over their keys and many are not; a number of tokens that 16 divides is
+        # another kernel to Triton than one that it does not.
+        for rows in (1, 272 - longer):
+            counts = np.array([1] * rows + [longer])
+            table = np.full((len(counts), self._table_width), self.pages, dtype=np.int32)
+            step = PagedStep.of(self._cache, table, np.zeros_like(counts), counts)
+            ids = torch.zeros(1, counts.sum(), dtype=torch.int64, device=self.device)
+            self._model.forward(ids, cache=step, logits_at=ids[0, :1])
 
 
 def _default_cache_tokens(model: CausalLM, settings: EngineConfig, dtype: torch.dtype) -> int:

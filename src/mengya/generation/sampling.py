@@ -219,20 +219,24 @@ def choose(
         return logits_BV.argmax(-1)
     ranked_B = (top_k_B > 0) & (top_k_B < logits_BV.shape[-1]) | (top_p_B < 1)
     kinds = ((~drawn_B, None), (drawn_B & ranked_B, True), (drawn_B & ~ranked_B, False))
-    chosen_B = torch.empty(len(logits_BV), dtype=torch.int64, device=logits_BV.device)
+    device = logits_BV.device
+    chosen_B = torch.empty(len(logits_BV), dtype=torch.int64, device=device)
     for members_B, ranked in kinds:
         (numbers,) = np.nonzero(members_B)
         if not len(numbers):
             continue
-        at = to_device(numbers, logits_BV.device)
-        some = logits_BV if len(numbers) == len(logits_BV) else logits_BV[at]
+        at = None if len(numbers) == len(logits_BV) else to_device(numbers, device)
+        some = logits_BV if at is None else logits_BV[at]
         if ranked is None:
             chosen = some.argmax(-1)
         else:
-            columns = to_device(rows.of_rows(numbers), logits_BV.device)
-            probabilities, ids = candidates(some, columns, ranked)
-            uniform = to_device(uniform_B[numbers], logits_BV.device)
-            chosen = _draw(probabilities, ids, uniform[:, None])
+            # One copy to the device instead of two.
+            uniform_1B1 = uniform_B[None, numbers, None]
+            columns = to_device(np.concatenate((rows.of_rows(numbers), uniform_1B1)), device)
+            probabilities, ids = candidates(some, columns[:-1], ranked)
+            chosen = _draw(probabilities, ids, columns[-1])
+        if at is None:
+            return chosen
         chosen_B[at] = chosen
     return chosen_B
 

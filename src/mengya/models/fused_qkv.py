@@ -55,20 +55,22 @@ def split_norm_rotate(
     Returns:
         q [N, H, D], k [N, K, D], v [N, K, D], contiguous, in the dtype of `qkv_NC`.
     """
+    if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        # Decoding: what stands around an operator of PyTorch takes the host longer than the launch.
+        return _launch(qkv_NC, q_weight, k_weight, cos, sin, heads, kv_heads, eps)
     return torch.ops.mengya.split_norm_rotate(
         qkv_NC, q_weight, k_weight, cos, sin, heads, kv_heads, eps
     )
 
 
 def fused_qkv_runs(x: Tensor, head_dim: int, rotary_width: int) -> bool:
-    """Whether the kernel serves: CUDA in half precision, whole heads turned, gradients wanted."""
+    """Whether the kernel serves: CUDA in half precision, whole heads turned."""
     half = x.dtype in (torch.bfloat16, torch.float16)
     whole = rotary_width == head_dim and head_dim % 16 == 0
-    return _HAS_TRITON and x.is_cuda and half and whole and torch.is_grad_enabled()
+    return _HAS_TRITON and x.is_cuda and half and whole
 
 
-@torch.library.custom_op("mengya::split_norm_rotate", mutates_args=())
-def _forward(
+def _launch(
     qkv_NC: Tensor, q_weight: Tensor | None, k_weight: Tensor | None, cos: Tensor, sin: Tensor,
     heads: int, kv_heads: int, eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
@@ -86,6 +88,9 @@ def _forward(
         rows, heads, kv_heads, eps, D // 2, next_power_of_2(D // 2), _ROWS, norm,
     )  # fmt: skip
     return q, k, v
+
+
+_forward = torch.library.custom_op("mengya::split_norm_rotate", _launch, mutates_args=())
 
 
 @_forward.register_fake
