@@ -7,6 +7,7 @@ Knows nothing of requests. Shapes: B rows, S rows of the recorded size, M pages 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,15 @@ class _Recorded:
     logits_SV: Tensor
 
 
+class _Staging:
+    """Pinned host memory for the plan of a step, and when the device has read it last."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.tensor = torch.zeros(rows, columns, dtype=torch.int32, pin_memory=True)
+        self.array = self.tensor.numpy()
+        self.read = torch.cuda.Event()
+
+
 class DecodeGraphs:
     """One graph for each size, recorded when this is made, the largest first: the others reuse its memory."""
 
@@ -65,6 +75,8 @@ class DecodeGraphs:
         for size in reversed(graph_sizes(most_rows)):
             self._graphs[size] = self._record(size)
         self._sizes = np.array(sorted(self._graphs))
+        # Two, so that a step's plan is written while that of the step before still waits to be read.
+        self._staging = itertools.cycle([_Staging(most_rows, 1 + table_width) for _ in range(2)])
 
     def run(self, ids_B: Tensor, starts_B: np.ndarray, tables_BM: np.ndarray) -> Tensor:
         """Logits after one more token of each row, [B, V]; good until the next run.
@@ -77,25 +89,30 @@ class DecodeGraphs:
         B = len(starts_B)
         size = int(self._sizes[self._sizes.searchsorted(B)])
         recorded = self._graphs[size]
-        plan = self._filled_up(size)
+        staging = next(self._staging)
+        staging.read.synchronize()
+        plan = staging.array[:size]
         plan[:B, 0] = starts_B
         plan[:B, 1:] = tables_BM
+        self._fill_up(plan[B:])
         recorded.ids_S[:B].copy_(ids_B)
-        # Straight into its place, from memory that the device reads by itself.
-        recorded.plan.copy_(torch.from_numpy(plan).pin_memory(), non_blocking=True)
+        recorded.plan.copy_(staging.tensor[:size], non_blocking=True)
+        staging.read.record()
         recorded.graph.replay()
         return recorded.logits_SV[:B]
 
-    def _filled_up(self, size: int) -> np.ndarray:
-        plan = np.zeros((size, 1 + self._table_width), dtype=np.int32)
+    def _fill_up(self, plan: np.ndarray) -> None:
+        """Make these rows such as belong to nobody."""
+        plan[:] = 0
         plan[:, 1] = self._spare_page
-        return plan
 
     @torch.inference_mode()
     def _record(self, size: int) -> _Recorded:
         device = self._cache.device
         ids_S = torch.zeros(size, dtype=torch.int64, device=device)
-        plan = to_device(self._filled_up(size), device)
+        nobody = np.empty((size, 1 + self._table_width), dtype=np.int32)
+        self._fill_up(nobody)
+        plan = to_device(nobody, device)
 
         def forward() -> Tensor:
             step = PagedStep.of_rows(self._cache, plan[:, 0], plan[:, 1:])
