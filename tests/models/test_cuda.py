@@ -31,7 +31,7 @@ DOCUMENTS = (
 )  # lengths in each row; padding fills it, the last is all padding
 
 
-def batch_of(documents: tuple[tuple[int, ...], ...], vocab_size: int) -> Batch:
+def batch_of(documents: tuple[tuple[int, ...], ...], vocab_size: int, seed: int = 3) -> Batch:
     """Packed rows on the GPU, cu_seqlens filled up to four documents a row."""
     positions, numbers, ends = [], [], [0]
     for row, lengths in enumerate(documents):
@@ -42,7 +42,9 @@ def batch_of(documents: tuple[tuple[int, ...], ...], vocab_size: int) -> Batch:
         )
         ends += (torch.tensor(pieces).cumsum(0) + row * S).tolist()
     ends += [len(documents) * S] * (4 * len(documents) + 1 - len(ends))
-    ids = torch.randint(vocab_size, (len(documents), S), generator=torch.Generator().manual_seed(3))
+    ids = torch.randint(
+        vocab_size, (len(documents), S), generator=torch.Generator().manual_seed(seed)
+    )
     document_ids = torch.tensor(numbers)
     labels = ids.roll(-1, 1).masked_fill(document_ids < 0, IGNORE_INDEX)
     return Batch(
@@ -69,6 +71,12 @@ def run(model: CausalLM, batch: Batch, varlen: bool, autocast: bool) -> dict[str
             assert parameter.grad is not None, name
             results[name] = parameter.grad.float().clone()
     return results
+
+
+def run_all(model: CausalLM, batches: list[Batch], **how: bool) -> dict[str, torch.Tensor]:
+    """`run` of each batch, stacked."""
+    results = [run(model, batch, **how) for batch in batches]
+    return {name: torch.stack([result[name] for result in results]) for name in results[0]}
 
 
 def assert_as_near(
@@ -155,13 +163,15 @@ def test_clex_learns_through_the_varlen_kernel(compiled: bool) -> None:
     assert model.model.clex is not None
     with torch.no_grad():
         model.model.clex.down_proj.mul_(0.2)
-    batch = batch_of(((128,),) * 2, 101)  # as long as the factor reaches: nothing is drawn
-    exact = run(model, batch, varlen=False, autocast=False)
-    masked = run(model, batch, varlen=False, autocast=True)
+    # As long as the factor reaches: nothing is drawn. Several texts: the gradient of the scale is a small
+    # difference of large sums, and of one text rounding moves it by anything from 0.1 % to 10 %.
+    batches = [batch_of(((128,),) * 2, 101, seed) for seed in range(8)]
+    exact = run_all(model, batches, varlen=False, autocast=False)
+    masked = run_all(model, batches, varlen=False, autocast=True)
     if compiled:
         torch._dynamo.reset()
         model.compile_layers()
-    found = run(model, batch, varlen=True, autocast=True)
+    found = run_all(model, batches, varlen=True, autocast=True)
     assert found["model.clex.down_proj"].abs().max() > 0
     assert_as_near(found, masked, exact)
 
