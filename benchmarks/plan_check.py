@@ -30,6 +30,7 @@ from mengya.data.shards import ShardWriter
 from mengya.stages.plan import make_plan, model_kind, run_kind
 from mengya.tokenizer.load import save_tokenizer, tokenizer_hash
 from mengya.tokenizer.train import train_tokenizer
+from mengya.training.hardware import known_as
 from mengya.training.metrics import read_jsonl
 
 # shape -> (model, rows a micro-batch, rows a step, positions a row, optimizer)
@@ -162,10 +163,12 @@ def main() -> None:
         if plan.config.optimizer.name == "muon":
             continue
         kind, run = model_kind(plan.model), run_kind(plan.settings)
+        key = known_as(plan.device.name)
+        device = "" if key is None else f"device: {key}, "
         share = plan.flops.output / plan.flops.total
         rows = f"{plan.settings.rows} x {plan.settings.length:,}"
         print(
-            f"  - {{kind: {kind}, run: {run}, hidden_size: {plan.model.config.hidden_size}, "
+            f"  - {{kind: {kind}, run: {run}, {device}hidden_size: {plan.model.config.hidden_size}, "
             f"output: {share:.3f}, mfu: {mfu:.3f},\n"
             f'     source: "{plan.device.name}, {date.today()}, benchmarks/plan_check.py {shape}: {rows}, '
             f'{speed:,.0f} tokens/s"}}'

@@ -119,12 +119,15 @@ def test_old_cards_compute_in_fp16(recipe: Path) -> None:
 
 
 def test_the_expected_mfu_is_the_measured_one_where_there_is_one() -> None:
-    h200 = named_device("H200")
-    measured = expected_mfu("dense", "compile", 512, 0.115, h200)
-    assert measured.mfu == pytest.approx(0.252, abs=0.001) and not measured.estimate
-    wider = expected_mfu("dense", "compile", 640, 0.09, h200)
-    assert measured.mfu < wider.mfu < 0.41
-    assert expected_mfu("dense", "compile", 512, 0.115, named_device("t4")).estimate
+    h100 = named_device("H100")
+    measured = expected_mfu("dense", "compile", 512, 0.114, h100)
+    assert measured.mfu == pytest.approx(0.320, abs=0.001) and not measured.estimate
+    wider = expected_mfu("dense", "compile", 640, 0.09, h100)
+    assert measured.mfu < wider.mfu < 0.383
+    driver = h100._replace(name="NVIDIA H100 80GB HBM3")
+    assert expected_mfu("dense", "compile", 512, 0.114, driver) == measured
+    for other in ("t4", "h200"):
+        assert expected_mfu("dense", "compile", 512, 0.114, named_device(other)).estimate
 
 
 def test_the_verb_is_found_by_name_or_by_keys(tmp_path: Path, nursery: Nursery) -> None:

@@ -102,15 +102,21 @@ def peak_flops(device: torch.device, dtype: torch.dtype | None) -> float | None:
     """Dense peak of a CUDA device in FLOP/s; None where no data sheet says it (CPUs too)."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device).lower()
-    return rate_of(name, dtype)
+    return rate_of(torch.cuda.get_device_name(device), dtype)
 
 
 def rate_of(name: str, dtype: torch.dtype | None) -> float | None:
-    """Dense peak by the name that the driver gives, lower case."""
-    entries = _table()["devices"].values()
-    entry = next((e for e in entries if re.search(e["match"], name)), None)
-    return None if entry is None else _rate(entry, half=dtype is not None)
+    """Dense peak by the name that the driver gives."""
+    key = known_as(name)
+    return None if key is None else _rate(_table()["devices"][key], half=dtype is not None)
+
+
+def known_as(name: str) -> str | None:
+    """The key in hardware.yaml of a device by that key or by the name that its driver gives."""
+    entries = _table()["devices"]
+    if name in entries:
+        return name
+    return next((key for key, e in entries.items() if re.search(e["match"], name.lower())), None)
 
 
 def measured_peak(dtype: torch.dtype | None, rows: int, inner: int, columns: int) -> float:
@@ -146,10 +152,8 @@ def expected_mfu(
         weights.append(1 / (distance**2 + 1e-6))
     mfu = sum(w * p["mfu"] for w, p in zip(weights, same, strict=True)) / sum(weights)
     nearest = same[weights.index(max(weights))]
-    elsewhere = not run.startswith("cpu") and not device.name.lower().replace(
-        "nvidia ", ""
-    ).startswith("h200")
-    guess = nearest["kind"] != kind or nearest.get("estimate", False) or elsewhere
+    elsewhere = "device" in nearest and nearest["device"] != known_as(device.name)
+    guess = nearest["kind"] != kind or elsewhere
     return Expected(mfu, nearest["source"], guess)
 
 
