@@ -50,6 +50,10 @@ SIGMOID = {
     "scoring_func": "sigmoid", "num_experts": 16, "num_experts_per_tok": 3, "n_shared_experts": 1,
     "moe_intermediate_size": 352,
 }  # fmt: skip
+SHARED = {
+    "num_experts": 16, "num_experts_per_tok": 3, "n_shared_experts": 1, "moe_intermediate_size": 352,
+    "qk_norm": False, "attention_bias": True,
+}  # fmt: skip
 LATENT = {
     "kv_lora_rank": 128, "qk_nope_head_dim": 32, "qk_rope_head_dim": 32, "v_head_dim": 64,
     "num_key_value_heads": 8, "qk_norm": False,
@@ -60,6 +64,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
     "qwen2": {"qk_norm": False, "attention_bias": True},
     "moe-softmax": SOFTMAX,
     "moe-softmax-unbalanced": {**SOFTMAX, "router_aux_loss_coef": 0.0},
+    "moe-softmax-shared": SHARED,
     "moe-sigmoid": SIGMOID,
     "moe-sigmoid-unbalanced": {**SIGMOID, "router_bias_update_speed": 0.0},
     "mla": LATENT,

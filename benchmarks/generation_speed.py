@@ -238,9 +238,9 @@ def main() -> None:
     makers: dict[str, Callable[[], Way]] = {
         "mengya BatchEngine": lambda: engine_way(model, streams, len(asked)),
         "mengya generate()": lambda: loop_way(model),
+        "transformers generate_batch()": lambda: continuous_way(theirs),
         "transformers generate(), padded": lambda: padded_way(theirs, streams),
         "transformers generate(), one by one": lambda: padded_way(theirs, 1),
-        "transformers generate_batch()": lambda: continuous_way(theirs),
     }
     skipped = tuple(options.skip) or ("-",)
     makers = {name: make for name, make in makers.items() if not name.startswith(skipped)}
