@@ -17,6 +17,7 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.training.activations import kept_bytes
 from mengya.training.memory_settings import MemorySettings
+from mengya.training.muon import BATCH_ELEMENTS
 from mengya.training.optim import hidden_matrices
 
 # Bytes for one logit, from the product to its gradient. Compiled: the logits and their gradient in c
@@ -37,9 +38,8 @@ CPU_PROCESS = 0.7e9
 # Two of DDP's buckets are on the way while the others wait; gradients themselves live in the buckets.
 DDP_BUCKETS = 2 * 25 * 2**20
 # Copies in fp32 that a batched Muon step makes of equal matrices (momentum ahead, stacked, X with its
-# square and product, the update), and how many numbers it takes at once (muon.py, _BATCH_ELEMENTS).
+# square and product, the update).
 MUON_COPIES = 4
-MUON_BATCH = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _muon_transient(model: CausalLM) -> float:
     for p in hidden_matrices(dict(model.named_parameters()), "muon").values():
         by_shape[p.shape] += p.numel()
     largest = max(p.numel() for p in model.model.layers.parameters())
-    return 4 * MUON_COPIES * min(max(by_shape.values()), max(MUON_BATCH, largest))
+    return 4 * MUON_COPIES * min(max(by_shape.values()), max(BATCH_ELEMENTS, largest))
 
 
 def _communication(model: CausalLM, s: MemorySettings) -> float:

@@ -31,9 +31,7 @@ from mengya.training.orthogonalize import orthogonalize
 _UPDATE_RMS = (
     0.2  # about what AdamW's updates have (Liu et al. 2025, arXiv:2502.16982, section 2.2)
 )
-_BATCH_ELEMENTS = (
-    1 << 26
-)  # matrices orthogonalized at once: 256 MiB in fp32, however many there are
+BATCH_ELEMENTS = 1 << 26  # matrices orthogonalized at once: 256 MiB in fp32, however many there are
 
 
 class MuonConfig(Config):
@@ -96,9 +94,9 @@ class Muon(Optimizer):
         buffers = [_own(self._momentum(p)) for p in parameters]
         gradients = [_own(p.grad) for p in parameters if p.grad is not None]
         # A step to skip is one whose gradient is the momentum itself.
-        gradients = [torch.where(skip, b, g) for b, g in zip(buffers, gradients, strict=True)]
-        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
-        ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])
+        ahead = [torch.where(skip, b, g) for b, g in zip(buffers, gradients, strict=True)]
+        torch._foreach_lerp_(buffers, ahead, 1 - group["momentum"])
+        torch._foreach_lerp_(ahead, buffers, group["momentum"])
         whole = [_gathered(m, p) for m, p in zip(ahead, parameters, strict=True)]
         update_NOI = self._orthogonalized(torch.cat([m.reshape(-1, O, I) for m in whole]))
         if group["beta2"] is None:
@@ -152,13 +150,13 @@ class Muon(Optimizer):
 
 
 def _batches(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Parameters with gradients by shape, in their own order, no batch much above _BATCH_ELEMENTS."""
+    """Parameters with gradients by shape, in their own order, no batch much above BATCH_ELEMENTS."""
     by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
     for parameter in parameters:
         if parameter.grad is not None:
             by_shape[parameter.shape].append(parameter)
     for shape, alike in by_shape.items():
-        count = max(1, _BATCH_ELEMENTS // shape.numel())
+        count = max(1, BATCH_ELEMENTS // shape.numel())
         yield from (alike[at : at + count] for at in range(0, len(alike), count))
 
 
