@@ -41,6 +41,17 @@ def _store(pointers, values, first, T, LENGTH: tl.constexpr, EVEN: tl.constexpr)
 
 
 @triton.jit
+def _block(bounds, T, beyond, ROWS: tl.constexpr):
+    """What a program works on: (its first position, its head, its positions, the bound of each, that of
+    the first and that of the last). `beyond`: the bound of positions from T on."""
+    first, head = tl.program_id(0) * ROWS, tl.program_id(1).to(tl.int64)
+    positions = first + tl.arange(0, ROWS)
+    bound = tl.load(bounds + positions, positions < T, beyond)
+    of_last = tl.load(bounds + tl.minimum(first + ROWS, T) - 1)
+    return first, head, positions, bound, tl.load(bounds + first), of_last
+
+
+@triton.jit
 def forward(
     q, k, v, begins, out, lse, T, log2_scale,
     q_T, q_H, k_T, k_H, v_T, v_H, out_T, out_H,
@@ -48,10 +59,7 @@ def forward(
     STEP: tl.constexpr, EVEN: tl.constexpr, BRANCH: tl.constexpr,
 ):  # fmt: skip
     """One block of query positions of one query head; softmax as the keys come."""
-    first, head = tl.program_id(0) * ROWS, tl.program_id(1).to(tl.int64)
-    i = first + tl.arange(0, ROWS)
-    begin = tl.load(begins + i, i < T, T)
-    lowest, common = tl.load(begins + first), tl.load(begins + tl.minimum(first + ROWS, T) - 1)
+    first, head, i, begin, lowest, common = _block(begins, T, T, ROWS)
     q += first.to(tl.int64) * q_T + head * q_H
     k_at, v_at = k + head // GROUP * k_H, v + head // GROUP * v_H
     k_step, v_step = tl.cast(k_T, tl.int64), tl.cast(v_T, tl.int64)
@@ -105,10 +113,7 @@ def query_gradient(
 
     dout and dq have out's strides.
     """
-    first, head = tl.program_id(0) * ROWS, tl.program_id(1).to(tl.int64)
-    i = first + tl.arange(0, ROWS)
-    begin = tl.load(begins + i, i < T, T)
-    lowest, common = tl.load(begins + first), tl.load(begins + tl.minimum(first + ROWS, T) - 1)
+    first, head, i, begin, lowest, common = _block(begins, T, T, ROWS)
     q += first.to(tl.int64) * q_T + head * q_H
     k_at, v_at = k + head // GROUP * k_H, v + head // GROUP * v_H
     k_step, v_step = tl.cast(k_T, tl.int64), tl.cast(v_T, tl.int64)
@@ -164,10 +169,7 @@ def key_value_gradient(
 
     Scores are transposed, [keys, queries], so that they multiply from registers. dv has dk's strides.
     """
-    first, head = tl.program_id(0) * ROWS, tl.program_id(1).to(tl.int64)
-    j = first + tl.arange(0, ROWS)
-    stop = tl.load(stops + j, j < T, 0)
-    common, highest = tl.load(stops + first), tl.load(stops + tl.minimum(first + ROWS, T) - 1)
+    first, head, j, stop, common, highest = _block(stops, T, 0, ROWS)
     k += first.to(tl.int64) * k_T + head * k_H
     v += first.to(tl.int64) * v_T + head * v_H
     q_at, g_at = q + head * GROUP * q_H, dout + head * GROUP * dout_H

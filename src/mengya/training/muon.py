@@ -83,14 +83,14 @@ class Muon(Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         if closure is not None:
             raise ValueError("Muon takes no closure")
+        skip = self._skip()
         for group in self.param_groups:
             for parameters in _batches(group["params"]):
-                self._step_batch(group, parameters)
+                self._step_batch(group, parameters, skip)
 
-    def _step_batch(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+    def _step_batch(self, group: dict[str, Any], parameters: list[Tensor], skip: Tensor) -> None:
         *_, rows, I = parameters[0].shape
         O = rows // group["parts"]
-        skip = self._skip(parameters[0].device)
         buffers = [_own(self._momentum(p)) for p in parameters]
         gradients = [_own(p.grad) for p in parameters if p.grad is not None]
         # A step to skip is one whose gradient is the momentum itself.
@@ -111,15 +111,16 @@ class Muon(Optimizer):
             for u, p in zip(update_NOI.chunk(len(parameters)), parameters, strict=True)
         ]
         mine = [_own(p) for p in parameters]
-        torch._foreach_mul_(mine, 1 - ~skip * (group["lr"] * group["weight_decay"]))
+        if group["weight_decay"]:
+            torch._foreach_mul_(mine, 1 - ~skip * (group["lr"] * group["weight_decay"]))
         torch._foreach_sub_(mine, updates)
 
-    def _skip(self, device: torch.device) -> Tensor:
+    def _skip(self) -> Tensor:
         """Whether this step must change nothing: a bool on the device."""
         found_inf = getattr(self, "found_inf", None)
-        if found_inf is None:
-            return torch.zeros((), dtype=torch.bool, device=device)
-        return found_inf != 0
+        if found_inf is not None:
+            return found_inf != 0
+        return torch.zeros((), dtype=torch.bool, device=self.param_groups[0]["params"][0].device)
 
     def _orthogonalized(self, x_NOI: Tensor) -> Tensor:
         """`orthogonalize`, in fp32, the matrices divided among the ranks."""
