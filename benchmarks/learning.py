@@ -9,7 +9,7 @@ usage: mengya tokenizer recipes/zh-26m/tokenizer.yaml sources=TEXT out=DATA/toke
        for i in 0 1; do python benchmarks/learning.py --data DATA/text --out OUT --worker $i/2 \
            --limit-s 540 & done; wait
        python benchmarks/learning.py --out OUT --report docs/pictures/learning.svg
-       python benchmarks/learning.py --data DATA/text --out OUT --box-minutes 4.5 --worker $i/2
+       python benchmarks/learning.py --data DATA/text --out OUT --box-minutes 4.5 --shapes 64m --worker $i/2
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from learning_report import best_run, read_results, report
 from train_speed import SHAPES
 
 COST = {"tiny": 1.0, "26m": 1.0, "64m": 1.6}  # seconds per token, relative
+BEST_RATES = {"tiny": (4e-3, 8e-3), "26m": (4e-3, 8e-3), "64m": (2e-3, 4e-3)}  # AdamW, NorMuon
 
 
 def finish(lab: Lab, run: Run) -> None:
@@ -79,18 +80,20 @@ def all_phases(lab: Lab, options: argparse.Namespace, worker: int, workers: int)
 
 
 def boxed(lab: Lab, options: argparse.Namespace, worker: int, workers: int) -> None:
-    """The best Muon for so many minutes, the best AdamW for twice as many; by the clock of training.
+    """NorMuon for so many minutes, AdamW for twice as many; by the clock of training.
 
-    Steps are computed from a measured speed, so that the schedule ends when the time does.
+    Rates are those that the search found (docs/results.md, section 10); steps are computed from a
+    measured speed, so that the schedule ends when the time does.
     """
     shape = options.shapes[0]
-    families = {ADAMW: 2 * options.box_minutes, MUON: options.box_minutes}
-    for number, (family, minutes) in enumerate(families.items()):
-        if number % workers == worker:
-            chosen = best_run(read_results(lab.out), "search", shape, family)
-            speed = lab.measure(shape, chosen.optimizer)
-            lab.speed.clear()  # the limit is the caller's to choose: a box is not cut short
-            finish(lab, replace(chosen, phase="box", tokens=round(60 * minutes * speed)))
+    adamw_lr, normuon_lr = BEST_RATES[shape]
+    adamw = {"name": "adamw", "lr": adamw_lr, "weight_decay": 0.1}
+    normuon = {"name": "normuon", "lr": normuon_lr, "weight_decay": 0.1}
+    boxes = [(adamw, 2 * options.box_minutes), (normuon, options.box_minutes)]
+    for optimizer, minutes in boxes[worker::workers]:
+        speed = lab.measure(shape, optimizer)
+        lab.speed.clear()  # the limit is the caller's to choose: a box is not cut short
+        finish(lab, Run("box", shape, optimizer, 0.4, round(60 * minutes * speed)))
 
 
 def main() -> None:
@@ -109,7 +112,7 @@ def main() -> None:
     )
     parser.add_argument("--limit-s", type=float, default=540, help="stop cleanly before that")
     parser.add_argument(
-        "--box-minutes", type=float, help="instead: Muon so long, AdamW twice as long"
+        "--box-minutes", type=float, help="instead: NorMuon so long, AdamW twice as long"
     )
     parser.add_argument(
         "--report", type=Path, metavar="SVG", help="instead: read OUT, print and draw"
