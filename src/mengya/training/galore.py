@@ -82,5 +82,6 @@ def _pack(optimizer: Optimizer, *_: Any) -> None:
         for parameter in group["params"]:
             state = optimizer.state[parameter]
             if "projector" in state:
-                state["subspace"] = state.pop("projector").ortho_matrix
+                # Laid out as a checkpoint gives it back: products of a transposed matrix round otherwise.
+                state["subspace"] = state.pop("projector").ortho_matrix.contiguous()
                 state["step"] = torch.tensor(float(group["step"]))
