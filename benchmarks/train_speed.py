@@ -61,8 +61,10 @@ MEANS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "one graph of the whole model": ({"whole": True}, {}),
     "logits of the whole batch": ({"logits": True}, {}),
     "no fused q/k/v kernel": ({}, {"mengya.models.attention.fused_qkv_runs": lambda *a: False}),
-    "no merged products, so no kernel": ({}, {"mengya.models.attention.merges": lambda *a: False,
-                                "mengya.models.merged_linear.merges": lambda *a: False}),
+    "no fused SwiGLU": ({}, {"mengya.models.moe.fused_swiglu_runs": lambda *a: False}),
+    "no merged products, so no kernels": ({}, {"mengya.models.attention.merges": lambda *a: False,
+                                 "mengya.models.moe.merges": lambda *a: False,
+                                 "mengya.models.merged_linear.merges": lambda *a: False}),
     "loss of a chunk by PyTorch": ({}, {"mengya.losses.linear_nll.has_triton": lambda: False}),
     "the norm is read in every step": ({"waits": True}, {}),
 }  # fmt: skip

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from mengya.models.config import ModelConfig
 from mengya.models.fused_experts import fused_experts, fused_runs
+from mengya.models.fused_swiglu import fused_swiglu_runs, swiglu, swiglu_plain
 from mengya.models.grouped_experts import grouped_experts
-from mengya.models.merged_linear import merged_linear
+from mengya.models.merged_linear import merged_product, merges
 from mengya.models.router import Router, SigmoidRouter, balance_loss, count_load
 
 
@@ -34,8 +35,11 @@ class SwiGLU(nn.Module):
         self.down_proj = nn.Linear(width, hidden_size, bias=False, device=device)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = merged_linear(x, self.gate_proj, self.up_proj)
-        return self.down_proj(F.silu(gate) * up)
+        if merges(x, self.gate_proj, self.up_proj):
+            gate_up = merged_product(x, self.gate_proj, self.up_proj)
+            hidden = swiglu(gate_up) if fused_swiglu_runs(gate_up) else swiglu_plain(gate_up)
+            return self.down_proj(hidden)
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Experts(nn.Module):
