@@ -1,4 +1,4 @@
-# pyright: basic, reportInvalidTypeForm=false
+# pyright: basic, reportInvalidTypeForm=false, reportGeneralTypeIssues=false
 """The kernels of fused_swiglu.py: both are bound by memory, so every value is read and written once.
 
 A program takes ROWS x COLUMNS of the [N, F] result; gate and up stand side by side in rows of 2F.
