@@ -99,13 +99,12 @@ class Muon(Optimizer):
         torch._foreach_lerp_(ahead, buffers, group["momentum"])
         whole = [_gathered(m, p) for m, p in zip(ahead, parameters, strict=True)]
         update_NOI = self._orthogonalized(torch.cat([m.reshape(-1, O, I) for m in whole]))
-        if group["beta2"] is None:
-            update_NOI = update_NOI * (_UPDATE_RMS * max(O, I) ** 0.5)
-        else:
+        scale = update_NOI.new_full((1, 1, 1), _UPDATE_RMS * max(O, I) ** 0.5, dtype=torch.float32)
+        if group["beta2"] is not None:
             shape = (parameters[0].numel() // (O * I), O)
             moments = [self._state(p, "second_moment", shape, torch.float32) for p in parameters]
-            update_NOI = _even_neurons(update_NOI, moments, group["beta2"], skip)
-        update_NOI = update_NOI * (~skip * group["lr"])
+            scale = _even_neurons(update_NOI, moments, group["beta2"], skip)
+        update_NOI = update_NOI * (scale * (~skip * group["lr"]))  # one pass, bf16 to fp32 on CUDA
         updates = [
             _part(u.view(p.shape), p)
             for u, p in zip(update_NOI.chunk(len(parameters)), parameters, strict=True)
@@ -123,9 +122,9 @@ class Muon(Optimizer):
         return torch.zeros((), dtype=torch.bool, device=self.param_groups[0]["params"][0].device)
 
     def _orthogonalized(self, x_NOI: Tensor) -> Tensor:
-        """`orthogonalize`, in fp32, the matrices divided among the ranks."""
+        """`orthogonalize`, the matrices divided among the ranks."""
         if self._ranks is None:
-            return orthogonalize(x_NOI).float()
+            return orthogonalize(x_NOI)
         rank, world_size = dist.get_rank(self._ranks), dist.get_world_size(self._ranks)
         N = len(x_NOI)
         share = -(-N // world_size)
@@ -133,7 +132,7 @@ class Muon(Optimizer):
         mine = orthogonalize(mine[rank * share : (rank + 1) * share])
         gathered = mine.new_empty(share * world_size, *mine.shape[1:])
         dist.all_gather_into_tensor(gathered, mine, self._ranks)
-        return gathered[:N].float()
+        return gathered[:N]
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
@@ -184,14 +183,15 @@ def _part(whole: Tensor, parameter: Tensor) -> Tensor:
 
 
 def _even_neurons(update_NOI: Tensor, moments: list[Tensor], beta2: float, skip: Tensor) -> Tensor:
-    """Divide each row by the root of its second moment, and give each matrix the RMS _UPDATE_RMS.
+    """[N, O, 1]: what divides each row by the root of its second moment and gives each matrix the RMS _UPDATE_RMS.
 
     Of what remains after orthogonalizing, some rows are much larger than others. The moments start
     at zero and are not corrected for it: the factor is the same for all rows and the RMS takes it out.
     Where `skip`, they stay as they are.
     """
-    squares_NO = torch.where(skip, torch.cat(moments), update_NOI.square().mean(-1))
+    squares_NO = torch.linalg.vector_norm(update_NOI, dim=-1, dtype=torch.float32).square()
+    squares_NO = torch.where(skip, torch.cat(moments), squares_NO / update_NOI.shape[-1])
     torch._foreach_lerp_(moments, list(squares_NO.chunk(len(moments))), 1 - beta2)
-    update_NOI = update_NOI / (torch.cat(moments).sqrt() + 1e-10)[..., None]
-    rms_N11 = update_NOI.square().mean(dim=(-2, -1), keepdim=True).sqrt()
-    return update_NOI * (_UPDATE_RMS / (rms_N11 + 1e-10))
+    even_NO = 1 / (torch.cat(moments).sqrt() + 1e-10)
+    rms_N1 = (squares_NO * even_NO.square()).mean(-1, keepdim=True).sqrt()
+    return (even_NO * (_UPDATE_RMS / (rms_N1 + 1e-10)))[..., None]
