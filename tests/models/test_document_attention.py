@@ -110,7 +110,7 @@ def interpreted() -> None:
 
 
 def test_kernels_equal_masked_sdpa_in_the_interpreter() -> None:
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", minversion="3.7")  # 3.6's interpreter breaks on NumPy 2.5
     # The interpreter is chosen when triton is imported: a process of its own.
     code = "from tests.models.test_document_attention import interpreted; interpreted()"
     environment = {"TRITON_INTERPRET": "1", "PYTHONPATH": ":".join(["src", *sys.path])}
