@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -17,6 +13,7 @@ from torch import Tensor
 from mengya.models import document_attention as module
 from mengya.models.document_attention import Blocks, document_attention, visible_ranges
 from mengya.models.shifted_groups import group_boundaries
+from tests.triton_interpreter import run_interpreted
 
 
 class Case(NamedTuple):
@@ -110,16 +107,8 @@ def interpreted() -> None:
 
 
 def test_kernels_equal_masked_sdpa_in_the_interpreter() -> None:
-    pytest.importorskip("triton", minversion="3.7")  # 3.6's interpreter breaks on NumPy 2.5
-    # The interpreter is chosen when triton is imported: a process of its own.
     code = "from tests.models.test_document_attention import interpreted; interpreted()"
-    environment = {"TRITON_INTERPRET": "1", "PYTHONPATH": ":".join(["src", *sys.path])}
-    subprocess.run(
-        [sys.executable, "-c", code],
-        check=True,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, **environment},
-    )
+    run_interpreted(code, minimum_triton="3.7")  # 3.6's interpreter breaks on NumPy 2.5
 
 
 def test_ranges_say_what_the_mask_says() -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
 
 from mengya.models.fused_qkv import split_norm_rotate, split_norm_rotate_plain
+from tests.triton_interpreter import run_interpreted
 
 CASES = [  # tokens, query heads, key heads, head width, qk-norm
     (37, 4, 2, 48, True),
@@ -48,15 +45,7 @@ def check(device: str) -> None:
 
 
 def test_kernel_equals_its_twin_in_the_interpreter() -> None:
-    pytest.importorskip("triton")
-    # The interpreter is chosen when triton is imported: a process of its own.
-    code = "from tests.models.test_fused_qkv import check; check('cpu')"
-    subprocess.run(
-        [sys.executable, "-c", code],
-        check=True,
-        cwd=Path(__file__).parents[2],
-        env={"TRITON_INTERPRET": "1", "PYTHONPATH": ":".join(["src", *sys.path])},
-    )
+    run_interpreted("from tests.models.test_fused_qkv import check; check('cpu')")
 
 
 @pytest.mark.gpu

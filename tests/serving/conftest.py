@@ -34,14 +34,13 @@ CONTEXT = 1024
 POEM = "春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少。"
 
 
-def tiny_model() -> CausalLM:
+def tiny_model(**changes: Any) -> CausalLM:
     torch.manual_seed(0)
-    model = CausalLM(
-        ModelConfig(
-            vocab_size=300, hidden_size=48, intermediate_size=80, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=CONTEXT,
-        )
-    )  # fmt: skip
+    shape = {
+        "vocab_size": 300, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": CONTEXT,
+    }  # fmt: skip
+    model = CausalLM(ModelConfig(**{**shape, **changes}))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)

@@ -19,39 +19,27 @@ import torch
 
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
-from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
 from mengya.models.hf_folder import load_causal_lm
 from mengya.models.lora import LoraConfig, add_lora, load_merged, save_adapter
 from mengya.stages.folder import write_folder
 from mengya.tokenizer.load import save_tokenizer
 
-from .conftest import wait_until
+from .conftest import tiny_model, wait_until
 
 pytestmark = pytest.mark.slow
 PROMPTS = [[5, 9, 41, 7], [100, 3, 77, 250, 18, 6]]
-
-
-def wide_model() -> CausalLM:
-    """Heads of 64: vLLM's CPU build has no kernel for the narrow ones of the other tests."""
-    torch.manual_seed(0)
-    model = CausalLM(
-        ModelConfig(
-            vocab_size=300, hidden_size=128, intermediate_size=256, num_hidden_layers=2,
-            num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=256,
-        )
-    )  # fmt: skip
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model.eval()
+# Heads of 64: vLLM's CPU build has no kernel for the narrow ones of the other tests.
+WIDE = {
+    "hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "max_position_embeddings": 256,
+}  # fmt: skip
 
 
 def test_vllm_says_what_our_engine_says(tokenizer, tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     folder, adapter = tmp_path / "base", tmp_path / "poet"
     save_tokenizer(tokenizer, folder)
-    write_folder(wide_model(), tokenizer, folder, torch.float32, folder)
+    write_folder(tiny_model(**WIDE), tokenizer, folder, torch.float32, folder)
     adapted = add_lora(load_causal_lm(folder), LoraConfig(rank=4))
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
@@ -78,7 +66,7 @@ def test_vllm_says_what_our_engine_says(tokenizer, tmp_path: Path) -> None:
             client.with_options(api_key="wrong").models.list()
         greedy = SamplingParams(max_new_tokens=12, temperature=0)
         said = {}
-        for name, model in {"base": wide_model(), "poet": load_merged(adapter)}.items():
+        for name, model in {"base": tiny_model(**WIDE), "poet": load_merged(adapter)}.items():
             ours = generate(model.eval(), PROMPTS, greedy, [])
             for prompt, tokens in zip(PROMPTS, ours, strict=True):
                 answer = client.completions.create(

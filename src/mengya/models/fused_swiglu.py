@@ -41,9 +41,7 @@ def _forward(gate_up: Tensor) -> Tensor:
     from mengya.models import swiglu_kernels
 
     gate_up, hidden = gate_up.contiguous(), _half(gate_up)
-    N, width = hidden.numel() // hidden.shape[-1], hidden.shape[-1]
-    kernel: Any = swiglu_kernels.forward
-    kernel[_grid(N, width)](gate_up, hidden, N, width, _ROWS, _COLUMNS)
+    _launch(swiglu_kernels.forward, hidden.shape, gate_up, hidden)
     return hidden
 
 
@@ -53,14 +51,14 @@ def _backward(d_hidden: Tensor, gate_up: Tensor) -> Tensor:
 
     d_hidden, gate_up = d_hidden.contiguous(), gate_up.contiguous()
     d_gate_up = torch.empty_like(gate_up)
-    N, width = d_hidden.numel() // d_hidden.shape[-1], d_hidden.shape[-1]
-    kernel: Any = swiglu_kernels.backward
-    kernel[_grid(N, width)](d_hidden, gate_up, d_gate_up, N, width, _ROWS, _COLUMNS)
+    _launch(swiglu_kernels.backward, d_hidden.shape, d_hidden, gate_up, d_gate_up)
     return d_gate_up
 
 
-def _grid(N: int, width: int) -> tuple[int, int]:
-    return -(-N // _ROWS), -(-width // _COLUMNS)
+def _launch(kernel: Any, shape: torch.Size, *tensors: Tensor) -> None:
+    """Over the elements of [..., F]."""
+    N, width = shape[:-1].numel(), shape[-1]
+    kernel[-(-N // _ROWS), -(-width // _COLUMNS)](*tensors, N, width, _ROWS, _COLUMNS)
 
 
 def _half(gate_up: Tensor) -> Tensor:

@@ -99,8 +99,10 @@ class Muon(Optimizer):
         torch._foreach_lerp_(ahead, buffers, group["momentum"])
         whole = [_gathered(m, p) for m, p in zip(ahead, parameters, strict=True)]
         update_NOI = self._orthogonalized(torch.cat([m.reshape(-1, O, I) for m in whole]))
-        scale = update_NOI.new_full((1, 1, 1), _UPDATE_RMS * max(O, I) ** 0.5, dtype=torch.float32)
-        if group["beta2"] is not None:
+        if group["beta2"] is None:
+            rms = _UPDATE_RMS * max(O, I) ** 0.5
+            scale = torch.full((1, 1, 1), rms, device=update_NOI.device)
+        else:
             shape = (parameters[0].numel() // (O * I), O)
             moments = [self._state(p, "second_moment", shape, torch.float32) for p in parameters]
             scale = _even_neurons(update_NOI, moments, group["beta2"], skip)
@@ -183,7 +185,8 @@ def _part(whole: Tensor, parameter: Tensor) -> Tensor:
 
 
 def _even_neurons(update_NOI: Tensor, moments: list[Tensor], beta2: float, skip: Tensor) -> Tensor:
-    """[N, O, 1]: what divides each row by the root of its second moment and gives each matrix the RMS _UPDATE_RMS.
+    """[N, O, 1]: factors that divide each row by the root of its second moment, and give each matrix
+    the RMS _UPDATE_RMS.
 
     Of what remains after orthogonalizing, some rows are much larger than others. The moments start
     at zero and are not corrected for it: the factor is the same for all rows and the RMS takes it out.
