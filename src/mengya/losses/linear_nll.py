@@ -22,14 +22,15 @@ from mengya.runtime import has_triton
 CHUNK_BYTES = 5 * 2**28  # of logits; fewer positions would leave a large GPU's tiles half empty
 _MULTIPLE = 128  # tensor cores: an odd width doubles the time of the products
 
-ChunkNLL = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor]]
+ChunkNLL = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor, Tensor]]
 
 
 def chunk_nll(
     logits_CV: Tensor, labels_C: Tensor, vocab_size: int, z_loss: float
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over the chunk, [2] fp32: -log p(label) + z_loss log^2 Z, and -log p(label) alone; and the
-    gradient of the first with respect to the logits.
+    gradient of the first with respect to the logits, as rows [C, V] and what each is to be multiplied
+    by, [C] fp32 (ones here: a kernel saves a pass over memory by it).
 
     Columns from `vocab_size` on are filling and take no part.
     """
@@ -44,7 +45,8 @@ def chunk_nll(
     towards_C = (1 + 2 * z_loss * lse_C)[:, None]  # d lse / d logits is the softmax
     gradient_CV = (scores_CV - lse_C[:, None]).exp() * towards_C - is_label_CV.float()
     sums = torch.stack([(nll_C + drift_C).sum(), nll_C.sum()])
-    return sums, torch.where(learnt_C[:, None], gradient_CV, 0.0).to(logits_CV.dtype)
+    rows_CV = torch.where(learnt_C[:, None], gradient_CV, 0.0).to(logits_CV.dtype)
+    return sums, rows_CV, torch.ones_like(lse_C)
 
 
 class _LinearNLL(torch.autograd.Function):
@@ -60,18 +62,22 @@ class _LinearNLL(torch.autograd.Function):
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         total = torch.zeros(2, device=hidden_TH.device)
         d_hidden = torch.empty_like(hidden_TH) if wants_hidden else None
-        d_weight = torch.zeros_like(padded_VH, dtype=torch.float32) if wants_weight else None
+        d_weight: Tensor | None = None
+        scale_T = torch.empty(len(hidden_TH), device=hidden_TH.device)
         size = _chunk_size(len(hidden_TH), padded_VH)
         for at in range(0, len(hidden_TH), size):
             hidden_CH = hidden_TH[at : at + size]
             logits_CV = hidden_CH @ padded_VH.T
-            sums, d_logits_CV = chunk(logits_CV, labels_T[at : at + size], V, z_loss)
+            sums, rows_CV, scale_C = chunk(logits_CV, labels_T[at : at + size], V, z_loss)
             total += sums
-            if d_hidden is not None:
-                torch.mm(d_logits_CV, padded_VH, out=d_hidden[at : at + size])
-            if d_weight is not None:
-                _add_product(d_weight, d_logits_CV.T, hidden_CH)
+            scale_T[at : at + size] = scale_C
+            if d_hidden is not None:  # multiplied by `scale_T` in the backward pass
+                torch.mm(rows_CV, padded_VH, out=d_hidden[at : at + size])
+            if wants_weight:
+                scaled_CH = (hidden_CH * scale_C[:, None]).to(dtype)
+                d_weight = _add_product(d_weight, rows_CV.T, scaled_CH)
         ctx.gradients = (d_hidden, None if d_weight is None else d_weight[:V].to(weight_VH.dtype))
+        ctx.scale_T = scale_T
         return total
 
     @staticmethod
@@ -80,7 +86,7 @@ class _LinearNLL(torch.autograd.Function):
         del ctx.gradients  # they are overwritten: a second backward pass must fail, not be wrong
         scale = upstream[0][0]
         return (
-            None if d_hidden is None else d_hidden.mul_(scale),
+            None if d_hidden is None else d_hidden.mul_(scale * ctx.scale_T[:, None]),
             None if d_weight is None else d_weight.mul_(scale),
             None, None, None,
         )  # fmt: skip
@@ -118,9 +124,11 @@ def _chunk_size(positions: int, padded_VH: Tensor) -> int:
     return -(-positions // chunks // 128) * 128
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a @ b, added up in fp32 whatever the dtype of a and b."""
-    if a.is_cuda and a.dtype != torch.float32:
-        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
-    else:
-        total.add_(a.float() @ b.float())
+def _add_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """total + a @ b, in place; a @ b where there is no total yet. fp32, whatever a and b are."""
+    if not a.is_cuda or a.dtype == torch.float32:
+        product = a.float() @ b.float()
+        return product if total is None else total.add_(product)
+    if total is None:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return torch.addmm(total, a, b, out_dtype=torch.float32, out=total)

@@ -1,8 +1,10 @@
 # pyright: basic, reportInvalidTypeForm=false
-"""chunk_nll in one Triton kernel: the gradient takes the place of the logits that it is made from.
+"""chunk_nll in Triton kernels: what makes the gradient takes the place of the logits.
 
-A program owns a row: one pass for the largest score and the sum, one that overwrites. The second finds
-most of the row in the cache. Needs Triton, which comes with torch for CUDA.
+A program owns a row. bf16 and fp32 hold exp(score - a score of the row) whatever the row, so one pass
+over memory does: the sum that this is to be divided by is known at its end, and given beside it. fp16
+would overflow: there a first pass finds the sum, a second overwrites. Needs Triton, which comes with
+torch for CUDA.
 """
 
 from __future__ import annotations
@@ -16,24 +18,25 @@ from torch import Tensor
 
 from mengya.batch import IGNORE_INDEX
 
-# Columns of a step and warps of a program: the fastest of nine pairs on an H100, at 6,400 and 151,669.
-_SHORT_ROW = 1024, 4
-_LONG_ROW = 2048, 8
+# Columns of a step and warps of a program: the fastest of seven pairs on an H100, at 6,400 and 151,669.
+_SHORT_ROW = 2048, 4
+_LONG_ROW = 4096, 8
 
 
 def fused_chunk_nll(
     logits_CV: Tensor, labels_C: Tensor, vocab_size: int, z_loss: float
-) -> tuple[Tensor, Tensor]:
-    """As `linear_nll.chunk_nll`; `logits_CV` (contiguous) is overwritten and given back as the gradient."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `linear_nll.chunk_nll`; `logits_CV` (contiguous) is overwritten and given back."""
     C, width = logits_CV.shape
     sums_C2 = torch.empty(C, 2, device=logits_CV.device)
+    scale_C = torch.empty(C, device=logits_CV.device)
     block, warps = _SHORT_ROW if vocab_size < 16_384 else _LONG_ROW
-    kernel: Any = _kernel
+    kernel: Any = _two_passes if logits_CV.dtype == torch.float16 else _one_pass
     kernel[(C,)](
-        logits_CV, labels_C, sums_C2, vocab_size, width, z_loss, IGNORE_INDEX, block,
+        logits_CV, labels_C, sums_C2, scale_C, vocab_size, width, z_loss, IGNORE_INDEX, block,
         num_warps=warps,
     )  # fmt: skip
-    return sums_C2.sum(0), logits_CV
+    return sums_C2.sum(0), logits_CV, scale_C
 
 
 @triton.jit
@@ -44,38 +47,86 @@ def _scores(own, column, V, WIDTH):
 
 
 @triton.jit
-def _kernel(
-    logits, labels, sums, V, WIDTH, z_loss, IGNORE: tl.constexpr, BLOCK: tl.constexpr
+def _keep_sums(sums, row, nll, lse, z_loss):
+    tl.store(sums + row * 2, nll + z_loss * lse * lse)
+    tl.store(sums + row * 2 + 1, nll)
+
+
+@triton.jit
+def _nothing_learnt(own, sums, scales, row, WIDTH, BLOCK: tl.constexpr):
+    column = tl.arange(0, BLOCK)
+    _keep_sums(sums, row, 0.0, 0.0, 0.0)
+    tl.store(scales + row, 0.0)
+    for at in range(0, WIDTH, BLOCK):
+        zero = tl.zeros([BLOCK], tl.float32).to(own.dtype.element_ty)
+        tl.store(own + at + column, zero, at + column < WIDTH)
+
+
+@triton.jit
+def _one_pass(
+    logits, labels, sums, scales, V, WIDTH, z_loss, IGNORE: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    own = logits + row * WIDTH
+    dtype = logits.dtype.element_ty
+    label = tl.load(labels + row)
+    column = tl.arange(0, BLOCK)
+    if label != IGNORE:
+        picked = tl.load(own + label).to(tl.float32)
+        base = picked
+        total = tl.zeros([BLOCK], tl.float32)
+        for at in range(0, WIDTH, BLOCK):
+            score = _scores(own, at + column, V, WIDTH)
+            highest = tl.max(score, 0)
+            if highest > base + 32:  # e^88 would be infinite; seldom: take a higher base
+                tl.debug_barrier()
+                shrink = tl.exp(base - highest)
+                for done in range(0, at, BLOCK):
+                    share = tl.load(own + done + column).to(tl.float32) * shrink
+                    tl.store(own + done + column, share.to(dtype))
+                total *= shrink
+                base = highest
+            share = tl.exp(score - base)
+            total += share
+            tl.store(own + at + column, share.to(dtype), at + column < WIDTH)
+        whole = tl.sum(total, 0)
+        lse = base + tl.log(whole)
+        _keep_sums(sums, row, lse - picked, lse, z_loss)
+        scale = (1 + 2 * z_loss * lse) / whole
+        tl.store(scales + row, scale)
+        tl.debug_barrier()  # the label's column may be another thread's
+        tl.store(own + label, (tl.exp(picked - base) - 1 / scale).to(dtype))
+    else:
+        _nothing_learnt(own, sums, scales, row, WIDTH, BLOCK)
+
+
+@triton.jit
+def _two_passes(
+    logits, labels, sums, scales, V, WIDTH, z_loss, IGNORE: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     own = logits + row * WIDTH
     label = tl.load(labels + row)
-    learnt = label != IGNORE
     column = tl.arange(0, BLOCK)
-    if learnt:
+    if label != IGNORE:
         most = tl.full([BLOCK], -1e30, tl.float32)  # finite: -inf - -inf is no number
         total = tl.zeros([BLOCK], tl.float32)
-        picked = tl.zeros([BLOCK], tl.float32)  # a load of its own might come after the overwriting
+        picked = tl.load(own + label).to(tl.float32)
         for at in range(0, V, BLOCK):
             score = _scores(own, at + column, V, WIDTH)
             more = tl.maximum(most, score)
             total = total * tl.exp(most - more) + tl.exp(score - more)
             most = more
-            picked += tl.where(at + column == label, score, 0.0)
         highest = tl.max(most, 0)
         lse = highest + tl.log(tl.sum(total * tl.exp(most - highest), 0))
-        nll = lse - tl.sum(picked, 0)
-        tl.store(sums + row * 2, nll + z_loss * lse * lse)
-        tl.store(sums + row * 2 + 1, nll)
+        _keep_sums(sums, row, lse - picked, lse, z_loss)
+        tl.store(scales + row, 1.0)
         towards = 1 + 2 * z_loss * lse
+        tl.debug_barrier()  # `picked` may be another thread's to overwrite
         for at in range(0, WIDTH, BLOCK):
             score = _scores(own, at + column, V, WIDTH)
             gradient = tl.exp(score - lse) * towards
             gradient = tl.where(at + column == label, gradient - 1, gradient)
             tl.store(own + at + column, gradient.to(logits.dtype.element_ty), at + column < WIDTH)
     else:
-        tl.store(sums + row * 2, 0.0)
-        tl.store(sums + row * 2 + 1, 0.0)
-        for at in range(0, WIDTH, BLOCK):
-            zero = tl.zeros([BLOCK], tl.float32).to(logits.dtype.element_ty)
-            tl.store(own + at + column, zero, at + column < WIDTH)
+        _nothing_learnt(own, sums, scales, row, WIDTH, BLOCK)
