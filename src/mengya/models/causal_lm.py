@@ -58,16 +58,23 @@ class DecoderLayer(nn.Module):
     def forward(
         self,
         x: Tensor,
+        update: Tensor | None,
         plan: AttentionPlan,
         real_BS: Tensor | None,
         cache: KVCache | PagedStep | None,
-    ) -> tuple[Tensor, Routing | None]:
+    ) -> tuple[Tensor, Tensor, Routing | None]:
+        """The stream x and what is to be added to it, both [B, S, hidden]: here of the layer before, then ours.
+
+        Apart, because the compiler makes one kernel of an addition and the norm behind it, but of two
+        graphs it makes no kernel.
+        """
+        if update is not None:
+            x = x + update
         x = x + self.self_attn(self.input_layernorm(x), plan, cache)
         normed = self.post_attention_layernorm(x)
         if isinstance(self.mlp, MoE):
-            update, routing = self.mlp(normed, real_BS)
-            return x + update, routing
-        return x + self.mlp(normed), None
+            return x, *self.mlp(normed, real_BS)
+        return x, self.mlp(normed), None
 
 
 class Decoder(nn.Module):
@@ -169,16 +176,22 @@ class CausalLM(nn.Module):
         real_BS = None if document_ids is None else document_ids >= 0
         # Under autocast a fp32 residual stream would double the traffic of all that is no product.
         x = self._embed(input_ids).to(dtype)
+        update: Tensor | None = None
         routings: list[Routing] = []
         for layer in self.model.layers:
             if self.gradient_checkpointing and self.training:
-                x, routing = checkpoint(layer, x, plan, real_BS, cache, use_reentrant=False)  # type: ignore[misc]
+                x = x if update is None else x + update  # one tensor to keep, not two
+                x, update, routing = checkpoint(
+                    layer, x, None, plan, real_BS, cache, use_reentrant=False
+                )  # type: ignore[misc]
             elif cache is None:
-                x, routing = layer(x, plan, real_BS, cache)
+                x, update, routing = layer(x, update, plan, real_BS, cache)
             else:  # never through the compiler: every length would be a shape of its own
-                x, routing = layer.forward(x, plan, real_BS, cache)
+                x, update, routing = layer.forward(x, update, plan, real_BS, cache)
             if routing is not None:
                 routings.append(routing)
+        assert update is not None
+        x = x + update
         if isinstance(cache, KVCache):
             cache.advance(input_ids.shape[1])
         if last_only:
@@ -193,8 +206,8 @@ class CausalLM(nn.Module):
     def compile_layers(self) -> None:
         """torch.compile every layer and the last norm, in place, for batches of fixed shape.
 
-        All layers of one kind share one graph, so that the time to compile does not grow with depth;
-        decoding with a cache stays as it is.
+        The first layer has a graph of its own, the others of one kind share one, so that the time to
+        compile does not grow with depth; decoding with a cache stays as it is.
         """
         for module in (*self.model.layers, self.model.norm):
             module.compile(dynamic=False)

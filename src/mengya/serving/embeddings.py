@@ -84,7 +84,9 @@ def mean_pooled(model: CausalLM, ids: Sequence[int]) -> torch.Tensor:
     """The mean over all tokens of what the output layer sees, divided by its length: [H] float32."""
     seen: list[torch.Tensor] = []
     # The last layer's output, so that logits of one position alone are computed.
-    hook = model.model.layers[-1].register_forward_hook(lambda m, a, output: seen.append(output[0]))
+    hook = model.model.layers[-1].register_forward_hook(
+        lambda m, a, output: seen.append(output[0] + output[1])
+    )
     try:
         ids_1S = torch.tensor([list(ids)], device=model.lm_head.weight.device)
         model.forward(ids_1S, last_only=True)
