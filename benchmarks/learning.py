@@ -29,7 +29,9 @@ from learning_report import best_run, read_results, report
 from train_speed import SHAPES
 
 COST = {"tiny": 1.0, "26m": 1.0, "64m": 1.6}  # seconds per token, relative
-BEST_RATES = {"tiny": (4e-3, 8e-3), "26m": (4e-3, 8e-3), "64m": (2e-3, 4e-3)}  # AdamW, NorMuon
+# Of AdamW and NorMuon for several epochs: rates from the search, decays from small stand-ins.
+BOX_RATES = {"tiny": (4e-3, 8e-3), "26m": (4e-3, 8e-3), "64m": (2e-3, 4e-3)}
+BOX_DECAYS = 0.5, 0.3
 
 
 def finish(lab: Lab, run: Run) -> None:
@@ -82,14 +84,13 @@ def all_phases(lab: Lab, options: argparse.Namespace, worker: int, workers: int)
 def boxed(lab: Lab, options: argparse.Namespace, worker: int, workers: int) -> None:
     """NorMuon for so many minutes, AdamW for twice as many; by the clock of training.
 
-    Rates are those that the search found (docs/results.md, section 10); steps are computed from a
+    docs/results.md, section 10, says where rates and decays are from; steps are computed from a
     measured speed, so that the schedule ends when the time does.
     """
     shape = options.shapes[0]
-    adamw_lr, normuon_lr = BEST_RATES[shape]
-    adamw = {"name": "adamw", "lr": adamw_lr, "weight_decay": 0.1}
-    normuon = {"name": "normuon", "lr": normuon_lr, "weight_decay": 0.1}
-    boxes = [(adamw, 2 * options.box_minutes), (normuon, options.box_minutes)]
+    settings = zip(("adamw", "normuon"), BOX_RATES[shape], options.box_decays, strict=True)
+    optimizers = [{"name": name, "lr": lr, "weight_decay": decay} for name, lr, decay in settings]
+    boxes = list(zip(optimizers, (2 * options.box_minutes, options.box_minutes), strict=True))
     for optimizer, minutes in boxes[worker::workers]:
         speed = lab.measure(shape, optimizer)
         lab.speed.clear()  # the limit is the caller's to choose: a box is not cut short
@@ -113,6 +114,9 @@ def main() -> None:
     parser.add_argument("--limit-s", type=float, default=540, help="stop cleanly before that")
     parser.add_argument(
         "--box-minutes", type=float, help="instead: NorMuon so long, AdamW twice as long"
+    )
+    parser.add_argument(
+        "--box-decays", type=float, nargs=2, default=BOX_DECAYS, help="of AdamW and NorMuon"
     )
     parser.add_argument(
         "--report", type=Path, metavar="SVG", help="instead: read OUT, print and draw"

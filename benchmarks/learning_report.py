@@ -1,4 +1,5 @@
-"""What the JSONL files of benchmarks/learning.py say: tables, and a picture of the final runs."""
+"""What the JSONL files of benchmarks/learning.py say: tables, and a picture of the final runs or, where
+there are none, of those for so many minutes."""
 
 from __future__ import annotations
 
@@ -63,8 +64,9 @@ def report(results: Sequence[Result], picture: Path) -> None:
     final = [r for r in results if r.run.phase == "final"]
     for shape in dict.fromkeys(r.run.shape for r in final):
         _print_final([r for r in final if r.run.shape == shape], shape)
-    if final:
-        _draw(final, picture)
+    shown = final or [r for r in results if r.run.phase == "box"]
+    if shown:
+        _draw(shown, picture, by_time=not final)
         print(f"\n{picture}")
 
 
@@ -141,31 +143,32 @@ def crossing(points: dict[float, float], target: float) -> str:
     return f"{math.exp(math.log(lower) + part * math.log(upper / lower)):.0%}"
 
 
-def _draw(final: Sequence[Result], picture: Path) -> None:
+def _draw(results: Sequence[Result], picture: Path, by_time: bool) -> None:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     matplotlib.rcParams["svg.hashsalt"] = "mengya"  # the same file from the same numbers
-    shapes = list(dict.fromkeys(r.run.shape for r in final))
+    unit, key, label_x = (60, "seconds", "minutes") if by_time else (1e6, "tokens", "tokens (M)")
+    shapes = list(dict.fromkeys(r.run.shape for r in results))
     figure = Figure(figsize=(5.2 * len(shapes), 4), layout="constrained")
     FigureCanvasSVG(figure)
     colours = {ADAMW: "#888888", MUON: "#2a7f3f"}
     for axes, shape in zip(figure.subplots(1, len(shapes), squeeze=False)[0], shapes, strict=True):
         named = set()
-        for r in (r for r in final if r.run.shape == shape):
+        for r in (r for r in results if r.run.shape == shape):
             label = None if r.run.family in named else r.run.optimizer["name"]
             named.add(r.run.family)
-            x = [line["tokens"] / 1e6 for line in r.lines]
+            x = [line[key] / unit for line in r.lines]
             y = [line["bits_per_char"] for line in r.lines]
             axes.plot(x, y, color=colours[r.run.family], alpha=0.6, linewidth=1, label=label)
             axes.plot(x[-1:], y[-1:], "o", color=colours[r.run.family], markersize=4)
-        ends = [r.bits for r in final if (r.run.shape, r.run.family) == (shape, ADAMW)]
+        ends = [r.bits for r in results if (r.run.shape, r.run.family) == (shape, ADAMW)]
         if ends:
             axes.axhline(statistics.mean(ends), color=colours[ADAMW], linestyle=":", linewidth=1)
-        low, high = min(ends, default=1.0), max(r.lines[0]["bits_per_char"] for r in final)
+        low, high = min(ends, default=1.0), max(r.lines[0]["bits_per_char"] for r in results)
         axes.set(
-            title=shape, xlabel="tokens (M)", ylabel="held-out bits per character",
+            title=shape, xlabel=label_x, ylabel="held-out bits per character",
             ylim=(low * 0.96, min(high, low * 1.5)),
         )  # fmt: skip
         axes.legend()
