@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from functools import partialmethod
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from mengya.models import grouped_experts
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.models.kv_cache import KVCache
@@ -239,3 +242,22 @@ def test_a_cache_with_packed_documents_is_refused(model: CausalLM, input_ids: to
 def _documents(input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
     numbers = torch.arange(input_ids.shape[1]) // 8
     return {"document_ids": numbers.expand_as(input_ids)}
+
+
+def test_no_layer_falls_back_to_eager_for_too_many_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dense layers and mixtures, in training, validation and as DPO's reference: nine graphs."""
+    eager = partialmethod(nn.Module.compile, backend="eager")  # the graphs, not their kernels
+    monkeypatch.setattr(nn.Module, "compile", eager)
+    experts = torch.compiler.disable(grouped_experts.looped_product)  # it has graphs of its own
+    monkeypatch.setattr(grouped_experts, "looped_product", experts)
+    torch._dynamo.reset()
+    config = tiny_config("DeepseekV3", num_hidden_layers=4, first_k_dense_replace=2)
+    policy, reference = CausalLM(config), CausalLM(config).requires_grad_(False).eval()
+    ids = torch.arange(16)[None]
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        policy.compile_layers()
+        reference.compile_layers()
+        policy(ids).logits.sum().backward()
+        with torch.no_grad():
+            reference(ids)
+            policy.eval()(ids)

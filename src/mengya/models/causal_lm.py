@@ -25,6 +25,8 @@ from mengya.models.paged_cache import PagedStep
 from mengya.models.router import Router, SigmoidRouter
 
 _VOCABULARY_MULTIPLE = 128  # tensor cores: an odd width doubles the time of linear + cross entropy
+# Of a layer: the first, dense ones, mixtures, each for training, validation and DPO's reference.
+_GRAPHS = 16  # torch's limit is 8, and what is above it runs uncompiled
 
 
 OutputLayer = Callable[[Tensor, Tensor], Tensor]
@@ -203,14 +205,22 @@ class CausalLM(nn.Module):
             return CausalLMOutput(self._logits(x), self._take(routings))
         return CausalLMOutput(output_layer(x, self.lm_head.weight), self._take(routings))
 
-    def compile_layers(self) -> None:
+    def compile_layers(self, inside_hooks: bool = False) -> None:
         """torch.compile every layer and the last norm, in place, for batches of fixed shape.
 
         The first layer has a graph of its own, the others of one kind share one, so that the time to
         compile does not grow with depth; decoding with a cache stays as it is.
+
+        Args:
+            inside_hooks: leave the hooks of a layer out of its graph (FSDP's gather its weights).
         """
-        for module in (*self.model.layers, self.model.norm):
-            module.compile(dynamic=False)
+        torch._dynamo.config.recompile_limit = max(_GRAPHS, torch._dynamo.config.recompile_limit)
+        for layer in self.model.layers:
+            if inside_hooks:
+                layer.forward = torch.compile(layer.forward, dynamic=False)
+            else:
+                layer.compile(dynamic=False)
+        self.model.norm.compile(dynamic=False)
 
     def _take(self, routings: Sequence[Routing]) -> Tensor | None:
         """Add up the load, outside of what gradient checkpointing runs twice; [B] balancing loss."""

@@ -54,10 +54,7 @@ class FSDP(Skeletons):
         _drop_memory(model)
         self.remember(model)
         if compiled:
-            for layer in model.model.layers:
-                # The method, not the module: FSDP's hooks gather and free the weights around it.
-                layer.forward = torch.compile(layer.forward, dynamic=False)
-            model.model.norm.compile(dynamic=False)
+            model.compile_layers(inside_hooks=True)  # they gather and free the weights
         for layer in model.model.layers:
             self._shard(layer)
         self._shard(model)
