@@ -168,6 +168,17 @@ def test_two_processes_equal_one(
     assert samples == (one_process("dense") / "samples.jsonl").read_text().splitlines()
 
 
+@pytest.mark.slow  # minutes of a compiler
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+def test_two_compiled_processes_equal_one_that_is_not(
+    engine: str, nursery: Nursery, one_process, tmp_path: Path
+) -> None:
+    strategy = {"name": engine}
+    check_equal(
+        ["dense", "untied"], 2, nursery, one_process, tmp_path, strategy=strategy, compile=True
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
 @pytest.mark.parametrize("engine", ["ddp", "fsdp"])
