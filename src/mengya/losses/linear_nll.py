@@ -74,7 +74,7 @@ class _LinearNLL(torch.autograd.Function):
             if d_hidden is not None:  # multiplied by `scale_T` in the backward pass
                 torch.mm(rows_CV, padded_VH, out=d_hidden[at : at + size])
             if wants_weight:
-                scaled_CH = (hidden_CH * scale_C[:, None]).to(dtype)
+                scaled_CH = torch.mul(hidden_CH, scale_C[:, None], out=torch.empty_like(hidden_CH))
                 d_weight = _add_product(d_weight, rows_CV.T, scaled_CH)
         ctx.gradients = (d_hidden, None if d_weight is None else d_weight[:V].to(weight_VH.dtype))
         ctx.scale_T = scale_T
