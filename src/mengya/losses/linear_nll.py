@@ -76,17 +76,18 @@ class _LinearNLL(torch.autograd.Function):
             if wants_weight:
                 scaled_CH = torch.mul(hidden_CH, scale_C[:, None], out=torch.empty_like(hidden_CH))
                 d_weight = _add_product(d_weight, rows_CV.T, scaled_CH)
-        ctx.gradients = (d_hidden, None if d_weight is None else d_weight[:V].to(weight_VH.dtype))
-        ctx.scale_T = scale_T
+        if d_weight is not None:
+            d_weight = d_weight[:V].to(weight_VH.dtype)
+        ctx.gradients = d_hidden, scale_T, d_weight
         return total
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        d_hidden, d_weight = ctx.gradients
+        d_hidden, scale_T, d_weight = ctx.gradients
         del ctx.gradients  # they are overwritten: a second backward pass must fail, not be wrong
         scale = upstream[0][0]
         return (
-            None if d_hidden is None else d_hidden.mul_(scale * ctx.scale_T[:, None]),
+            None if d_hidden is None else d_hidden.mul_(scale * scale_T[:, None]),
             None if d_weight is None else d_weight.mul_(scale),
             None, None, None,
         )  # fmt: skip

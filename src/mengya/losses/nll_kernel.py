@@ -1,4 +1,4 @@
-# pyright: basic, reportInvalidTypeForm=false
+# pyright: basic, reportInvalidTypeForm=false, reportGeneralTypeIssues=false
 """chunk_nll in Triton kernels: what makes the gradient takes the place of the logits.
 
 A program owns a row. bf16 and fp32 hold exp(score - a score of the row) whatever the row, so one pass
@@ -31,10 +31,10 @@ def fused_chunk_nll(
     sums_C2 = torch.empty(C, 2, device=logits_CV.device)
     scale_C = torch.empty(C, device=logits_CV.device)
     block, warps = _SHORT_ROW if vocab_size < 16_384 else _LONG_ROW
-    kernel: Any = _two_passes if logits_CV.dtype == torch.float16 else _one_pass
+    kernel: Any = _kernel
     kernel[(C,)](
         logits_CV, labels_C, sums_C2, scale_C, vocab_size, width, z_loss, IGNORE_INDEX, block,
-        num_warps=warps,
+        ONE_PASS=logits_CV.dtype != torch.float16, num_warps=warps,
     )  # fmt: skip
     return sums_C2.sum(0), logits_CV, scale_C
 
@@ -47,86 +47,79 @@ def _scores(own, column, V, WIDTH):
 
 
 @triton.jit
-def _keep_sums(sums, row, nll, lse, z_loss):
+def _kernel(
+    logits, labels, sums, scales, V, WIDTH, z_loss, IGNORE: tl.constexpr, BLOCK: tl.constexpr,
+    ONE_PASS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    own = logits + row * WIDTH
+    label = tl.load(labels + row)
+    if label != IGNORE:
+        if ONE_PASS:
+            nll, lse, scale = _one_pass(own, label, V, WIDTH, z_loss, BLOCK)
+        else:
+            nll, lse, scale = _two_passes(own, label, V, WIDTH, z_loss, BLOCK)
+    else:
+        nothing = tl.full([], 0.0, tl.float32)
+        nll, lse, scale = nothing, nothing, nothing
+        column = tl.arange(0, BLOCK)
+        for at in range(0, WIDTH, BLOCK):
+            zero = tl.zeros([BLOCK], tl.float32).to(own.dtype.element_ty)
+            tl.store(own + at + column, zero, at + column < WIDTH)
     tl.store(sums + row * 2, nll + z_loss * lse * lse)
     tl.store(sums + row * 2 + 1, nll)
+    tl.store(scales + row, scale)
 
 
 @triton.jit
-def _nothing_learnt(own, sums, scales, row, WIDTH, BLOCK: tl.constexpr):
+def _one_pass(own, label, V, WIDTH, z_loss, BLOCK: tl.constexpr):
+    """Overwrite a row; gives its -log p(label), its log Z, and what it is to be multiplied by."""
+    dtype = own.dtype.element_ty
     column = tl.arange(0, BLOCK)
-    _keep_sums(sums, row, 0.0, 0.0, 0.0)
-    tl.store(scales + row, 0.0)
+    picked = tl.load(own + label).to(tl.float32)
+    base = picked
+    total = tl.zeros([BLOCK], tl.float32)
     for at in range(0, WIDTH, BLOCK):
-        zero = tl.zeros([BLOCK], tl.float32).to(own.dtype.element_ty)
-        tl.store(own + at + column, zero, at + column < WIDTH)
+        score = _scores(own, at + column, V, WIDTH)
+        highest = tl.max(score, 0)
+        if highest > base + 32:  # e^88 would be infinite; seldom: take a higher base
+            tl.debug_barrier()
+            shrink = tl.exp(base - highest)
+            for done in range(0, at, BLOCK):
+                share = tl.load(own + done + column).to(tl.float32) * shrink
+                tl.store(own + done + column, share.to(dtype))
+            total *= shrink
+            base = highest
+        share = tl.exp(score - base)
+        total += share
+        tl.store(own + at + column, share.to(dtype), at + column < WIDTH)
+    whole = tl.sum(total, 0)
+    lse = base + tl.log(whole)
+    scale = (1 + 2 * z_loss * lse) / whole
+    tl.debug_barrier()  # the label's column may be another thread's
+    tl.store(own + label, (tl.exp(picked - base) - 1 / scale).to(dtype))
+    return lse - picked, lse, scale
 
 
 @triton.jit
-def _one_pass(
-    logits, labels, sums, scales, V, WIDTH, z_loss, IGNORE: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
-    own = logits + row * WIDTH
-    dtype = logits.dtype.element_ty
-    label = tl.load(labels + row)
+def _two_passes(own, label, V, WIDTH, z_loss, BLOCK: tl.constexpr):
+    """As `_one_pass`, for fp16; the row needs no multiplying."""
     column = tl.arange(0, BLOCK)
-    if label != IGNORE:
-        picked = tl.load(own + label).to(tl.float32)
-        base = picked
-        total = tl.zeros([BLOCK], tl.float32)
-        for at in range(0, WIDTH, BLOCK):
-            score = _scores(own, at + column, V, WIDTH)
-            highest = tl.max(score, 0)
-            if highest > base + 32:  # e^88 would be infinite; seldom: take a higher base
-                tl.debug_barrier()
-                shrink = tl.exp(base - highest)
-                for done in range(0, at, BLOCK):
-                    share = tl.load(own + done + column).to(tl.float32) * shrink
-                    tl.store(own + done + column, share.to(dtype))
-                total *= shrink
-                base = highest
-            share = tl.exp(score - base)
-            total += share
-            tl.store(own + at + column, share.to(dtype), at + column < WIDTH)
-        whole = tl.sum(total, 0)
-        lse = base + tl.log(whole)
-        _keep_sums(sums, row, lse - picked, lse, z_loss)
-        scale = (1 + 2 * z_loss * lse) / whole
-        tl.store(scales + row, scale)
-        tl.debug_barrier()  # the label's column may be another thread's
-        tl.store(own + label, (tl.exp(picked - base) - 1 / scale).to(dtype))
-    else:
-        _nothing_learnt(own, sums, scales, row, WIDTH, BLOCK)
-
-
-@triton.jit
-def _two_passes(
-    logits, labels, sums, scales, V, WIDTH, z_loss, IGNORE: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
-    own = logits + row * WIDTH
-    label = tl.load(labels + row)
-    column = tl.arange(0, BLOCK)
-    if label != IGNORE:
-        most = tl.full([BLOCK], -1e30, tl.float32)  # finite: -inf - -inf is no number
-        total = tl.zeros([BLOCK], tl.float32)
-        picked = tl.load(own + label).to(tl.float32)
-        for at in range(0, V, BLOCK):
-            score = _scores(own, at + column, V, WIDTH)
-            more = tl.maximum(most, score)
-            total = total * tl.exp(most - more) + tl.exp(score - more)
-            most = more
-        highest = tl.max(most, 0)
-        lse = highest + tl.log(tl.sum(total * tl.exp(most - highest), 0))
-        _keep_sums(sums, row, lse - picked, lse, z_loss)
-        tl.store(scales + row, 1.0)
-        towards = 1 + 2 * z_loss * lse
-        tl.debug_barrier()  # `picked` may be another thread's to overwrite
-        for at in range(0, WIDTH, BLOCK):
-            score = _scores(own, at + column, V, WIDTH)
-            gradient = tl.exp(score - lse) * towards
-            gradient = tl.where(at + column == label, gradient - 1, gradient)
-            tl.store(own + at + column, gradient.to(logits.dtype.element_ty), at + column < WIDTH)
-    else:
-        _nothing_learnt(own, sums, scales, row, WIDTH, BLOCK)
+    picked = tl.load(own + label).to(tl.float32)
+    most = tl.full([BLOCK], -1e30, tl.float32)  # finite: -inf - -inf is no number
+    total = tl.zeros([BLOCK], tl.float32)
+    for at in range(0, V, BLOCK):
+        score = _scores(own, at + column, V, WIDTH)
+        more = tl.maximum(most, score)
+        total = total * tl.exp(most - more) + tl.exp(score - more)
+        most = more
+    highest = tl.max(most, 0)
+    lse = highest + tl.log(tl.sum(total * tl.exp(most - highest), 0))
+    towards = 1 + 2 * z_loss * lse
+    tl.debug_barrier()  # `picked` may be another thread's to overwrite
+    for at in range(0, WIDTH, BLOCK):
+        score = _scores(own, at + column, V, WIDTH)
+        gradient = tl.exp(score - lse) * towards
+        gradient = tl.where(at + column == label, gradient - 1, gradient)
+        tl.store(own + at + column, gradient.to(own.dtype.element_ty), at + column < WIDTH)
+    return lse - picked, lse, tl.full([], 1.0, tl.float32)
