@@ -88,10 +88,11 @@ def boxed(lab: Lab, options: argparse.Namespace, worker: int, workers: int) -> N
     measured speed, so that the schedule ends when the time does.
     """
     shape = options.shapes[0]
-    settings = zip(("adamw", "normuon"), BOX_RATES[shape], options.box_decays, strict=True)
-    optimizers = [{"name": name, "lr": lr, "weight_decay": decay} for name, lr, decay in settings]
-    boxes = list(zip(optimizers, (2 * options.box_minutes, options.box_minutes), strict=True))
-    for optimizer, minutes in boxes[worker::workers]:
+    rates, decays = BOX_RATES[shape], options.box_decays
+    boxes = [("adamw", 2 * options.box_minutes), ("normuon", options.box_minutes)]
+    for i in range(worker, len(boxes), workers):
+        name, minutes = boxes[i]
+        optimizer = {"name": name, "lr": rates[i], "weight_decay": decays[i]}
         speed = lab.measure(shape, optimizer)
         lab.speed.clear()  # the limit is the caller's to choose: a box is not cut short
         finish(lab, Run("box", shape, optimizer, 0.4, round(60 * minutes * speed)))

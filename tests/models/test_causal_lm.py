@@ -239,11 +239,6 @@ def test_a_cache_with_packed_documents_is_refused(model: CausalLM, input_ids: to
         model(input_ids, document_ids=torch.zeros_like(input_ids), cache=KVCache(2))
 
 
-def _documents(input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    numbers = torch.arange(input_ids.shape[1]) // 8
-    return {"document_ids": numbers.expand_as(input_ids)}
-
-
 def test_no_layer_falls_back_to_eager_for_too_many_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dense layers and mixtures, in training, validation and as DPO's reference: nine graphs."""
     eager = partialmethod(nn.Module.compile, backend="eager")  # the graphs, not their kernels
@@ -261,3 +256,8 @@ def test_no_layer_falls_back_to_eager_for_too_many_graphs(monkeypatch: pytest.Mo
         with torch.no_grad():
             reference(ids)
             policy.eval()(ids)
+
+
+def _documents(input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    numbers = torch.arange(input_ids.shape[1]) // 8
+    return {"document_ids": numbers.expand_as(input_ids)}
