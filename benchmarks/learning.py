@@ -9,7 +9,8 @@ usage: mengya tokenizer recipes/zh-26m/tokenizer.yaml sources=TEXT out=DATA/toke
        for i in 0 1; do python benchmarks/learning.py --data DATA/text --out OUT --worker $i/2 \
            --limit-s 540 & done; wait
        python benchmarks/learning.py --out OUT --report docs/pictures/learning.svg
-       python benchmarks/learning.py --data DATA/text --out OUT --box-minutes 4.5 --shapes 64m --worker $i/2
+       python benchmarks/learning.py --data DATA/text --out OUT --shapes 64m --limit-s 3000 \
+           --box-minutes 10 --optimizer '{name: normuon, lr: 4e-3, weight_decay: 0.3}'
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from learning_lab import Lab, OutOfTime
 from learning_plan import ADAMW, MUON, Run, final_runs, search_runs, share_of, width_runs
 from learning_report import best_run, read_results, report
+from pydantic import ValidationError
 from train_speed import SHAPES
 
+from mengya.training.optim import OptimizerConfig
+
 COST = {"tiny": 1.0, "26m": 1.0, "64m": 1.6}  # seconds per token, relative
-# Of AdamW and NorMuon for several epochs: rates from the search, decays from small stand-ins.
-BOX_RATES = {"tiny": (4e-3, 8e-3), "26m": (4e-3, 8e-3), "64m": (2e-3, 4e-3)}
-BOX_DECAYS = 0.5, 0.3
 
 
 def finish(lab: Lab, run: Run) -> None:
@@ -81,21 +82,31 @@ def all_phases(lab: Lab, options: argparse.Namespace, worker: int, workers: int)
     )
 
 
-def boxed(lab: Lab, options: argparse.Namespace, worker: int, workers: int) -> None:
-    """NorMuon for so many minutes, AdamW for twice as many; by the clock of training.
+def boxed(lab: Lab, options: argparse.Namespace) -> None:
+    """One optimizer for so many minutes by the clock of training.
 
-    docs/results.md, section 10, says where rates and decays are from; steps are computed from a
-    measured speed, so that the schedule ends when the time does.
+    Steps are computed from a measured speed, so that the schedule ends when the time does.
     """
     shape = options.shapes[0]
-    rates, decays = BOX_RATES[shape], options.box_decays
-    boxes = [("adamw", 2 * options.box_minutes), ("normuon", options.box_minutes)]
-    for i in range(worker, len(boxes), workers):
-        name, minutes = boxes[i]
-        optimizer = {"name": name, "lr": rates[i], "weight_decay": decays[i]}
-        speed = lab.measure(shape, optimizer)
-        lab.speed.clear()  # the limit is the caller's to choose: a box is not cut short
-        finish(lab, Run("box", shape, optimizer, 0.4, round(60 * minutes * speed)))
+    speed = lab.measure(shape, options.optimizer)
+    lab.speed.clear()  # the limit is the caller's to choose: a box is not cut short
+    tokens = round(60 * options.box_minutes * speed)
+    finish(lab, Run("box", shape, options.optimizer, 0.4, tokens))
+
+
+def optimizer_of(text: str) -> dict[str, Any]:
+    """Keys of OptimizerConfig in YAML, and those that a Run's name wants.
+
+    Raises:
+        argparse.ArgumentTypeError: when it is not a mapping or OptimizerConfig refuses it.
+    """
+    try:
+        config = OptimizerConfig.model_validate(yaml.safe_load(text))
+    except (yaml.YAMLError, ValidationError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return config.model_dump(exclude_unset=True) | {
+        key: getattr(config, key) for key in ("name", "lr", "weight_decay")
+    }
 
 
 def main() -> None:
@@ -114,10 +125,12 @@ def main() -> None:
     )
     parser.add_argument("--limit-s", type=float, default=540, help="stop cleanly before that")
     parser.add_argument(
-        "--box-minutes", type=float, help="instead: NorMuon so long, AdamW twice as long"
+        "--box-minutes",
+        type=float,
+        help="instead: --optimizer for so long, on the first of --shapes",
     )
     parser.add_argument(
-        "--box-decays", type=float, nargs=2, default=BOX_DECAYS, help="of AdamW and NorMuon"
+        "--optimizer", type=optimizer_of, default={}, metavar="YAML", help="of --box-minutes"
     )
     parser.add_argument(
         "--report", type=Path, metavar="SVG", help="instead: read OUT, print and draw"
@@ -128,13 +141,18 @@ def main() -> None:
         return report(read_results(options.out), options.report)
     if options.data is None:
         parser.error("--data is wanted")
+    if bool(options.box_minutes) != bool(options.optimizer):
+        parser.error("--box-minutes and --optimizer go together")
     options.out.mkdir(parents=True, exist_ok=True)
     worker, workers = map(int, options.worker.split("/"))
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
-    work: Callable[..., None] = boxed if options.box_minutes else all_phases
+    lab = Lab(options, worker)
     try:
-        work(Lab(options, worker), options, worker, workers)
+        if options.box_minutes:
+            boxed(lab, options)
+        else:
+            all_phases(lab, options, worker, workers)
     except OutOfTime as stop:
         print(f"stopped: {stop}; the same command goes on", flush=True)
 
