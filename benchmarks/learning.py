@@ -98,12 +98,14 @@ def optimizer_of(text: str) -> dict[str, Any]:
     """Keys of OptimizerConfig in YAML, and those that a Run's name wants.
 
     Raises:
-        argparse.ArgumentTypeError: when it is not a mapping or OptimizerConfig refuses it.
+        argparse.ArgumentTypeError: when OptimizerConfig refuses it, or it is of GaLore.
     """
     try:
         config = OptimizerConfig.model_validate(yaml.safe_load(text))
     except (yaml.YAMLError, ValidationError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+    if config.name == "galore":
+        raise argparse.ArgumentTypeError("galore is not compared here; name adamw, muon or normuon")
     return config.model_dump(exclude_unset=True) | {
         key: getattr(config, key) for key in ("name", "lr", "weight_decay")
     }

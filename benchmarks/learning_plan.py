@@ -47,6 +47,8 @@ class Run:
         parts = [self.phase, self.shape, self.optimizer["name"], f"lr{self.optimizer['lr']:g}"]
         parts += [f"{key[:3]}{value:g}" for key, value in muon.items()]
         parts += [f"wd{self.optimizer['weight_decay']:g}", f"decay{self.decay:g}"]
+        named = {"name", "lr", "weight_decay", "muon", "spectral"}
+        parts += [f"{key}{value:g}" for key, value in self.optimizer.items() if key not in named]
         parts += ["spectral"] if self.optimizer.get("spectral") else []
         return "-".join([*parts, f"{self.tokens / 1e6:g}M", f"seed{self.seed}"])
 
