@@ -106,7 +106,7 @@ def optimizer_of(text: str) -> dict[str, Any]:
         raise argparse.ArgumentTypeError(str(error)) from None
     if config.name == "galore":
         raise argparse.ArgumentTypeError("galore is not compared here; name adamw, muon or normuon")
-    return config.model_dump(exclude_unset=True) | {
+    return config.model_dump(exclude_unset=True, exclude_none=True) | {
         key: getattr(config, key) for key in ("name", "lr", "weight_decay")
     }
 
