@@ -1,0 +1,93 @@
+"""Which layers of a model multiply in fp8, and whether this machine can.
+
+Takes a model; changes how its SwiGLU layers compute in training. Parameters, their dtype and what is
+saved stay as they are, and outside of training the products are those of any other run.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mengya.models.fp8_swiglu import (
+    MULTIPLE,
+    quantize,
+    quantize_plain,
+    swiglu,
+    swiglu_backward,
+    swiglu_backward_plain,
+    swiglu_plain,
+)
+from mengya.models.moe import SwiGLU
+from mengya.runtime import UserError, has_triton
+
+_REMEDY = "write precision=bf16 or precision=auto"
+FP8_CAPABILITY = (8, 9)  # CUDA's number of Ada; Hopper is 9.0
+
+
+def use_fp8(model: nn.Module, device: torch.device) -> None:
+    """Let the SwiGLU layers of a model compute in fp8 while it is trained on `device`.
+
+    Raises:
+        UserError: the device or its software cannot; or as `fp8_layers`.
+    """
+    _check_machine(device)
+    for layer in fp8_layers(model):
+        layer.fp8 = True
+
+
+def fp8_layers(model: nn.Module) -> list[SwiGLU]:
+    """The layers that would compute in fp8: those with weights of their own, and not of routed experts.
+
+    Raises:
+        UserError: there is none, or its widths do not suit.
+    """
+    layers = [m for m in model.modules() if isinstance(m, SwiGLU) and m.is_plain()]
+    if not layers:
+        raise UserError(
+            "precision=fp8 is of feed-forward layers with weights of their own, and this model has "
+            f"none: they are experts, adapted or quantized; {_REMEDY}"
+        )
+    for width in {width for layer in layers for width in layer.down_proj.weight.shape}:
+        if width % MULTIPLE:
+            raise UserError(
+                f"precision=fp8 needs widths that {MULTIPLE} divides, and a feed-forward layer has "
+                f"{width}; {_REMEDY}"
+            )
+    return layers
+
+
+def _check_machine(device: torch.device) -> None:
+    if device.type != "cuda":
+        raise UserError(f"precision=fp8 needs an NVIDIA GPU, and the device is {device}; {_REMEDY}")
+    if torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
+        raise UserError(
+            f"precision=fp8 needs a GPU that multiplies fp8 (Ada, Hopper or later), which "
+            f"{torch.cuda.get_device_name(device)} does not; {_REMEDY}"
+        )
+    if not has_triton():
+        raise UserError(f"precision=fp8 needs Triton, which is not installed here; {_REMEDY}")
+    if not _kernels_are_right(device):  # such compilers exist: see fp8_kernels.py
+        raise UserError(
+            "precision=fp8: the Triton of this machine compiles our kernels to wrong numbers; "
+            f"another version of torch may do better, or {_REMEDY}"
+        )
+
+
+def _kernels_are_right(device: torch.device) -> bool:
+    """Whether they give what PyTorch gives, but for numbers between two of fp8."""
+    scale_N = torch.linspace(0.003, 0.02, 256, device=device)
+    pairs = []
+    for dtype in (torch.float32, torch.bfloat16):
+        x_NG = torch.linspace(-1, 1, 256 * 384, device=device, dtype=dtype).view(256, 384)
+        for scale in (scale_N, scale_N[0]):
+            pairs.append((quantize([x_NG], scale), quantize_plain([x_NG], scale)))
+        made = x_NG, 100 * scale_N, scale_N
+        pairs.append((swiglu(*made), swiglu_plain(*made)))
+        gradient = 1000 * x_NG[:, :192].contiguous(), *made
+        pairs.append((swiglu_backward(*gradient), swiglu_backward_plain(*gradient)))
+    return all(
+        torch.allclose(a.float(), b.float(), rtol=0.26, atol=0.01)
+        for ours, plain in pairs
+        for a, b in zip(ours, plain, strict=True)
+    )
