@@ -180,8 +180,8 @@ def _plan(
 
     usage: mengya plan RECIPE.yaml [key.sub=value ...] [--device NAME] [--devices N]
     """
-    from mengya.stages.plan import Hardware, run
-    from mengya.stages.plan_inputs import pick_verb
+    from mengya.stages.plan import run
+    from mengya.stages.plan_inputs import Hardware, pick_verb
 
     recipe, overrides = _split(arguments or [])
     hardware = Hardware(device, devices, peak_tflops, memory_gib, price_per_hour)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-PrecisionName = Literal["auto", "bf16", "fp16", "fp32"]
+PrecisionName = Literal["auto", "bf16", "fp16", "fp32", "fp8"]
 
 
 def pick_device(name: DeviceName = "auto") -> torch.device:
@@ -72,6 +72,8 @@ def pick_autocast_dtype(precision: PrecisionName, device: torch.device) -> torch
         return torch.bfloat16 if device.type == "cpu" and cpu_has_bf16() else None
     if precision == "fp16" and device.type == "cpu":
         raise UserError("precision=fp16 needs a GPU; on a CPU write precision=bf16, fp32 or auto")
+    if precision == "fp8":  # feed-forward layers (fp8_layers.py); all else is bf16
+        return torch.bfloat16
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[precision]
 
 

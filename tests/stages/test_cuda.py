@@ -50,6 +50,23 @@ def test_compiled_half_precision_follows_fp32_on_the_cpu(
     assert curves["cuda"][-1] == pytest.approx(curves["cpu"][-1], rel=0.1)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_fp8_follows_bf16_and_repeats(compiled: bool, nursery: Nursery, tmp_path: Path) -> None:
+    stage, config_class, kind, more = CASES["pretrain"]
+    curves = {}
+    for precision in ("bf16", "fp8"):
+        values = nursery.settings(kind, tmp_path / precision, **more)
+        values |= {"device": "cuda", "precision": precision, "compile": compiled}
+        stage.run(config_class(**values))
+        curves[precision] = losses(tmp_path / precision)
+    assert curves["fp8"] != curves["bf16"]
+    assert curves["fp8"][0] == pytest.approx(curves["bf16"][0], rel=0.01)
+    assert curves["fp8"][-1] == pytest.approx(curves["bf16"][-1], rel=0.03)
+    values |= {"run_dir": tmp_path / "twice"}
+    stage.run(config_class(**values))
+    assert losses(tmp_path / "twice") == curves["fp8"]
+
+
 def test_activation_checkpointing_changes_memory_not_results(
     nursery: Nursery, tmp_path: Path
 ) -> None:

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from mengya.cli import app
 from mengya.config import UserError, load_config
-from mengya.stages.plan import Hardware, Plan, make_plan
+from mengya.stages.plan import Plan, make_plan
+from mengya.stages.plan_inputs import Hardware
 from mengya.stages.plan_warnings import warnings_of
 from mengya.stages.pretrain import PretrainConfig
 from mengya.stages.pretrain import run as pretrain
@@ -118,6 +119,20 @@ def test_old_cards_compute_in_fp16(recipe: Path) -> None:
         make_plan(recipe, ["precision=bf16"], Hardware("v100"))
 
 
+def test_fp8_keeps_less_and_is_of_new_cards(recipe: Path) -> None:
+    fp8 = ["precision=fp8"]
+    plain, ours = (make_plan(recipe, extra, hardware=H200) for extra in ([], fp8))
+    assert ours.memory.activations < 0.9 * plain.memory.activations
+    assert ours.expected is not None and plain.expected is not None
+    assert ours.expected.mfu > plain.expected.mfu
+    for device in ("a100", "v100"):
+        with pytest.raises(UserError, match=f"precision=fp8, but {device} does not multiply fp8"):
+            make_plan(recipe, fp8, hardware=Hardware(device))
+    experts = ["model.num_experts=4", "model.num_experts_per_tok=1"]
+    with pytest.raises(UserError, match="they are experts, adapted or quantized"):
+        make_plan(recipe, fp8 + experts, hardware=H200)
+
+
 def test_the_expected_mfu_is_the_measured_one_where_there_is_one() -> None:
     h100 = named_device("H100")
     measured = expected_mfu("dense", "compile", 512, 0.114, h100)
@@ -175,7 +190,8 @@ def test_the_plan_of_a_run_is_what_the_run_does(tmp_path: Path, nursery: Nursery
 
 def test_json_has_its_keys_and_needs_no_gpu(recipe: Path) -> None:
     command = ["plan", str(recipe), "--json", "--price-per-hour=2"]
-    for arguments in ([], ["--device", "h100", "--devices", "2"]):
+    own_memory = ["--memory-gib", "64"]  # whatever this machine has: there is one warning
+    for arguments in (own_memory, ["--device", "h100", "--devices", "2"]):
         done = CliRunner().invoke(app, [*command, *arguments], catch_exceptions=False)
         found = json.loads(done.stdout)
         assert {name: sorted(v) for name, v in found.items() if isinstance(v, dict)} == {

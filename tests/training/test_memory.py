@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
+from mengya.models.fp8_layers import fp8_layers
 from mengya.models.lora import LoraConfig, add_lora
 from mengya.training.activations import kept_bytes
 from mengya.training.memory import Memory, training_memory
@@ -64,6 +65,20 @@ def test_a_layer_keeps_what_is_counted(family: str, autocast: bool) -> None:
     for layers in (2, 4):  # the difference is two layers and nothing else
         model = CausalLM(small(family, layers)).train()
         real.append(really_kept(model, autocast))
+        copies = training_memory(model, settings).compute_copy
+        counted.append(ROWS * SIZE * kept_bytes(model, settings) + copies)
+    assert counted[1] - counted[0] == pytest.approx(real[1] - real[0], rel=0.03)
+
+
+@pytest.mark.parametrize("family", ["Qwen3", "Qwen2Moe"])
+def test_layers_in_fp8_keep_what_is_counted(family: str) -> None:
+    settings = MemorySettings(ROWS, SIZE, compute_bytes=2, compiled=False, on_cpu=True, fp8=True)
+    real, counted = [], []
+    for layers in (2, 4):
+        model = CausalLM(small(family, layers)).train()
+        for layer in fp8_layers(model):
+            layer.fp8 = True
+        real.append(really_kept(model, autocast=True))
         copies = training_memory(model, settings).compute_copy
         counted.append(ROWS * SIZE * kept_bytes(model, settings) + copies)
     assert counted[1] - counted[0] == pytest.approx(real[1] - real[0], rel=0.03)

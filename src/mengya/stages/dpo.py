@@ -34,6 +34,15 @@ class DpoConfig(TuneConfig):
     """Weight of the chosen completion's own mean loss, which keeps its probability from falling."""
 
     @model_validator(mode="after")
+    def _one_precision(self) -> DpoConfig:
+        if self.precision == "fp8":
+            raise ValueError(
+                "precision=fp8 would compare the policy with a reference of other products; write "
+                "precision=bf16 or auto"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_attention(self) -> DpoConfig:
         if self.shifted_sparse_ratio is not None:
             raise ValueError(

@@ -13,17 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
-from mengya.config import UserError
 from mengya.data.batch_size import BatchSize
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
 from mengya.models.flops import Flops, muon_flops, recomputed_flops, training_flops
+from mengya.models.fp8_layers import fp8_layers
 from mengya.models.sizes import ParameterCounts, parameter_counts
-from mengya.runtime import pick_autocast_dtype, pick_device
-from mengya.stages.plan_inputs import Data, Verb, open_data, open_model, read_run
+from mengya.stages.plan_inputs import (
+    Data,
+    Hardware,
+    Verb,
+    open_data,
+    open_device,
+    open_model,
+    read_run,
+)
 from mengya.stages.run_config import RunConfig
 from mengya.training.hardware import (
     Device,
@@ -31,8 +36,6 @@ from mengya.training.hardware import (
     ModelKind,
     RunKind,
     expected_mfu,
-    named_device,
-    this_device,
 )
 from mengya.training.memory import Memory, training_memory
 from mengya.training.memory_settings import MemorySettings
@@ -40,22 +43,6 @@ from mengya.training.optim import hidden_matrices
 
 # What part of the peak batched Newton-Schulz reaches: 24 matrices of 512 x 1,408 in 0.7 ms on one H200.
 MUON_MFU = 0.30
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """What the user says of the machine; None: as the table or the machine itself says.
-
-    Attributes:
-        device: a name of hardware.yaml, or any name with peak_tflops and memory_gib.
-        price_per_hour: of one device, in the user's currency.
-    """
-
-    device: str | None = None
-    devices: int = 1
-    peak_tflops: float | None = None
-    memory_gib: float | None = None
-    price_per_hour: float | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +120,9 @@ def make_plan(
     hardware = hardware or Hardware()
     verb, config = read_run(recipe, overrides, verb)
     model = open_model(config, recipe)
-    device, dtype = _open_device(config, hardware, model.config)
+    device, dtype = open_device(config, hardware, model.config)
+    if config.precision == "fp8":
+        fp8_layers(model)  # or an error
     compiled = config.compiles(device.kind)
     labelled_only = verb == "sft" and not compiled and device.kind != "cuda"
     data = open_data(config, data_tokens, needs_labels=labelled_only)
@@ -156,6 +145,7 @@ def make_plan(
         on_cpu=device.kind == "cpu",
         optimizer=config.optimizer.name,
         gradient_checkpointing=config.gradient_checkpointing,
+        fp8=config.precision == "fp8",
         devices=hardware.devices,
         sharded=config.strategy.name == "fsdp",
         keeps_gathered=not config.strategy.reshard_after_forward,
@@ -214,40 +204,12 @@ def _length(config: RunConfig, data: Data, batch: BatchSize) -> tuple[int | None
     return steps, batch.first_row(steps) / data.rows
 
 
-def _open_device(
-    config: RunConfig, hardware: Hardware, shape: ModelConfig
-) -> tuple[Device, torch.dtype | None]:
-    """The device to plan for, and the dtype of its matrix products (None: fp32)."""
-    own = hardware.peak_tflops is not None and hardware.memory_gib is not None
-    if hardware.device is None:
-        here = pick_device(config.device)
-        dtype = pick_autocast_dtype(config.precision, here)
-        rows = min(config.micro_batch_size * config.data.sequence_length, 4096)
-        product = (rows, shape.hidden_size, shape.intermediate_size)
-        device = this_device(here, dtype, product)
-    else:
-        half = config.precision != "fp32"
-        if own:
-            device = Device(hardware.device, "cuda", None, 0.0, bf16=True)
-        else:
-            device = named_device(hardware.device, half)
-        if config.precision == "bf16" and not device.bf16:
-            raise UserError(
-                f"precision=bf16, but {device.name} has no bf16; write precision=fp16 or auto"
-            )
-        fp16 = config.precision == "fp16" or not device.bf16
-        dtype = (torch.float16 if fp16 else torch.bfloat16) if half else None
-    if hardware.peak_tflops is not None:
-        device = device._replace(peak_flops=hardware.peak_tflops * 1e12)
-    if hardware.memory_gib is not None:
-        device = device._replace(memory=hardware.memory_gib * 2**30)
-    return device, dtype
-
-
 def run_kind(settings: MemorySettings) -> RunKind:
     if settings.on_cpu:
         return "cpu-bf16" if settings.compute_bytes == 2 else "cpu"
-    return "compile" if settings.compiled else "eager"
+    if settings.compiled:
+        return "fp8" if settings.fp8 else "compile"
+    return "eager"
 
 
 def model_kind(model: CausalLM) -> ModelKind:

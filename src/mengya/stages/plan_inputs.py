@@ -1,6 +1,6 @@
-"""What a plan starts from: the run that a recipe describes, the shape of its model and its data.
+"""What a plan starts from: the run that a recipe describes, the shape of its model, its data, the device.
 
-Takes a recipe; gives the checked config, a `CausalLM` on the meta device and `Data`. Neither shards nor
+Takes a recipe; gives the checked config, a `CausalLM` on the meta device, `Data` and a `Device`. Neither shards nor
 checkpoints have to be there yet: what is not is found in the recipes beside, or assumed and said so.
 """
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from mengya.config import UserError, load_config, read_recipe
 from mengya.data.datasets import PackedRows
 from mengya.data.mixture import Mixture
@@ -18,11 +20,13 @@ from mengya.data.shards import MANIFEST, TokenShards
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.models.hf_config import load_model_config
+from mengya.runtime import pick_autocast_dtype, pick_device
 from mengya.stages.dpo import DpoConfig
 from mengya.stages.pretrain import PretrainConfig
 from mengya.stages.run_config import RunConfig
 from mengya.stages.sft import SftConfig
 from mengya.stages.tuning import TuneConfig
+from mengya.training.hardware import Device, named_device, this_device
 
 Verb = Literal["pretrain", "sft", "dpo"]
 CONFIGS: dict[Verb, type[RunConfig]] = {
@@ -58,6 +62,22 @@ def pick_verb(name: str | None) -> Verb | None:
         if verb == name:
             return verb
     raise UserError(f"--verb {name} is none of {', '.join(CONFIGS)}")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the user says of the machine; None: as the table or the machine itself says.
+
+    Attributes:
+        device: a name of hardware.yaml, or any name with peak_tflops and memory_gib.
+        price_per_hour: of one device, in the user's currency.
+    """
+
+    device: str | None = None
+    devices: int = 1
+    peak_tflops: float | None = None
+    memory_gib: float | None = None
+    price_per_hour: float | None = None
 
 
 def read_run(
@@ -151,3 +171,37 @@ def open_data(config: RunConfig, tokens: float | None, needs_labels: bool) -> Da
     mixture = Mixture(parts, config.seed)
     labelled = mixture.labelled if needs_labels else 1.0
     return Data(len(mixture), mixture.visible, mixture.fill, labelled)
+
+
+def open_device(
+    config: RunConfig, hardware: Hardware, shape: ModelConfig
+) -> tuple[Device, torch.dtype | None]:
+    """The device to plan for, and the dtype of its matrix products (None: fp32)."""
+    own = hardware.peak_tflops is not None and hardware.memory_gib is not None
+    if hardware.device is None:
+        here = pick_device(config.device)
+        dtype = pick_autocast_dtype(config.precision, here)
+        rows = min(config.micro_batch_size * config.data.sequence_length, 4096)
+        product = (rows, shape.hidden_size, shape.intermediate_size)
+        device = this_device(here, dtype, product)
+    else:
+        half = config.precision != "fp32"
+        if own:
+            device = Device(hardware.device, "cuda", None, 0.0, bf16=True, fp8=True)
+        else:
+            device = named_device(hardware.device, half)
+        if config.precision == "bf16" and not device.bf16:
+            raise UserError(
+                f"precision=bf16, but {device.name} has no bf16; write precision=fp16 or auto"
+            )
+        fp16 = config.precision == "fp16" or not device.bf16
+        dtype = (torch.float16 if fp16 else torch.bfloat16) if half else None
+    if config.precision == "fp8" and not device.fp8:
+        raise UserError(
+            f"precision=fp8, but {device.name} does not multiply fp8; write precision=bf16 or auto"
+        )
+    if hardware.peak_tflops is not None:
+        device = device._replace(peak_flops=hardware.peak_tflops * 1e12)
+    if hardware.memory_gib is not None:
+        device = device._replace(memory=hardware.memory_gib * 2**30)
+    return device, dtype

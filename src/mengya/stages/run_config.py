@@ -45,7 +45,8 @@ class RunConfig(Config):
     device: DeviceName = "auto"
     """auto takes CUDA where there is one."""
     precision: PrecisionName = "auto"
-    """dtype of matrix products; weights and optimizer stay fp32. auto: bf16 where the hardware has it."""
+    """dtype of matrix products; weights and optimizer stay fp32. auto: bf16 where the hardware has it. fp8:
+    bf16, and feed-forward layers in fp8 while training (docs/concepts.md): faster on Ada, Hopper and later."""
     compile: bool | None = None
     """torch.compile; null means on CUDA only."""
     strategy: StrategyConfig = StrategyConfig()
@@ -94,6 +95,8 @@ class RunConfig(Config):
                 f"global_batch_size {self.global_batch_size} is not a multiple of "
                 f"micro_batch_size {self.micro_batch_size}"
             )
+        if self.precision == "fp8" and self.strategy.name == "deepspeed":
+            raise ValueError("precision=fp8 runs with strategy.name auto, ddp or fsdp")
         if self.batch_ramp is not None:
             if self.global_batch_size is None:
                 raise ValueError("batch_ramp needs the global_batch_size that it ends with")

@@ -29,6 +29,7 @@ from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import Loss
 from mengya.models.causal_lm import CausalLM
 from mengya.models.flops import training_flops
+from mengya.models.fp8_layers import use_fp8
 from mengya.models.shifted_groups import check_shifted_groups
 from mengya.runtime import pick_autocast_dtype, pick_device, seed_step
 from mengya.stages.open_rows import open_rows
@@ -111,7 +112,7 @@ def train(
         rows = range(batch_size.first_row(step), batch_size.first_row(step + 1))
         return step_documents(train_rows, rows, lambda ids: str(tokenizer.decode(ids)))
 
-    _set_training_modes(model, config)
+    _set_training_modes(model, config, strategy.device)
     size = model_size(model)
     flops_per_token = _flops_per_token(model, train_rows, loss)
     strategy.place(model, config.compiles(strategy.device.type))
@@ -199,7 +200,9 @@ def train(
     return done
 
 
-def _set_training_modes(model: CausalLM, config: RunConfig) -> None:
+def _set_training_modes(model: CausalLM, config: RunConfig, device: torch.device) -> None:
+    if config.precision == "fp8":
+        use_fp8(model, device)
     model.neftune_alpha = config.neftune_alpha
     if config.shifted_sparse_ratio is not None:
         check_shifted_groups(model.config)

@@ -46,7 +46,7 @@ def _layer(config: ModelConfig, index: int, s: MemorySettings) -> float:
     latent = config.kv_lora_rank is not None
     attention = _latent_attention(config, s) if latent else _attention(config, s)
     moe = config.num_experts and index >= config.first_k_dense_replace
-    feed_forward = _experts(config, s) if moe else H * c + _swiglu(config.intermediate_size, s)
+    feed_forward = _experts(config, s) if moe else _dense(H, config.intermediate_size, s)
     return 2 * _norm(H, c, s) + attention + feed_forward
 
 
@@ -78,6 +78,13 @@ def _latent_attention(config: ModelConfig, s: MemorySettings) -> float:
     return kept + heads * ((3 * max(keys, value) + value) * c + 4)
 
 
+def _dense(H: int, width: int, s: MemorySettings) -> float:
+    """A SwiGLU layer with its input."""
+    if s.fp8:  # gate and up; their product, the input and three scales of a row
+        return 2 * width * s.compute_bytes + width + H + 3 * 4
+    return H * s.compute_bytes + _swiglu(width, s)
+
+
 def _swiglu(width: int, s: MemorySettings) -> float:
     """Gate, up and their product; eager keeps silu(gate) as well. Its input is counted by the caller."""
     return (3 if s.compiled else 4) * width * s.compute_bytes
@@ -95,5 +102,7 @@ def _experts(config: ModelConfig, s: MemorySettings) -> float:
             kept += 4 * H  # the router's input in fp32
     if config.n_shared_experts:
         gated = config.scoring_func == "softmax"
-        kept += _swiglu(config.n_shared_experts * config.expert_width, s) + gated * H * c
+        shared = config.n_shared_experts * config.expert_width
+        kept += _dense(H, shared, s) if s.fp8 else _swiglu(shared, s)  # of the same input
+        kept += gated * H * c
     return kept

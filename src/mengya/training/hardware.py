@@ -19,10 +19,11 @@ import torch
 import yaml
 
 from mengya.config import UserError
+from mengya.models.fp8_layers import FP8_CAPABILITY
 from mengya.runtime import cpu_has_bf16
 
 ModelKind = Literal["dense", "moe", "mla"]
-RunKind = Literal["compile", "eager", "cpu", "cpu-bf16"]
+RunKind = Literal["compile", "fp8", "eager", "cpu", "cpu-bf16"]
 
 
 # Of the memory on the box: ECC and driver take from 1 % (H100) to 6 % (T4, L40S: 46,068 of 49,152 MiB).
@@ -33,7 +34,7 @@ class Device(NamedTuple):
     """One device.
 
     peak_flops: dense matrix products in the dtype of the run, FLOP/s; None: unknown.
-    memory: bytes. bf16: whether bf16 runs in hardware. kind: torch's device type.
+    memory: bytes. bf16, fp8: whether they run in hardware. kind: torch's device type.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Device(NamedTuple):
     peak_flops: float | None
     memory: float
     bf16: bool
+    fp8: bool = False
 
 
 class Expected(NamedTuple):
@@ -74,7 +76,8 @@ def named_device(name: str, half: bool = True) -> Device:
         )
     entry = known[key]
     bf16 = entry.get("bf16", True)
-    return Device(key, "cuda", _rate(entry, half), entry["memory_gib"] * 2**30 * _USABLE, bf16)
+    memory = entry["memory_gib"] * 2**30 * _USABLE
+    return Device(key, "cuda", _rate(entry, half), memory, bf16, entry.get("fp8", False))
 
 
 def this_device(
@@ -90,7 +93,8 @@ def this_device(
         properties = torch.cuda.get_device_properties(device)
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         memory = properties.total_memory
-        return Device(properties.name, "cuda", peak_flops(device, dtype), memory, bf16)
+        fp8 = (properties.major, properties.minor) >= FP8_CAPABILITY
+        return Device(properties.name, "cuda", peak_flops(device, dtype), memory, bf16, fp8)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if device.type == "mps":
         return Device("mps", "mps", None, memory, True)

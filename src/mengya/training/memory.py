@@ -15,6 +15,7 @@ import torch
 from mengya.losses.linear_nll import CHUNK_BYTES
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
+from mengya.models.fp8_layers import fp8_layers
 from mengya.training.activations import kept_bytes
 from mengya.training.memory_settings import MemorySettings
 from mengya.training.muon import BATCH_ELEMENTS
@@ -87,7 +88,7 @@ def training_memory(model: CausalLM, settings: MemorySettings) -> Memory:
     reserve = CPU_PROCESS if s.on_cpu else CUDA_CONTEXT + FRAGMENTATION * (activations + logits)
     return Memory(
         weights=4 * total / shards,
-        compute_copy=_compute_copy(matrices, s),
+        compute_copy=_compute_copy(model, matrices, s),
         gradients=4 * trained / shards,
         optimizer=_optimizer_bytes(model, s) / shards,
         reference=4 * total / shards if s.reference_copy else 0.0,
@@ -98,11 +99,15 @@ def training_memory(model: CausalLM, settings: MemorySettings) -> Memory:
     )
 
 
-def _compute_copy(matrices: int, s: MemorySettings) -> float:
-    """Autocast keeps a cast copy of each matrix for the backward pass; FSDP gathers the cast weights."""
+def _compute_copy(model: CausalLM, matrices: int, s: MemorySettings) -> float:
+    """Autocast keeps a cast copy of each matrix for the backward pass; FSDP gathers the cast weights.
+
+    Of feed-forward layers in fp8 it is their 8-bit transpose, which is also kept beside gathered weights.
+    """
+    in_fp8 = sum(p.numel() for m in fp8_layers(model) for p in m.parameters()) if s.fp8 else 0
     if s.sharded:
-        return float(s.compute_bytes * matrices) if s.keeps_gathered else 0.0
-    return 2.0 * matrices if s.compute_bytes == 2 else 0.0
+        return in_fp8 + (float(s.compute_bytes * matrices) if s.keeps_gathered else 0.0)
+    return 2.0 * (matrices - in_fp8) + in_fp8 if s.compute_bytes == 2 else 0.0
 
 
 def _optimizer_bytes(model: CausalLM, s: MemorySettings) -> float:

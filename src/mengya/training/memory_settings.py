@@ -19,6 +19,7 @@ class MemorySettings:
             is counted as adamw, an upper bound.
         devices, sharded: with FSDP weights, gradients and optimizer are split over the devices, and
             half-precision weights gathered layer by layer.
+        fp8: feed-forward layers keep 8-bit copies (precision=fp8).
         keeps_gathered: strategy.reshard_after_forward=false.
         reference: DPO's frozen model; `reference_copy` when it is one of its own (no LoRA).
         labelled: share of the positions that get logits.
@@ -31,6 +32,7 @@ class MemorySettings:
     on_cpu: bool = False
     optimizer: Literal["adamw", "muon", "normuon", "galore"] = "adamw"
     gradient_checkpointing: bool = False
+    fp8: bool = False
     devices: int = 1
     sharded: bool = False
     keeps_gathered: bool = False
