@@ -18,6 +18,7 @@ from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import Loss, token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
+from mengya.models.fp8_layers import use_fp8
 from mengya.training.checkpoint import TrainState
 from mengya.training.loop_config import LoopConfig
 from mengya.training.loss_watch import LossWatch
@@ -27,7 +28,8 @@ from mengya.training.strategy import SingleDevice
 
 def ours(
     config: ModelConfig, strategy: SingleDevice, *, compiled: bool = True, whole: bool = False,
-    logits: bool = False, waits: bool = False, optimizer: OptimizerConfig | None = None,
+    logits: bool = False, waits: bool = False, fp8: bool = False,
+    optimizer: OptimizerConfig | None = None,
 ) -> Callable[[Batch], None]:  # fmt: skip
     """A training step as the stages run it, with `open_strategy`'s precision of fp32 products.
 
@@ -36,8 +38,11 @@ def ours(
         whole: the model as one graph instead.
         logits: take the loss of the whole batch's logits, not chunk by chunk.
         waits: read the norm of every step at once, not two steps later.
+        fp8: feed-forward layers, as with precision=fp8.
     """
     model = CausalLM(config).to(strategy.device)
+    if fp8:
+        use_fp8(model, strategy.device)
     if compiled:
         model.compile() if whole else model.compile_layers()
     loss = next_token(strategy, compiled, logits)

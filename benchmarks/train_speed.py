@@ -15,7 +15,7 @@ Trainer, leaking rows packed full as if each were one document: attention crosse
 The Trainer's experts add no balancing loss, ours do. The share of the matmul peak counts 6 FLOPs per
 active parameter and token, and no attention.
 
-usage: python benchmarks/train_speed.py [--shape 26m 64m 198m-moe 159m] [--muon] [--ablate] [--cpu]
+usage: python benchmarks/train_speed.py [--shape 26m 64m 198m-moe 159m] [--muon] [--fp8] [--ablate] [--cpu]
 """
 
 from __future__ import annotations
@@ -140,6 +140,9 @@ def compare(shape: str, options: argparse.Namespace, strategy: SingleDevice, pea
             case(name, partial(mine, patches=patches, **how))
         return
     results: dict[str, Timing | None] = {"mengya": case("mengya", mine)}
+    if options.fp8 and not config.num_experts:
+        results["mengya in bf16"] = results.pop("mengya")
+        results["mengya"] = case("mengya, fp8", partial(mine, fp8=True))
     for name in ("muon", "normuon") if options.muon else ():
         case(f"mengya, {name}", partial(mine, optimizer=OptimizerConfig(name=name)))  # type: ignore[arg-type]
     dense = not config.num_experts
@@ -174,6 +177,7 @@ def main() -> None:
         help="which of the Trainer; nothing: ours alone",
     )
     parser.add_argument("--muon", action="store_true", help="also Muon and NorMuon")
+    parser.add_argument("--fp8", action="store_true", help="also precision=fp8, then beside it")
     parser.add_argument("--ablate", action="store_true", help="ours with one means less at a time")
     parser.add_argument("--cpu", action="store_true", help="only to see that all of it runs")
     options = parser.parse_args()
