@@ -35,6 +35,7 @@ def test_dpo_and_deepspeed_refuse(tmp_path: Path, nursery: Nursery) -> None:
         PretrainConfig.model_validate(settings)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path, nursery: Nursery) -> None:
     def config(name: str, micro: int, strategy: str = "auto") -> PretrainConfig:
         engine = {"name": strategy}
