@@ -122,7 +122,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=64, help="of a step")
     parser.add_argument("--size", type=int, default=1024, help="tokens in a row")
-    parser.add_argument("--fp8", action="store_true", help="train with precision=fp8")
     parser.add_argument(
         "--worker", default="0/1", help="i/n: the i-th of n, each on a GPU of its own"
     )

@@ -31,7 +31,6 @@ from mengya.losses.mean_loss import sum_loss
 from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
-from mengya.models.fp8_layers import use_fp8
 from mengya.runtime import pick_autocast_dtype, pick_device
 from mengya.training.optim import OptimizerConfig, build_optimizers, set_lr
 from mengya.training.schedule import ScheduleConfig, lr_factor
@@ -53,7 +52,6 @@ class Lab:
         self.strategy = SingleDevice(device, pick_autocast_dtype("auto", device))
         self.compiled = device.type == "cuda"
         self.rows, self.size, self.out = options.rows, options.size, options.out
-        self.fp8 = options.fp8
         self.deadline = time.monotonic() + options.limit_s
         train, held_out = (TokenShards(options.data / name) for name in ("train", "validation"))
         # One packing for all seeds, and one count of boundaries: shapes that change are compiled anew.
@@ -77,8 +75,6 @@ class Lab:
         fresh = CausalLM(config)
         if shape not in self.models:
             self.models[shape] = fresh.to(self.strategy.device)
-            if self.fp8:
-                use_fp8(self.models[shape], self.strategy.device)
             if self.compiled:
                 self.models[shape].compile_layers()
         else:
