@@ -140,9 +140,8 @@ def compare(shape: str, options: argparse.Namespace, strategy: SingleDevice, pea
             case(name, partial(mine, patches=patches, **how))
         return
     results: dict[str, Timing | None] = {"mengya": case("mengya", mine)}
-    if options.fp8 and not config.num_experts:
-        results["mengya in bf16"] = results.pop("mengya")
-        results["mengya"] = case("mengya, fp8", partial(mine, fp8=True))
+    if options.fp8:
+        results["mengya, fp8"] = case("mengya, fp8", partial(mine, fp8=True))
     for name in ("muon", "normuon") if options.muon else ():
         case(f"mengya, {name}", partial(mine, optimizer=OptimizerConfig(name=name)))  # type: ignore[arg-type]
     dense = not config.num_experts
@@ -177,7 +176,7 @@ def main() -> None:
         help="which of the Trainer; nothing: ours alone",
     )
     parser.add_argument("--muon", action="store_true", help="also Muon and NorMuon")
-    parser.add_argument("--fp8", action="store_true", help="also precision=fp8, then beside it")
+    parser.add_argument("--fp8", action="store_true", help="also precision=fp8")
     parser.add_argument("--ablate", action="store_true", help="ours with one means less at a time")
     parser.add_argument("--cpu", action="store_true", help="only to see that all of it runs")
     options = parser.parse_args()

@@ -18,7 +18,6 @@ from rich.console import Console
 from mengya.data.batch_size import BatchSize
 from mengya.models.causal_lm import CausalLM
 from mengya.models.flops import Flops, muon_flops, recomputed_flops, training_flops
-from mengya.models.fp8_layers import fp8_layers
 from mengya.models.sizes import ParameterCounts, parameter_counts
 from mengya.stages.plan_inputs import (
     Data,
@@ -121,8 +120,6 @@ def make_plan(
     verb, config = read_run(recipe, overrides, verb)
     model = open_model(config, recipe)
     device, dtype = open_device(config, hardware, model.config)
-    if config.precision == "fp8":
-        fp8_layers(model)  # or an error
     compiled = config.compiles(device.kind)
     labelled_only = verb == "sft" and not compiled and device.kind != "cuda"
     data = open_data(config, data_tokens, needs_labels=labelled_only)

@@ -95,12 +95,16 @@ class RunConfig(Config):
                 f"global_batch_size {self.global_batch_size} is not a multiple of "
                 f"micro_batch_size {self.micro_batch_size}"
             )
-        if self.precision == "fp8" and self.strategy.name == "deepspeed":
-            raise ValueError("precision=fp8 runs with strategy.name auto, ddp or fsdp")
         if self.batch_ramp is not None:
             if self.global_batch_size is None:
                 raise ValueError("batch_ramp needs the global_batch_size that it ends with")
             BatchSize(self.global_batch_size, self.batch_ramp)
+        return self
+
+    @model_validator(mode="after")
+    def _engine_of_fp8(self) -> RunConfig:
+        if self.precision == "fp8" and self.strategy.name == "deepspeed":
+            raise ValueError("precision=fp8 runs with strategy.name auto, ddp or fsdp")
         return self
 
     def compiles(self, device: str) -> bool:
