@@ -93,14 +93,23 @@ def check_kernel(device: str) -> None:
             gradient = rows.float() * scale[:, None]
             torch.testing.assert_close(gradient, right_rows.float(), atol=tolerance, rtol=tolerance)
 
+    from mengya.losses.nll_kernel import scale_rows
 
-def test_the_fused_chunk_equals_its_twin_in_the_interpreter() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        x, scale = torch.randn(9, 1500, generator=generator), torch.rand(9, generator=generator)
+        x, scale = x.to(device, dtype), scale.to(device)
+        right = (x.float() * scale[:, None]).to(dtype)
+        scale_rows(x, scale, x)  # in place
+        torch.testing.assert_close(x, right, atol=0, rtol=1e-2 if dtype == torch.bfloat16 else 1e-6)
+
+
+def test_the_kernels_equal_their_twins_in_the_interpreter() -> None:
     run_interpreted("from tests.losses.test_linear_nll import check_kernel; check_kernel('cpu')")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_fused_chunk_equals_its_twin_on_the_gpu() -> None:
+def test_the_kernels_equal_their_twins_on_the_gpu() -> None:
     check_kernel("cuda")
 
 

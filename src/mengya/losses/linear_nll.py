@@ -10,6 +10,7 @@ again. Shapes: T positions, H hidden, V vocabulary, C positions in a chunk.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ class _LinearNLL(torch.autograd.Function):
             if d_hidden is not None:  # multiplied by `scale_T` in the backward pass
                 torch.mm(rows_CV, padded_VH, out=d_hidden[at : at + size])
             if wants_weight:
-                scaled_CH = torch.mul(hidden_CH, scale_C[:, None], out=torch.empty_like(hidden_CH))
+                scaled_CH = _scale_rows(hidden_CH, scale_C, torch.empty_like(hidden_CH))
                 d_weight = _add_product(d_weight, rows_CV.T, scaled_CH)
         if d_weight is not None:
             d_weight = d_weight[:V].to(weight_VH.dtype)
@@ -87,7 +88,7 @@ class _LinearNLL(torch.autograd.Function):
         del ctx.gradients  # they are overwritten: a second backward pass must fail, not be wrong
         scale = upstream[0][0]
         return (
-            None if d_hidden is None else d_hidden.mul_(scale * scale_T[:, None]),
+            None if d_hidden is None else _scale_rows(d_hidden, scale * scale_T, d_hidden),
             None if d_weight is None else d_weight.mul_(scale),
             None, None, None,
         )  # fmt: skip
@@ -105,17 +106,30 @@ def linear_nll(hidden: Tensor, weight_VH: Tensor, labels: Tensor, z_loss: float 
         labels: [...] int64, IGNORE_INDEX where no loss is taken.
         z_loss: weight of log^2 Z, with Z what softmax divides by.
     """
-    chunk = _fused() if hidden.is_cuda and has_triton() else chunk_nll
+    chunk = _kernels().fused_chunk_nll if _has_kernels(hidden) else chunk_nll
+    hidden_TH = hidden.flatten(0, -2).contiguous()
     with torch.autocast(hidden.device.type, enabled=False):
-        total = _LinearNLL.apply(hidden.flatten(0, -2), weight_VH, labels.flatten(), z_loss, chunk)
+        total = _LinearNLL.apply(hidden_TH, weight_VH, labels.flatten(), z_loss, chunk)
     assert isinstance(total, Tensor)  # `apply` is untyped
     return total
 
 
-def _fused() -> ChunkNLL:
-    from mengya.losses.nll_kernel import fused_chunk_nll
+def _has_kernels(x: Tensor) -> bool:
+    return x.is_cuda and has_triton()
 
-    return fused_chunk_nll
+
+def _kernels() -> ModuleType:
+    from mengya.losses import nll_kernel
+
+    return nll_kernel
+
+
+def _scale_rows(x_TH: Tensor, scale_T: Tensor, out_TH: Tensor) -> Tensor:
+    """out, which becomes x with every row times its scale."""
+    if _has_kernels(x_TH):
+        _kernels().scale_rows(x_TH, scale_T, out_TH)
+        return out_TH
+    return torch.mul(x_TH, scale_T[:, None], out=out_TH)
 
 
 def _chunk_size(positions: int, padded_VH: Tensor) -> int:

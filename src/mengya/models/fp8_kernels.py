@@ -14,6 +14,8 @@ from __future__ import annotations
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
+from mengya.models.swiglu_kernels import gradients
+
 E5M2_MOST = tl.constexpr(57344.0)
 
 
@@ -29,8 +31,7 @@ def quantize(
     value = tl.load(x + row[:, None] * K + column[None, :], inside, 0.0).to(tl.float32)
     by_row = value / tl.load(scale + row * SCALE_STRIDE, row < N, 1.0)[:, None]
     turned = value / tl.load(turned_scale + row * TURNED_STRIDE, row < N, 1.0)[:, None]
-    _store(rows8, by_row, AT + row, column, K, inside)
-    _store_turned(turned8, turned, AT + row, column, LEAD, inside)
+    _store_both(rows8, by_row, turned8, turned, AT + row, column, K, LEAD, inside)
 
 
 @triton.jit
@@ -45,8 +46,7 @@ def forward(
     hidden = gate * tl.sigmoid(gate) * up
     by_row = hidden / tl.load(scale + row, row < N, 1.0)[:, None]
     turned = hidden / tl.load(turned_scale + row, row < N, 1.0)[:, None]
-    _store(rows8, by_row, row, column, F, inside)
-    _store_turned(turned8, turned, row, column, N, inside)
+    _store_both(rows8, by_row, turned8, turned, row, column, F, N, inside)
 
 
 @triton.jit
@@ -59,14 +59,11 @@ def backward(
     inside = (row < N)[:, None] & (column < F)[None, :]
     gate, up = _gate_and_up(gate_up, x_scale, row, column, N, F, inside)
     d = tl.load(d_hidden + row[:, None] * F + column[None, :], inside, 0.0).to(tl.float32)
-    sigmoid = tl.sigmoid(gate)
-    d_gate = _limited(d * up * sigmoid * (1 + gate * (1 - sigmoid)))
-    d_up = _limited(d * gate * sigmoid)
-    _store(rows8, d_gate, row, column, 2 * F, inside)
-    _store(rows8 + F, d_up, row, column, 2 * F, inside)
+    d_gate, d_up = gradients(d, gate, up)
+    d_gate, d_up = _limited(d_gate), _limited(d_up)
     factor = tl.load(turned_factor + row, row < N, 0.0)[:, None]
-    _store_turned(turned8, d_gate * factor, row, column, N, inside)
-    _store_turned(turned8, d_up * factor, row, column + F, N, inside)
+    _store_both(rows8, d_gate, turned8, d_gate * factor, row, column, 2 * F, N, inside)
+    _store_both(rows8, d_up, turned8, d_up * factor, row, column + F, 2 * F, N, inside)
 
 
 @triton.jit
@@ -91,13 +88,8 @@ def _place(ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def _store(rows8, value, row, column, K, inside):
-    kind = rows8.dtype.element_ty
-    tl.store(rows8 + row[:, None] * K + column[None, :], value.to(kind), inside)
-
-
-@triton.jit
-def _store_turned(turned8, value, row, column, LEAD, inside):
-    kind = turned8.dtype.element_ty
-    place = turned8 + column[:, None] * LEAD + row[None, :]
-    tl.store(place, tl.trans(value.to(kind)), tl.trans(inside))
+def _store_both(rows8, by_row, turned8, turned, row, column, K, LEAD, inside):
+    """by_row to rows8, which is K wide, and turned to its transpose's layout turned8, LEAD wide."""
+    tl.store(rows8 + row[:, None] * K + column[None, :], by_row.to(rows8.dtype.element_ty), inside)
+    to = turned8 + column[:, None] * LEAD + row[None, :]
+    tl.store(to, tl.trans(turned.to(turned8.dtype.element_ty)), tl.trans(inside))

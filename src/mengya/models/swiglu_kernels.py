@@ -25,12 +25,17 @@ def backward(d_hidden, gate_up, d_gate_up, N, F, ROWS: tl.constexpr, COLUMNS: tl
     gate = tl.load(gate_up + row * (2 * F) + column, inside, 0.0).to(tl.float32)
     up = tl.load(gate_up + row * (2 * F) + F + column, inside, 0.0).to(tl.float32)
     d = tl.load(d_hidden + row * F + column, inside, 0.0).to(tl.float32)
-    sigmoid = tl.sigmoid(gate)
-    d_gate = d * up * sigmoid * (1 + gate * (1 - sigmoid))
-    d_up = d * gate * sigmoid
+    d_gate, d_up = gradients(d, gate, up)
     kind = d_gate_up.dtype.element_ty
     tl.store(d_gate_up + row * (2 * F) + column, d_gate.to(kind), inside)
     tl.store(d_gate_up + row * (2 * F) + F + column, d_up.to(kind), inside)
+
+
+@triton.jit
+def gradients(d_hidden, gate, up):
+    """Of gate and up, all in fp32."""
+    sigmoid = tl.sigmoid(gate)
+    return d_hidden * up * sigmoid * (1 + gate * (1 - sigmoid)), d_hidden * gate * sigmoid
 
 
 @triton.jit
