@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,10 @@ def boxed(lab: Lab, options: argparse.Namespace) -> None:
 
     Steps are computed from a measured speed, so that the schedule ends when the time does.
     """
-    shape = options.shapes[0]
-    speed = lab.measure(shape, options.optimizer)
+    run = Run("box", options.shapes[0], options.optimizer, 0.4, 0, fp8=options.fp8)
+    speed = lab.measure(run)
     lab.speed.clear()  # the limit is the caller's to choose: a box is not cut short
-    tokens = round(60 * options.box_minutes * speed)
-    finish(lab, Run("box", shape, options.optimizer, 0.4, tokens))
+    finish(lab, replace(run, tokens=round(60 * options.box_minutes * speed)))
 
 
 def optimizer_of(text: str) -> dict[str, Any]:
@@ -134,6 +133,7 @@ def main() -> None:
     parser.add_argument(
         "--optimizer", type=optimizer_of, default={}, metavar="YAML", help="of --box-minutes"
     )
+    parser.add_argument("--fp8", action="store_true", help="of --box-minutes: precision=fp8")
     parser.add_argument(
         "--report", type=Path, metavar="SVG", help="instead: read OUT, print and draw"
     )
@@ -145,6 +145,8 @@ def main() -> None:
         parser.error("--data is wanted")
     if bool(options.box_minutes) != bool(options.optimizer):
         parser.error("--box-minutes and --optimizer go together")
+    if options.fp8 and not options.box_minutes:
+        parser.error("--fp8 goes with --box-minutes")
     options.out.mkdir(parents=True, exist_ok=True)
     worker, workers = map(int, options.worker.split("/"))
     if torch.cuda.is_available():

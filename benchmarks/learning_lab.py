@@ -12,6 +12,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -31,6 +32,7 @@ from mengya.losses.mean_loss import sum_loss
 from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
+from mengya.models.fp8_layers import use_fp8
 from mengya.runtime import pick_autocast_dtype, pick_device
 from mengya.training.optim import OptimizerConfig, build_optimizers, set_lr
 from mengya.training.schedule import ScheduleConfig, lr_factor
@@ -63,23 +65,26 @@ class Lab:
         self.loss = NextToken()
         if self.compiled:
             self.loss = NextToken(linear_nll=linear_nll)
-        self.models: dict[str, CausalLM] = {}
+        self.models: dict[tuple[str, bool], CausalLM] = {}
         self.speed: dict[str, float] = {}  # tokens per second, when known
 
-    def model(self, shape: str, seed: int) -> CausalLM:
-        """The model of this shape with the initial weights of `seed`."""
+    def model(self, run: Run) -> CausalLM:
+        """The model of the run's shape and precision with the initial weights of its seed."""
+        kind, shape, seed = (run.shape, run.fp8), run.shape, run.seed
         config = ModelConfig(
             vocab_size=self.vocab_size, max_position_embeddings=self.size, **SHAPES[shape]
         )
         torch.manual_seed(seed)
         fresh = CausalLM(config)
-        if shape not in self.models:
-            self.models[shape] = fresh.to(self.strategy.device)
+        if kind not in self.models:
+            self.models[kind] = fresh.to(self.strategy.device)
+            if run.fp8:
+                use_fp8(fresh, self.strategy.device)
             if self.compiled:
-                self.models[shape].compile_layers()
+                self.models[kind].compile_layers()
         else:
-            self.models[shape].load_state_dict(fresh.state_dict())
-        return self.models[shape]
+            self.models[kind].load_state_dict(fresh.state_dict())
+        return self.models[kind]
 
     def train(self, run: Run) -> Iterator[dict[str, float]]:
         """Train; gives a line of results at every evaluation.
@@ -88,7 +93,7 @@ class Lab:
             OutOfTime: when it would not end before the limit.
         """
         steps = max(1, round(run.tokens / (self.rows * self.size)))
-        model = self.model(run.shape, run.seed)
+        model = self.model(run)
         parameters = list(model.parameters())
         optimizers = optimizers_of(run, model)
         schedule = ScheduleConfig(
@@ -132,12 +137,12 @@ class Lab:
         if time.monotonic() + wanted > self.deadline:
             raise OutOfTime(f"{run.name} would take {wanted:.0f} s more than the limit leaves")
 
-    def measure(self, shape: str, optimizer: dict[str, Any], steps: int = 40) -> float:
-        """Tokens per second once compiled."""
-        run = Run("measure", shape, optimizer, 0.4, steps * self.rows * self.size)
+    def measure(self, run: Run, steps: int = 40) -> float:
+        """Tokens per second of such a run once compiled."""
+        run = replace(run, tokens=steps * self.rows * self.size)
         for _ in range(2):
             list(self.train(run))
-        return self.speed[shape]
+        return self.speed[run.shape]
 
     def _batches(self, seed: int) -> Iterator[list[Any]]:
         rows = Mixture([(self.packed, None)], seed)

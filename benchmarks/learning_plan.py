@@ -27,6 +27,7 @@ class Run:
             Muon by sqrt(max(1, O/I)) in place of sqrt(max(O, I)), equal for square matrices.
         decay: share of the steps over which the rate falls to zero (schedule wsd).
         share: of T, in the final phase.
+        fp8: feed-forward layers as with precision=fp8.
     """
 
     phase: str
@@ -36,6 +37,7 @@ class Run:
     tokens: int
     seed: int = 0
     share: float = 1.0
+    fp8: bool = False
 
     @property
     def family(self) -> str:
@@ -50,6 +52,7 @@ class Run:
         named = {"name", "lr", "weight_decay", "muon", "spectral"}
         parts += [f"{key}{value:g}" for key, value in self.optimizer.items() if key not in named]
         parts += ["spectral"] if self.optimizer.get("spectral") else []
+        parts += ["fp8"] if self.fp8 else []
         return "-".join([*parts, f"{self.tokens / 1e6:g}M", f"seed{self.seed}"])
 
 

@@ -73,7 +73,8 @@ def report(results: Sequence[Result], picture: Path) -> None:
 def _settings(run: Run) -> str:
     shown = {k: v for k, v in run.optimizer.items() if k not in ("name", "muon")}
     shown |= {f"muon.{k}": v for k, v in run.optimizer.get("muon", {}).items()}
-    return ", ".join(f"{k} {v:g}" for k, v in shown.items()) + f", decay {run.decay:g}"
+    parts = [*(f"{k} {v:g}" for k, v in shown.items()), f"decay {run.decay:g}"]
+    return ", ".join([*parts, "fp8"] if run.fp8 else parts)
 
 
 def _print_settings(results: Sequence[Result], phase: str) -> None:
