@@ -40,7 +40,7 @@ def fused_chunk_nll(
 
 
 def scale_rows(x_TH: Tensor, scale_T: Tensor, out_TH: Tensor) -> None:
-    """out = x * scale of each row; x and out contiguous, scale fp32. PyTorch's takes three times as long."""
+    """out = x * scale of each row; x and out contiguous, scale fp32. torch.mul of bf16 by fp32 took 0.2 ms at 64M."""
     T, H = x_TH.shape
     kernel: Any = _scale_rows
     kernel[(T, -(-H // 1024))](x_TH, scale_T, out_TH, H, 1024)
