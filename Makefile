@@ -11,7 +11,7 @@ test: .venv/installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	PYTEST_ADDOPTS="--numprocesses auto --maxprocesses 4 --dist worksteal" $(BIN)/pytest
 
 .venv/installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

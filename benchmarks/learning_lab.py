@@ -70,16 +70,16 @@ class Lab:
 
     def model(self, run: Run) -> CausalLM:
         """The model of the run's shape and precision with the initial weights of its seed."""
-        kind, shape, seed = (run.shape, run.fp8), run.shape, run.seed
+        kind = run.shape, run.fp8
         config = ModelConfig(
-            vocab_size=self.vocab_size, max_position_embeddings=self.size, **SHAPES[shape]
+            vocab_size=self.vocab_size, max_position_embeddings=self.size, **SHAPES[run.shape]
         )
-        torch.manual_seed(seed)
+        torch.manual_seed(run.seed)
         fresh = CausalLM(config)
         if kind not in self.models:
             self.models[kind] = fresh.to(self.strategy.device)
             if run.fp8:
-                use_fp8(fresh, self.strategy.device)
+                use_fp8(self.models[kind], self.strategy.device)
             if self.compiled:
                 self.models[kind].compile_layers()
         else:

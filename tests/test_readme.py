@@ -174,7 +174,7 @@ def test_make_and_pip_do_what_the_readme_says() -> None:
         done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "--constraint constraints.txt" in done.stdout
-        assert f".venv/bin/{last}" in done.stdout.splitlines()[-1]
+        assert done.stdout.strip().endswith(last)
 
 
 def type_in(block: str, folder: Path) -> str:

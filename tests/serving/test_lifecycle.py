@@ -166,9 +166,7 @@ def process(checkpoint: Path, *arguments: str, **environment: str) -> Iterator[t
         done.wait()
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains(checkpoint: Path, number: signal.Signals) -> None:
     with process(checkpoint, MENGYA_API_KEY="k") as (server, url):
         headers = {"Authorization": "Bearer k"}

@@ -57,8 +57,6 @@ CASES = {
     "sft-bf16-folder": (sft, SftConfig, "conversation", {"save_dtype": "bfloat16"}),
 }  # fmt: skip
 
-QUICK = {"pretrain-sigmoid", "pretrain-muon", "pretrain-ramp", "sft-lora", "dpo"}
-
 
 def stop_after(run_dir: Path, step: int) -> threading.Thread:
     """Send this process SIGTERM once the run has logged `step`."""
@@ -80,10 +78,7 @@ def final_bytes(run_dir: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.safetensors")}
 
 
-@pytest.mark.parametrize(
-    "case",
-    [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
-)
+@pytest.mark.parametrize("case", CASES)
 def test_stopped_and_resumed_equals_never_stopped(
     case: str, nursery: Nursery, tmp_path: Path
 ) -> None:
