@@ -80,7 +80,8 @@ def _settings(run: Run) -> str:
 def _print_settings(results: Sequence[Result], phase: str) -> None:
     if not results:
         return
-    print(f"\n{phase}: held-out bits per character, on {results[0].machine}")
+    machines = ", ".join(dict.fromkeys(r.machine for r in results))
+    print(f"\n{phase}: held-out bits per character, on {machines}")
     print(
         "| shape | optimizer | settings | tokens | bits/char | tokens/s |\n|---|---|---|---|---|---|"
     )
@@ -158,11 +159,12 @@ def _draw(results: Sequence[Result], picture: Path, by_time: bool) -> None:
     for axes, shape in zip(figure.subplots(1, len(shapes), squeeze=False)[0], shapes, strict=True):
         named = set()
         for r in (r for r in results if r.run.shape == shape):
-            label = None if r.run.family in named else r.run.optimizer["name"]
-            named.add(r.run.family)
+            name = r.run.optimizer["name"] + (", fp8" if r.run.fp8 else "")
+            look = {"color": colours[r.run.family], "linestyle": "--" if r.run.fp8 else "-"}
             x = [line[key] / unit for line in r.lines]
             y = [line["bits_per_char"] for line in r.lines]
-            axes.plot(x, y, color=colours[r.run.family], alpha=0.6, linewidth=1, label=label)
+            axes.plot(x, y, alpha=0.6, linewidth=1, label=None if name in named else name, **look)
+            named.add(name)
             axes.plot(x[-1:], y[-1:], "o", color=colours[r.run.family], markersize=4)
         ends = [r.bits for r in results if (r.run.shape, r.run.family) == (shape, ADAMW)]
         if ends:

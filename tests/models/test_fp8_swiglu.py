@@ -51,12 +51,12 @@ def test_output_and_gradients_are_near_fp32() -> None:
         assert float(F.cosine_similarity(a.flatten(), b.flatten(), dim=0)) > 0.995
 
 
-@pytest.mark.parametrize("factor", [1e-6, 1e6])
+@pytest.mark.parametrize("factor", [2.0**-20, 2.0**20])  # powers of two: bf16 rounds both alike
 def test_the_size_of_a_gradient_does_not_matter(factor: float) -> None:
     x, dy, weights = draw()
     once, scaled = (results(fp8.fp8_swiglu, x, dy * f, weights)[1:] for f in (1.0, factor))
     for a, b in zip(scaled, once, strict=True):
-        assert error(a / factor, b) < 0.02
+        assert error(a / factor, b) < 1e-3
 
 
 def test_a_huge_token_costs_the_others_nothing() -> None:
@@ -124,6 +124,7 @@ def twins(device: str, unlike: float) -> None:
             x = randn(N, width).to(dtype)
             alike("quantize", [x], scale)
             alike("quantize", [x], scale, one)
+            alike("quantize", [x], scale, scale)
             alike("quantize", [x[:32], x[32:]], one)
             gate_up, d_hidden = (2 * randn(N, 2 * inner)).to(dtype), randn(N, inner).to(dtype)
             alike("swiglu", gate_up, scale, scale)
@@ -153,3 +154,14 @@ def test_eager_and_compiled_are_near_fp32_on_the_gpu(dtype: torch.dtype) -> None
     for layer in (fp8.fp8_swiglu, torch.compile(fp8.fp8_swiglu, dynamic=False)):
         for a, b in zip(results(layer, x.to(dtype), dy, weights), theirs, strict=True):
             assert error(a, b) < 0.1
+
+
+@pytest.mark.gpu
+@gpu
+def test_gradients_of_weights_add_up_many_tokens_in_fp32() -> None:
+    """All of one sign, so that a sum of few bits would stop growing long before its end."""
+    x, dy, weights = draw(N=65_536)
+    x, dy, weights = x.abs().cuda(), dy.abs().cuda(), [weight.abs().cuda() for weight in weights]
+    ours, theirs = (results(layer, x, dy, weights)[2:] for layer in (fp8.fp8_swiglu, exact))
+    for a, b in zip(ours, theirs, strict=True):
+        assert error(a, b) < 0.03

@@ -85,7 +85,7 @@ def _launch(
     kernel: Any = qkv_kernels.forward
     kernel[(-(-rows // _ROWS),)](
         qkv_NC, q_weight if norm else cos, k_weight if norm else cos, cos, sin, q, k, v,
-        rows, heads, kv_heads, eps, D // 2, next_power_of_2(D // 2), _ROWS, norm,
+        rows, eps, heads, kv_heads, D // 2, next_power_of_2(D // 2), _ROWS, norm,
     )  # fmt: skip
     return q, k, v
 
@@ -120,7 +120,7 @@ def _backward(
     kernel: Any = qkv_kernels.backward
     kernel[(programs,)](
         dq, dk, dv, qkv_NC, q_weight if norm else cos, k_weight if norm else cos, cos, sin,
-        d_qkv, parts_P2D, rows, heads, kv_heads, eps, D // 2, next_power_of_2(D // 2),
+        d_qkv, parts_P2D, rows, eps, heads, kv_heads, D // 2, next_power_of_2(D // 2),
         _ROWS, norm,
     )  # fmt: skip
     return d_qkv, parts_P2D.sum(0)

@@ -1,8 +1,8 @@
 # pyright: basic, reportInvalidTypeForm=false
 """The kernels of fused_qkv.py. A row is one head of one token; rows lie in memory as the product does.
 
-HALF is half a head's width, COLUMNS the power of two that holds it; H query and K key heads. Needs
-Triton, which comes with torch for CUDA.
+HALF is half a head's width, COLUMNS the power of two that holds it; H query and K key heads, known to the
+compiler, which makes of a division by their sum what it can. Needs Triton, which comes with torch for CUDA.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 @triton.jit
 def forward(
-    qkv, q_weight, k_weight, cos, sin, q, k, v, rows, H, K, eps,
-    HALF: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, NORM: tl.constexpr,
+    qkv, q_weight, k_weight, cos, sin, q, k, v, rows, eps,
+    H: tl.constexpr, K: tl.constexpr, HALF: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr,
+    NORM: tl.constexpr,
 ):  # fmt: skip
     """A row is one head of one token; rows lie in memory as qkv does."""
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
@@ -49,7 +50,10 @@ def _weight(q_weight, k_weight, is_q, column, HALF: tl.constexpr):
 
 
 @triton.jit
-def _store_heads(q, k, v, token, head, column, first, second, inside, H, K, HALF: tl.constexpr):
+def _store_heads(
+    q, k, v, token, head, column, first, second, inside,
+    H: tl.constexpr, K: tl.constexpr, HALF: tl.constexpr,
+):  # fmt: skip
     q_at = ((token * H + head) * (2 * HALF))[:, None] + column[None, :]
     in_q = inside & (head < H)[:, None]
     tl.store(q + q_at, first.to(q.dtype.element_ty), in_q)
@@ -65,7 +69,9 @@ def _store_heads(q, k, v, token, head, column, first, second, inside, H, K, HALF
 
 
 @triton.jit
-def _load_heads(q, k, v, token, head, column, inside, H, K, HALF: tl.constexpr):
+def _load_heads(
+    q, k, v, token, head, column, inside, H: tl.constexpr, K: tl.constexpr, HALF: tl.constexpr
+):  # fmt: skip
     """One half of every row's gradient, from whichever of the three holds it."""
     q_at = ((token * H + head) * (2 * HALF))[:, None] + column[None, :]
     k_at = ((token * K + head - H) * (2 * HALF))[:, None] + column[None, :]
@@ -78,8 +84,9 @@ def _load_heads(q, k, v, token, head, column, inside, H, K, HALF: tl.constexpr):
 
 @triton.jit
 def backward(
-    dq, dk, dv, qkv, q_weight, k_weight, cos, sin, d_qkv, parts, rows, H, K, eps,
-    HALF: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, NORM: tl.constexpr,
+    dq, dk, dv, qkv, q_weight, k_weight, cos, sin, d_qkv, parts, rows, eps,
+    H: tl.constexpr, K: tl.constexpr, HALF: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr,
+    NORM: tl.constexpr,
 ):  # fmt: skip
     """Tiles of rows in turn; what each adds to the norms' weights stays in registers till the end."""
     column = tl.arange(0, COLUMNS)
