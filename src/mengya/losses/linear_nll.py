@@ -9,7 +9,6 @@ again. Shapes: T positions, H hidden, V vocabulary, C positions in a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -22,8 +21,6 @@ from mengya.runtime import has_triton
 
 CHUNK_BYTES = 5 * 2**28  # of logits; fewer positions would leave a large GPU's tiles half empty
 _MULTIPLE = 128  # tensor cores: an odd width doubles the time of the products
-
-ChunkNLL = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor, Tensor]]
 
 
 def chunk_nll(
@@ -55,9 +52,8 @@ class _LinearNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_TH: Tensor, weight_VH: Tensor, labels_T: Tensor, z_loss: float,
-        chunk: ChunkNLL,
-    ) -> Tensor:  # fmt: skip
+        ctx: Any, hidden_TH: Tensor, weight_VH: Tensor, labels_T: Tensor, z_loss: float
+    ) -> Tensor:
         V, dtype = weight_VH.shape[0], hidden_TH.dtype
         padded_VH = F.pad(weight_VH.to(dtype), (0, 0, 0, -V % _MULTIPLE))
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
@@ -69,7 +65,7 @@ class _LinearNLL(torch.autograd.Function):
         for at in range(0, len(hidden_TH), size):
             hidden_CH = hidden_TH[at : at + size]
             logits_CV = hidden_CH @ padded_VH.T
-            sums, rows_CV, scale_C = chunk(logits_CV, labels_T[at : at + size], V, z_loss)
+            sums, rows_CV, scale_C = _nll(logits_CV, labels_T[at : at + size], V, z_loss)
             total += sums
             scale_T[at : at + size] = scale_C
             if d_hidden is not None:  # multiplied by `scale_T` in the backward pass
@@ -90,7 +86,7 @@ class _LinearNLL(torch.autograd.Function):
         return (
             None if d_hidden is None else _scale_rows(d_hidden, scale * scale_T, d_hidden),
             None if d_weight is None else d_weight.mul_(scale),
-            None, None, None,
+            None, None,
         )  # fmt: skip
 
 
@@ -106,10 +102,9 @@ def linear_nll(hidden: Tensor, weight_VH: Tensor, labels: Tensor, z_loss: float 
         labels: [...] int64, IGNORE_INDEX where no loss is taken.
         z_loss: weight of log^2 Z, with Z what softmax divides by.
     """
-    chunk = _kernels().fused_chunk_nll if _has_kernels(hidden) else chunk_nll
     hidden_TH = hidden.flatten(0, -2).contiguous()
     with torch.autocast(hidden.device.type, enabled=False):
-        total = _LinearNLL.apply(hidden_TH, weight_VH, labels.flatten(), z_loss, chunk)
+        total = _LinearNLL.apply(hidden_TH, weight_VH, labels.flatten(), z_loss)
     assert isinstance(total, Tensor)  # `apply` is untyped
     return total
 
@@ -122,6 +117,15 @@ def _kernels() -> ModuleType:
     from mengya.losses import nll_kernel
 
     return nll_kernel
+
+
+def _nll(
+    logits_CV: Tensor, labels_C: Tensor, vocab_size: int, z_loss: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`chunk_nll`, by its kernel where there is one."""
+    if _has_kernels(logits_CV):
+        return _kernels().fused_chunk_nll(logits_CV, labels_C, vocab_size, z_loss)
+    return chunk_nll(logits_CV, labels_C, vocab_size, z_loss)
 
 
 def _scale_rows(x_TH: Tensor, scale_T: Tensor, out_TH: Tensor) -> Tensor:
