@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import count
 from unittest.mock import patch
 
 import pytest
@@ -13,7 +15,7 @@ from mengya.models import fp8_layers
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config import ModelConfig
 from mengya.models.fp8_layers import use_fp8
-from mengya.models.fp8_swiglu import swiglu_plain
+from mengya.models.fp8_swiglu import fp8_swiglu, swiglu_plain
 from mengya.models.lora import LoraConfig, add_lora
 from mengya.models.moe import SwiGLU
 
@@ -110,6 +112,31 @@ def test_a_compiler_that_gets_a_kernel_wrong_is_found() -> None:
 
     with patch("mengya.models.fp8_layers.swiglu", wrong):
         assert not fp8_layers._kernels_are_right(CPU)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda y: y * 2, r"a layer on cpu is off by 100% of what it is on the CPU; write prec"),
+        (lambda y: y * float("nan"), "off by nan%"),
+        (lambda y: y @ y, "torch cannot multiply fp8 here: .*; write precision=bf16"),
+    ],
+)
+def test_products_that_are_wrong_or_missing_are_found(
+    change: Callable[[torch.Tensor], torch.Tensor], said: str
+) -> None:
+    fp8_layers._check_products(CPU)
+    calls = count()
+
+    def first_changed(*inputs: torch.Tensor) -> torch.Tensor:  # the device's turn is the first
+        y = fp8_swiglu(*inputs)
+        return y if next(calls) else change(y)
+
+    with (
+        patch("mengya.models.fp8_layers.fp8_swiglu", first_changed),
+        pytest.raises(UserError, match=said),
+    ):
+        fp8_layers._check_products(CPU)
 
 
 @pytest.mark.parametrize(

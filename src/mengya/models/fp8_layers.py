@@ -7,10 +7,11 @@ saved stay as they are, and outside of training the products are those of any ot
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mengya.models.fp8_swiglu import (
     MULTIPLE,
+    fp8_swiglu,
     quantize,
     quantize_plain,
     swiglu,
@@ -22,6 +23,7 @@ from mengya.models.moe import SwiGLU
 from mengya.runtime import UserError, has_triton
 
 _REMEDY = "write precision=bf16 or precision=auto"
+_MOST_ERROR = 0.1  # two right machines differ where a number lies between two of fp8
 FP8_CAPABILITY = (8, 9)  # CUDA's number of Ada; Hopper is 9.0
 
 
@@ -72,6 +74,7 @@ def _check_machine(device: torch.device) -> None:
             "precision=fp8: the Triton of this machine compiles our kernels to wrong numbers; "
             f"another version of torch may do better, or {_REMEDY}"
         )
+    _check_products(device)
 
 
 def _kernels_are_right(device: torch.device) -> bool:
@@ -91,3 +94,29 @@ def _kernels_are_right(device: torch.device) -> bool:
         for ours, plain in pairs
         for a, b in zip(ours, plain, strict=True)
     )
+
+
+def _check_products(device: torch.device) -> None:
+    """Compare a layer's output and gradients with those on the CPU."""
+    random = torch.Generator().manual_seed(0)
+    shapes = (256, 64), (192, 64), (192, 64), (64, 192)
+    drawn = [torch.randn(*shape, generator=random, device="cpu") for shape in shapes]
+
+    def results(where: torch.device | str) -> list[Tensor]:
+        inputs = [tensor.to(where).requires_grad_() for tensor in drawn]
+        y_NH = fp8_swiglu(*inputs)
+        made = y_NH.detach(), *torch.autograd.grad(y_NH, inputs, inputs[0].detach())
+        return [tensor.float().cpu() for tensor in made]
+
+    try:
+        ours = results(device)
+    except RuntimeError as error:
+        raise UserError(
+            f"precision=fp8: torch cannot multiply fp8 here: {error}; {_REMEDY}"
+        ) from error
+    pairs = zip(ours, results("cpu"), strict=True)
+    off = float(torch.stack([(a - b).norm() / b.norm() for a, b in pairs]).max())
+    if not off < _MOST_ERROR:  # NaN is not
+        raise UserError(
+            f"precision=fp8: a layer on {device} is off by {off:.0%} of what it is on the CPU; {_REMEDY}"
+        )
