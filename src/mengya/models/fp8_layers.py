@@ -103,7 +103,7 @@ def _check_products(device: torch.device) -> None:
     drawn = [torch.randn(*shape, generator=random, device="cpu") for shape in shapes]
 
     def results(where: torch.device | str) -> list[Tensor]:
-        inputs = [tensor.to(where).requires_grad_() for tensor in drawn]
+        inputs = [tensor.detach().to(where).requires_grad_() for tensor in drawn]
         y_NH = fp8_swiglu(*inputs)
         made = y_NH.detach(), *torch.autograd.grad(y_NH, inputs, inputs[0].detach())
         return [tensor.float().cpu() for tensor in made]

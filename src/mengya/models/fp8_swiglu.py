@@ -105,12 +105,12 @@ def _product(
 
     Args:
         scale: a scalar, or [M] (dtype bf16 alone): one of every row.
-        short: the sums are over a few thousand, and tensor cores may add them up in their own 22 bits:
-            off by 4e-3 at most, where e4m3 itself is by 4e-2. Over 65,536 tokens it would be 2e-1.
+        short: the sums are over features, and tensor cores may add them up in their own 22 bits: of
+            2,432 numbers off by 1e-3 to 4e-3, where e4m3 itself is by 4e-2. Of 65,536 tokens by up to 2e-1.
     """
     if not a8_MK.is_cuda:
         product = a8_MK.double() @ b8_NK.double().T  # fp32 is autocast's to round
-        return (product * (scale[:, None] if scale.dim() else scale)).to(dtype)
+        return (product * scale[..., None]).to(dtype)
     one = scale.new_ones(())
     if scale.dim():
         scale, one = scale[:, None], scale.new_ones(1, len(b8_NK))
@@ -172,11 +172,10 @@ def quantize_plain(
 ) -> tuple[Tensor, Tensor]:
     """`quantize` in PyTorch."""
     x_NK = torch.cat(list(parts)).float()
-    rows8 = (x_NK / (scale[:, None] if scale.dim() else scale)).to(E4M3)
+    rows8 = (x_NK / scale[..., None]).to(E4M3)
     if turned_scale is None:
         return rows8, rows8.T.contiguous()
-    turned_scale = turned_scale[:, None] if turned_scale.dim() else turned_scale
-    return rows8, (x_NK / turned_scale).to(E5M2).T.contiguous()
+    return rows8, (x_NK / turned_scale[..., None]).to(E5M2).T.contiguous()
 
 
 def swiglu(gate_up_NG: Tensor, x_scale_N: Tensor, scale_N: Tensor) -> tuple[Tensor, Tensor]:
