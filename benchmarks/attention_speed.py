@@ -24,9 +24,9 @@ from pretraining_data import documents, packed
 from timing import attempt, kernel_times, milliseconds
 from torch import Tensor
 
-from mengya.models import document_attention as ours
-from mengya.models.document_attention import BLOCKS, Blocks, document_attention, visible_ranges
-from mengya.models.varlen import varlen_attention
+from mengya.kernels.attention import document as ours
+from mengya.kernels.attention.document import BLOCKS, Blocks, document_attention, visible_ranges
+from mengya.kernels.attention.varlen import varlen_attention
 
 ROW = 1024
 COMPARED = 4 * ROW  # positions that SDPA in fp32 is given
@@ -132,7 +132,7 @@ def compare(shape: str) -> None:
 
 def tune(shape: str) -> None:
     """Time CONFIGS of each kernel alone on the shape's tensors; the fastest go into BLOCKS."""
-    from mengya.models import document_kernels
+    from mengya.kernels.attention import document_triton as document_kernels
 
     case, recorded, launch = make(shape), {}, ours.launch
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from mengya.generation.batch_engine import BatchEngine, Request
+from mengya.generation.batch.engine import BatchEngine, Request
 from mengya.generation.sampling import SamplingParams
 
 _STEPS = 60

@@ -24,22 +24,23 @@ from typing import Any
 
 import torch
 
-from mengya.data.batch_size import BatchSize
-from mengya.data.datasets import PackedRows
-from mengya.data.loader import batches
+from mengya.data.rows.batch_size import BatchSize
+from mengya.data.rows.datasets import PackedRows
+from mengya.data.rows.loader import batches
 from mengya.data.shards import TokenShards
-from mengya.losses.linear_nll import linear_nll
+from mengya.kernels.cross_entropy import linear_nll
 from mengya.losses.next_token import NextToken
+from mengya.models.cache.kv import cache_bytes_per_token
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
-from mengya.models.kv_cache import cache_bytes_per_token
-from mengya.models.sizes import parameter_counts
-from mengya.runtime import pick_autocast_dtype, pick_device, seed_step
-from mengya.training.expert_load import ExpertLoad
-from mengya.training.metrics import read_jsonl
-from mengya.training.optim import OptimizerConfig, build_optimizers, set_lr
+from mengya.models.config.model import ModelConfig
+from mengya.planning.sizes import parameter_counts
+from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.runtime.seeding import seed_step
+from mengya.training.distributed.build import SingleDevice
+from mengya.training.optim.build import OptimizerConfig, build_optimizers, set_lr
 from mengya.training.schedule import ScheduleConfig, lr_factor
-from mengya.training.strategy import SingleDevice
+from mengya.training.telemetry.expert_load import ExpertLoad
+from mengya.training.telemetry.metrics import read_jsonl
 
 DENSE: dict[str, Any] = {
     "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8,

@@ -28,12 +28,12 @@ import torch
 from engine_profile import print_profile
 from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
-from mengya.generation.batch_engine import BatchEngine, EngineConfig, Request
+from mengya.generation.batch.engine import BatchEngine, EngineConfig, Request
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
-from mengya.runtime import pick_device
+from mengya.models.config.model import ModelConfig
+from mengya.runtime.device import pick_device
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,

@@ -37,9 +37,9 @@ from mengya.stages import pretrain
 from mengya.stages.pretrain import PretrainConfig
 from mengya.tokenizer.load import load_tokenizer, save_tokenizer, tokenizer_hash
 from mengya.tokenizer.train import train_tokenizer
-from mengya.training.checkpoint import Checkpoints
-from mengya.training.integrity import problem
-from mengya.training.metrics import read_jsonl
+from mengya.training.checkpoint.integrity import problem
+from mengya.training.checkpoint.store import Checkpoints
+from mengya.training.telemetry.metrics import read_jsonl
 
 FORK = multiprocessing.get_context("fork")
 

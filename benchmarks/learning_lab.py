@@ -22,21 +22,21 @@ from torch import nn
 from torch.optim import Optimizer
 from train_speed import SHAPES
 
-from mengya.data.batch_size import BatchSize
-from mengya.data.datasets import PackedRows
-from mengya.data.loader import batches, validation_batches
-from mengya.data.mixture import Mixture
+from mengya.data.rows.batch_size import BatchSize
+from mengya.data.rows.datasets import PackedRows
+from mengya.data.rows.loader import batches, validation_batches
+from mengya.data.rows.mixture import Mixture
 from mengya.data.shards import TokenShards
-from mengya.losses.linear_nll import linear_nll
+from mengya.kernels.cross_entropy import linear_nll
 from mengya.losses.mean_loss import sum_loss
 from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
+from mengya.models.config.model import ModelConfig
 from mengya.models.fp8_layers import use_fp8
-from mengya.runtime import pick_autocast_dtype, pick_device
-from mengya.training.optim import OptimizerConfig, build_optimizers, set_lr
+from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.training.distributed.build import SingleDevice
+from mengya.training.optim.build import OptimizerConfig, build_optimizers, set_lr
 from mengya.training.schedule import ScheduleConfig, lr_factor
-from mengya.training.strategy import SingleDevice
 
 EVALUATIONS = 8  # of one run, the last at its end
 

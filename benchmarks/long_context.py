@@ -27,24 +27,25 @@ import numpy as np
 import torch
 
 from mengya.batch import IGNORE_INDEX, Batch
-from mengya.data.batch_size import BatchSize
-from mengya.data.datasets import PackedRows, Row
-from mengya.data.loader import batches, collate
+from mengya.data.rows.batch_size import BatchSize
+from mengya.data.rows.datasets import PackedRows, Row
+from mengya.data.rows.loader import batches, collate
 from mengya.data.shards import TokenShards
 from mengya.evaluation.by_position import nats_by_position
 from mengya.evaluation.passkey import PasskeyConfig, PasskeyText, passkey_retrieval
-from mengya.losses.linear_nll import linear_nll
+from mengya.kernels.cross_entropy import linear_nll
 from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import StretchConfig
-from mengya.models.hf_config import load_model_config
-from mengya.models.hf_folder import load_causal_lm
-from mengya.runtime import pick_autocast_dtype, pick_device, seed_step
-from mengya.stages.open_checkpoint import find_checkpoint
+from mengya.models.config.model import StretchConfig
+from mengya.models.hf.checkpoint import load_causal_lm
+from mengya.models.hf.config import load_model_config
+from mengya.models.hf.open_checkpoint import find_checkpoint
+from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.runtime.seeding import seed_step
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
-from mengya.training.optim import OptimizerConfig, build_optimizers, set_lr
+from mengya.training.distributed.build import SingleDevice
+from mengya.training.optim.build import OptimizerConfig, build_optimizers, set_lr
 from mengya.training.schedule import ScheduleConfig, lr_factor
-from mengya.training.strategy import SingleDevice
 
 METHODS = ("none", "linear", "ntk", "yarn", "clex")
 FACTOR = 4

@@ -28,15 +28,15 @@ from timing import Clock, kernel_times, milliseconds, time_steps
 from torch import Tensor, nn
 from train_speed import SHAPES
 
-from mengya.models import fused_experts as fused
+from mengya.kernels.experts import op as fused
+from mengya.kernels.experts.launch import TILES, Tile, sort_rows
+from mengya.kernels.experts.op import fused_experts
+from mengya.kernels.experts.reference import grouped_experts
+from mengya.kernels.fp32_linear import fp32_linear, split_linear
 from mengya.models import moe, router
-from mengya.models.config import ModelConfig
-from mengya.models.expert_launches import TILES, Tile, sort_rows
-from mengya.models.fp32_linear import fp32_linear, split_linear
-from mengya.models.fused_experts import fused_experts
-from mengya.models.grouped_experts import grouped_experts
+from mengya.models.config.model import ModelConfig
 from mengya.models.moe import MoE
-from mengya.training.strategy import SingleDevice
+from mengya.training.distributed.build import SingleDevice
 
 LAYERS: dict[str, dict[str, Any]] = {
     "4 x 2432 top-1": {

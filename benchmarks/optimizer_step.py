@@ -19,11 +19,11 @@ from torch import Tensor
 from train_speed import SHAPES
 
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
-from mengya.runtime import pick_device
-from mengya.training import muon
-from mengya.training.optim import OptimizerConfig, build_optimizers
-from mengya.training.orthogonalize import orthogonalize
+from mengya.models.config.model import ModelConfig
+from mengya.runtime.device import pick_device
+from mengya.training.optim import muon
+from mengya.training.optim.build import OptimizerConfig, build_optimizers
+from mengya.training.optim.orthogonalize import orthogonalize
 
 ROWS, COLUMNS = 256, 704
 

@@ -10,20 +10,20 @@ from collections.abc import Callable, Iterator
 import torch
 
 from mengya.batch import Batch
-from mengya.data.batch_size import BatchSize
-from mengya.data.datasets import RowSource
-from mengya.data.loader import batches
-from mengya.losses.linear_nll import linear_nll
+from mengya.data.rows.batch_size import BatchSize
+from mengya.data.rows.datasets import RowSource
+from mengya.data.rows.loader import batches
+from mengya.kernels.cross_entropy import linear_nll
 from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import Loss, token_nll
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
+from mengya.models.config.model import ModelConfig
 from mengya.models.fp8_layers import use_fp8
-from mengya.training.checkpoint import TrainState
-from mengya.training.loop_config import LoopConfig
-from mengya.training.loss_watch import LossWatch
-from mengya.training.optim import OptimizerConfig, build_optimizers
-from mengya.training.strategy import SingleDevice
+from mengya.training.checkpoint.store import TrainState
+from mengya.training.config import LoopConfig
+from mengya.training.distributed.build import SingleDevice
+from mengya.training.health.watchdog import LossWatch
+from mengya.training.optim.build import OptimizerConfig, build_optimizers
 
 
 def ours(

@@ -22,8 +22,8 @@ from transformers import (
     TrainerCallback,
 )
 
-from mengya.models.config import ModelConfig
-from mengya.models.hf_config import config_to_hf
+from mengya.models.config.model import ModelConfig
+from mengya.models.hf.config import config_to_hf
 
 
 def stock_model(config: ModelConfig, weights: nn.Module | None = None) -> PreTrainedModel:

@@ -2,7 +2,7 @@
 
 Each shape trains some steps by `mengya pretrain` itself, in a process of its own, on shards of random
 tokens made in a temporary folder; then its plan is made from the same recipe on the same device.
-Printed: planned, measured and their ratio, and the line that training/hardware.yaml wants (MFU).
+Printed: planned, measured and their ratio, and the line that planning/hardware.yaml wants (MFU).
 On CUDA memory is what torch allocated at most, on a CPU the largest RSS.
 
 usage: python benchmarks/plan_check.py [--shapes 26m 64m moe vocabulary 26m-muon] [--steps 40]
@@ -27,11 +27,12 @@ import torch
 import yaml
 
 from mengya.data.shards import ShardWriter
-from mengya.stages.plan import make_plan, model_kind, run_kind
+from mengya.planning.estimate import model_kind, run_kind
+from mengya.planning.hardware import known_as
+from mengya.stages.plan import make_plan
 from mengya.tokenizer.load import save_tokenizer, tokenizer_hash
 from mengya.tokenizer.train import train_tokenizer
-from mengya.training.hardware import known_as
-from mengya.training.metrics import read_jsonl
+from mengya.training.telemetry.metrics import read_jsonl
 
 # shape -> (model, rows a micro-batch, rows a step, positions a row, optimizer)
 DENSE_64M: dict[str, Any] = {
@@ -158,7 +159,7 @@ def main() -> None:
             line += f"{expected:9,.0f}{speed:10,.0f}{expected / speed:7.2f}  {mfu:6.1%}"
         print(line, flush=True)
         points.append((shape, plan, speed, mfu))
-    print("\nlines for src/mengya/training/hardware.yaml (from AdamW runs):")
+    print("\nlines for src/mengya/planning/hardware.yaml (from AdamW runs):")
     for shape, plan, speed, mfu in points:
         if plan.config.optimizer.name == "muon":
             continue

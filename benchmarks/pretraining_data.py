@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from mengya.batch import IGNORE_INDEX, Batch
-from mengya.data.datasets import Row
-from mengya.data.loader import collate
+from mengya.data.rows.datasets import Row
+from mengya.data.rows.loader import collate
 
 
 def documents(count: int, longest: int, vocab: int) -> list[np.ndarray]:

@@ -30,15 +30,15 @@ from mengya.batch import Batch
 from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import token_nll
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
-from mengya.models.hf_folder import save_hf_folder
-from mengya.runtime import pick_autocast_dtype, pick_device
-from mengya.training.checkpointer import Checkpointer
-from mengya.training.loop_config import LoopConfig
-from mengya.training.metrics import MetricsLog, read_jsonl
-from mengya.training.optim import OptimizerConfig, build_optimizers
+from mengya.models.config.model import ModelConfig
+from mengya.models.hf.checkpoint import save_hf_folder
+from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.training.checkpoint.manager import Checkpointer
+from mengya.training.config import LoopConfig
+from mengya.training.distributed.build import SingleDevice
+from mengya.training.optim.build import OptimizerConfig, build_optimizers
 from mengya.training.schedule import ScheduleConfig
-from mengya.training.strategy import SingleDevice
+from mengya.training.telemetry.metrics import MetricsLog, read_jsonl
 from mengya.training.trainer import Trainer
 
 VOCAB = 6400

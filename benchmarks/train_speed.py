@@ -34,11 +34,11 @@ from pretraining_data import Packed, Padded, RowList, documents, packed_rows
 from timing import HEAD, Clock, Timing, attempt, line, matmul_peak, time_steps
 from transformers import Trainer, TrainingArguments, set_seed
 
-from mengya.models.config import ModelConfig
-from mengya.models.sizes import parameter_counts
-from mengya.runtime import pick_autocast_dtype, pick_device
-from mengya.training.optim import OptimizerConfig
-from mengya.training.strategy import SingleDevice
+from mengya.models.config.model import ModelConfig
+from mengya.planning.sizes import parameter_counts
+from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.training.distributed.build import SingleDevice
+from mengya.training.optim.build import OptimizerConfig
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 3,
@@ -61,11 +61,11 @@ MEANS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "one graph of the whole model": ({"whole": True}, {}),
     "logits of the whole batch": ({"logits": True}, {}),
     "no fused q/k/v kernel": ({}, {"mengya.models.attention.fused_qkv_runs": lambda *a: False}),
-    "no fused SwiGLU": ({}, {"mengya.models.moe.fused_swiglu_runs": lambda *a: False}),
+    "no fused SwiGLU": ({}, {"mengya.models.feed_forward.fused_swiglu_runs": lambda *a: False}),
     "no merged products, so no kernels": ({}, {"mengya.models.attention.merges": lambda *a: False,
-                                 "mengya.models.moe.merges": lambda *a: False,
-                                 "mengya.models.merged_linear.merges": lambda *a: False}),
-    "loss of a chunk by PyTorch": ({}, {"mengya.losses.linear_nll.has_triton": lambda: False}),
+                                 "mengya.models.feed_forward.merges": lambda *a: False,
+                                 "mengya.kernels.linear.merges": lambda *a: False}),
+    "loss of a chunk by PyTorch": ({}, {"mengya.kernels.cross_entropy.has_triton": lambda: False}),
     "the norm is read in every step": ({"waits": True}, {}),
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mengya.data.datasets import PackedRows
+from mengya.data.rows.datasets import PackedRows
 from mengya.data.shards import ShardWriter, TokenShards
 
 PERCENTS = (0, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)

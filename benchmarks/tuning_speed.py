@@ -45,13 +45,13 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 from tuning_data import Turn, dpo_columns, draw, packed_rows, sft_columns, tokenizer
 
-from mengya.data.loader import collate
+from mengya.data.rows.loader import collate
 from mengya.losses.dpo import DPO
 from mengya.losses.token_nll import Loss, token_nll
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
-from mengya.runtime import pick_autocast_dtype, pick_device
-from mengya.training.strategy import SingleDevice
+from mengya.models.config.model import ModelConfig
+from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.training.distributed.build import SingleDevice
 
 LONGEST, VOCAB, CHECKED = 1024, 6400, 8
 BETA = 0.1

@@ -26,18 +26,18 @@ from pretraining_data import documents, packed
 from train_speed import SHAPES
 
 from mengya.config import load_config
-from mengya.losses.linear_nll import linear_nll
+from mengya.kernels.cross_entropy import linear_nll
 from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
-from mengya.models.sizes import parameter_counts
-from mengya.runtime import pick_autocast_dtype, pick_device
+from mengya.models.config.model import ModelConfig
+from mengya.planning.sizes import parameter_counts
+from mengya.runtime.device import pick_autocast_dtype, pick_device
 from mengya.stages.pretrain import PretrainConfig
-from mengya.training.checkpoint import TrainState
-from mengya.training.loop_config import LoopConfig
-from mengya.training.loss_watch import LossWatch
-from mengya.training.optim import OptimizerConfig, build_optimizers
-from mengya.training.strategy import StrategyConfig, pick_strategy
+from mengya.training.checkpoint.store import TrainState
+from mengya.training.config import LoopConfig
+from mengya.training.distributed.build import StrategyConfig, pick_strategy
+from mengya.training.health.watchdog import LossWatch
+from mengya.training.optim.build import OptimizerConfig, build_optimizers
 
 RECIPE = Path(__file__).parents[1] / "recipes/bumblebee-1.5b/pretrain.yaml"
 RESULT = "result: "

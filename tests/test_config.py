@@ -9,7 +9,8 @@ import pytest
 import yaml
 from pydantic import Field
 
-from mengya.config import Config, UserError, describe, load_config, save_config
+from mengya.config import Config, describe, load_config, save_config
+from mengya.errors import UserError
 
 
 class Inner(Config):

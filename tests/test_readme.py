@@ -20,7 +20,8 @@ import pytest
 from typer.testing import CliRunner
 
 from mengya.cli import VERBS, _read_arguments, app
-from mengya.config import Config, UserError, describe
+from mengya.config import Config, describe
+from mengya.errors import UserError
 from mengya.world import WorldConfig, generate
 
 ROOT = Path(__file__).parents[1]

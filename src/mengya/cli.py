@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mengya import __version__
-from mengya.config import Config, UserError, describe, load_config
+from mengya.config import Config, describe, load_config
+from mengya.errors import UserError
 
 _SECONDS_FOR_RANK_0 = 10.0
 
@@ -180,8 +181,8 @@ def _plan(
 
     usage: mengya plan RECIPE.yaml [key.sub=value ...] [--device NAME] [--devices N]
     """
-    from mengya.stages.plan import run
-    from mengya.stages.plan_inputs import Hardware, pick_verb
+    from mengya.planning.inputs import Hardware
+    from mengya.stages.plan import pick_verb, run
 
     recipe, overrides = _split(arguments or [])
     hardware = Hardware(device, devices, peak_tflops, memory_gib, price_per_hour)

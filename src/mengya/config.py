@@ -18,9 +18,8 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationErro
 from pydantic.functional_validators import BeforeValidator
 from pydantic_core import CoreSchema
 
-
-class UserError(Exception):
-    """Something the user can mend. The command line prints it without a traceback and exits with 2."""
+from mengya.errors import UserError
+from mengya.runtime.files import write_text
 
 
 class Config(BaseModel):
@@ -96,8 +95,6 @@ def load_config(cls: type[C], recipe: Path | None, overrides: Sequence[str] = ()
 
 def save_config(config: Config, path: Path) -> None:
     """Write the resolved configuration as YAML; `load_config` reads it back equal."""
-    from mengya.runtime import write_text  # which takes UserError from here
-
     text = yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
     write_text(path, text)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mengya.config import UserError
 from mengya.data.shards import ShardWriter, TokenShards
+from mengya.errors import UserError
 
 
 def documents_of(rng: np.random.Generator, count: int, vocab_size: int) -> list[np.ndarray]:

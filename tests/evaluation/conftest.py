@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
-from mengya.models.hf_folder import save_hf_folder
+from mengya.models.config.model import ModelConfig
+from mengya.models.hf.checkpoint import save_hf_folder
 from mengya.tokenizer.load import save_tokenizer
 from mengya.tokenizer.train import train_tokenizer
 

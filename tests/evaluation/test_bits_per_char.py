@@ -5,10 +5,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.evaluation import scoring
 from mengya.evaluation.bits_per_char import bits_per_char, windows
-from mengya.models.hf_folder import load_causal_lm
+from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.tokenizer.load import load_tokenizer
 
 

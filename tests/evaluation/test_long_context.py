@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from mengya.config import UserError, load_config
+from mengya.config import load_config
+from mengya.errors import UserError
 from mengya.evaluation.by_position import STRETCHES, nats_by_position
 from mengya.evaluation.passkey import PasskeyConfig, PasskeyText, passkey_retrieval
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
-from mengya.models.hf_folder import load_causal_lm
+from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.stages.evaluate import EvaluateConfig, measure, run
 from mengya.tokenizer.load import load_tokenizer
 from mengya.world.passkey import QUESTION, draw_key, idle_sentence, key_sentence

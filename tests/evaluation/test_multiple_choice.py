@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.evaluation.exam import CMMLU, find_exam, read_questions, write_tasks
 from mengya.evaluation.multiple_choice import multiple_choice
 

@@ -12,12 +12,12 @@ from types import ModuleType
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from mengya.generation.batch_engine import BatchEngine, EngineConfig
-from mengya.models.config import ModelConfig
-from mengya.serving.served import Served, ServedName
+from mengya.generation.batch.engine import BatchEngine, EngineConfig
+from mengya.models.config.model import ModelConfig
+from mengya.serving.runtime.served import Served, ServedName
 from mengya.tokenizer.chat_template import encode_conversation
 from mengya.tokenizer.train import train_tokenizer
-from tests.by_heart import learn_by_heart
+from tests.helpers.memorized_model import learn_by_heart
 from tests.serving.conftest import POEM, Running, serving
 
 FILE = Path(__file__).parents[2] / "examples/agent.py"

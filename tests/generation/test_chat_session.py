@@ -5,15 +5,14 @@ from __future__ import annotations
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.generation.chat_session import ChatSession
 from mengya.generation.engine import stream
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
 from mengya.tokenizer.chat_template import encode_prompt
 from mengya.tokenizer.load import document_token_id, encode_texts, stop_token_ids
-
-from .conftest import shaken_model
+from tests.generation.conftest import shaken_model
 
 PARAMS = SamplingParams(max_new_tokens=12, temperature=0.9, seed=3)
 

@@ -10,15 +10,14 @@ import pytest
 import torch
 import transformers
 
-from mengya.generation.batch_engine import BatchEngine, EngineConfig, Request
-from mengya.generation.decode_graphs import graph_sizes
+from mengya.generation.batch.decode_graphs import graph_sizes
+from mengya.generation.batch.engine import BatchEngine, EngineConfig, Request
 from mengya.generation.sampling import SamplingParams
-from mengya.models.hf_folder import save_hf_folder
-from mengya.models.merged_linear import merges
-
-from .batch import run_all
-from .conftest import shaken_model
-from .test_batch_engine import LATENT, drain, mixed_requests, prompts
+from mengya.kernels.linear import merges
+from mengya.models.hf.checkpoint import save_hf_folder
+from tests.generation.batch.test_engine import LATENT, drain, mixed_requests, prompts
+from tests.generation.conftest import shaken_model
+from tests.helpers.engine_batch import run_all
 
 pytestmark = [
     pytest.mark.gpu,

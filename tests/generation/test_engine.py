@@ -9,14 +9,13 @@ import pytest
 import torch
 import transformers
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.generation.engine import generate, stream
 from mengya.generation.sampling import SamplingParams
+from mengya.models.cache.kv import KVCache
 from mengya.models.causal_lm import CausalLM
-from mengya.models.hf_folder import save_hf_folder
-from mengya.models.kv_cache import KVCache
-
-from .conftest import shaken_model
+from mengya.models.hf.checkpoint import save_hf_folder
+from tests.generation.conftest import shaken_model
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [42], [100, 3, 50, 77], [9, 8, 7, 6, 5, 4, 3]]
 GREEDY = SamplingParams(max_new_tokens=20, temperature=0)

@@ -17,7 +17,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from mengya.config import UserError, load_config
+from mengya.config import load_config
+from mengya.errors import UserError
 from mengya.generation.random_numbers import row_seed, uniforms
 from mengya.generation.sampling import (
     History,

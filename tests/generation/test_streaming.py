@@ -7,10 +7,9 @@ from transformers import PreTrainedTokenizerFast
 from mengya.generation.chat_session import ChatSession
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
+from mengya.models.cache.streaming import StreamingConfig
 from mengya.models.causal_lm import CausalLM
-from mengya.models.streaming_cache import StreamingConfig
-
-from .conftest import shaken_model
+from tests.generation.conftest import shaken_model
 
 STREAMING = StreamingConfig(sinks=4, window=64)
 GREEDY = SamplingParams(max_new_tokens=20, temperature=0)

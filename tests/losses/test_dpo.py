@@ -13,7 +13,7 @@ import torch
 from mengya.batch import IGNORE_INDEX, Batch
 from mengya.losses.dpo import DPO, completion_logps
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
+from mengya.models.config.model import ModelConfig
 
 VOCAB = 61
 Pair = tuple[list[int], list[int], list[int]]  # prompt, chosen, rejected ids

@@ -12,7 +12,7 @@ from mengya.batch import IGNORE_INDEX, Batch
 from mengya.losses.dpo import DPO
 from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
+from mengya.models.config.model import ModelConfig
 from tests.losses.test_dpo import VOCAB, pack_pairs, random_pairs, tiny_model
 
 

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
+from mengya.models.config.model import ModelConfig
 
 LATENT: dict[str, Any] = {
     "kv_lora_rank": 12, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 14,

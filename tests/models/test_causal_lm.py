@@ -11,13 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mengya.models import grouped_experts
+from mengya.kernels.experts import reference as grouped_experts
+from mengya.models.cache.kv import KVCache
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
-from mengya.models.kv_cache import KVCache
-from mengya.models.sizes import parameter_counts
-
-from .conftest import assert_near, oracle_of, shaken, tiny_config
+from mengya.models.config.model import ModelConfig
+from mengya.planning.sizes import parameter_counts
+from tests.models.conftest import assert_near, oracle_of, shaken, tiny_config
 
 LENGTHS = (7, 1, 9)  # documents of a packed row; 3 positions of padding fill it to 20
 

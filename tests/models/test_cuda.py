@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from mengya.batch import IGNORE_INDEX, Batch
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
-from mengya.models.attention_plan import plan_attention
+from mengya.models.adapters.lora import LoraConfig, add_lora, merge_lora
+from mengya.models.attention_mask import plan_attention
 from mengya.models.causal_lm import CausalLM
-from mengya.models.lora import LoraConfig, add_lora, merge_lora
-
-from .conftest import shaken, tiny_config
+from tests.models.conftest import shaken, tiny_config
 
 pytestmark = [
     pytest.mark.gpu,
@@ -224,7 +223,7 @@ def test_gradient_checkpointing_changes_no_gradient(gpu_model: CausalLM) -> None
 
 def test_grouped_experts_equal_the_loop_in_bfloat16() -> None:
     """Same routing for both: the inputs are given, only the products differ."""
-    from mengya.models.grouped_experts import grouped_product, looped_product
+    from mengya.kernels.experts.reference import grouped_product, looped_product
 
     ends = torch.tensor([30, 30, 100, 128], dtype=torch.int32, device="cuda")
     x = torch.randn(128, 48, device="cuda", dtype=torch.bfloat16)

@@ -9,15 +9,15 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from mengya.config import UserError
+from mengya.errors import UserError
+from mengya.kernels.fp8.swiglu import fp8_swiglu, swiglu_plain
 from mengya.losses.token_nll import token_nll
 from mengya.models import fp8_layers
+from mengya.models.adapters.lora import LoraConfig, add_lora
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
+from mengya.models.config.model import ModelConfig
+from mengya.models.feed_forward import SwiGLU
 from mengya.models.fp8_layers import use_fp8
-from mengya.models.fp8_swiglu import fp8_swiglu, swiglu_plain
-from mengya.models.lora import LoraConfig, add_lora
-from mengya.models.moe import SwiGLU
 
 CPU = torch.device("cpu")
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mengya.config import UserError, load_config
-from mengya.models.config import ModelConfig
-from mengya.models.kv_cache import KVCache, cache_bytes_per_token
+from mengya.config import load_config
+from mengya.errors import UserError
+from mengya.models.cache.kv import KVCache, cache_bytes_per_token
+from mengya.models.config.model import ModelConfig
 from mengya.models.mla import LatentAttention
-
-from .conftest import LATENT, assert_near, oracle_of, shaken, tiny_config
+from tests.models.conftest import LATENT, assert_near, oracle_of, shaken, tiny_config
 
 FAMILIES = ["DeepseekV3", "DeepseekV3 dense"]
 IDS = torch.randint(101, (3, 20), generator=torch.Generator().manual_seed(7))

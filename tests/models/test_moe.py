@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
+from mengya.kernels.experts.reference import grouped_product, looped_product
 from mengya.models.causal_lm import CausalLM
-from mengya.models.grouped_experts import grouped_product, looped_product
 from mengya.models.moe import MoE
 from mengya.models.router import SigmoidRouter, balance_loss
-
-from .conftest import assert_near, shaken, tiny_config
+from tests.models.conftest import assert_near, shaken, tiny_config
 
 
 def mixtures(model: CausalLM) -> list[MoE]:

@@ -11,15 +11,15 @@ import pytest
 import torch
 import transformers
 
-from mengya.config import UserError, load_config
+from mengya.config import load_config
+from mengya.errors import UserError
+from mengya.models.cache.kv import KVCache
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
-from mengya.models.hf_config import load_model_config
-from mengya.models.hf_folder import load_causal_lm, save_hf_folder
-from mengya.models.kv_cache import KVCache
+from mengya.models.config.model import ModelConfig
+from mengya.models.hf.checkpoint import load_causal_lm, save_hf_folder
+from mengya.models.hf.config import load_model_config
 from mengya.models.rope import rotary_angles
-
-from .conftest import assert_near, oracle_of, shaken, tiny_config
+from tests.models.conftest import assert_near, oracle_of, shaken, tiny_config
 
 TRAINED, LONG = 16, 60
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": TRAINED}

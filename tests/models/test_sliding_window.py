@@ -9,17 +9,17 @@ import pytest
 import torch
 import transformers
 
-from mengya.config import UserError, load_config
-from mengya.generation.batch_engine import BatchEngine
-from mengya.generation.request import EngineConfig
+from mengya.config import load_config
+from mengya.errors import UserError
+from mengya.generation.batch.engine import BatchEngine
+from mengya.generation.batch.request import EngineConfig
+from mengya.models.cache.kv import KVCache
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
-from mengya.models.hf_config import load_model_config
-from mengya.models.hf_folder import load_causal_lm, save_hf_folder
-from mengya.models.kv_cache import KVCache
-
-from .conftest import assert_near, shaken, tiny_config
-from .test_causal_lm import packed_row
+from mengya.models.config.model import ModelConfig
+from mengya.models.hf.checkpoint import load_causal_lm, save_hf_folder
+from mengya.models.hf.config import load_model_config
+from tests.models.conftest import assert_near, shaken, tiny_config
+from tests.models.test_causal_lm import packed_row
 
 WINDOW, S = 5, 24
 IDS = torch.randint(101, (3, S), generator=torch.Generator().manual_seed(7))

@@ -18,16 +18,16 @@ import uvicorn
 from fastapi import FastAPI
 from transformers import PreTrainedTokenizerFast
 
-from mengya.generation.batch_engine import BatchEngine, EngineConfig
-from mengya.models.adapters import AdapterSet
+from mengya.generation.batch.engine import BatchEngine, EngineConfig
+from mengya.models.adapters.adapter_set import AdapterSet
+from mengya.models.adapters.lora import LoraConfig, add_lora, save_adapter
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
-from mengya.models.lora import LoraConfig, add_lora, save_adapter
+from mengya.models.config.model import ModelConfig
 from mengya.serving.app import create_app
-from mengya.serving.served import Served, ServedName
-from mengya.serving.service import Service
+from mengya.serving.runtime.served import Served, ServedName
+from mengya.serving.runtime.service import Service
+from mengya.serving.runtime.worker import Worker
 from mengya.serving.settings import ServerSettings
-from mengya.serving.worker import Worker
 from mengya.tokenizer.train import train_tokenizer
 
 CONTEXT = 1024

@@ -16,10 +16,9 @@ import httpx
 import openai
 import pytest
 
-from mengya.generation.batch_engine import EngineConfig
+from mengya.generation.batch.engine import EngineConfig
 from mengya.serving.settings import ServerSettings
-
-from .conftest import CONTEXT, Running, serving, wait_until
+from tests.serving.conftest import CONTEXT, Running, serving, wait_until
 
 CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "你好"}]}
 USER = {"role": "user", "content": "x"}
@@ -253,7 +252,7 @@ def test_a_fault_of_ours_is_500_and_leaves_no_prompt_in_the_log(
             raise RuntimeError("悄悄话 is broken")
 
         with monkeypatch.context() as patch:
-            patch.setattr("mengya.serving.chat_prompt.encode_prompt", broken)
+            patch.setattr("mengya.serving.api.chat_prompt.encode_prompt", broken)
             error = refusal(server.http.post(CHAT_PATH, json=CHAT), 500)
         assert "悄悄话" not in error["message"]
         assert "RuntimeError at" in caplog.text and "悄悄话" not in caplog.text

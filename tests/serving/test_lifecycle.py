@@ -22,13 +22,13 @@ import psutil
 import pytest
 import torch
 
-from mengya.config import UserError, load_config
-from mengya.generation.batch_engine import EngineConfig
-from mengya.stages.folder import write_folder
+from mengya.config import load_config
+from mengya.errors import UserError
+from mengya.generation.batch.engine import EngineConfig
+from mengya.models.hf.folder import write_folder
 from mengya.stages.serve import ServeConfig, run
 from mengya.tokenizer.load import save_tokenizer
-
-from .conftest import Running, serving, tiny_model, wait_until
+from tests.serving.conftest import Running, serving, tiny_model, wait_until
 
 CHAT_PATH = "/v1/chat/completions"
 # Never ends by itself: both stop tokens are all but banned.

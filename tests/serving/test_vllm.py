@@ -19,12 +19,11 @@ import torch
 
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
-from mengya.models.hf_folder import load_causal_lm
-from mengya.models.lora import LoraConfig, add_lora, load_merged, save_adapter
-from mengya.stages.folder import write_folder
+from mengya.models.adapters.lora import LoraConfig, add_lora, load_merged, save_adapter
+from mengya.models.hf.checkpoint import load_causal_lm
+from mengya.models.hf.folder import write_folder
 from mengya.tokenizer.load import save_tokenizer
-
-from .conftest import tiny_model, wait_until
+from tests.serving.conftest import tiny_model, wait_until
 
 pytestmark = pytest.mark.slow
 PROMPTS = [[5, 9, 41, 7], [100, 3, 77, 250, 18, 6]]

@@ -12,8 +12,8 @@ import torch
 
 from mengya.data.shards import ShardWriter
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
-from mengya.stages.folder import write_folder
+from mengya.models.config.model import ModelConfig
+from mengya.models.hf.folder import write_folder
 from mengya.tokenizer.chat_template import encode_conversation, encode_prompt
 from mengya.tokenizer.load import (
     document_token_id,
@@ -23,6 +23,10 @@ from mengya.tokenizer.load import (
     tokenizer_hash,
 )
 from mengya.tokenizer.train import train_tokenizer
+from tests.evaluation.conftest import checkpoint, texts
+from tests.tokenizer.conftest import corpus, tokenizer, tokenizer_folder
+
+__all__ = ["checkpoint", "corpus", "texts", "tokenizer", "tokenizer_folder"]
 
 NAMES = ["小满", "阿木", "春生", "秋棠", "大河", "云朵"]
 THINGS = ["苹果", "毛笔", "雨伞", "馒头", "风筝", "茶叶"]

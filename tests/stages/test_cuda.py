@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.stages.conftest import Nursery
-from tests.stages.test_resume import CASES
+from tests.stages.run.test_resume import CASES
 
 pytestmark = [
     pytest.mark.gpu,

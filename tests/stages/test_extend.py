@@ -10,17 +10,17 @@ import pytest
 import torch
 import transformers
 
-from mengya.config import UserError, load_config
+from mengya.config import load_config
+from mengya.errors import UserError
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
-from mengya.models.hf_folder import load_causal_lm
+from mengya.models.config.model import ModelConfig
+from mengya.models.hf.checkpoint import load_causal_lm
+from mengya.models.hf.folder import write_folder
 from mengya.stages import pretrain
 from mengya.stages.extend import ExtendConfig, run
-from mengya.stages.folder import write_folder
 from mengya.stages.pretrain import PretrainConfig
 from mengya.tokenizer.load import encode_texts, load_tokenizer
-
-from .conftest import Nursery, sentence
+from tests.stages.conftest import Nursery, sentence
 
 NEW = ["心肌梗死", "冠状动脉"]
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 import transformers
 
-from mengya.config import UserError, load_config
+from mengya.config import load_config
+from mengya.errors import UserError
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
-from mengya.models.hf_config import config_to_hf
-from mengya.models.hf_folder import load_causal_lm, save_hf_folder
+from mengya.models.config.model import ModelConfig
+from mengya.models.hf.checkpoint import load_causal_lm, save_hf_folder
+from mengya.models.hf.config import config_to_hf
 from mengya.stages.parameters import measure
 from mengya.stages.pretrain import PretrainConfig
 

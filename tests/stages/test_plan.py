@@ -12,14 +12,16 @@ import yaml
 from typer.testing import CliRunner
 
 from mengya.cli import app
-from mengya.config import UserError, load_config
-from mengya.stages.plan import Plan, make_plan
-from mengya.stages.plan_inputs import Hardware
-from mengya.stages.plan_warnings import warnings_of
+from mengya.config import load_config
+from mengya.errors import UserError
+from mengya.planning.hardware import expected_mfu, named_device
+from mengya.planning.inputs import Hardware
+from mengya.planning.lint import warnings_of
+from mengya.planning.plan import Plan
+from mengya.stages.plan import make_plan
 from mengya.stages.pretrain import PretrainConfig
 from mengya.stages.pretrain import run as pretrain
-from mengya.training.hardware import expected_mfu, named_device
-from mengya.training.metrics import read_jsonl
+from mengya.training.telemetry.metrics import read_jsonl
 from tests.stages.conftest import MODEL, Nursery
 
 ROOT = Path(__file__).parents[2]

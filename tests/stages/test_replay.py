@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.stages import evaluate, sft
 from mengya.stages.sft import SftConfig
 from tests.stages.conftest import Nursery

@@ -10,16 +10,16 @@ import pytest
 import torch
 import transformers
 
-from mengya.config import UserError, load_config
-from mengya.models.hf_config import load_model_config
-from mengya.models.hf_folder import load_causal_lm
+from mengya.config import load_config
+from mengya.errors import UserError
+from mengya.models.hf.checkpoint import load_causal_lm
+from mengya.models.hf.config import load_model_config
+from mengya.models.hf.open_checkpoint import standard_folder
 from mengya.stages import merge, pretrain
 from mengya.stages.evaluate import EvaluateConfig
 from mengya.stages.merge import MergeConfig
-from mengya.stages.open_checkpoint import standard_folder
 from mengya.stages.pretrain import PretrainConfig
-
-from .conftest import Nursery
+from tests.stages.conftest import Nursery
 
 RECIPE = Path(__file__).parents[2] / "recipes/long-context"
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256}

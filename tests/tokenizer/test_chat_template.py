@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.tokenizer.chat_template import encode_conversation, encode_prompt
 from mengya.tokenizer.load import load_tokenizer
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.tokenizer.load import (
     copy_tokenizer,
     document_token_id,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.tokenizer.chat_template import encode_conversation, encode_prompt
 from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, stop_token_ids
 

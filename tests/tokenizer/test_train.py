@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 from transformers.models.qwen2 import tokenization_qwen2
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.tokenizer.load import encode_texts, load_tokenizer, save_tokenizer
 from mengya.tokenizer.train import (
     ALL_SPECIAL,

@@ -12,16 +12,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mengya.batch import IGNORE_INDEX, Batch
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig
-from mengya.training.checkpointer import Checkpointer
-from mengya.training.loop_config import LoopConfig
-from mengya.training.metrics import MetricsLog
-from mengya.training.optim import OptimizerConfig, build_optimizers
+from mengya.models.config.model import ModelConfig
+from mengya.training.checkpoint.manager import Checkpointer
+from mengya.training.config import LoopConfig
+from mengya.training.distributed.build import SingleDevice
+from mengya.training.optim.build import OptimizerConfig, build_optimizers
 from mengya.training.schedule import ScheduleConfig
-from mengya.training.strategy import SingleDevice
+from mengya.training.telemetry.metrics import MetricsLog
 from mengya.training.trainer import Trainer
 
 VOCAB, ROWS, SIZE = 50, 2, 16

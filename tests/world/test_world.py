@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.world import SUBJECTS, WorldConfig, generate, world_of
 from mengya.world.facts import KINDS, Fact, World, numeral
 from mengya.world.generate import handwritten

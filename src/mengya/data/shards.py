@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from mengya.config import UserError
+from mengya.errors import UserError
 
 MANIFEST = "manifest.json"
 KINDS = ("text", "conversation", "preference")

@@ -17,7 +17,7 @@ from itertools import islice
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.evaluation.scoring import sequence_nlls
 from mengya.tokenizer.load import document_token_id, encode_texts
 

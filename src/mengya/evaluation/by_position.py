@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.evaluation.scoring import sequence_nlls
 
 STRETCHES = 16

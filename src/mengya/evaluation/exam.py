@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from mengya.config import UserError
+from mengya.errors import UserError
 
 LETTERS = "ABCD"
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.evaluation.exam import find_exam, write_tasks
 from mengya.evaluation.interval import wilson
-from mengya.runtime import require
+from mengya.runtime.optional import require
 
 CHANCE = 0.25
 

@@ -17,7 +17,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from mengya.config import Config, UserError
+from mengya.config import Config
+from mengya.errors import UserError
 from mengya.evaluation.interval import wilson
 from mengya.evaluation.scoring import evaluating
 from mengya.models.causal_lm import CausalLM

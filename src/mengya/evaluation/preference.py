@@ -12,8 +12,8 @@ from itertools import islice
 import numpy as np
 from torch import Tensor, nn, tensor
 
-from mengya.config import UserError
 from mengya.data.shards import TokenShards
+from mengya.errors import UserError
 from mengya.evaluation.interval import wilson
 from mengya.evaluation.scoring import sequence_nlls
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.generation.engine import stream
 from mengya.generation.sampling import SamplingParams
+from mengya.models.cache.kv import KVCache
+from mengya.models.cache.streaming import StreamingCache, StreamingConfig
 from mengya.models.causal_lm import CausalLM
-from mengya.models.kv_cache import KVCache
-from mengya.models.streaming_cache import StreamingCache, StreamingConfig
 from mengya.tokenizer.chat_template import Message, encode_prompt
 from mengya.tokenizer.load import document_token_id, encode_texts, stop_token_ids
 from mengya.tokenizer.stream import TextStream

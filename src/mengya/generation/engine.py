@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.generation.random_numbers import row_seed, uniforms
 from mengya.generation.sampling import (
     History,
@@ -22,9 +22,9 @@ from mengya.generation.sampling import (
     check_logit_bias,
     choose,
 )
+from mengya.models.cache.kv import KVCache
+from mengya.models.cache.streaming import StreamingCache, StreamingConfig
 from mengya.models.causal_lm import CausalLM
-from mengya.models.kv_cache import KVCache
-from mengya.models.streaming_cache import StreamingCache, StreamingConfig
 
 
 def generate(

@@ -16,8 +16,9 @@ import torch
 from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from mengya.config import Config, UserError
-from mengya.runtime import to_device
+from mengya.config import Config
+from mengya.errors import UserError
+from mengya.runtime.device import to_device
 
 
 class SamplingParams(Config):

@@ -14,31 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mengya.models.attention_plan import AttentionPlan
-from mengya.models.config import ModelConfig
-from mengya.models.document_attention import attend_documents
-from mengya.models.fused_qkv import fused_qkv_runs, split_norm_rotate
-from mengya.models.kv_cache import KVCache
-from mengya.models.merged_linear import merged_linear, merged_product, merges
-from mengya.models.paged_cache import PagedStep
-from mengya.models.rope import rotate
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x) * weight (Zhang & Sennrich 2019, arXiv:1910.07467), in fp32; keeps x's dtype."""
-
-    def __init__(self, size: int, eps: float, device: torch.device | str | None = None) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size, device=device))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda and x.dtype == self.weight.dtype and not torch.is_grad_enabled():
-            # One kernel instead of four: it computes in fp32 whatever it takes and rounds once.
-            return F.rms_norm(x, self.weight.shape, self.weight, self.eps).to(x.dtype)
-        # The casts do nothing in fp32; under autocast CUDA makes them itself and the CPU only warns.
-        normed = F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps)
-        return normed.to(x.dtype)
+from mengya.kernels.attention.document import attend_documents
+from mengya.kernels.linear import merged_linear, merged_product, merges
+from mengya.kernels.qkv import fused_qkv_runs, split_norm_rotate
+from mengya.kernels.rotary import rotate
+from mengya.models.attention_mask import AttentionPlan
+from mengya.models.cache.kv import KVCache
+from mengya.models.cache.paged import PagedStep
+from mengya.models.config.model import ModelConfig
+from mengya.models.norm import RMSNorm
 
 
 class Attention(nn.Module):

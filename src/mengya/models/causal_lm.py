@@ -14,14 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mengya.models.attention import Attention, RMSNorm
-from mengya.models.attention_plan import AttentionPlan, plan_attention
-from mengya.models.clex import Clex
-from mengya.models.config import ModelConfig
-from mengya.models.kv_cache import KVCache
+from mengya.models.attention import Attention
+from mengya.models.attention_mask import AttentionPlan, plan_attention
+from mengya.models.cache.kv import KVCache
+from mengya.models.cache.paged import PagedStep
+from mengya.models.config.model import ModelConfig
+from mengya.models.extensions.clex import Clex
+from mengya.models.feed_forward import SwiGLU
 from mengya.models.mla import LatentAttention
-from mengya.models.moe import Experts, MoE, Routing, SwiGLU
-from mengya.models.paged_cache import PagedStep
+from mengya.models.moe import Experts, MoE, Routing
+from mengya.models.norm import RMSNorm
 from mengya.models.router import Router, SigmoidRouter
 
 _VOCABULARY_MULTIPLE = 128  # tensor cores: an odd width doubles the time of linear + cross entropy

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mengya.models.fp8_swiglu import (
+from mengya.errors import UserError
+from mengya.kernels.fp8.swiglu import (
     MULTIPLE,
     fp8_swiglu,
     quantize,
@@ -19,8 +20,8 @@ from mengya.models.fp8_swiglu import (
     swiglu_backward_plain,
     swiglu_plain,
 )
-from mengya.models.moe import SwiGLU
-from mengya.runtime import UserError, has_triton
+from mengya.kernels.triton_available import has_triton
+from mengya.models.feed_forward import SwiGLU
 
 _REMEDY = "write precision=bf16 or precision=auto"
 _MOST_ERROR = 0.1  # two right machines differ where a number lies between two of fp8

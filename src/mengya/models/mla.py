@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mengya.models.attention import RMSNorm, attend_by_halves
-from mengya.models.attention_plan import AttentionPlan
-from mengya.models.config import ModelConfig
-from mengya.models.document_attention import Documents, attend_documents
-from mengya.models.kv_cache import KVCache
-from mengya.models.paged_cache import PagedStep
-from mengya.models.rope import rotate
+from mengya.kernels.attention.document import Documents, attend_documents
+from mengya.kernels.rotary import rotate
+from mengya.models.attention import attend_by_halves
+from mengya.models.attention_mask import AttentionPlan
+from mengya.models.cache.kv import KVCache
+from mengya.models.cache.paged import PagedStep
+from mengya.models.config.model import ModelConfig
+from mengya.models.norm import RMSNorm
 
 _LATENT_EPS = (
     1e-6  # transformers' DeepseekV3 normalizes its latents with this, whatever rms_norm_eps

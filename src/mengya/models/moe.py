@@ -12,46 +12,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mengya.models.config import ModelConfig
-from mengya.models.fp8_swiglu import fp8_swiglu
-from mengya.models.fused_experts import fused_experts, fused_runs
-from mengya.models.fused_swiglu import fused_swiglu_runs, swiglu, swiglu_plain
-from mengya.models.grouped_experts import grouped_experts
-from mengya.models.merged_linear import merged_product, merges
+from mengya.kernels.experts.op import fused_experts, fused_runs
+from mengya.kernels.experts.reference import grouped_experts
+from mengya.models.config.model import ModelConfig
+from mengya.models.feed_forward import SwiGLU
 from mengya.models.router import Router, SigmoidRouter, balance_loss, count_load
-
-
-class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv:2002.05202).
-
-    Attributes:
-        fp8: multiply in fp8 in training; see fp8_layers.use_fp8, which sets it.
-    """
-
-    def __init__(
-        self, hidden_size: int, width: int, device: torch.device | str | None = None
-    ) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(hidden_size, width, bias=False, device=device)
-        self.up_proj = nn.Linear(hidden_size, width, bias=False, device=device)
-        self.down_proj = nn.Linear(width, hidden_size, bias=False, device=device)
-        self.fp8 = False
-
-    def is_plain(self) -> bool:
-        """Whether all three layers are what they were made as: no adapter, not quantized."""
-        return all(type(m) is nn.Linear for m in (self.gate_proj, self.up_proj, self.down_proj))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.fp8 and self.training:
-            return fp8_swiglu(x, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
-        if merges(x, self.gate_proj, self.up_proj):
-            gate_up = merged_product(x, self.gate_proj, self.up_proj)
-            hidden = swiglu(gate_up) if fused_swiglu_runs(gate_up) else swiglu_plain(gate_up)
-            return self.down_proj(hidden)
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Experts(nn.Module):

@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from mengya.models.clex import Clex
-from mengya.models.config import ModelConfig
+from mengya.models.config.model import ModelConfig
+from mengya.models.extensions.clex import Clex
 
 
 def rotary_angles(
@@ -84,16 +84,3 @@ def _yarn_kept(config: ModelConfig, device: torch.device) -> Tensor:
     width = high - low or 0.001
     ramp = (torch.arange(R // 2, dtype=torch.float32, device=device) - low) / width
     return 1 - ramp.clamp(0, 1)
-
-
-def rotate(x_BSHD: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
-    """Turn each pair (x[i], x[i + R/2]) by its position's angle, in fp32; same shape, in `dtype`.
-
-    Where the angles are of fewer than D/2 pairs, the rest of each head passes as it is.
-    """
-    R = 2 * cos.shape[-1]
-    first, second = x_BSHD[..., :R].chunk(2, dim=-1)
-    turned = (first * cos - second * sin, second * cos + first * sin)
-    if x_BSHD.shape[-1] > R:
-        turned = (*turned, x_BSHD[..., R:])
-    return torch.cat(turned, dim=-1).to(dtype)

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mengya.models.config import ModelConfig
-from mengya.models.fp32_linear import fp32_linear
+from mengya.kernels.fp32_linear import fp32_linear
+from mengya.models.config.model import ModelConfig
 
 _PASSES = 4  # up to so many experts per token are searched one by one
 

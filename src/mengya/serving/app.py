@@ -22,12 +22,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from mengya import __version__
-from mengya.serving import chat, completions, embeddings
-from mengya.serving.chat_protocol import ChatRequest
-from mengya.serving.errors import ErrorResponse, install_handlers
-from mengya.serving.gate import Gate
-from mengya.serving.protocol import CompletionRequest, EmbeddingRequest
-from mengya.serving.responses import (
+from mengya.serving.api import chat, completions, embeddings
+from mengya.serving.api.chat_protocol import ChatRequest
+from mengya.serving.api.protocol import CompletionRequest, EmbeddingRequest
+from mengya.serving.api.responses import (
     ChatCompletion,
     Completion,
     EmbeddingList,
@@ -35,9 +33,11 @@ from mengya.serving.responses import (
     ModelList,
     ModelNotes,
 )
-from mengya.serving.service import Service
+from mengya.serving.errors import ErrorResponse, install_handlers
+from mengya.serving.gate import Gate
+from mengya.serving.runtime.service import Service
+from mengya.serving.runtime.worker import Worker
 from mengya.serving.settings import ServerSettings
-from mengya.serving.worker import Worker
 
 PAGE = Path(__file__).parent / "page"
 

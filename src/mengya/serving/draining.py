@@ -11,7 +11,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from mengya.serving.service import Service
+from mengya.serving.runtime.service import Service
 
 
 class DrainingServer(uvicorn.Server):

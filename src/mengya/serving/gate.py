@@ -15,7 +15,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mengya.serving.errors import ApiError, unexpected, where
-from mengya.serving.service import ClientGone, Service
+from mengya.serving.runtime.service import ClientGone, Service
 
 log = logging.getLogger(__name__)
 

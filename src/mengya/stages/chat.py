@@ -11,22 +11,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal, cast
 
-import torch
 import yaml
 from pydantic import ValidationError
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
-from mengya.config import UserError
+from mengya.errors import UserError
+from mengya.generation.chat_detection import has_learnt_to_chat
 from mengya.generation.chat_session import ChatSession
-from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
+from mengya.models.cache.streaming import StreamingConfig
 from mengya.models.causal_lm import CausalLM
-from mengya.models.streaming_cache import StreamingConfig
-from mengya.runtime import DeviceName, pick_device
-from mengya.stages.open_checkpoint import DtypeName, open_checkpoint, pick_dtype
-from mengya.tokenizer.chat_template import encode_conversation, encode_prompt
-from mengya.tokenizer.load import document_token_id
+from mengya.models.hf.open_checkpoint import DtypeName, open_checkpoint, pick_dtype
+from mengya.runtime.device import DeviceName, pick_device
 
 HELP = """\
 /reset              forget the conversation
@@ -38,10 +35,6 @@ HELP = """\
 
 # What a terminal would obey instead of show: control characters but line break and tab.
 CONTROL_CHARACTERS = {c: None for c in [*range(32), 127, *range(128, 160)] if chr(c) not in "\n\t"}
-
-# Short exchanges that any chat model has seen the like of; see `has_learnt_to_chat`.
-GREETINGS = (("你好", "你好！"), ("谢谢", "不客气。"), ("你是谁？", "我是一个助手。"))
-TURN_END_PROBABILITY = 0.01
 
 
 class ChatConfig(SamplingParams):
@@ -77,43 +70,6 @@ def run(config: ChatConfig) -> None:
         what = "chat" if chatting else "completion: the model goes on with what you type"
         console.print(f"{config.checkpoint} ({what}); /help lists commands", markup=False)
     Conversation(config, model, tokenizer, chatting, console).run()
-
-
-def has_learnt_to_chat(model: CausalLM, tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether the model has learnt to converse, told by its weights alone.
-
-    A model that was never trained on chats gives `<|im_end|>` next to no probability anywhere. One
-    that was gives it 1 % or more inside one of a few greetings and answers, or ends an answer of
-    its own with it. Where the template closes turns with the document token, which base models
-    expect as well, it is the tokenizer's having a chat template that decides.
-    """
-    prompts: list[list[int]] = []
-    turn_ends: set[int] = set()
-    for question, answer in GREETINGS:
-        asked = {"role": "user", "content": question}
-        try:
-            ids, mask = encode_conversation(
-                tokenizer, [asked, {"role": "assistant", "content": answer}]
-            )
-            prompts.append(encode_prompt(tokenizer, [asked]))
-        except UserError:
-            return False  # no chat template fits this tokenizer
-        last = max((i for i, one in enumerate(mask) if one), default=0)
-        if ids[last] == document_token_id(tokenizer):
-            return bool(tokenizer.chat_template)
-        if _greatest_probability(model, ids[:last], mask, ids[last]) > TURN_END_PROBABILITY:
-            return True
-        turn_ends.add(ids[last])
-    greedy = SamplingParams(max_new_tokens=64, temperature=0)
-    return any(turn_ends & set(reply) for reply in generate(model, prompts, greedy, []))
-
-
-@torch.inference_mode()
-def _greatest_probability(model: CausalLM, ids: list[int], mask: list[int], token: int) -> float:
-    """The largest probability of `token` as the next one, where the mask says the model speaks."""
-    ids_1S = torch.tensor([ids], device=next(model.parameters()).device)
-    probabilities_S = model(ids_1S).logits[0].float().softmax(-1)[:, token].cpu()
-    return probabilities_S[torch.tensor(mask[1 : len(ids) + 1]).bool()].max().item()
 
 
 class Conversation:

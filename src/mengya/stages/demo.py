@@ -18,17 +18,19 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerFast
 
-from mengya.config import Config, UserError, load_config
+from mengya.config import Config, load_config
+from mengya.errors import UserError
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
-from mengya.models.hf_folder import load_causal_lm
-from mengya.runtime import tune_cpu_allocator, write_text
+from mengya.models.hf.checkpoint import load_causal_lm
+from mengya.runtime.device import tune_cpu_allocator
+from mengya.runtime.files import write_text
 from mengya.stages import dpo, evaluate, prepare, pretrain, sft
 from mengya.stages import tokenizer as tokenizer_stage
 from mengya.tokenizer.chat_template import encode_prompt
 from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, stop_token_ids
-from mengya.training.report import ReportTable, write_report
+from mengya.training.telemetry.report import ReportTable, write_report
 from mengya.world import WorldConfig
 from mengya.world import generate as generate_world
 

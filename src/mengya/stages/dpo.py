@@ -15,14 +15,14 @@ from pydantic import Field, model_validator
 from mengya.batch import Batch
 from mengya.losses.dpo import DPO
 from mengya.losses.token_nll import ModelOutput
+from mengya.models.adapters.lora import disable_adapters
 from mengya.models.causal_lm import CausalLM
-from mengya.models.hf_folder import load_causal_lm
-from mengya.models.lora import disable_adapters
-from mengya.stages.pick_loss import pick_token_nll
-from mengya.stages.resumed_run import check_run
-from mengya.stages.training_run import open_strategy, train
-from mengya.stages.tuning import TuneConfig, open_tuned, sample_replies
-from mengya.training.strategy import SingleDevice
+from mengya.models.hf.checkpoint import load_causal_lm
+from mengya.stages.run.assemble import open_strategy, train
+from mengya.stages.run.losses import pick_token_nll
+from mengya.stages.run.resume import check_run
+from mengya.stages.run.tuning import TuneConfig, open_tuned, sample_replies
+from mengya.training.distributed.build import SingleDevice
 
 
 class DpoConfig(TuneConfig):

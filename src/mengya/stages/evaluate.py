@@ -18,21 +18,22 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerFast
 
 from mengya.config import Config, OneOrMany
+from mengya.data.ingest.texts import TextSource, read_texts
 from mengya.data.shards import TokenShards
 from mengya.evaluation.bits_per_char import BitsPerChar, bits_per_char
 from mengya.evaluation.by_position import ByPosition, nats_by_position
 from mengya.evaluation.multiple_choice import MultipleChoice, Score, multiple_choice
 from mengya.evaluation.passkey import PasskeyCell, PasskeyConfig, passkey_retrieval
 from mengya.evaluation.preference import PreferenceAccuracy, pairs_of_shards, preference_accuracy
-from mengya.runtime import DeviceName, pick_device, write_text
-from mengya.stages.open_checkpoint import (
+from mengya.models.hf.open_checkpoint import (
     DtypeName,
     find_checkpoint,
     open_checkpoint,
     pick_dtype,
     standard_folder,
 )
-from mengya.stages.tokenizer import TextSource, read_texts
+from mengya.runtime.device import DeviceName, pick_device
+from mengya.runtime.files import write_text
 from mengya.tokenizer.load import document_token_id, encode_texts, tokenizer_hash
 
 

@@ -10,13 +10,14 @@ import torch
 from pydantic import Field, model_validator
 from rich.console import Console
 
-from mengya.config import Config, OneOrMany, UserError
-from mengya.models.hf_folder import load_causal_lm
-from mengya.models.vocabulary import extend_vocabulary
-from mengya.runtime import whole_directory
-from mengya.stages.folder import check_vocabulary, write_folder
-from mengya.stages.open_checkpoint import ADAPTER, find_checkpoint
-from mengya.stages.tokenizer import TextSource, read_texts
+from mengya.config import Config, OneOrMany
+from mengya.data.ingest.texts import TextSource, read_texts
+from mengya.errors import UserError
+from mengya.models.hf.checkpoint import load_causal_lm
+from mengya.models.hf.folder import check_vocabulary, write_folder
+from mengya.models.hf.open_checkpoint import ADAPTER, find_checkpoint
+from mengya.models.hf.vocabulary import extend_vocabulary
+from mengya.runtime.files import whole_directory
 from mengya.tokenizer.extend import extend_tokenizer, learn_tokens
 from mengya.tokenizer.load import load_tokenizer, save_tokenizer
 

@@ -9,13 +9,14 @@ import torch
 from pydantic import Field
 from rich.console import Console
 
-from mengya.config import Config, UserError
-from mengya.models.clex_folding import fold_clex
-from mengya.models.hf_folder import load_causal_lm
-from mengya.models.lora import load_merged
-from mengya.runtime import whole_directory
-from mengya.stages.folder import write_folder
-from mengya.stages.open_checkpoint import ADAPTER, find_checkpoint
+from mengya.config import Config
+from mengya.errors import UserError
+from mengya.models.adapters.lora import load_merged
+from mengya.models.extensions.clex_folding import fold_clex
+from mengya.models.hf.checkpoint import load_causal_lm
+from mengya.models.hf.folder import write_folder
+from mengya.models.hf.open_checkpoint import ADAPTER, find_checkpoint
+from mengya.runtime.files import whole_directory
 from mengya.tokenizer.load import load_tokenizer
 
 

@@ -9,10 +9,11 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from mengya.config import UserError, load_config
-from mengya.models.hf_config import CLASSES
-from mengya.models.kv_cache import cache_bytes_per_token
-from mengya.models.sizes import ParameterCounts, parameter_counts
+from mengya.config import load_config
+from mengya.errors import UserError
+from mengya.models.cache.kv import cache_bytes_per_token
+from mengya.models.hf.config import CLASSES
+from mengya.planning.sizes import ParameterCounts, parameter_counts
 from mengya.stages.pretrain import PretrainConfig
 
 

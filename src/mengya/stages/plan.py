@@ -1,8 +1,6 @@
-"""`mengya plan`: what a run will need before it is started - parameters, FLOPs, memory, hours, cost.
+"""`mengya plan`: estimate memory, time and cost of a run before it is started, and lint its settings.
 
-Nothing is trained and no weight gets memory: the shape, the recipe and the shards say it all. The FLOPs
-are those that training logs its MFU by (models/flops.py), memory is counted in training/memory.py, and
-how much of a device's peak is reached was measured (training/hardware.yaml).
+Nothing is trained and no weight gets memory: the shape, the recipe and the shards say it all.
 """
 
 from __future__ import annotations
@@ -10,75 +8,32 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from mengya.data.batch_size import BatchSize
+from mengya.config import load_config, read_recipe
+from mengya.errors import UserError
 from mengya.models.causal_lm import CausalLM
-from mengya.models.flops import Flops, muon_flops, recomputed_flops, training_flops
-from mengya.models.sizes import ParameterCounts, parameter_counts
-from mengya.stages.plan_inputs import (
-    Data,
-    Hardware,
-    Verb,
-    open_data,
-    open_device,
-    open_model,
-    read_run,
-)
-from mengya.stages.run_config import RunConfig
-from mengya.training.hardware import (
-    Device,
-    Expected,
-    ModelKind,
-    RunKind,
-    expected_mfu,
-)
-from mengya.training.memory import Memory, training_memory
-from mengya.training.memory_settings import MemorySettings
-from mengya.training.optim import hidden_matrices
+from mengya.models.config.model import ModelConfig
+from mengya.models.hf.config import load_model_config
+from mengya.planning.estimate import estimate
+from mengya.planning.inputs import Hardware, Verb
+from mengya.planning.lint import warnings_of
+from mengya.planning.plan import Plan
+from mengya.planning.render import print_plan, to_json
+from mengya.stages.dpo import DpoConfig
+from mengya.stages.pretrain import PretrainConfig
+from mengya.stages.run.tuning import TuneConfig
+from mengya.stages.sft import SftConfig
+from mengya.training.run_config import RunConfig
 
-# What part of the peak batched Newton-Schulz reaches: 24 matrices of 512 x 1,408 in 0.7 ms on one H200.
-MUON_MFU = 0.30
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that is known before the start; tokens are real ones, padding left out.
-
-    Attributes:
-        steps, tokens, epochs, seconds, cost: of the whole run; None where the length of the data is
-            not known (tokens_per_second and what belongs to a step are known all the same).
-        batch_rows: rows of a step over all devices.
-        trained: parameters with a gradient.
-        flops: of one position; `recomputed` is what gradient checkpointing adds.
-        expected, seconds_per_step, tokens_per_second: None without a peak.
-    """
-
-    recipe: Path | None
-    verb: Verb
-    config: RunConfig
-    model: CausalLM
-    counts: ParameterCounts
-    trained: int
-    data: Data
-    batch_rows: int
-    steps: int | None
-    tokens: float | None
-    epochs: float | None
-    flops: Flops
-    recomputed: float
-    device: Device
-    hardware: Hardware
-    settings: MemorySettings
-    memory: Memory
-    expected: Expected | None
-    seconds_per_step: float | None
-    tokens_per_second: float | None
-    seconds: float | None
-    cost: float | None
+CONFIGS: dict[Verb, type[RunConfig]] = {
+    "pretrain": PretrainConfig,
+    "sft": SftConfig,
+    "dpo": DpoConfig,
+}
 
 
 def run(
@@ -90,9 +45,6 @@ def run(
     as_json: bool = False,
 ) -> None:
     """Print the plan of one recipe with its warnings, as tables or as JSON."""
-    from mengya.stages.plan_report import print_plan, to_json
-    from mengya.stages.plan_warnings import warnings_of
-
     plan = make_plan(recipe, overrides, hardware, verb, data_tokens)
     found = list(warnings_of(plan))
     if as_json:
@@ -108,7 +60,7 @@ def make_plan(
     verb: Verb | None = None,
     data_tokens: float | None = None,
 ) -> Plan:
-    """Compute the plan of one run.
+    """Read a recipe and estimate its run.
 
     Args:
         data_tokens: tokens of one epoch where the shards are not there yet.
@@ -116,100 +68,89 @@ def make_plan(
     Raises:
         UserError: settings, device or init_from are wrong or not known, all problems of a recipe at once.
     """
-    hardware = hardware or Hardware()
     verb, config = read_run(recipe, overrides, verb)
     model = open_model(config, recipe)
-    device, dtype = open_device(config, hardware, model.config)
-    compiled = config.compiles(device.kind)
-    labelled_only = verb == "sft" and not compiled and device.kind != "cuda"
-    data = open_data(config, data_tokens, needs_labels=labelled_only)
+    hardware = hardware or Hardware()
+    return estimate(verb, config, model, hardware, recipe=recipe, data_tokens=data_tokens)
 
-    batch_rows = config.global_batch_size or config.micro_batch_size * hardware.devices
-    batch = BatchSize(batch_rows, config.batch_ramp)
-    steps, epochs = _length(config, data, batch)
-    positions = batch_rows * config.data.sequence_length
-    rows = None if steps is None else batch.first_row(steps)
-    tokens = None if rows is None else rows * config.data.sequence_length * data.fill
 
-    labelled = data.labelled if labelled_only else 1.0
-    flops = training_flops(model, data.visible, labelled, reference=verb == "dpo")
-    recomputed = recomputed_flops(model, data.visible) if config.gradient_checkpointing else 0.0
-    settings = MemorySettings(
-        rows=config.micro_batch_size,
-        length=config.data.sequence_length,
-        compute_bytes=4 if dtype is None else 2,
-        compiled=compiled,
-        on_cpu=device.kind == "cpu",
-        optimizer=config.optimizer.name,
-        gradient_checkpointing=config.gradient_checkpointing,
-        fp8=config.precision == "fp8",
-        devices=hardware.devices,
-        sharded=config.strategy.name == "fsdp",
-        keeps_gathered=not config.strategy.reshard_after_forward,
-        reference=verb == "dpo",
-        reference_copy=verb == "dpo" and getattr(config, "lora", None) is None,
-        labelled=labelled,
-    )
-    expected = seconds_per_step = None
-    if device.peak_flops is not None:
-        share, width = flops.output / flops.total, model.config.hidden_size
-        expected = expected_mfu(model_kind(model), run_kind(settings), width, share, device)
-        work = positions * (flops.total + recomputed) / hardware.devices
-        seconds_per_step = work / (device.peak_flops * expected.mfu)
-        if config.optimizer.name in ("muon", "normuon"):
-            # Ranks share it.
-            matrices = hidden_matrices(dict(model.named_parameters()), config.optimizer.name)
-            muon = muon_flops(matrices) / hardware.devices
-            seconds_per_step += muon / (device.peak_flops * MUON_MFU)
-    seconds = None
-    if seconds_per_step is not None and rows is not None:
-        seconds = rows / batch_rows * seconds_per_step
-    price = hardware.price_per_hour
-    return Plan(
-        recipe=recipe,
-        verb=verb,
-        config=config,
-        model=model,
-        counts=parameter_counts(model.config),
-        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        data=data,
-        batch_rows=batch_rows,
-        steps=steps,
-        tokens=tokens,
-        epochs=epochs,
-        flops=flops,
-        recomputed=recomputed,
-        device=device,
-        hardware=hardware,
-        settings=settings,
-        memory=training_memory(model, settings),
-        expected=expected,
-        seconds_per_step=seconds_per_step,
-        tokens_per_second=positions * data.fill / seconds_per_step if seconds_per_step else None,
-        seconds=seconds,
-        cost=seconds / 3600 * hardware.devices * price if seconds and price else None,
+def pick_verb(name: str | None) -> Verb | None:
+    """The verb that a person typed, checked; None stays None."""
+    if name is None:
+        return None
+    for verb in CONFIGS:
+        if verb == name:
+            return verb
+    raise UserError(f"--verb {name} is none of {', '.join(CONFIGS)}")
+
+
+def read_run(
+    recipe: Path | None, overrides: Sequence[str], verb: Verb | None
+) -> tuple[Verb, RunConfig]:
+    """The verb of a recipe (a file, or a folder with a pretrain.yaml) and its checked settings.
+
+    Raises:
+        UserError: all problems of the settings; or the recipe could be of several verbs.
+    """
+    if recipe is not None and recipe.is_dir():
+        recipe = recipe / "pretrain.yaml"
+    verb = verb or _find_verb(recipe, overrides)
+    return verb, load_config(CONFIGS[verb], recipe, overrides)
+
+
+def _find_verb(recipe: Path | None, overrides: Sequence[str]) -> Verb:
+    """By the file's name, else by keys that one verb alone has."""
+    for verb in CONFIGS:
+        if recipe is not None and recipe.stem == verb:
+            return verb
+    keys = set(read_recipe(recipe)) if recipe is not None else set()
+    keys |= {text.partition("=")[0].partition(".")[0] for text in overrides}
+    if keys & (DpoConfig.model_fields.keys() - SftConfig.model_fields.keys()):
+        return "dpo"
+    if keys & (PretrainConfig.model_fields.keys() - SftConfig.model_fields.keys()):
+        return "pretrain"
+    raise UserError(
+        f"{recipe or 'the command line'} may be a recipe of several verbs; "
+        "write --verb pretrain, --verb sft or --verb dpo"
     )
 
 
-def _length(config: RunConfig, data: Data, batch: BatchSize) -> tuple[int | None, float | None]:
-    """(steps, epochs) of the run, each None where the data's length is needed and not known."""
-    steps = config.max_steps
-    if steps is None and data.rows is not None:
-        steps = batch.steps_for((config.epochs or 0) * data.rows)
-    if steps is None or data.rows is None:
-        return steps, config.epochs
-    return steps, batch.first_row(steps) / data.rows
+def open_model(config: RunConfig, recipe: Path | None) -> CausalLM:
+    """The model of the run without memory, adapters in it and the rest frozen where LoRA trains.
+
+    Raises:
+        UserError: it goes on with a folder that is not there, and no recipe beside makes it.
+    """
+    model = CausalLM(find_shape(config, recipe), device="meta")
+    if isinstance(config, TuneConfig) and config.lora is not None:
+        from mengya.models.adapters.lora import add_lora  # peft takes two seconds to import
+
+        add_lora(model, config.lora)
+    return model
 
 
-def run_kind(settings: MemorySettings) -> RunKind:
-    if settings.on_cpu:
-        return "cpu-bf16" if settings.compute_bytes == 2 else "cpu"
-    if settings.compiled:
-        return "fp8" if settings.fp8 else "compile"
-    return "eager"
+def find_shape(config: RunConfig, recipe: Path | None, seen: tuple[Path, ...] = ()) -> ModelConfig:
+    """The recipe's own model; of the folder in init_from; or of the recipe beside that will make it."""
+    shape = getattr(config, "model", None)
+    if shape is not None:
+        return shape
+    folder: Path = getattr(config, "init_from")  # noqa: B009 - every verb without a model has it
+    if (folder / "config.json").is_file():
+        return load_model_config(folder)
+    beside = [] if recipe is None else sorted(recipe.parent.glob("*.yaml"))
+    for path in beside:
+        if path in seen or path == recipe:
+            continue
+        values = read_recipe(path)
+        if "data" in values and _makes(values, folder):
+            _, earlier = read_run(path, (), None)
+            return find_shape(earlier, path, (*seen, path))
+    raise UserError(
+        f"init_from={folder} is not there yet, and no recipe beside {recipe or 'this one'} has a "
+        "run_dir that makes it; train it first, or name a folder with a config.json"
+    )
 
 
-def model_kind(model: CausalLM) -> ModelKind:
-    if model.config.num_experts:
-        return "moe"
-    return "mla" if model.config.kv_lora_rank is not None else "dense"
+def _makes(values: dict[str, Any], folder: Path) -> bool:
+    run_dir = values.get("run_dir")
+    return isinstance(run_dir, str) and Path(run_dir) in (folder, *folder.parents)

@@ -23,16 +23,17 @@ from rich.progress import (
     TransferSpeedColumn,
 )  # fmt: skip
 
-from mengya.config import Config, OneOrMany, PathConfig, UserError
-from mengya.data.clean import CleanConfig
-from mengya.stages.prepare_table import print_table
+from mengya.config import Config, OneOrMany, PathConfig
+from mengya.data.ingest.clean import CleanConfig
+from mengya.data.prepare.table import print_table
+from mengya.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mengya.data.build import Build
-    from mengya.data.inputs import Inputs, RequestFile
-    from mengya.data.read import Chunk
+    from mengya.data.ingest.records import Chunk
+    from mengya.data.prepare.build import Build
+    from mengya.data.prepare.request import Inputs, RequestFile
 
 COMMIT_SECONDS = 5.0  # how much work an interruption may cost
 # Bytes on disk: below that, starting more processes takes longer than the work.
@@ -99,8 +100,8 @@ class PrepareConfig(Config):
 
     @model_validator(mode="after")
     def _known_formats(self) -> PrepareConfig:
-        from mengya.data.preferences import PREFERENCE_FORMATS
-        from mengya.data.schema import CONVERSATION_FORMATS
+        from mengya.data.ingest.preferences import PREFERENCE_FORMATS
+        from mengya.data.ingest.schema import CONVERSATION_FORMATS
 
         known = {
             "text": (),
@@ -124,8 +125,8 @@ def run(config: PrepareConfig) -> None:
     Raises:
         UserError: OUT holds something else, too many bad lines, nothing to read, nothing kept.
     """
-    from mengya.data.build import Build, put_in_place, read_state
-    from mengya.data.inputs import Inputs, RequestFile
+    from mengya.data.prepare.build import Build, put_in_place, read_state
+    from mengya.data.prepare.request import Inputs, RequestFile
     from mengya.data.shards import MANIFEST
     from mengya.tokenizer.load import load_tokenizer
 
@@ -185,7 +186,7 @@ def _is_made(config: PrepareConfig, made: RequestFile, inputs: Inputs[Source]) -
     Raises:
         UserError: it holds something else, which is not to be replaced.
     """
-    from mengya.data.inputs import differences
+    from mengya.data.prepare.request import differences
 
     if made.request is None:
         if config.out.exists() and (config.out.is_file() or any(config.out.iterdir())):
@@ -205,7 +206,7 @@ def _is_made(config: PrepareConfig, made: RequestFile, inputs: Inputs[Source]) -
 
 def _by_file(source: Source) -> list[Source]:
     """A source without a name that is several files: one for each, so that the table tells them apart."""
-    from mengya.data.files import find_files
+    from mengya.data.ingest.files import find_files
 
     paths = [source.path] if isinstance(source.path, str) else source.path
     files = [str(file) for path in paths for file in find_files(path)]
@@ -218,8 +219,8 @@ def _encode_all(
     config: PrepareConfig, inputs: Inputs[Source], build: Build, console: Console
 ) -> None:
     """Read, encode and write chunk by chunk, with a progress bar over the bytes of the files."""
-    from mengya.data.encode import SourceForm, plan_encoding
-    from mengya.data.workers import encode_in_order
+    from mengya.data.prepare.encode import SourceForm, plan_encoding
+    from mengya.data.prepare.workers import encode_in_order
 
     progress = Progress(
         TextColumn("prepare"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),

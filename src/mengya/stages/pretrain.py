@@ -14,17 +14,17 @@ from transformers import PreTrainedTokenizerFast
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config import ModelConfig, StretchConfig
-from mengya.models.hf_config import load_model_config
-from mengya.models.hf_folder import load_causal_lm
-from mengya.models.sizes import parameter_counts
-from mengya.stages.folder import check_vocabulary, load_weights, write_folder
-from mengya.stages.pick_loss import pick_next_token
-from mengya.stages.resumed_run import check_run
-from mengya.stages.run_config import RunConfig
-from mengya.stages.training_run import TrainedModel, open_strategy, train
+from mengya.models.config.model import ModelConfig, StretchConfig
+from mengya.models.hf.checkpoint import load_causal_lm
+from mengya.models.hf.config import load_model_config
+from mengya.models.hf.folder import check_vocabulary, load_weights, write_folder
+from mengya.planning.sizes import parameter_counts
+from mengya.stages.run.assemble import TrainedModel, open_strategy, train
+from mengya.stages.run.losses import pick_next_token
+from mengya.stages.run.resume import check_run
 from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, stop_token_ids
-from mengya.training.tensor_files import read_tensors
+from mengya.training.checkpoint.tensor_files import read_tensors
+from mengya.training.run_config import RunConfig
 
 
 class PretrainConfig(RunConfig):

@@ -12,20 +12,21 @@ from pydantic import Field
 from rich.console import Console
 from rich.logging import RichHandler
 
-from mengya.config import UserError
-from mengya.generation.batch_engine import BatchEngine, EngineConfig
-from mengya.models.adapters import AdapterSet
-from mengya.runtime import DeviceName, pick_device, require
-from mengya.serving.served import Served, ServedName
-from mengya.serving.settings import ServerSettings
-from mengya.stages.chat import has_learnt_to_chat
-from mengya.stages.open_checkpoint import (
+from mengya.errors import UserError
+from mengya.generation.batch.engine import BatchEngine, EngineConfig
+from mengya.generation.chat_detection import has_learnt_to_chat
+from mengya.models.adapters.adapter_set import AdapterSet
+from mengya.models.hf.open_checkpoint import (
     ADAPTER,
     DtypeName,
     find_checkpoint,
     open_checkpoint,
     pick_dtype,
 )
+from mengya.runtime.device import DeviceName, pick_device
+from mengya.runtime.optional import require
+from mengya.serving.runtime.served import Served, ServedName
+from mengya.serving.settings import ServerSettings
 from mengya.stages.vllm import run_vllm
 from mengya.tokenizer.load import TOKENIZER_FILES, tokenizer_hash
 
@@ -97,7 +98,7 @@ def _serve(
 ) -> None:
     from mengya.serving.app import create_app
     from mengya.serving.draining import DrainingServer
-    from mengya.serving.worker import Worker
+    from mengya.serving.runtime.worker import Worker
 
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console)]

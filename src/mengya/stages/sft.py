@@ -10,10 +10,10 @@ from functools import partial
 
 from pydantic import Field
 
-from mengya.stages.pick_loss import pick_next_token
-from mengya.stages.resumed_run import check_run
-from mengya.stages.training_run import open_strategy, train
-from mengya.stages.tuning import TuneConfig, open_tuned, sample_replies
+from mengya.stages.run.assemble import open_strategy, train
+from mengya.stages.run.losses import pick_next_token
+from mengya.stages.run.resume import check_run
+from mengya.stages.run.tuning import TuneConfig, open_tuned, sample_replies
 
 
 class SftConfig(TuneConfig):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,12 +14,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mengya.config import Config, OneOrMany, PathConfig, UserError, save_config
-from mengya.data.files import find_files
-from mengya.data.messages import SchemaError
-from mengya.data.read import BadLine, BadLines, parse_chunk, read_chunks, read_records
-from mengya.data.schema import to_document
-from mengya.runtime import whole_directory, write_text
+from mengya.config import Config, OneOrMany, save_config
+from mengya.data.ingest.files import find_files
+from mengya.data.ingest.messages import SchemaError
+from mengya.data.ingest.read import parse_chunk, read_chunks
+from mengya.data.ingest.records import BadLine, BadLines
+from mengya.data.ingest.schema import to_document
+from mengya.data.ingest.texts import TextSource
+from mengya.errors import UserError
+from mengya.runtime.files import whole_directory, write_text
 from mengya.tokenizer.load import load_tokenizer, save_tokenizer, tokenizer_hash
 from mengya.tokenizer.report import TokenizerReport, report
 from mengya.tokenizer.train import train_tokenizer
@@ -27,28 +30,6 @@ from mengya.tokenizer.train import train_tokenizer
 REPORT_FILE = "tokenizer_report.json"
 REPORT_SHARE = 50  # one document in so many is kept out of training, for the report
 REPORT_CHARACTERS = 2_000_000
-
-
-class TextSource(PathConfig):
-    path: str
-    """File, folder or glob: JSONL, JSON, parquet, CSV or plain text, also .gz and .zst."""
-    field: str | list[str] = "text"
-    """The field that holds the text; several are joined by line breaks."""
-    encoding: str = "utf-8"
-    """Encoding of the files."""
-
-
-def read_texts(sources: Iterable[TextSource], max_bad_lines: int) -> Iterator[str]:
-    """Every text of the sources; unreadable lines are passed over until there are too many."""
-    bad_lines = BadLines(max_bad_lines)
-    for source in sources:
-        for record in read_records(source.path, bad_lines, encoding=source.encoding):
-            try:
-                text = to_document(record.value, source.field).text
-            except SchemaError as error:
-                bad_lines.add(BadLine(record.file, record.line, str(error)))
-                continue
-            yield text
 
 
 class TokenizerConfig(Config):

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mengya.config import UserError
-from mengya.runtime import require
-from mengya.stages.open_checkpoint import ADAPTER, DtypeName, standard_folder
+from mengya.errors import UserError
+from mengya.models.hf.open_checkpoint import ADAPTER, DtypeName, standard_folder
+from mengya.runtime.optional import require
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank may be
 

@@ -18,7 +18,7 @@ import jinja2
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.tokenizer.load import control_tokens, plain_backend, stop_token_ids
 from mengya.tokenizer.template import CHAT_TEMPLATE
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from transformers import AddedToken, PreTrainedTokenizerFast
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.tokenizer.load import encode_texts
 from mengya.tokenizer.train import sample_pieces, train_tokenizer
 

@@ -13,7 +13,7 @@ from typing import cast
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from mengya.config import UserError
+from mengya.errors import UserError
 
 # The files of a tokenizer folder, whichever of them a tokenizer happens to have.
 TOKENIZER_FILES = (

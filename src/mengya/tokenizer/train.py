@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.tokenizer.template import CHAT_TEMPLATE
 
 # From Qwen2 (transformers, tokenization_qwen2.py): contractions, letters, single digits,

@@ -20,23 +20,23 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mengya.batch import Batch
-from mengya.config import UserError
+from mengya.errors import UserError
 from mengya.losses.mean_loss import sum_loss
 from mengya.losses.token_nll import Loss
 from mengya.models.causal_lm import CausalLM
-from mengya.runtime import seed_step
-from mengya.training.checkpoint import TrainState
-from mengya.training.checkpointer import Checkpointer
-from mengya.training.expert_load import ExpertLoad
-from mengya.training.log_window import LogWindow
-from mengya.training.loop_config import LoopConfig
-from mengya.training.loss_watch import NO_LABEL, LossWatch, Trouble
-from mengya.training.metrics import MetricsLog
-from mengya.training.optim import set_lr
-from mengya.training.progress import ProgressBar
+from mengya.runtime.seeding import seed_step
+from mengya.training.checkpoint.manager import Checkpointer
+from mengya.training.checkpoint.store import TrainState
+from mengya.training.config import LoopConfig
+from mengya.training.distributed.build import SingleDevice
+from mengya.training.health.watchdog import NO_LABEL, LossWatch, Trouble
+from mengya.training.optim.build import set_lr
 from mengya.training.schedule import ScheduleConfig, lr_factor
 from mengya.training.stop_signal import StopSignal
-from mengya.training.strategy import SingleDevice
+from mengya.training.telemetry.expert_load import ExpertLoad
+from mengya.training.telemetry.metrics import MetricsLog
+from mengya.training.telemetry.progress import ProgressBar
+from mengya.training.telemetry.window import LogWindow
 
 
 @dataclass

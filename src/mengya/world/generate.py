@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import Field
 
-from mengya.config import Config, UserError
+from mengya.config import Config
+from mengya.errors import UserError
 from mengya.world.conversations import Talker
 from mengya.world.exam import closed_book
 from mengya.world.facts import World, build_world

@@ -8,10 +8,10 @@ import random
 from dataclasses import dataclass
 
 from mengya.world.facts import Fact, World, numeral, yuan
-from mengya.world.phrases_people import PEOPLE, Phrases
-from mengya.world.phrases_relations import RELATIONS
-from mengya.world.phrases_sums import SUMS
-from mengya.world.phrases_town import TOWN
+from mengya.world.phrases.people import PEOPLE, Phrases
+from mengya.world.phrases.relations import RELATIONS
+from mengya.world.phrases.sums import SUMS
+from mengya.world.phrases.town import TOWN
 
 PHRASES: dict[str, Phrases] = {**PEOPLE, **RELATIONS, **TOWN}
 OPENERS = ("请问，", "想一想，", "你知道吗，", "选一选，", "考考你，", "在青禾镇，")

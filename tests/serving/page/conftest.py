@@ -16,7 +16,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tests.serving.page.scripted_server import ScriptedServer, serving
+from tests.helpers.scripted_server import ScriptedServer, serving
 
 QUIET = [
     "--no-sandbox",

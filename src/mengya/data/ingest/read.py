@@ -1,0 +1,147 @@
+"""Files -> records, streaming: JSONL, JSON, parquet, CSV/TSV and plain text, each also .gz or .zst.
+
+`read_chunks` cuts a file into runs of raw records of about a megabyte (what one process hands to another);
+`parse_chunk` turns those into `Record`s and `BadLine`s; `read_records` is all of it in one process. A line that cannot be read is never an error here, it is told with file, line and reason;
+`BadLines` counts them and refuses to go on above a limit. Knows nothing of what the fields mean.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from mengya.data.ingest.compressed import DAMAGE, open_stream
+from mengya.data.ingest.files import file_kind, find_files
+from mengya.data.ingest.json_values import json_chunks
+from mengya.data.ingest.records import MAX_RECORD, BadLine, BadLines, Chunk, Record, damage
+from mengya.data.ingest.tables import csv_chunks, parquet_chunks
+
+MAX_TEXT = 8 << 20  # bytes: a longer plain text file becomes several documents, cut at line ends
+
+TextSplit = Literal["file", "line", "blank_line"]
+
+
+def read_chunks(
+    path: Path, encoding: str = "utf-8", split_text: TextSplit = "file"
+) -> Iterator[Chunk]:
+    """Cut one file into chunks, the same ones every time. Damaged files end early with a bad line."""
+    kind = file_kind(path)
+    if kind == "parquet":
+        yield from parquet_chunks(path)
+        return
+    with open_stream(path) as (stream, position):
+        if kind == "csv":
+            chunks = csv_chunks(path, stream, encoding)
+        elif kind == "json":
+            chunks = json_chunks(path, stream, encoding)
+        elif kind == "text" and split_text != "line":
+            chunks = _text_chunks(path, stream, by_blank_line=split_text == "blank_line")
+        else:
+            chunks = _line_chunks(path, stream, "text" if kind == "text" else "json")
+        for chunk in chunks:
+            chunk.position = position()
+            yield chunk
+
+
+def parse_chunk(chunk: Chunk, encoding: str = "utf-8") -> Iterator[Record | BadLine]:
+    """Parse every item of a chunk, in order of their lines."""
+    bad = iter(sorted(chunk.bad))
+    next_bad = next(bad, None)
+    for line, item in zip(chunk.lines, chunk.items, strict=True):
+        while next_bad and next_bad[0] < line:
+            yield BadLine(chunk.file, *next_bad)
+            next_bad = next(bad, None)
+        if chunk.form == "value":
+            yield Record(item, chunk.file, line)
+            continue
+        try:
+            text = item.removeprefix(b"\xef\xbb\xbf").decode(encoding)
+            value = {"text": text} if chunk.form == "text" else _parse_json(text)
+        except UnicodeDecodeError as error:
+            inner = line + item.count(b"\n", 0, error.start)
+            yield BadLine(
+                chunk.file, inner, f"not valid {encoding} at byte {error.start} ({error.reason})"
+            )
+        except RecursionError:
+            yield BadLine(chunk.file, line, "nested too deeply")
+        except ValueError as error:
+            yield BadLine(chunk.file, line, str(error))
+        else:
+            yield Record(value, chunk.file, line)
+    while next_bad:
+        yield BadLine(chunk.file, *next_bad)
+        next_bad = next(bad, None)
+
+
+def read_records(
+    pattern: str, bad_lines: BadLines, *, encoding: str = "utf-8", split_text: TextSplit = "file"
+) -> Iterator[Record]:
+    """Every record of a file, folder or glob; what cannot be read goes to `bad_lines`."""
+    for path in find_files(pattern):
+        for chunk in read_chunks(path, encoding, split_text):
+            for parsed in parse_chunk(chunk, encoding):
+                if isinstance(parsed, BadLine):
+                    bad_lines.add(parsed)
+                else:
+                    yield parsed
+
+
+def _parse_json(text: str) -> Any:
+    if not text.strip():
+        raise ValueError("empty line")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair, which is no character") from None
+    return value
+
+
+def _line_chunks(path: Path, stream: IO[bytes], form: Literal["json", "text"]) -> Iterator[Chunk]:
+    chunk, number = Chunk(str(path), form), 0
+    try:
+        while line := stream.readline(MAX_RECORD):
+            number += 1
+            if len(line) == MAX_RECORD and not line.endswith(b"\n"):
+                chunk.bad.append((number, f"longer than {MAX_RECORD >> 20} MiB"))
+                while (rest := stream.readline(MAX_RECORD)) and not rest.endswith(b"\n"):
+                    continue
+            elif (form == "json" or line.strip()) and chunk.add(
+                number, line.rstrip(b"\r\n"), len(line)
+            ):
+                yield chunk
+                chunk = Chunk(str(path), form)
+    except DAMAGE as error:
+        chunk.bad.append((number + 1, damage(error)))
+    yield chunk
+
+
+def _text_chunks(path: Path, stream: IO[bytes], by_blank_line: bool) -> Iterator[Chunk]:
+    """Documents of a text file: the whole of it, or the runs of lines between blank lines."""
+    chunk, number, first, size = Chunk(str(path), "text"), 0, 1, 0
+    lines: list[bytes] = []
+    try:
+        while line := stream.readline(MAX_TEXT):
+            number += line.endswith(b"\n")
+            ends = by_blank_line and not line.strip()
+            if not ends:
+                lines.append(line)
+                size += len(line)
+            if lines and (ends or size >= MAX_TEXT):
+                if chunk.add(first, b"".join(lines), size):
+                    yield chunk
+                    chunk = Chunk(str(path), "text")
+                lines, size = [], 0
+            if not lines:
+                first = number + 1
+    except DAMAGE as error:
+        chunk.bad.append((number + 1, damage(error)))
+    if lines:
+        chunk.add(first, b"".join(lines), size)
+    yield chunk

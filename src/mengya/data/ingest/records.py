@@ -1,0 +1,99 @@
+"""What reading a file gives: records, bad lines, and chunks of both.
+
+`BadLines` counts bad lines and raises above a limit. Knows nothing of formats or of what fields mean.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mengya.errors import UserError
+
+MAX_RECORD = 64 << 20  # bytes of one line, or characters of one element of a JSON array
+CHUNK_BYTES = 1 << 20
+CHUNK_RECORDS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record: `value` is a JSON value (nearly always a dict), `line` counts from 1 (rows, in parquet)."""
+
+    value: Any
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that gives no record, and why."""
+
+    file: str
+    line: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A run of raw records of one file.
+
+    Attributes:
+        form: how to parse `items`: "json" and "text" are bytes, "value" is parsed already.
+        lines: the line number of every item.
+        bad: lines that could not even be cut out: (line, reason).
+        position: bytes of the file on disk that are read so far.
+    """
+
+    file: str
+    form: Literal["json", "text", "value"]
+    lines: list[int] = field(default_factory=list)
+    items: list[Any] = field(default_factory=list)
+    bad: list[tuple[int, str]] = field(default_factory=list)
+    position: int = 0
+    size: int = 0
+
+    def add(self, line: int, item: Any, size: int) -> bool:
+        """Append an item; say whether the chunk is large enough to be handed on."""
+        self.lines.append(line)
+        self.items.append(item)
+        self.size += size
+        return self.size >= CHUNK_BYTES or len(self.items) >= CHUNK_RECORDS
+
+    def cut(self, limit: int) -> int:
+        """Keep only the first `limit` items and what comes before their end; say how many are kept."""
+        if len(self.items) > limit:
+            self.bad = [bad for bad in self.bad if bad[0] < self.lines[limit]]
+            del self.items[limit:], self.lines[limit:]
+        return len(self.items)
+
+
+class BadLines:
+    """Counts bad lines, keeps the first thousand, and refuses to go on when there are more than `max_bad_lines`."""
+
+    def __init__(self, max_bad_lines: int) -> None:
+        self.max_bad_lines = max_bad_lines
+        self.count = 0
+        self.first: list[BadLine] = []
+
+    def add(self, *bad: BadLine) -> None:
+        """Count some.
+
+        Raises:
+            UserError: with the first few bad lines, when the limit is passed.
+        """
+        self.count += len(bad)
+        self.first += bad[: max(0, 1000 - len(self.first))]
+        if self.count > self.max_bad_lines:
+            shown = "\n".join(f"  {b.file}:{b.line}: {b.reason}" for b in self.first[:10])
+            raise UserError(
+                f"more than max_bad_lines={self.max_bad_lines} bad lines; the first of them:\n{shown}\n"
+                "mend the files, name the right format, or allow more with max_bad_lines=N"
+            )
+
+
+def damage(error: BaseException) -> str:
+    """How a broken or truncated compressed file is reported."""
+    what = "ends in the middle" if isinstance(error, EOFError) else f"is damaged ({error})"
+    kind = "compressed data" if isinstance(error, (EOFError, zlib.error)) else "the file"
+    return f"{kind} {what}; the rest of this file is not read"

@@ -1,0 +1,192 @@
+"""Records -> documents and conversations: the field names of the world become one form.
+
+Takes the value of a record (any JSON value), a kind and maybe the name of a format or field; gives `Document`,
+`Conversation` or (through preferences.py) `Preference` samples, or a `SchemaError` that says in a sentence why not.
+Knows nothing of files, cleaning or tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mengya.data.ingest.messages import (
+    Message,
+    SchemaError,
+    as_messages,
+    as_object,
+    as_text,
+    as_tools,
+    history,
+    json_type,
+    known_fields,
+    system,
+)  # fmt: skip
+
+QUESTION_ANSWER = (
+    ("prompt", "response"), ("prompt", "completion"), ("question", "answer"), ("query", "response"),
+    ("q", "a"), ("ask", "answer"), ("prompt", "answer"), ("input", "output"), ("input", "target"), ("instruct", "output"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text to continue."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages with at least one assistant turn, the last of them; `tools` are JSON schemas or None."""
+
+    messages: list[Message]
+    tools: list[dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two continuations of one prompt, each with at least one assistant turn."""
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    tools: list[dict[str, Any]] | None = None
+
+
+Sample = Document | Conversation | Preference
+
+
+def to_document(value: Any, field: str | list[str]) -> Document:
+    """The text in `field`; several fields are joined by line breaks, missing or empty ones passed over."""
+    fields = as_object(value)
+    if isinstance(field, str):
+        return Document(as_text(fields, field))
+    if not any(name in fields for name in field):
+        raise SchemaError(f"none of the fields {', '.join(field)}; {known_fields(fields)}")
+    return Document("\n".join(as_text(fields, name) for name in field if fields.get(name)))
+
+
+def to_conversation(value: Any, format: str | None = None) -> Conversation:
+    """A conversation in one of `CONVERSATION_FORMATS`, or in whichever of them the record has the fields of.
+
+    What follows the last assistant turn is cut off, since nothing in it is learnt.
+    """
+    conversation = CONVERSATION_FORMATS[format or detect_conversation(value)](value)
+    messages = conversation.messages
+    while messages and messages[-1]["role"] != "assistant":
+        messages = messages[:-1]
+    if not messages:
+        raise SchemaError("no assistant turn")
+    if not any(message["role"] in ("user", "tool") for message in messages):
+        raise SchemaError("no user turn before the assistant's")
+    return Conversation(messages, conversation.tools)
+
+
+def detect_conversation(value: Any) -> str:
+    """The name of the first format in `CONVERSATION_FORMATS` whose fields are there."""
+    if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
+        return "alpaca_turns"
+    fields = as_object(value)
+    for name, keys in (
+        ("messages", "messages"),
+        ("sharegpt", "conversations"),
+        ("dialog", "dialog"),
+    ):
+        if keys in fields:
+            return name
+    if "conversation" in fields:
+        return "turns"
+    if "instruction" in fields and "output" in fields:
+        return "alpaca"
+    if any(q in fields and a in fields for q, a in QUESTION_ANSWER):
+        return "question_answer"
+    raise SchemaError(f"no known conversation format; {known_fields(fields)}")
+
+
+def alpaca_prompt(fields: Mapping[str, Any]) -> list[Message]:
+    """system, history, and instruction with input below it."""
+    instruction, given = _alpaca_text(fields, "instruction"), fields.get("input")
+    if given is not None and not isinstance(given, str):
+        raise SchemaError(f"field 'input' is {json_type(given)}, not a string")
+    user = "\n".join(text for text in (instruction, given) if text)
+    return [*system(fields), *history(fields.get("history")), {"role": "user", "content": user}]
+
+
+def _messages(key: str) -> Callable[[Any], Conversation]:
+    def convert(value: Any) -> Conversation:
+        fields = as_object(value)
+        if key not in fields:
+            raise SchemaError(f"no field {key!r}; {known_fields(fields)}")
+        messages = as_messages(fields[key])
+        tools = fields.get("tools")
+        if not tools and isinstance(fields[key][0], dict):
+            tools = fields[key][0].get("tools")  # some data sets put them into the system message
+        head = system(fields) if messages[0]["role"] != "system" else []
+        return Conversation(head + messages, as_tools(tools))
+
+    return convert
+
+
+def _alpaca(value: Any) -> Conversation:
+    fields = as_object(value)
+    answer = _alpaca_text(fields, "output")
+    return Conversation([*alpaca_prompt(fields), {"role": "assistant", "content": answer}])
+
+
+def _alpaca_turns(value: Any) -> Conversation:
+    if not isinstance(value, list) or not value:
+        raise SchemaError(f"{json_type(value)} where a list of alpaca turns was expected")
+    return Conversation([message for turn in value for message in _alpaca(turn).messages])
+
+
+def _turns(value: Any) -> Conversation:
+    fields = as_object(value)
+    turns = fields.get("conversation")
+    if not isinstance(turns, list) or not turns:
+        raise SchemaError("field 'conversation' is not a list of {input, output}")
+    messages: list[Message] = []
+    for turn in map(as_object, turns):
+        head = system(turn) if not messages else []
+        messages += [*head, {"role": "user", "content": as_text(turn, "input")}]
+        messages.append({"role": "assistant", "content": as_text(turn, "output")})
+    return Conversation(messages)
+
+
+def _question_answer(value: Any) -> Conversation:
+    fields = as_object(value)
+    pair = next(((q, a) for q, a in QUESTION_ANSWER if q in fields and a in fields), None)
+    if pair is None:
+        raise SchemaError(f"no question with an answer; {known_fields(fields)}")
+    question, answer = (fields[name] for name in pair)
+    if isinstance(question, list) and isinstance(
+        answer, list
+    ):  # TRL's conversational prompt and completion
+        return Conversation(
+            as_messages(question) + as_messages(answer), as_tools(fields.get("tools"))
+        )
+    user = {"role": "user", "content": as_text(fields, pair[0])}
+    reply = {"role": "assistant", "content": as_text(fields, pair[1])}
+    return Conversation([*system(fields), *history(fields.get("history")), user, reply])
+
+
+CONVERSATION_FORMATS: dict[str, Callable[[Any], Conversation]] = {
+    "messages": _messages("messages"),
+    "sharegpt": _messages("conversations"),
+    "dialog": _messages("dialog"),
+    "turns": _turns,
+    "alpaca": _alpaca,
+    "alpaca_turns": _alpaca_turns,
+    "question_answer": _question_answer,
+}
+
+
+def _alpaca_text(fields: Mapping[str, Any], name: str) -> str:
+    """A string, or a list of one string as some medical sets have it."""
+    value = fields.get(name)
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+        return value[0]
+    if name == "instruction" and name not in fields and "input" in fields:
+        return ""
+    return as_text(fields, name)

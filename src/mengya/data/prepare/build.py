@@ -1,0 +1,259 @@
+"""Encoded chunks -> shard folders: deduplication, the validation split, the counts, and going on after a kill.
+
+A build lives in a folder of its own: a shard folder per split, `bad_lines.jsonl`, and while it lasts `state.json` and
+`hashes.bin`. `commit` notes how much of every file belongs to the chunks done; a build that is opened again cuts the
+files back to that and goes on with the next chunk, so it ends in the same bytes. Knows nothing of processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mengya.data.ingest.dedup import SeenHashes, held_out
+from mengya.data.ingest.records import BadLine, BadLines
+from mengya.data.prepare.encode import EncodedChunk
+from mengya.data.shards import ShardWriter
+from mengya.errors import UserError
+from mengya.runtime.files import write_text
+
+STATE, HASHES, BAD_LINES = "state.json", "hashes.bin", "bad_lines.jsonl"
+TRAIN, VALIDATION = "train", "validation"
+
+
+@dataclass
+class Kept:
+    """What one source put into one split; `learnt_tokens` are those that a loss is taken on."""
+
+    samples: int = 0
+    documents: int = 0
+    tokens: int = 0
+    learnt_tokens: int = 0
+    characters: int = 0
+
+
+def add_up(parts: Iterable[Kept]) -> Kept:
+    values = [asdict(part) for part in parts]
+    return Kept(**{name: sum(value[name] for value in values) for name in asdict(Kept())})
+
+
+@dataclass
+class SourceCounts:
+    """What became of the records of one source."""
+
+    read: int = 0
+    bad: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    kept: dict[str, Kept] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Kept:
+        """Over all splits."""
+        return add_up(self.kept.values())
+
+    def state(self) -> dict[str, Any]:
+        """As JSON; `of` reads it back."""
+        kept = {split: asdict(part) for split, part in self.kept.items()}
+        return {"read": self.read, "bad": self.bad, "dropped": dict(self.dropped), "kept": kept}
+
+    @staticmethod
+    def of(state: dict[str, Any]) -> SourceCounts:
+        kept = {split: Kept(**values) for split, values in state["kept"].items()}
+        return SourceCounts(state["read"], state["bad"], Counter(state["dropped"]), kept)
+
+
+class Build:
+    """Writes shards below `directory`, which it goes on with when a state of the same `request` is there.
+
+    Attributes:
+        chunks_done: how many chunks a caller must pass over.
+        sources: the counts of every source.
+        bad_lines: every bad line so far is counted there; the limit is the caller's.
+
+    Raises:
+        UserError: there are more than max_bad_lines bad lines, here or in `add`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        request: str,
+        *,
+        kind: str,
+        vocab_size: int,
+        sources: int,
+        dedup: bool,
+        validation_fraction: float,
+        max_bad_lines: int,
+    ) -> None:
+        self.directory, self.request = directory, request
+        self._kind, self._dedup, self._fraction = kind, dedup, validation_fraction
+        self.chunks_done = 0
+        self.sources = [SourceCounts() for _ in range(sources)]
+        self.bad_lines = BadLines(max_bad_lines)
+        splits = (TRAIN, VALIDATION) if validation_fraction > 0 else (TRAIN,)
+        state = read_state(directory, request)
+        if state is None:
+            directory.mkdir(parents=True, exist_ok=True)
+            for name in (HASHES, BAD_LINES):
+                (directory / name).write_bytes(b"")
+            state = {"splits": {}, "hashes": 0, "bad_bytes": 0}
+        else:
+            self.chunks_done = state["chunks"]
+            self.sources = [SourceCounts.of(source) for source in state["sources"]]
+            os.truncate(directory / HASHES, state["hashes"] * 8)
+            os.truncate(directory / BAD_LINES, state["bad_bytes"])
+            with (directory / BAD_LINES).open(encoding="utf-8") as lines:
+                self.bad_lines.add(*(BadLine(**json.loads(line)) for line in lines))
+        self.writers = {
+            split: ShardWriter(
+                directory / split if len(splits) > 1 else directory,
+                kind,
+                vocab_size,
+                resume=state["splits"].get(split),
+            )
+            for split in splits
+        }
+        self._seen = SeenHashes(np.fromfile(directory / HASHES, "<u8"))
+        self._hashes = (directory / HASHES).open("ab")
+        self._bad = (directory / BAD_LINES).open("ab")
+
+    def add(self, chunk: EncodedChunk) -> None:
+        """Write what is new in a chunk, and count what became of everything in it."""
+        counts = self.sources[chunk.source]
+        counts.read += chunk.read
+        counts.dropped += chunk.dropped
+        counts.bad += len(chunk.bad)
+        for bad in chunk.bad:
+            self._bad.write(json.dumps(asdict(bad), ensure_ascii=False).encode() + b"\n")
+        new = np.ones(len(chunk.hashes), bool)
+        if self._dedup:
+            new = self._seen.add(chunk.hashes)
+            self._hashes.write(chunk.hashes[new].astype("<u8").tobytes())
+            if not new.all():
+                counts.dropped["duplicate"] += int((~new).sum())
+        validation = held_out(chunk.split_hashes, self._fraction)
+        for split in self.writers:
+            self._write(
+                split, chunk, new & (validation if split == VALIDATION else ~validation), counts
+            )
+        self.chunks_done += 1
+        self.bad_lines.add(*chunk.bad)  # last, so that what is written is whole when this raises
+
+    def commit(self) -> None:
+        """Flush all files to disk and note how much of them is good."""
+        for file in (self._hashes, self._bad):
+            file.flush()
+            os.fsync(file.fileno())
+        state = {
+            "request": self.request,
+            "chunks": self.chunks_done,
+            "splits": {split: writer.state() for split, writer in self.writers.items()},
+            "hashes": self._hashes.tell() // 8,
+            "bad_bytes": self._bad.tell(),
+            "sources": [source.state() for source in self.sources],
+        }
+        write_text(self.directory / STATE, json.dumps(state))
+
+    def finish(self, facts: dict[str, Any], source_facts: list[dict[str, Any]]) -> None:
+        """Write the manifests and remove what only an unfinished build needs.
+
+        Raises:
+            UserError: a split is empty.
+        """
+        totals = {
+            split: add_up(s.kept[split] for s in self.sources if split in s.kept)
+            for split in self.writers
+        }
+        for split, total in totals.items():
+            if total.samples == 0:
+                read = sum(source.read for source in self.sources)
+                raise UserError(
+                    f"nothing is left for {split} of {read} records read"
+                    + (
+                        "; raise validation_fraction or set it to 0"
+                        if len(totals) > 1 and read
+                        else ""
+                    )
+                    + "; the table and bad_lines.jsonl say why"
+                )
+        dropped: Counter[str] = Counter()
+        for source in self.sources:
+            dropped.update(source.dropped)
+        self.close()
+        for split, writer in self.writers.items():
+            writer.close(
+                **facts,
+                split=split,
+                samples=totals[split].samples,
+                characters=totals[split].characters,
+                learnt_tokens=totals[split].learnt_tokens,
+                read=sum(source.read for source in self.sources),
+                bad_lines=sum(source.bad for source in self.sources),
+                dropped=dict(sorted(dropped.items())),
+                sources=[
+                    {
+                        **told,
+                        "read": source.read,
+                        "bad_lines": source.bad,
+                        "dropped": dict(sorted(source.dropped.items())),
+                        **asdict(source.kept.get(split, Kept())),
+                    }
+                    for told, source in zip(source_facts, self.sources, strict=True)
+                ],
+            )
+        for name in (STATE, HASHES):
+            (self.directory / name).unlink(missing_ok=True)
+        if not self.bad_lines.count:
+            (self.directory / BAD_LINES).unlink()
+
+    def close(self) -> None:
+        for file in (self._hashes, self._bad):
+            file.close()
+
+    def _write(
+        self, split: str, chunk: EncodedChunk, samples: np.ndarray, counts: SourceCounts
+    ) -> None:
+        """Write the chosen samples (bool [N]) of a chunk to a split."""
+        kept = counts.kept.setdefault(split, Kept())
+        if not samples.any():
+            return
+        documents = np.repeat(samples, 2) if self._kind == "preference" else samples
+        tokens, mask, lengths = chunk.tokens, chunk.loss_mask, chunk.lengths
+        if not samples.all():
+            chosen = np.repeat(documents, lengths)
+            tokens, lengths = tokens[chosen], lengths[documents]
+            mask = mask[chosen] if len(mask) else mask
+        self.writers[split].add(tokens, lengths, mask if len(mask) else None)
+        kept.samples += int(samples.sum())
+        kept.documents += len(lengths)
+        kept.tokens += len(tokens)
+        kept.learnt_tokens += int(mask.sum()) if len(mask) else len(tokens) - len(lengths)
+        kept.characters += int(chunk.characters[samples].sum())
+
+
+def read_state(directory: Path, request: str) -> dict[str, Any] | None:
+    """The state that an unfinished build of the same request left; None when there is none to go on with."""
+    try:
+        state = json.loads((directory / STATE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return state if isinstance(state, dict) and state.get("request") == request else None
+
+
+def put_in_place(partial: Path, out: Path) -> None:
+    """Rename the finished folder; what was there before goes only when the new one is in its place."""
+    old = out.with_name(f"{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    partial.rename(out)
+    shutil.rmtree(old, ignore_errors=True)

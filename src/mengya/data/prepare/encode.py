@@ -1,0 +1,247 @@
+"""Raw records -> token ids with loss masks, a chunk at a time.
+
+`Encoder` takes a chunk of one source and gives an `EncodedChunk` of arrays: parsed, brought into one form, cleaned,
+filtered and tokenized, with everything counted that was left out. Knows nothing of processes or files on disk.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from mengya.data.ingest.clean import CleanConfig, clean_sample, drop_reason
+from mengya.data.ingest.dedup import sample_hashes
+from mengya.data.ingest.messages import SchemaError
+from mengya.data.ingest.preferences import to_preferences
+from mengya.data.ingest.read import parse_chunk
+from mengya.data.ingest.records import BadLine, Chunk, Record
+from mengya.data.ingest.schema import (
+    Conversation,
+    Document,
+    Preference,
+    Sample,
+    to_conversation,
+    to_document,
+)
+from mengya.errors import UserError
+
+Kind = Literal["text", "conversation", "preference"]
+Encoded = tuple[Sample, list[tuple[list[int], list[int]]]]  # a sample; (ids, mask) of each side
+TOKENIZE_CHARACTERS = 1 << 16  # longer texts are tokenized in pieces, cut where a line begins
+
+
+@dataclass(frozen=True, slots=True)
+class SourceForm:
+    """How the records of a source are to be understood."""
+
+    format: str | None = None
+    field: str | list[str] = "text"
+    encoding: str = "utf-8"
+
+
+@dataclass(slots=True)
+class EncodedChunk:
+    """What became of a chunk: N samples kept, D documents (2N for preferences, else N), T tokens.
+
+    Attributes:
+        tokens: [T] uint32, the documents end to end; loss_mask: [T] uint8, or nothing for text.
+        lengths: [D] int64, tokens of each document.
+        hashes, split_hashes: [N] uint64, of the sample, and what decides whether it is held out.
+        characters: [N] int64, characters of the text that is learnt (both sides of a preference).
+        read: records read, bad lines included; bad: those; dropped: samples left out, by reason.
+    """
+
+    source: int
+    read: int = 0
+    bad: list[BadLine] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))
+    loss_mask: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
+    lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    hashes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    split_hashes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    characters: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a process needs to encode chunks, small enough to be sent to it.
+
+    Attributes:
+        tokenizer_path: the folder, read by processes that render conversations.
+        text_tokenizer: for text, the tokenizer without control tokens as JSON, so that the processes need not load
+            transformers (a quarter of a gigabyte each); document_token opens and closes a text.
+    """
+
+    kind: Kind
+    tokenizer_path: str
+    sources: list[SourceForm]
+    clean: CleanConfig
+    text_tokenizer: str = ""
+    document_token: int = -1
+
+
+def plan_encoding(
+    kind: Kind, tokenizer_path: str, sources: list[SourceForm], clean: CleanConfig
+) -> Plan:
+    """The plan for a tokenizer folder."""
+    if kind != "text":
+        return Plan(kind, tokenizer_path, sources, clean)
+    from mengya.tokenizer.load import document_token_id, load_tokenizer, plain_backend
+
+    tokenizer = load_tokenizer(tokenizer_path)
+    backend = plain_backend(tokenizer).to_str()
+    return Plan(kind, tokenizer_path, sources, clean, backend, document_token_id(tokenizer))
+
+
+class Encoder:
+    """Turns chunks of records into token ids; one in every process."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.kind, self.sources, self.clean = plan.kind, plan.sources, plan.clean
+        if plan.kind == "text":
+            self._texts = Tokenizer.from_str(plan.text_tokenizer)
+            self._edge = np.array([plan.document_token], np.uint32)
+        else:
+            from mengya.tokenizer.load import load_tokenizer
+
+            self._chats = load_tokenizer(plan.tokenizer_path)
+
+    def __call__(self, source: int, chunk: Chunk) -> EncodedChunk:
+        """Encode a chunk of source number `source`. Records that do not fit become bad lines."""
+        result = EncodedChunk(source)
+        kept: list[Encoded] = []
+        for parsed in parse_chunk(chunk, self.sources[source].encoding):
+            result.read += 1
+            if isinstance(parsed, BadLine):
+                result.bad.append(parsed)
+                continue
+            try:
+                kept += self._kept_samples(parsed, source, result)
+            except (SchemaError, UserError) as error:
+                reason = " ".join(str(error).split())
+                result.bad.append(BadLine(parsed.file, parsed.line, reason))
+            except RecursionError:
+                result.bad.append(BadLine(parsed.file, parsed.line, "nested too deeply"))
+        hashes = np.array([sample_hashes(sample) for sample, _ in kept], np.uint64).reshape(-1, 2)
+        result.hashes, result.split_hashes = hashes[:, 0].copy(), hashes[:, 1].copy()
+        if self.kind == "text":
+            texts = [sample.text for sample, _ in kept if isinstance(sample, Document)]
+            _fill(result, self._encode_texts(texts), [])
+            result.characters = np.array([len(text) for text in texts], np.int64)
+        else:
+            sides = [side for _, encoded in kept for side in encoded]
+            ids = [np.array(ids, np.uint32) for ids, _ in sides]
+            masks = [np.array(mask, np.uint8) for _, mask in sides]
+            _fill(result, ids, masks)
+            counts = [
+                sum(self._learnt_characters(*side) for side in encoded) for _, encoded in kept
+            ]
+            result.characters = np.array(counts, np.int64)
+        return result
+
+    def _kept_samples(self, record: Record, source: int, result: EncodedChunk) -> list[Encoded]:
+        """The cleaned samples of a record that no filter drops, chats with their ids and masks."""
+        kept: list[Encoded] = []
+        for sample in self._samples(record, self.sources[source]):
+            sample = clean_sample(sample, self.clean)
+            if reason := drop_reason(sample, self.clean):
+                result.dropped[reason] += 1
+            else:
+                kept.append(
+                    (sample, [] if isinstance(sample, Document) else self._encode_chat(sample))
+                )
+        return kept
+
+    def _samples(self, record: Record, form: SourceForm) -> list[Sample]:
+        if self.kind == "text":
+            return [to_document(record.value, form.field)]
+        if self.kind == "conversation":
+            return [to_conversation(record.value, form.format)]
+        return list(to_preferences(record.value, form.format))
+
+    def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
+        """[document token] ids [document token] for every text; control tokens written in a text stay text."""
+        parts = [[self._edge] for _ in texts]
+        for group in _groups(texts):
+            encodings = self._texts.encode_batch_fast(
+                [piece for _, piece in group], add_special_tokens=False
+            )
+            for (number, _), encoding in zip(group, encodings, strict=True):
+                parts[number].append(np.array(encoding.ids, np.uint32))
+        return [np.concatenate([*part, self._edge]) for part in parts]
+
+    def _encode_chat(self, sample: Conversation | Preference) -> list[tuple[list[int], list[int]]]:
+        """(ids, loss mask) of a conversation, or of chosen and rejected with the prompt's own turns not learnt."""
+        from mengya.tokenizer.chat_template import encode_conversation
+
+        if isinstance(sample, Conversation):
+            return [encode_conversation(self._chats, sample.messages, sample.tools)]
+        sides = []
+        for side in (sample.chosen, sample.rejected):
+            ids, mask = encode_conversation(self._chats, sample.prompt + side, sample.tools)
+            turns = sum(message["role"] == "assistant" for message in side)
+            sides.append((ids, last_runs(mask, turns)))
+        return sides
+
+    def _learnt_characters(self, ids: list[int], mask: list[int]) -> int:
+        learnt = [token for token, one in zip(ids, mask, strict=True) if one]
+        return len(self._chats.backend_tokenizer.decode(learnt, skip_special_tokens=True))
+
+
+def _groups(texts: list[str]) -> Iterator[list[tuple[int, str]]]:
+    """(number of the text, piece of it), in groups of about a million characters: what is tokenized at once."""
+    group: list[tuple[int, str]] = []
+    size = 0
+    for number, text in enumerate(texts):
+        for piece in cut_for_tokenizing(text):
+            group.append((number, piece))
+            size += len(piece)
+            if size >= 1 << 20:
+                yield group
+                group, size = [], 0
+    yield group
+
+
+def cut_for_tokenizing(text: str) -> list[str]:
+    """A long text in pieces that begin at the first character of a line, shorter ones whole.
+
+    Tokenizers hold some hundred bytes per token while they work. The split rules of the field (GPT-2, Qwen2, Llama 3)
+    never join a line end with a following letter, so the ids are those of the whole text.
+    """
+    pieces = []
+    while len(text) > TOKENIZE_CHARACTERS:
+        cut = _LINE_START.search(text, TOKENIZE_CHARACTERS)
+        if cut is None or cut.end() - 1 > 2 * TOKENIZE_CHARACTERS:
+            at = TOKENIZE_CHARACTERS  # no line ends anywhere near: cut between two characters
+        else:
+            at = cut.end() - 1
+        pieces.append(text[:at])
+        text = text[at:]
+    return [*pieces, text]
+
+
+_LINE_START = re.compile(r"\n[^\W\d_]")
+
+
+def last_runs(mask: list[int], runs: int) -> list[int]:
+    """The mask with only its last `runs` runs of ones: the turns of the completion, not those of the prompt."""
+    array = np.array([0, *mask])
+    starts = np.flatnonzero(np.diff(array) == 1)
+    if len(starts) > runs:
+        mask = [0] * int(starts[-runs]) + mask[int(starts[-runs]) :]
+    return mask
+
+
+def _fill(result: EncodedChunk, ids: list[np.ndarray], masks: list[np.ndarray]) -> None:
+    result.lengths = np.array([len(i) for i in ids], np.int64)
+    if ids:
+        result.tokens = np.concatenate(ids)
+    if masks:
+        result.loss_mask = np.concatenate(masks)

@@ -1,0 +1,93 @@
+"""Chunks -> encoded chunks in several processes, in the order of the chunks: how many changes nothing but the time.
+
+Memory is bounded by the number of processes: at most 2 * workers + 1 chunks of about a megabyte are under way.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+
+from mengya.data.ingest.records import Chunk
+from mengya.data.prepare.encode import EncodedChunk, Encoder, Plan
+from mengya.errors import UserError
+
+
+def encode_in_order(
+    chunks: Iterable[tuple[int, Chunk]],
+    workers: int,
+    plan: Plan,
+) -> Generator[tuple[Chunk, EncodedChunk], None, None]:
+    """(chunk, what became of it) for every (source, chunk), in order; a chunk's items are gone by then.
+
+    With one worker the work is done in this process.
+
+    Raises:
+        UserError: a worker process died.
+    """
+    if workers <= 1:
+        encoder = Encoder(plan)
+        for source, chunk in chunks:
+            result = encoder(source, chunk)
+            chunk.items = []
+            yield chunk, result
+        return
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(plan,),
+    )
+    waiting: deque[tuple[Chunk, Future[EncodedChunk]]] = deque()
+    try:
+        for source, chunk in chunks:
+            waiting.append((chunk, pool.submit(_work, source, chunk)))
+            if len(waiting) > 2 * workers:
+                yield _finished(waiting)
+        while waiting:
+            yield _finished(waiting)
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process of `mengya prepare` was killed, probably for want of memory; "
+            "the same command goes on where this one stopped, workers=1 needs the least memory"
+        ) from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _finished(waiting: deque[tuple[Chunk, Future[EncodedChunk]]]) -> tuple[Chunk, EncodedChunk]:
+    chunk, future = waiting.popleft()
+    result = future.result()
+    chunk.items = []
+    return chunk, result
+
+
+_encoder: Encoder | None = None  # of this worker process
+
+
+def _start_worker(plan: Plan) -> None:
+    global _encoder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _encoder = Encoder(plan)
+
+
+def _die_with_parent() -> None:
+    """A killed parent cannot tell its workers to stop; they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _work(source: int, chunk: Chunk) -> EncodedChunk:
+    assert _encoder is not None
+    return _encoder(source, chunk)

@@ -1,0 +1,146 @@
+"""Packed rows: shards and a packing plan become the arrays of row i of epoch e.
+
+Takes `TokenShards`, gives `Row`s of numpy arrays. The plan is made once from the lengths; an epoch only permutes the
+rows, so that any row can be had at once and nothing has to be remembered. Knows nothing of torch, batches or ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from mengya.data.rows.order import row_permutation
+from mengya.data.rows.packing import Packing, pack
+from mengya.data.shards import TokenShards
+from mengya.errors import UserError
+
+IGNORE_INDEX = -100  # the value of mengya.batch, which imports torch; a test holds them equal
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One packed row of S positions.
+
+    Attributes:
+        input_ids, labels, position_ids, document_ids: [S] int64, as in `mengya.batch.Batch`.
+        ends: [documents] int32, where every document of the row ends; padding, if any, lies behind the last.
+    """
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+    position_ids: np.ndarray
+    document_ids: np.ndarray
+    ends: np.ndarray
+
+
+class RowSource(Protocol):
+    """What a loader reads: an endless sequence of rows by global index, and each stored row by number."""
+
+    sequence_length: int
+    max_documents: int
+
+    def __len__(self) -> int: ...
+
+    def global_row(self, index: int) -> Row: ...
+
+    def stored_row(self, index: int) -> Row: ...
+
+
+class PackedRows:
+    """The rows of one shard folder.
+
+    Attributes:
+        max_documents: the most runs of documents and padding in any row, so that batch shapes are static.
+        packing: the plan.
+        dropped_pairs: preference pairs left out because a side keeps no learnable token after truncation.
+    """
+
+    def __init__(self, shards: TokenShards, sequence_length: int, seed: int = 0) -> None:
+        self.shards, self.sequence_length, self.seed = shards, sequence_length, seed
+        group = 2 if shards.kind == "preference" else 1
+        lengths, self.dropped_pairs = shards.lengths, 0
+        if group == 2:
+            lengths, self.dropped_pairs = _without_silent_pairs(shards, sequence_length)
+        self.packing: Packing = pack(lengths, sequence_length, group=group, seed=seed)
+        self.max_documents = self.packing.max_pieces + 1  # one more for the padding
+        self._order: tuple[int, np.ndarray] | None = (
+            None  # the permutation of the epoch last asked for
+        )
+        if len(self.packing) == 0:
+            raise UserError(
+                f"{shards.directory} holds no document of two tokens or more: nothing to train on"
+            )
+
+    def __len__(self) -> int:
+        return len(self.packing)
+
+    def row(self, epoch: int, index: int) -> Row:
+        """Row `index` of epoch `epoch`, a pure function of both and the seed."""
+        return self.stored_row(self.order(epoch, index))
+
+    def order(self, epoch: int, index: int) -> int:
+        """Which stored row is row `index` of epoch `epoch`."""
+        order = self._order  # one read: another thread may replace it
+        if order is None or order[0] != epoch:
+            order = self._order = (epoch, row_permutation(self.seed, epoch, len(self)))
+        return int(order[1][index])
+
+    def global_row(self, index: int) -> Row:
+        """Row `index` of the endless sequence of epochs."""
+        return self.row(*divmod(index, len(self)))
+
+    def stored_row(self, index: int) -> Row:
+        """Row `index` of the packing plan, in no shuffled order."""
+        plan, size = self.packing, self.sequence_length
+        input_ids = np.zeros(size, np.int64)
+        labels = np.full(size, IGNORE_INDEX, np.int64)
+        position_ids = np.zeros(size, np.int64)
+        document_ids = np.full(size, -1, np.int64)
+        first, last = int(plan.row_starts[index]), int(plan.row_starts[index + 1])
+        ends = np.cumsum(plan.length[first:last], dtype=np.int32)
+        begin = 0
+        for number, piece in enumerate(range(first, last)):
+            document, start, length = (
+                int(a[piece]) for a in (plan.document, plan.start, plan.length)
+            )
+            tokens = self.shards.tokens(document, start, start + length + 1)
+            end = begin + length
+            input_ids[begin:end] = tokens[:-1]
+            if self.shards.kind == "text":
+                labels[begin:end] = tokens[1:]
+            else:
+                learnt = self.shards.loss_mask(document, start + 1, start + length + 1)
+                labels[begin:end] = np.where(learnt, tokens[1:].astype(np.int64), IGNORE_INDEX)
+            position_ids[begin:end] = np.arange(length)
+            document_ids[begin:end] = number
+            begin = end
+        return Row(input_ids, labels, position_ids, document_ids, ends)
+
+    def documents(self, index: int) -> list[int]:
+        """The documents, whole or in part, of stored row `index`."""
+        first, last = self.packing.row_starts[index : index + 2].tolist()
+        return self.packing.document[first:last].tolist()
+
+
+def padding_row(sequence_length: int) -> Row:
+    """A row that holds no document: every label ignored."""
+    zeros = np.zeros(sequence_length, np.int64)
+    ignored = np.full(sequence_length, IGNORE_INDEX, np.int64)
+    return Row(zeros, ignored, zeros, np.full(sequence_length, -1, np.int64), np.zeros(0, np.int32))
+
+
+def _without_silent_pairs(shards: TokenShards, sequence_length: int) -> tuple[np.ndarray, int]:
+    """Lengths with 0 for pairs that truncation would leave without a learnable token on a side, and their number."""
+    lengths = shards.lengths.copy()
+    pairs = np.maximum(lengths.reshape(-1, 2) - 1, 0)
+    limit = sequence_length // 2
+    silent = [
+        pair
+        for pair in np.flatnonzero(pairs.sum(1) > sequence_length).tolist()
+        if not all(shards.loss_mask(2 * pair + side, 1, limit + 1).any() for side in (0, 1))
+    ]
+    for pair in silent:
+        lengths[2 * pair : 2 * pair + 2] = 0
+    return lengths, len(silent)

@@ -1,0 +1,177 @@
+"""One forward pass of the batch engine: the model, the memory of its pages, its recorded steps.
+
+Takes the work that the scheduler has planned; gives the logits from which the next tokens are chosen.
+Knows nothing of sampling or of who waits. Shapes: S sequences of the work, R of them ready for a
+token, N new tokens of all, M pages of a table, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mengya.generation.batch.decode_graphs import DecodeGraphs, graphs_run
+from mengya.generation.batch.request import EngineConfig
+from mengya.generation.batch.row_choice import Flight, Logprobs
+from mengya.generation.batch.scheduler import Work
+from mengya.generation.batch.sequence import Sequence
+from mengya.kernels.attention.paged import kernels_run
+from mengya.kernels.linear import lay_end_to_end
+from mengya.kernels.packed_linear import pack_linears, packing_runs
+from mengya.models.cache.paged import PagedCache, PagedStep, tokens_that_fit
+from mengya.models.causal_lm import CausalLM
+from mengya.runtime.device import to_device
+
+
+class ForwardPass:
+    """
+    Attributes:
+        pages: how many the sequences may share.
+        context: longest sequence that model and pages allow.
+    """
+
+    def __init__(
+        self,
+        model: CausalLM,
+        settings: EngineConfig,
+        select_adapter: Callable[[str | None], None] | None,
+    ) -> None:
+        """Arguments as those of `BatchEngine`."""
+        self._model = model.eval()
+        # Selecting an adapter may change weights, of which packed layers hold a copy.
+        if settings.pack_weights and select_adapter is None and packing_runs(model):
+            self._model = pack_linears(model)
+        if select_adapter is None and kernels_run(model.lm_head.weight.device):
+            lay_end_to_end(model)
+        self.device = model.lm_head.weight.device
+        self._select_adapter = select_adapter
+        self._adapter: str | None = None
+        if select_adapter is not None:
+            select_adapter(None)
+        dtype, size = model.model.norm.weight.dtype, settings.page_size
+        tokens = settings.cache_tokens or _default_cache_tokens(model, settings, dtype)
+        self.pages = max(tokens // size, 1)
+        self.context = min(model.config.context_length, self.pages * size)
+        # One page more, which no sequence has: who must write something somewhere writes there.
+        self._cache = PagedCache(model.config, self.pages + 1, size, dtype, self.device)
+        self._table_width = -(-self.context // size)
+        self._graphs: DecodeGraphs | None = None
+        if settings.cuda_graphs and select_adapter is None and graphs_run(model):
+            self._graphs = DecodeGraphs(
+                self._model, self._cache, settings.max_running, self._table_width, self.pages
+            )
+        if kernels_run(self.device):
+            self._compile_kernels()
+
+    def run(self, work: Work, tables: np.ndarray, before: Flight | None) -> Tensor:
+        """Logits after each sequence that is ready for a token, [R, V], until the next run.
+
+        Notes the log-probabilities of prompts that are to be echoed.
+
+        Args:
+            tables: int32, pages of each row of the scheduler.
+            before: tokens that are on their way and go into this pass.
+        """
+        self._use_adapter(work.sequences[0].request.adapter)
+        starts_S = np.array([s.stored for s in work.sequences])
+        counts_S = np.array(work.counts)
+        tables_SM = tables[[s.row for s in work.sequences]]
+        ids_N = self._input_ids(work, before)
+        if self._graphs is not None and len(work.ready) == len(counts_S) == len(ids_N):
+            return self._graphs.run(ids_N, starts_S, tables_SM)
+        return self._forward(work, ids_N, starts_S, counts_S, tables_SM)
+
+    def _use_adapter(self, adapter: str | None) -> None:
+        if adapter != self._adapter:
+            assert self._select_adapter is not None  # `add` has refused adapters without it
+            self._select_adapter(adapter)
+            self._adapter = adapter
+
+    def _input_ids(self, work: Work, before: Flight | None) -> Tensor:
+        """Tokens to compute, [N] int64 on the device: those in flight are taken from there."""
+        decoding = work.counts[-1] == 1
+        if decoding and before is not None and before.sequences == work.ready == work.sequences:
+            return before.chosen_R
+        ids: list[int] = []
+        flying: list[tuple[int, int]] = []
+        for sequence, count in zip(work.sequences, work.counts, strict=True):
+            if sequence.stored == len(sequence.tokens):
+                flying.append((len(ids), sequence.flight))
+                ids.append(0)
+            else:
+                ids += sequence.tokens[sequence.stored : sequence.stored + count]
+        ids_N = to_device(np.array(ids, dtype=np.int64), self.device)
+        if flying:
+            assert before is not None  # where else would they be
+            places, sources = to_device(np.array(flying, dtype=np.int64).T.copy(), self.device)
+            ids_N[places] = before.chosen_R[sources]
+        return ids_N
+
+    def _forward(
+        self,
+        work: Work,
+        ids_N: Tensor,
+        starts_S: np.ndarray,
+        counts_S: np.ndarray,
+        tables_SM: np.ndarray,
+    ) -> Tensor:
+        sequences = work.sequences
+        lengths = np.array([s.length for s in sequences])
+        echoing = np.array([s.echoing for s in sequences])
+        ready = starts_S + counts_S == lengths
+        ends = counts_S.cumsum()
+        # All positions of who echoes, else the last where it gives a token; but never none at all.
+        sizes = np.where(echoing, counts_S, ready)
+        if not sizes.any():
+            sizes[-1] = 1
+        wanted = np.concatenate([np.arange(e - n, e) for e, n in zip(ends, sizes, strict=True)])
+        step = PagedStep.of(self._cache, tables_SM, starts_S, counts_S)
+        # Not model(...): a compiled model would compile again for every length.
+        logits_NV = self._model.forward(
+            ids_N[None], cache=step, logits_at=to_device(wanted, self.device)
+        ).logits[0]
+        if not echoing.any():
+            return logits_NV
+        parts = logits_NV.split(sizes.tolist())
+        for sequence, part, is_echoing in zip(sequences, parts, echoing, strict=True):
+            if is_echoing:
+                self._echo(sequence, part)
+        return logits_NV[to_device(sizes.cumsum()[ready] - 1, self.device)]
+
+    def _echo(self, sequence: Sequence, logits_SV: Tensor) -> None:
+        """Note the log-probabilities of the prompt's tokens that these logits predict."""
+        prompt = sequence.request.prompt
+        # After a preemption the first positions come a second time.
+        skipped = len(sequence.echoed) - 1 - sequence.stored
+        predicted = prompt[len(sequence.echoed) : sequence.stored + len(logits_SV) + 1]
+        if predicted:
+            logits = logits_SV[skipped : skipped + len(predicted)]
+            chosen = torch.tensor(predicted, device=self.device)
+            found = Logprobs.of(logits, chosen, sequence.request.top_logprobs or 0)
+            if self.device.type == "cuda":
+                torch.cuda.current_stream().synchronize()
+            sequence.echoed += found.rows()
+
+    @torch.inference_mode()
+    def _compile_kernels(self) -> None:
+        """Those of steps with prompts, so that no request waits for it; graphs compile their own."""
+        longer = min(self._cache.page_size, 2)
+        # Few rows are split over their keys and many are not; a number of tokens that 16 divides is
+        # another kernel to Triton than one that it does not.
+        for rows in (1, 272 - longer):
+            counts = np.array([1] * rows + [longer])
+            table = np.full((len(counts), self._table_width), self.pages, dtype=np.int32)
+            step = PagedStep.of(self._cache, table, np.zeros_like(counts), counts)
+            ids = torch.zeros(1, counts.sum(), dtype=torch.int64, device=self.device)
+            self._model.forward(ids, cache=step, logits_at=ids[0, :1])
+
+
+def _default_cache_tokens(model: CausalLM, settings: EngineConfig, dtype: torch.dtype) -> int:
+    """Full contexts for all that may run, or what fits; one context at least."""
+    size, context = settings.page_size, model.config.context_length
+    fitting = tokens_that_fit(model.config, dtype, model.lm_head.weight.device)
+    rounded = -(-context // size) * size
+    return max(min(settings.max_running * rounded, fitting), rounded)

@@ -1,0 +1,65 @@
+"""A request on its way through the batch engine: its tokens, its pages, its row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mengya.generation.batch.request import FinishReason, Request, TokenEvent, TokenLogprob
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A request on its way.
+
+    Attributes:
+        limit: how long it may become.
+        seed: of its random numbers.
+        tokens: prompt and completion as far as the host knows them.
+        length: the same count, and one more while a chosen token is on its way from the device.
+        flight: the place among them of its token that is, or was last, on its way.
+        row: its row in the tables of the engine while it runs, -1 before and after.
+        stored: tokens whose keys and values lie in `pages`.
+        published: those of them whose pages other prompts may find.
+        cached_tokens: prompt tokens reused when it first ran; None: it has not yet.
+        echoed: log-probabilities of the prompt's tokens as far as they are known.
+        finished: nothing more is told about it.
+    """
+
+    number: int
+    request: Request
+    limit: int
+    seed: int
+    tokens: list[int]
+    length: int
+    flight: int = -1
+    row: int = -1
+    pages: list[int] = field(default_factory=list)
+    stored: int = 0
+    published: int = 0
+    page_keys: list[bytes] = field(default_factory=list)
+    cached_tokens: int | None = None
+    echoed: list[TokenLogprob | None] = field(default_factory=lambda: [None])
+    finished: bool = False
+
+    @property
+    def echoing(self) -> bool:
+        """Whether log-probabilities of the prompt are still to be found out."""
+        return self.request.echo_logprobs and len(self.echoed) < len(self.request.prompt)
+
+    def event(
+        self,
+        token: int | None,
+        logprob: TokenLogprob | None = None,
+        finish: FinishReason | None = None,
+    ) -> TokenEvent:
+        """What to tell about `token`, the last of `tokens`, or about an end without one."""
+        request, cached = self.request, self.cached_tokens or 0
+        if logprob is None and not request.echo_logprobs:
+            return TokenEvent(self.number, token, None, (), finish, cached)
+        own, top = logprob or (None, ())
+        first = len(self.tokens) == len(request.prompt) + (token is not None)
+        echoed = first and request.echo_logprobs and not self.echoing
+        return TokenEvent(
+            self.number, token, own, top[: request.top_logprobs], finish, cached,
+            tuple(self.echoed) if echoed else None,
+        )  # fmt: skip

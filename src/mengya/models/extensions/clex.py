@@ -1,0 +1,75 @@
+"""CLEX: how far each rotary frequency is stretched is learnt as a flow over the factor t.
+
+Chen et al. 2023, arXiv:2310.16450. With z(t) the logarithms of the frequencies, z(1) those of plain RoPE:
+
+    dz/dt = W_down silu(W_up z) + xi(t),   xi_i(t) = -(2i / (R - 2)) * 2 / (2t - 1)
+
+xi is the flow of NTK scaling by 2t - 1; W_down starts at zero, so an untrained CLEX is that. Integrated
+by the classical Runge-Kutta method. In training t is drawn between what the row needs and `factor`; else
+it is the whole number at or above length / original_max_position_embeddings.
+Takes positions; gives frequencies. Shapes: R rotary width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mengya.models.config.model import ModelConfig
+
+_STEPS = 8  # of the integration from 1 to t
+_WIDENING = 4  # inner width of the flow's network, in pairs
+
+
+class Clex(nn.Module):
+    """The flow shared by all layers: 2 * 4 * (R/2)^2 parameters, in fp32 whatever the model computes in."""
+
+    def __init__(self, config: ModelConfig, device: torch.device | str | None = None) -> None:
+        super().__init__()
+        rope = config.rope_parameters
+        assert rope.factor is not None and rope.original_max_position_embeddings is not None
+        self.factor, self.trained = rope.factor, rope.original_max_position_embeddings
+        self.width, self.theta = config.rotary_width, config.rope_theta
+        pairs = self.width // 2
+        self.up_proj = nn.Parameter(torch.empty(_WIDENING * pairs, pairs, device=device))
+        self.down_proj = nn.Parameter(torch.empty(pairs, _WIDENING * pairs, device=device))
+        if self.up_proj.device.type != "meta":
+            self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As before any training: plain NTK scaling."""
+        nn.init.kaiming_uniform_(self.up_proj, a=math.sqrt(5))
+        nn.init.zeros_(self.down_proj)
+
+    def forward(self, position_ids: Tensor) -> Tensor:
+        """Frequencies for the texts of this forward pass, [R/2] fp32."""
+        needed = (position_ids.max() + 1).float() / self.trained
+        needed = needed.clamp(min=1, max=self.factor)
+        if self.training:
+            return self.frequencies(needed + (self.factor - needed) * torch.rand_like(needed))
+        return self.frequencies(needed.ceil().clamp(max=self.factor))
+
+    def frequencies(self, t: Tensor) -> Tensor:
+        """Angle per position of each pair at factor `t` (a scalar fp32 tensor), [R/2] fp32."""
+        with torch.autocast(t.device.type, enabled=False):
+            R = self.width
+            pairs = torch.arange(R // 2, dtype=torch.float32, device=t.device)
+            z = -math.log(self.theta) * 2 * pairs / R
+            slope = -2 * pairs / (R - 2)
+
+            def flow(time: Tensor, z: Tensor) -> Tensor:
+                learnt = F.linear(F.silu(F.linear(z, self.up_proj.float())), self.down_proj.float())
+                return learnt + slope * 2 / (2 * time - 1)
+
+            h, time = (t - 1) / _STEPS, torch.ones_like(t)
+            for _ in range(_STEPS):
+                k1 = flow(time, z)
+                k2 = flow(time + h / 2, z + h / 2 * k1)
+                k3 = flow(time + h / 2, z + h / 2 * k2)
+                k4 = flow(time + h, z + h * k3)
+                z = z + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+                time = time + h
+            return z.exp()

@@ -1,0 +1,225 @@
+"""Checkpoint folders in the Hugging Face layout: config.json, model.safetensors, generation_config.json.
+
+Takes a model (or its tensors) and a directory; gives the other. A folder that we write is a stock
+folder of its class (hf_config.CLASSES) for transformers 4.57 and 5; a folder of those classes from
+anywhere is read, sharded or not. Tensors are read from safetensors only: nothing is ever unpickled.
+Tokenizer files are not its business.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mengya.errors import UserError
+from mengya.models.causal_lm import CausalLM
+from mengya.models.config.model import ModelConfig
+from mengya.models.hf.config import CLASSES, config_to_hf, load_model_config
+
+
+def save_hf_folder(
+    source: nn.Module | Mapping[str, Tensor],
+    config: ModelConfig,
+    directory: Path,
+    dtype: torch.dtype | None = None,
+    *,
+    bos_token_id: int | None = None,
+    eos_token_id: int | list[int] | None = None,
+    pad_token_id: int | None = None,
+) -> None:
+    """Write config.json, generation_config.json and model.safetensors into `directory`.
+
+    Args:
+        source: the model or its state dict (names as in `CausalLM`; adapters merged before).
+        dtype: of the saved tensors; None keeps each tensor's own.
+        bos_token_id, eos_token_id, pad_token_id: written for transformers' generate().
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = dict(_saved_tensors(source, config, dtype))
+    stored = dtype or next(iter(tensors.values())).dtype
+    special = {
+        "bos_token_id": bos_token_id,
+        "eos_token_id": eos_token_id,
+        "pad_token_id": pad_token_id,
+    }
+    _write_json(directory / "config.json", {**config_to_hf(config, stored), **special})
+    generation = {name: value for name, value in special.items() if value is not None}
+    _write_json(directory / "generation_config.json", generation)
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+def load_causal_lm(
+    directory: Path | str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    config: ModelConfig | None = None,
+) -> CausalLM:
+    """Build the model that a folder describes, in training mode.
+
+    Args:
+        config: instead of the folder's own, such as one stretched to a longer context.
+
+    Raises:
+        UserError: folder or file missing, damaged, of a class or feature not supported, or holding
+            other tensors than its config.json promises.
+    """
+    directory = Path(directory)
+    stored = load_model_config(directory)
+    config = config or stored
+    model = CausalLM(config, device="meta").to(dtype).to_empty(device=device)
+    model.tie_weights()
+    model.expert_load.zero_()  # the only memory that no file fills
+    if model.model.clex is not None:
+        model.model.clex.reset_parameters()
+    _fill(
+        model,
+        directory,
+        new_clex=config.rope_parameters.rope_type != stored.rope_parameters.rope_type,
+    )
+    return model
+
+
+def _saved_tensors(
+    source: nn.Module | Mapping[str, Tensor], config: ModelConfig, dtype: torch.dtype | None
+) -> Iterator[tuple[str, Tensor]]:
+    """Tensors under their names on disk: experts one by one, a tied output layer left out."""
+    tensors = source.state_dict() if isinstance(source, nn.Module) else source
+    for name, tensor in tensors.items():
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        # A rounded bias would send tokens to other experts; transformers keeps it in fp32 as well.
+        own = name.endswith("e_score_correction_bias")
+        value = tensor.detach().to("cpu", tensor.dtype if own else dtype)
+        if ".mlp.experts." not in name:
+            yield name, value.contiguous()
+            continue
+        prefix, part = name.rsplit(".", 1)
+        for e, expert in enumerate(value):
+            if part == "down_proj":
+                yield f"{prefix}.{e}.down_proj.weight", expert.clone()
+                continue
+            gate, up = expert.chunk(2)
+            yield f"{prefix}.{e}.gate_proj.weight", gate.clone()
+            yield f"{prefix}.{e}.up_proj.weight", up.clone()
+
+
+@torch.no_grad()
+def _fill(model: CausalLM, directory: Path, new_clex: bool) -> None:
+    """Copy every tensor of the folder to its place and check that each place is filled once."""
+    places = _places(model)
+    unknown = []
+    for file, name, tensor in _stored_tensors(directory):
+        place = places.pop(name, None)
+        if place is not None:
+            if place.shape != tensor.shape:
+                raise UserError(
+                    f"{file}: {name} has shape {list(tensor.shape)}, but config.json beside it "
+                    f"promises {list(place.shape)}; the files are of different models"
+                )
+            place.copy_(tensor)
+        elif not _ignored(name, model.config):
+            unknown.append(name)
+    if unknown:
+        raise UserError(
+            f"{directory}: {len(unknown)} tensors that {CLASSES[model.config.model_type]} does not "
+            f"have, such as {unknown[0]}; is it an adapter, or config.json of another model?"
+        )
+    if new_clex:  # stretched just now, and not yet trained
+        places = {name: p for name, p in places.items() if not name.startswith("model.clex.")}
+    missing = _without_alternatives(places)
+    if missing:
+        raise UserError(
+            f"{directory}: {len(missing)} tensors are missing, such as {missing[0]}; the folder is "
+            "incomplete, copy it again"
+        )
+
+
+def _places(model: CausalLM) -> dict[str, Tensor]:
+    """Where each tensor name on disk goes; experts both one by one and stacked (either is read)."""
+    saved = model.state_dict().keys()
+    places: dict[str, Tensor] = {n: buffer for n, buffer in model.named_buffers() if n in saved}
+    for name, parameter in model.named_parameters():  # a tied output layer appears once
+        places[name] = parameter
+        if ".mlp.experts." not in name:
+            continue
+        prefix, part = name.rsplit(".", 1)
+        for e, expert in enumerate(parameter):
+            if part == "down_proj":
+                places[f"{prefix}.{e}.down_proj.weight"] = expert
+            else:
+                gate, up = expert.chunk(2)
+                places[f"{prefix}.{e}.gate_proj.weight"] = gate
+                places[f"{prefix}.{e}.up_proj.weight"] = up
+    return places
+
+
+def _without_alternatives(left: dict[str, Tensor]) -> list[str]:
+    """Names that are truly missing: stacked experts are filled if all single ones were, or vice versa."""
+    missing = []
+    for name in left:
+        if ".mlp.experts." not in name:
+            missing.append(name)
+            continue
+        prefix, after = name.split(".mlp.experts.")
+        single = after.endswith(".weight")
+        down = "down_proj" in after
+        stacked = f"{prefix}.mlp.experts.{'down_proj' if down else 'gate_up_proj'}"
+        if single and stacked in left:
+            missing.append(name)
+    return missing
+
+
+def _ignored(name: str, config: ModelConfig) -> bool:
+    tied = name == "lm_head.weight" and config.tie_word_embeddings
+    # Glm4Moe and DeepseekV3 keep heads for further tokens in layers after the last one.
+    layer = re.match(r"model\.layers\.(\d+)\.", name)
+    with_heads = config.model_type in ("glm4_moe", "deepseek_v3")
+    ahead = with_heads and layer is not None and int(layer[1]) >= config.num_hidden_layers
+    return tied or ahead or name.endswith("rotary_emb.inv_freq")
+
+
+def _stored_tensors(directory: Path) -> Iterator[tuple[Path, str, Tensor]]:
+    for file in _weight_files(directory):
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 (not a dict)
+                    yield file, name, tensors.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{file} is damaged or missing ({error}); copy or download it again"
+            ) from error
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    index = directory / "model.safetensors.index.json"
+    whole = directory / "model.safetensors"
+    if whole.exists():
+        return [whole]
+    if index.exists():
+        try:
+            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        except (ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"{index} is not a shard index: {error!r}; copy it again") from error
+        if outside := [name for name in names if Path(name).name != name]:
+            raise UserError(f"{index} points outside its folder: {outside[0]}; fetch it anew")
+        return [directory / name for name in sorted(set(names))]
+    if pickled := [*directory.glob("*.bin"), *directory.glob("*.pt"), *directory.glob("*.pth")]:
+        raise UserError(
+            f"{pickled[0]}: pickled weights can run code when opened, they are never read; convert "
+            "them where you trust them: AutoModelForCausalLM.from_pretrained(DIR)"
+            ".save_pretrained(OUT), then use OUT"
+        )
+    raise UserError(f"{directory} holds no model.safetensors and no model.safetensors.index.json")
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,190 @@
+"""config.json: a `ModelConfig` in transformers' words, and back.
+
+Takes our configuration or a folder; gives the other. Written so that transformers 4.57 and 5 read the
+same model out of it; read through transformers' own classes, which know every default of theirs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from mengya.errors import UserError
+from mengya.models.config.model import ModelConfig, StretchConfig
+from mengya.models.config.rope import RopeParameters, rope_from_hf
+from mengya.models.hf.experts import experts_from_hf, experts_to_hf
+
+CLASSES = {
+    "qwen3": "Qwen3ForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
+    "glm4_moe": "Glm4MoeForCausalLM",
+    "deepseek_v3": "DeepseekV3ForCausalLM",
+}
+CLEX = "mengya_clex"  # our own model_type: rope_type clex over one of the classes
+_SUPPORTED = ", ".join(CLASSES.values())
+_SAME_NAME = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings",
+    "initializer_range",
+)  # fmt: skip
+_SLIDING = "sliding_attention"
+_WINDOW = ("sliding_window", "max_window_layers")
+
+
+def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
+    """The content of config.json, readable by transformers 4.57 and 5."""
+    dtype_name = str(dtype).removeprefix("torch.")
+    partial = config.model_type == "glm4_moe"
+    rope = config.rope_parameters.to_hf(config.rope_theta, partial)
+    values: dict[str, Any] = {
+        "architectures": [CLASSES[config.model_type]],
+        "model_type": config.model_type,
+        **{name: getattr(config, name) for name in _SAME_NAME},
+        "head_dim": config.head_width,
+        "hidden_act": "silu",
+        "attention_dropout": 0.0,
+        "use_cache": True,
+        # transformers 5 reads rope_parameters; 4.x reads only the fields below, and without them
+        # takes its own defaults and gives wrong logits in silence.
+        "rope_parameters": rope,
+        "rope_theta": config.rope_theta,
+        "dtype": dtype_name,
+        "torch_dtype": dtype_name,
+    }
+    if partial:
+        values["partial_rotary_factor"] = config.rope_parameters.partial_rotary_factor
+    own_rope = config.rope_parameters.rope_type == "clex"  # no class of transformers can hold it
+    if config.rope_parameters.rope_type != "default" and not own_rope:
+        # transformers 5 prefers this to rope_parameters where both are; they say the same.
+        values["rope_scaling"] = {k: v for k, v in rope.items() if k != "rope_theta"}
+    if config.model_type not in ("qwen2", "qwen2_moe"):  # Qwen2 has no such field, or another name
+        values["attention_bias"] = False
+    if config.model_type == "llama":
+        values["mlp_bias"] = False
+    elif config.model_type.startswith("qwen"):
+        values["use_sliding_window"] = config.sliding_window is not None
+    if config.sliding_window is not None:
+        values |= {name: getattr(config, name) for name in _WINDOW}
+        values["layer_types"] = _layer_types(config.num_hidden_layers, config.max_window_layers)
+    values |= experts_to_hf(config)
+    if own_rope:
+        values |= {"architectures": ["MengyaClexForCausalLM"], "model_type": CLEX}
+        values["base_model_type"] = config.model_type
+    return values
+
+
+def load_model_config(directory: Path | str) -> ModelConfig:
+    """Read config.json of a folder of one of `CLASSES`.
+
+    Raises:
+        UserError: naming the file, the value that is not supported, and what is.
+    """
+    path = Path(directory) / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        model_type = values.get("model_type")
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} does not exist; give a checkpoint folder (one that holds config.json)"
+        ) from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is not readable JSON: {error}") from error
+    if model_type == CLEX:
+        return _clex_from_hf(values, path)
+    if model_type not in CLASSES:
+        architectures = values.get("architectures") or [model_type]
+        raise UserError(
+            f"{path}: model class {', '.join(map(str, architectures))} (model_type "
+            f"{model_type!r}) is not supported; supported: {_SUPPORTED}"
+        )
+    return _config_from_hf(values, path)
+
+
+def _clex_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
+    """The class that CLEX was put on, with CLEX on it."""
+    rope = values.get("rope_parameters")
+    base = values.get("base_model_type")
+    if not isinstance(rope, dict) or base not in CLASSES or "rope_theta" not in rope:
+        raise UserError(
+            f"{path}: {CLEX} needs base_model_type (one of {', '.join(CLASSES)}) and rope_parameters with "
+            "rope_theta; was the file edited?"
+        )
+    kept = {name: rope[name] for name in ("rope_theta", "partial_rotary_factor") if name in rope}
+    stock = {**values, "model_type": base, "rope_parameters": {"rope_type": "default", **kept}}
+    plain = _config_from_hf(stock, path)
+    try:
+        clex = RopeParameters(**{name: v for name, v in rope.items() if name != "rope_theta"})
+    except ValidationError as error:
+        raise UserError(f"{path}: {'; '.join(map(_reason, error.errors()))}") from error
+    length = plain.max_position_embeddings
+    return plain.stretched(StretchConfig(max_position_embeddings=length, rope_parameters=clex))
+
+
+def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
+    # transformers fills in each class's defaults and brings 4.x fields into today's form.
+    from transformers import AutoConfig
+
+    try:
+        hf = AutoConfig.for_model(**values)
+    except Exception as error:  # its validation raises many kinds; all mean: this file is wrong
+        raise UserError(f"{path}: transformers refuses this configuration: {error}") from error
+    rope = hf.rope_parameters or {}
+    fields = {name: getattr(hf, name) for name in _SAME_NAME}
+    head_dim = getattr(hf, "head_dim", None)
+    usual = hf.hidden_size // hf.num_attention_heads
+    fields["head_dim"] = None if head_dim == usual else head_dim
+    fields["rope_theta"] = rope.get("rope_theta", 10_000.0)
+    fields["rope_parameters"] = rope_from_hf(rope, hf.max_position_embeddings)
+    fields["qk_norm"] = hf.model_type.startswith("qwen3")
+    fields["attention_bias"] = hf.model_type == "qwen2"
+    required = {
+        "hidden_act": (hf.hidden_act, "silu"),
+        "mlp_bias": (getattr(hf, "mlp_bias", False), False),
+    }
+    if hf.model_type in ("qwen3", "llama"):
+        required["attention_bias"] = (hf.attention_bias, False)
+    window, window_required = _window_from_hf(hf)
+    own_fields, own_required = experts_from_hf(hf)
+    fields |= own_fields | window
+    wrong = [
+        f"{name}={value!r} is not supported (only {supported!r})"
+        for name, (value, supported) in (required | own_required | window_required).items()
+        if value != supported
+    ]
+    if wrong:
+        raise UserError(f"{path}: {'; '.join(wrong)}")
+    try:
+        return ModelConfig(**fields)
+    except ValidationError as error:
+        raise UserError(f"{path}: {'; '.join(map(_reason, error.errors()))}") from error
+
+
+def _window_from_hf(hf: Any) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+    """As `experts_from_hf`: the first layers see all, the others the window, in Qwen3 and Qwen2."""
+    if not getattr(hf, "use_sliding_window", False):
+        return {}, {}
+    if hf.model_type not in ("qwen2", "qwen3"):
+        return {}, {"use_sliding_window": (True, False)}
+    types = list(hf.layer_types)
+    full = types.index(_SLIDING) if _SLIDING in types else len(types)
+    required = {"layer_types": (types, _layer_types(len(types), full))}
+    if full == len(types):
+        return {}, required
+    return {"sliding_window": hf.sliding_window, "max_window_layers": full}, required
+
+
+def _layer_types(layers: int, full: int) -> list[str]:
+    return ["full_attention"] * full + [_SLIDING] * (layers - full)
+
+
+def _reason(item: Mapping[str, Any]) -> str:
+    where = ".".join(map(str, item["loc"]))
+    return (f"{where}: " if where else "") + item["msg"].removeprefix("Value error, ")

@@ -1,0 +1,89 @@
+"""From the path a person types to a model and tokenizer ready to be used."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from mengya.errors import UserError
+from mengya.models.adapters.lora import load_merged
+from mengya.models.causal_lm import CausalLM
+from mengya.models.config.model import ModelConfig
+from mengya.models.hf.checkpoint import load_causal_lm
+from mengya.models.hf.config import load_model_config
+from mengya.models.hf.folder import check_vocabulary, write_folder
+from mengya.tokenizer.load import load_tokenizer
+
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+ADAPTER = "adapter_config.json"
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that `path` means: itself, or of a run folder the best, else the latest.
+
+    Raises:
+        UserError: nothing like it is there; names what is near.
+    """
+    for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "latest"):
+        if (folder / "config.json").is_file() or (folder / ADAPTER).is_file():
+            return folder
+    if path.is_dir():
+        inside = sorted(p.parent.name for p in path.glob("*/config.json"))
+        hint = f"; it has {', '.join(inside)} inside" if inside else ""
+        raise UserError(f"{path} is no checkpoint folder: it holds no config.json{hint}")
+    near = path.parent
+    names = [p.name for p in near.iterdir()] if near.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, n=1)
+    hint = f"; did you mean {near / close[0]}?" if close else ""
+    raise UserError(f"checkpoint folder {path} does not exist{hint}")
+
+
+def pick_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
+    """auto: fp32 on a CPU, where it is exact and no slower to decode, else bf16."""
+    if name == "auto":
+        name = "float32" if device.type == "cpu" else "bfloat16"
+    return getattr(torch, name)
+
+
+def open_checkpoint(
+    path: Path, device: torch.device, dtype: torch.dtype
+) -> tuple[CausalLM, PreTrainedTokenizerFast]:
+    """Model (in evaluation mode; adapters merged into their base) and tokenizer of a checkpoint."""
+    folder = find_checkpoint(path)
+    tokenizer = load_tokenizer(folder)
+    if (folder / ADAPTER).is_file():
+        model = load_merged(folder, None).to(device, dtype)
+    else:
+        model = load_causal_lm(folder, device, dtype)
+    check_vocabulary(model, tokenizer)
+    return model.eval(), tokenizer
+
+
+@contextmanager
+def standard_folder(path: Path) -> Iterator[Path]:
+    """A folder that transformers reads: the checkpoint, or its adapter merged for the while."""
+    folder = find_checkpoint(path)
+    if not (folder / ADAPTER).is_file():
+        _refuse_clex(load_model_config(folder), path)
+        yield folder
+        return
+    with TemporaryDirectory(prefix="mengya-merged-") as name:
+        model = load_merged(folder, None)
+        _refuse_clex(model.config, path)
+        write_folder(model, load_tokenizer(folder), folder, torch.float32, Path(name))
+        yield Path(name)
+
+
+def _refuse_clex(config: ModelConfig, path: Path) -> None:
+    if config.rope_parameters.rope_type == "clex":
+        raise UserError(
+            f"{path}: no class of transformers holds CLEX; freeze its factor first: "
+            f"mengya merge {path} out=FOLDER factor={config.rope_parameters.factor:g}"
+        )

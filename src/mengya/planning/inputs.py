@@ -1,0 +1,112 @@
+"""What an estimate starts from: the data of one epoch, and the device.
+
+Shards do not have to be there yet: what is missing is assumed, and said so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from mengya.data.rows.datasets import PackedRows
+from mengya.data.rows.mixture import Mixture
+from mengya.data.shards import MANIFEST, TokenShards
+from mengya.errors import UserError
+from mengya.models.config.model import ModelConfig
+from mengya.planning.hardware import Device, named_device, this_device
+from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.training.run_config import RunConfig
+
+Verb = Literal["pretrain", "sft", "dpo"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows of one epoch.
+
+    Attributes:
+        rows: None where the shards are not there and nothing says how much they will hold.
+        visible: positions that a token sees on average. fill: part of the positions that is no padding.
+        labelled: part of the positions with a label.
+        missing: shard folders that are not there; then visible and fill are those of whole rows.
+    """
+
+    rows: int | None
+    visible: float
+    fill: float
+    labelled: float
+    missing: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the user says of the machine; None: as the table or the machine itself says.
+
+    Attributes:
+        device: a name of hardware.yaml, or any name with peak_tflops and memory_gib.
+        price_per_hour: of one device, in the user's currency.
+    """
+
+    device: str | None = None
+    devices: int = 1
+    peak_tflops: float | None = None
+    memory_gib: float | None = None
+    price_per_hour: float | None = None
+
+
+def open_data(config: RunConfig, tokens: float | None, needs_labels: bool) -> Data:
+    """What one epoch holds: from the shards where they are, else from `tokens`.
+
+    Args:
+        tokens: of one epoch, given by the user; used only where shards are missing.
+        needs_labels: whether to read the masks.
+    """
+    S = config.data.sequence_length
+    missing = tuple(s.path for s in config.data.train if not (s.path / MANIFEST).is_file())
+    if missing:
+        rows = None if tokens is None else max(1, round(tokens / S))
+        return Data(rows, visible=(S + 1) / 2, fill=1.0, labelled=1.0, missing=missing)
+    parts = [
+        (PackedRows(TokenShards(source.path), S, config.seed), source.weight)
+        for source in config.data.train
+    ]
+    mixture = Mixture(parts, config.seed)
+    labelled = mixture.labelled if needs_labels else 1.0
+    return Data(len(mixture), mixture.visible, mixture.fill, labelled)
+
+
+def open_device(
+    config: RunConfig, hardware: Hardware, shape: ModelConfig
+) -> tuple[Device, torch.dtype | None]:
+    """The device to plan for, and the dtype of its matrix products (None: fp32)."""
+    own = hardware.peak_tflops is not None and hardware.memory_gib is not None
+    if hardware.device is None:
+        here = pick_device(config.device)
+        dtype = pick_autocast_dtype(config.precision, here)
+        rows = min(config.micro_batch_size * config.data.sequence_length, 4096)
+        product = (rows, shape.hidden_size, shape.intermediate_size)
+        device = this_device(here, dtype, product)
+    else:
+        half = config.precision != "fp32"
+        if own:
+            device = Device(hardware.device, "cuda", None, 0.0, bf16=True, fp8=True)
+        else:
+            device = named_device(hardware.device, half)
+        if config.precision == "bf16" and not device.bf16:
+            raise UserError(
+                f"precision=bf16, but {device.name} has no bf16; write precision=fp16 or auto"
+            )
+        fp16 = config.precision == "fp16" or not device.bf16
+        dtype = (torch.float16 if fp16 else torch.bfloat16) if half else None
+    if config.precision == "fp8" and not device.fp8:
+        raise UserError(
+            f"precision=fp8, but {device.name} does not multiply fp8; write precision=bf16 or auto"
+        )
+    if hardware.peak_tflops is not None:
+        device = device._replace(peak_flops=hardware.peak_tflops * 1e12)
+    if hardware.memory_gib is not None:
+        device = device._replace(memory=hardware.memory_gib * 2**30)
+    return device, dtype

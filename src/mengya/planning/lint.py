@@ -1,0 +1,251 @@
+"""What in a plan is likely to be regretted: each warning says the number, the rule and what to do.
+
+Takes a `Plan`; gives `PlanWarning`s. A rule is a habit or a fit of a paper, not a law: none stops a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from mengya.planning.fit import what_fits
+from mengya.planning.plan import Plan
+
+VOCABULARY_SHARE = 0.4  # of all parameters
+EPOCHS = (
+    4  # Muennighoff et al. 2023, arXiv:2305.16264: up to here repeated tokens are as good as new
+)
+TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022, arXiv:2203.15556
+FEW, MANY = 5, 400  # a fourth, and twenty times, of that
+BATCH_FACTOR, LR_FACTOR = 4, 5  # from the fit of DeepSeek LLM
+HEAD_MULTIPLE, WIDTH_MULTIPLE = 8, 64
+TUNING_LR = {
+    ("sft", False): (1e-6, 5e-3),
+    ("sft", True): (1e-5, 5e-3),
+    ("dpo", False): (1e-7, 5e-4),
+    ("dpo", True): (1e-6, 2e-3),
+}  # (verb, LoRA)
+
+
+class PlanWarning(NamedTuple):
+    """rule: its short name. message: the number and the rule. remedy: what to write or do."""
+
+    rule: str
+    message: str
+    remedy: str
+
+
+def warnings_of(plan: Plan) -> Iterator[PlanWarning]:
+    """Every warning, the gravest first."""
+    for rule in _RULES:
+        yield from rule(plan)
+
+
+def _memory(plan: Plan) -> Iterator[PlanWarning]:
+    needed, room = plan.memory.needed, plan.device.memory
+    if needed > room:
+        yield PlanWarning(
+            "memory",
+            f"needs {needed / 2**30:.1f} GiB on each device, {plan.device.name} has "
+            f"{room / 2**30:.1f}",
+            what_fits(plan),
+        )
+
+
+def _batch_split(plan: Plan) -> Iterator[PlanWarning]:
+    each = plan.config.micro_batch_size * plan.hardware.devices
+    if plan.batch_rows % each:
+        yield PlanWarning(
+            "batch_split",
+            f"global_batch_size {plan.batch_rows} is not a multiple of micro_batch_size "
+            f"{plan.config.micro_batch_size} x {plan.hardware.devices} devices: training refuses it",
+            f"write global_batch_size={-(-plan.batch_rows // each) * each}",
+        )
+
+
+def _context(plan: Plan) -> Iterator[PlanWarning]:
+    S, context = plan.config.data.sequence_length, plan.model.config.context_length
+    if context < S:
+        yield PlanWarning(
+            "context",
+            f"sequence_length {S:,} is above the {context:,} positions that the model is meant for "
+            "(max_position_embeddings)",
+            f"write data.sequence_length={context}, or scale the positions (rope_parameters)",
+        )
+
+
+def _vocabulary(plan: Plan) -> Iterator[PlanWarning]:
+    counts, config = plan.counts, plan.model.config
+    share = counts.embedding / counts.total
+    if plan.verb != "pretrain" or plan.config.model_dump().get("model") is None:
+        return
+    if share > VOCABULARY_SHARE:
+        tables = counts.embedding / config.vocab_size
+        small = 6400 * tables
+        smaller_share = small / (counts.total - counts.embedding + small)
+        tie = "" if config.tie_word_embeddings else "tie_word_embeddings=true, or "
+        yield PlanWarning(
+            "vocabulary",
+            f"the vocabulary of {config.vocab_size:,} takes {share:.0%} of the parameters (more than "
+            f"{VOCABULARY_SHARE:.0%})",
+            f"{tie}a tokenizer of your own: with `mengya tokenizer vocab_size=6400` it is "
+            f"{smaller_share:.0%}"
+            if config.vocab_size > 6400
+            else f"{tie}a wider or deeper model, or fewer ids",
+        )
+
+
+def _widths(plan: Plan) -> Iterator[PlanWarning]:
+    config = plan.model.config
+    odd = {
+        name: (value, multiple)
+        for name, value, multiple in (
+            ("head_dim", config.head_width, HEAD_MULTIPLE),
+            ("v_head_dim", config.v_head_dim or HEAD_MULTIPLE, HEAD_MULTIPLE),
+            ("hidden_size", config.hidden_size, WIDTH_MULTIPLE),
+            ("intermediate_size", config.intermediate_size, WIDTH_MULTIPLE),
+            ("moe_intermediate_size", config.moe_intermediate_size or 0, WIDTH_MULTIPLE),
+        )
+        if value % multiple
+    }
+    if odd and plan.device.kind == "cuda":
+        said = ", ".join(f"{name} {value} of {multiple}" for name, (value, multiple) in odd.items())
+        near = ", ".join(
+            f"{name}={-(-value // multiple) * multiple}" for name, (value, multiple) in odd.items()
+        )
+        yield PlanWarning(
+            "widths",
+            f"not a multiple: {said}; matrix products and attention of odd widths leave the fast paths",
+            f"for example {near}",
+        )
+
+
+def _epochs(plan: Plan) -> Iterator[PlanWarning]:
+    if plan.verb == "pretrain" and plan.epochs is not None and plan.epochs > EPOCHS * 1.01:
+        yield PlanWarning(
+            "epochs",
+            f"{plan.epochs:.1f} passes over the data; after {EPOCHS} repeated tokens are worth "
+            "clearly less than new ones (arXiv:2305.16264)",
+            f"more text, or epochs={EPOCHS}",
+        )
+
+
+def _from_scratch(plan: Plan) -> bool:
+    return plan.verb == "pretrain" and getattr(plan.config, "init_from", None) is None
+
+
+def _tokens(plan: Plan) -> Iterator[PlanWarning]:
+    if plan.tokens is None or not _from_scratch(plan):
+        return
+    ratio, wanted = plan.tokens / plan.counts.total, TOKENS_PER_PARAMETER * plan.counts.total
+    if ratio < FEW:
+        yield PlanWarning(
+            "tokens",
+            f"{ratio:.1f} tokens per parameter, far below the {TOKENS_PER_PARAMETER} that use the "
+            "FLOPs best (arXiv:2203.15556)",
+            f"about {wanted:,.0f} tokens, or a model of about "
+            f"{plan.tokens / TOKENS_PER_PARAMETER:,.0f} parameters",
+        )
+    elif ratio > MANY:
+        yield PlanWarning(
+            "tokens",
+            f"{ratio:,.0f} tokens per parameter, far above the {TOKENS_PER_PARAMETER} that use the "
+            "FLOPs best (arXiv:2203.15556)",
+            "right where the model must be small to serve; otherwise a larger model learns more "
+            "from the same FLOPs",
+        )
+
+
+def _compute(plan: Plan) -> float | None:
+    """C of DeepSeek LLM (arXiv:2401.02954): FLOPs of the run without the vocabulary."""
+    if plan.tokens is None or not _from_scratch(plan):
+        return None
+    return (plan.flops.layers + plan.flops.attention) * plan.tokens
+
+
+def _batch(plan: Plan) -> Iterator[PlanWarning]:
+    compute = _compute(plan)
+    if compute is None:
+        return
+    usual = 0.2920 * compute**0.3271
+    S = plan.config.data.sequence_length
+    tokens = plan.batch_rows * S
+    if not usual / BATCH_FACTOR <= tokens <= usual * BATCH_FACTOR:
+        small = tokens < usual
+        each = plan.config.micro_batch_size * plan.hardware.devices
+        rows = max(1, round(usual / S / each)) * each
+        yield PlanWarning(
+            "batch",
+            f"{tokens:,} tokens a step are far {'below' if small else 'above'} the {usual:,.0f} that "
+            "suit a run of these FLOPs (0.292 C^0.3271, arXiv:2401.02954): "
+            + (
+                "noisy steps, an idle GPU"
+                if small
+                else "few steps, each hardly better than a smaller"
+            ),
+            f"for example global_batch_size={rows}",
+        )
+
+
+def _learning_rate(plan: Plan) -> Iterator[PlanWarning]:
+    optimizer, lora = plan.config.optimizer, getattr(plan.config, "lora", None) is not None
+    compute = _compute(plan)
+    low = high = None
+    where = ""
+    if plan.verb != "pretrain":
+        low, high = TUNING_LR[plan.verb, lora]
+        where = f"{plan.verb} with LoRA" if lora else plan.verb
+    elif compute is not None:
+        usual = 0.3118 * compute**-0.1250
+        low, high = usual / LR_FACTOR, usual * LR_FACTOR
+        where = "a run of these FLOPs (0.3118 C^-0.125, arXiv:2401.02954)"
+    if low is None or high is None:
+        return
+    rates = {"optimizer.lr": optimizer.lr}
+    if optimizer.name != "adamw" and optimizer.muon.lr is not None:
+        rates["optimizer.muon.lr"] = optimizer.muon.lr  # in AdamW's units
+    for key, rate in rates.items():
+        if not low <= rate <= high:
+            yield PlanWarning(
+                "learning_rate",
+                f"{key} {rate:g} is outside of {low:.1g} to {high:.1g}, usual for {where}",
+                f"for example {key}={(low * high) ** 0.5:.1g}",
+            )
+
+
+def _warmup(plan: Plan) -> Iterator[PlanWarning]:
+    warmup = plan.config.schedule.warmup_steps
+    if warmup is not None and plan.steps is not None and warmup >= plan.steps:
+        yield PlanWarning(
+            "warmup",
+            f"schedule.warmup_steps {warmup} is not shorter than the run of {plan.steps} steps: the "
+            "peak rate is never reached",
+            f"write schedule.warmup_steps={max(1, plan.steps // 50)}",
+        )
+
+
+def _data(plan: Plan) -> Iterator[PlanWarning]:
+    if plan.data.missing:
+        names = ", ".join(str(path) for path in plan.data.missing)
+        known = plan.data.rows is not None or plan.config.max_steps is not None
+        yield PlanWarning(
+            "data",
+            f"{names} is not there yet: rows are taken as full and one document each",
+            "make it with `mengya prepare` for the real figures"
+            + ("" if known else ", or say --data-tokens N (of one epoch) for hours and cost"),
+        )
+
+
+def _peak(plan: Plan) -> Iterator[PlanWarning]:
+    if plan.device.peak_flops is None:
+        yield PlanWarning(
+            "peak",
+            f"the peak of {plan.device.name} is not known: no speed, hours or cost",
+            "write --peak-tflops from its data sheet (dense, in the precision of the run)",
+        )
+
+
+_RULES: list[Callable[[Plan], Iterator[PlanWarning]]] = [
+    _memory, _batch_split, _context, _vocabulary, _epochs, _tokens, _batch, _learning_rate, _warmup,
+    _widths, _data, _peak,
+]  # fmt: skip

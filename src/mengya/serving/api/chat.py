@@ -1,0 +1,173 @@
+"""POST /v1/chat/completions: runs a prepared request and tells its reply in OpenAI's words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from starlette.requests import Request as HttpRequest
+
+from mengya.generation.batch.engine import Request
+from mengya.serving.api.chat_prompt import ChatPrompt, offered_tools, prepare_chat
+from mengya.serving.api.chat_protocol import ChatRequest
+from mengya.serving.api.events import EventStream, event
+from mengya.serving.api.responses import (
+    AssistantReply,
+    ChatChoice,
+    ChatChunk,
+    ChatCompletion,
+    ChatLogprobs,
+    ChunkChoice,
+    Delta,
+    FunctionDelta,
+    FunctionReply,
+    TokenLogprob,
+    ToolCallDelta,
+    ToolCallReply,
+    TopLogprob,
+    new_id,
+    now,
+)
+from mengya.serving.runtime.choice import Choice, Piece
+from mengya.serving.runtime.reply_parser import ReplyParser
+from mengya.serving.runtime.service import Counts, Service, prepare, unless_gone
+from mengya.serving.runtime.token_text import TokenText
+from mengya.serving.runtime.worker import Ticket
+
+
+async def answer(
+    service: Service, request: ChatRequest, http: HttpRequest
+) -> ChatCompletion | EventStream:
+    """Answer a conversation, whole or as a stream.
+
+    Raises:
+        ApiError: whatever is wrong with the request, or with the server.
+        ClientGone: nobody waits any more.
+    """
+    prepared = await prepare(lambda: prepare_chat(service, request))
+    counts = Counts(len(prepared.requests[0].prompt))
+    choices = [_choice(service, request, prepared) for _ in prepared.requests]
+    if not request.stream:
+        return await unless_gone(http, _whole(service, request, prepared.requests, choices, counts))
+    ticket = await service.submit(prepared.requests)
+    events = _stream(service, request, ticket, choices, counts)
+
+    return EventStream(events, service, ticket, counts)
+
+
+def _choice(service: Service, request: ChatRequest, prepared: ChatPrompt) -> Choice:
+    names = frozenset(tool.function.name for tool in offered_tools(request)) or None
+    return Choice(
+        service.served().tokenizer,
+        parser=ReplyParser(names, prepared.opened),
+        stops=request.stops,
+        one_call=request.parallel_tool_calls is False,
+    )
+
+
+async def _whole(
+    service: Service,
+    request: ChatRequest,
+    requests: list[Request],
+    choices: list[Choice],
+    counts: Counts,
+) -> ChatCompletion:
+    pieces = [Piece() for _ in choices]
+    ticket = await service.submit(requests)
+    try:
+        async for place, piece in service.follow(ticket, counts, choices):
+            pieces[place].add(piece)
+    finally:
+        ticket.close()
+        service.count_prompt(counts)
+    text = service.token_text()
+    return ChatCompletion(
+        model=request.model,
+        choices=[_reply(request, place, piece, text) for place, piece in enumerate(pieces)],
+        usage=counts.usage(),
+    )
+
+
+def _reply(request: ChatRequest, place: int, piece: Piece, text: TokenText) -> ChatChoice:
+    calls = [
+        ToolCallReply(
+            id=new_id("call"), function=FunctionReply(name=call.name, arguments=call.arguments)
+        )
+        for call in piece.calls
+    ]
+    return ChatChoice(
+        index=place,
+        message=AssistantReply(
+            content=piece.content or (None if calls else ""),
+            reasoning_content=piece.reasoning or None,
+            tool_calls=calls or None,
+        ),
+        logprobs=_logprobs(piece, text) if request.logprobs else None,
+        finish_reason=piece.finish or "stop",
+    )
+
+
+async def _stream(
+    service: Service, request: ChatRequest, ticket: Ticket, choices: list[Choice], counts: Counts
+) -> AsyncGenerator[str, None]:
+    """The events of a reply: each choice's role, its pieces, its end; then the usage if asked for."""
+    id_, created, text = new_id("chatcmpl"), now(), service.token_text()
+    calls_of = [0] * len(choices)
+
+    def chunk(*made: ChunkChoice, **more: Any) -> str:
+        if request.include_usage:
+            more = {"usage": None, **more}
+        whole = ChatChunk(
+            id=id_,
+            object="chat.completion.chunk",
+            created=created,
+            model=request.model,
+            choices=list(made),
+            **more,
+        )
+        return event(whole)
+
+    for place in range(len(choices)):
+        delta = Delta(role="assistant", content="")
+        yield chunk(ChunkChoice(index=place, delta=delta, finish_reason=None))
+    async for place, piece in service.follow(ticket, counts, choices):
+        for delta in _deltas(piece, calls_of[place]):
+            logprobs = {"logprobs": _logprobs(piece, text)} if piece.tokens else {}
+            piece.tokens = []
+            yield chunk(ChunkChoice(index=place, delta=delta, finish_reason=None, **logprobs))
+        calls_of[place] += len(piece.calls)
+        if piece.finish:
+            logprobs = {"logprobs": _logprobs(piece, text)} if piece.tokens else {}
+            end = ChunkChoice(index=place, delta=Delta(), finish_reason=piece.finish, **logprobs)
+            yield chunk(end)
+    if request.include_usage:
+        yield chunk(usage=counts.usage())
+
+
+def _deltas(piece: Piece, calls_before: int) -> list[Delta]:
+    """The steps of a piece in the order in which the model wrote them."""
+    deltas = []
+    if piece.reasoning:
+        deltas.append(Delta(reasoning_content=piece.reasoning))
+    if piece.content:
+        deltas.append(Delta(content=piece.content))
+    for number, call in enumerate(piece.calls, calls_before):
+        named = FunctionDelta(name=call.name, arguments="")
+        opening = ToolCallDelta(index=number, id=new_id("call"), type="function", function=named)
+        rest = ToolCallDelta(index=number, function=FunctionDelta(arguments=call.arguments))
+        deltas += [Delta(tool_calls=[opening]), Delta(tool_calls=[rest])]
+    return deltas
+
+
+def _logprobs(piece: Piece, text: TokenText) -> ChatLogprobs:
+    def entry(token: int, logprob: float) -> dict[str, Any]:
+        return {"token": text.text(token), "logprob": logprob, "bytes": list(text.bytes(token))}
+
+    content = [
+        TokenLogprob(
+            **entry(chosen.token, chosen.logprob),
+            top_logprobs=[TopLogprob(**entry(*likely)) for likely in chosen.top],
+        )
+        for chosen in piece.tokens
+    ]
+    return ChatLogprobs(content=content)

@@ -1,0 +1,130 @@
+"""A chat request -> what the engine is to do: the prompt's ids, sampling, grammar.
+
+The one place where messages and tools of the API meet the chat template. Knows nothing of replies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mengya.generation.batch.engine import Request
+from mengya.serving.api.chat_protocol import (
+    AssistantMessage,
+    ChatRequest,
+    Content,
+    JsonSchemaFormat,
+    Message,
+    NamedToolChoice,
+    Tool,
+    ToolMessage,
+)
+from mengya.serving.errors import ApiError
+from mengya.serving.runtime.grammar import JsonFilter, call_schema
+from mengya.serving.runtime.reply_parser import CALL, THINK
+from mengya.serving.runtime.service import Service
+from mengya.tokenizer.chat_template import encode_prompt
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """A request ready for the engine.
+
+    Attributes:
+        opened: what the prompt has already opened of the reply, `<think>` or `<tool_call>`.
+    """
+
+    requests: list[Request]
+    opened: str | None
+
+
+def prepare_chat(service: Service, request: ChatRequest) -> ChatPrompt:
+    """Render, tokenize and bound a request; slow enough to belong in a thread of its own.
+
+    Raises:
+        ApiError, UserError: what does not fit this model.
+    """
+    tokenizer = service.served().tokenizer
+    name = service.named(request.model)
+    tools = offered_tools(request)
+    messages = [template_message(message) for message in request.messages]
+    prompt = encode_prompt(
+        tokenizer, messages, [tool.written for tool in tools] or None, request.enable_thinking
+    )
+    opened = THINK if str(tokenizer.decode(prompt[-4:])).rstrip().endswith(THINK) else None
+    schema = _schema(request)
+    if request.tool_choice not in (None, "none", "auto"):
+        # The reply is held to the JSON inside the tags; the prompt opens them.
+        opened = CALL
+        opening = tokenizer.backend_tokenizer.encode(f"{CALL}\n", add_special_tokens=False)
+        prompt = [*prompt, *opening.ids]
+    budget = service.new_tokens(len(prompt), request.limit, "max_completion_tokens")
+    top = (request.top_logprobs or 0) if request.logprobs else None
+    defaults = service.settings.sampling.params()
+    requests = [
+        Request(
+            prompt=tuple(prompt),
+            params=request.sampling(defaults, budget, choice),
+            stop_token_ids=service.stop_ids(),
+            top_logprobs=top,
+            adapter=name.adapter,
+            grammar=_grammar(service, schema) if schema is not None else None,
+        )
+        for choice in range(request.n or 1)
+    ]
+    return ChatPrompt(requests, opened)
+
+
+def offered_tools(request: ChatRequest) -> list[Tool]:
+    """The tools that the model is told of."""
+    return [] if request.tool_choice == "none" else request.tools or []
+
+
+def _schema(request: ChatRequest) -> dict[str, Any] | None:
+    """What the reply's JSON is held to, None for a free reply."""
+    wanted = request.tool_choice
+    if wanted not in (None, "none", "auto"):
+        functions = [
+            tool.function.model_dump(include={"name", "parameters"})
+            for tool in request.tools or []
+            if not isinstance(wanted, NamedToolChoice) or tool.function.name == wanted.function.name
+        ]
+        return call_schema(functions)
+    if isinstance(request.response_format, JsonSchemaFormat):
+        schema = request.response_format.json_schema.schema_
+        return {"type": "object"} if schema is None else schema
+    return {"type": "object"} if request.json_wanted else None
+
+
+def _grammar(service: Service, schema: dict[str, Any]) -> JsonFilter:
+    try:
+        return service.grammars().json_schema(schema)
+    except ValueError as error:
+        raise ApiError(
+            400,
+            f"the JSON schema cannot be enforced: {error}",
+            param="response_format",
+            code="invalid_json_schema",
+        ) from error
+
+
+def template_message(message: Message) -> dict[str, Any]:
+    """A message as the chat template takes it."""
+    role = "system" if message.role == "developer" else message.role
+    found: dict[str, Any] = {"role": role, "content": _text(message.content)}
+    if isinstance(message, ToolMessage):
+        found["tool_call_id"] = message.tool_call_id
+    if isinstance(message, AssistantMessage):
+        if message.reasoning_content is not None:
+            found["reasoning_content"] = message.reasoning_content
+        if message.tool_calls:
+            found["tool_calls"] = [
+                call.model_dump(exclude={"index"}) for call in message.tool_calls
+            ]
+    return found
+
+
+def _text(content: Content | None) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part.text for part in content)

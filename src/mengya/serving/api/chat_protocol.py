@@ -1,0 +1,225 @@
+"""The request of POST /v1/chat/completions: messages, tools, the form of the answer.
+
+Takes JSON; gives a request whose parts fit together, or pydantic's reasons. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
+
+from mengya.serving.api.protocol import MAX_TOP_LOGPROBS, ApiModel, GenerationRequest
+
+
+class TextPart(ApiModel):
+    type: Literal["text"]
+    text: str
+    prompt_cache_breakpoint: Any = None
+    """Accepted, without effect: common beginnings of prompts are always reused."""
+
+
+Content = str | list[TextPart]
+
+
+class FunctionCall(ApiModel):
+    name: str
+    arguments: str
+    """JSON, as the model wrote it."""
+
+
+class ToolCall(ApiModel):
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+    index: int | None = None
+    """Accepted, without effect: streams number their calls, and some clients send that back."""
+
+
+class SystemMessage(ApiModel):
+    role: Literal["system", "developer"]
+    content: Content
+    name: str | None = None
+
+
+class UserMessage(ApiModel):
+    role: Literal["user"]
+    content: Content
+    name: str | None = None
+
+
+class AssistantMessage(ApiModel):
+    role: Literal["assistant"]
+    content: Content | None = None
+    reasoning_content: str | None = None
+    """What a reply of this server brought under the same name; leave out to spare the context."""
+    tool_calls: list[ToolCall] | None = None
+    name: str | None = None
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    annotations: list[Any] | None = None
+    """Accepted, without effect: clients send replies back as they came."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.content is None and not self.tool_calls and self.reasoning_content is None:
+            raise ValueError("an assistant message needs content or tool_calls")
+        return self
+
+
+class ToolMessage(ApiModel):
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: str
+    name: str | None = None
+
+
+Message = Annotated[
+    SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")
+]
+
+
+class Function(ApiModel):
+    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    """JSON schema of the arguments."""
+    strict: bool | None = None
+    """Enforced where tool_choice asks for a call; elsewhere the model writes what it writes."""
+
+
+class Tool(ApiModel):
+    type: Literal["function"]
+    function: Function
+    _written: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_the_writing(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        tool = handler(value)
+        tool._written = value if isinstance(value, dict) else tool.model_dump(exclude_unset=True)
+        return tool
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """The tool as it was sent, its keys in their order: what the chat template shows the model."""
+        return self._written
+
+
+class NamedFunction(ApiModel):
+    name: str
+
+
+class NamedToolChoice(ApiModel):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class JsonSchema(ApiModel):
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class TextFormat(ApiModel):
+    type: Literal["text"]
+
+
+class JsonObjectFormat(ApiModel):
+    type: Literal["json_object"]
+
+
+class JsonSchemaFormat(ApiModel):
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+class ChatTemplateOptions(ApiModel):
+    enable_thinking: bool | None = None
+    """false asks for an answer without reasoning, where the chat template knows how."""
+
+
+class ChatRequest(GenerationRequest):
+    """POST /v1/chat/completions: answer a conversation."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_tokens: int | None = Field(default=None, ge=-1)
+    """Older name of max_completion_tokens."""
+    max_completion_tokens: int | None = Field(default=None, ge=-1)
+    """Longest reply, reasoning included; none and -1: to the limit of the context."""
+    logprobs: bool | None = None
+    """Log-probabilities of the reply's tokens."""
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
+    """Likeliest tokens at each place; needs logprobs=true."""
+    tools: list[Tool] | None = Field(default=None, max_length=128)
+    """Functions that the model may call."""
+    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
+    """required, or one function by name: the reply is a call of it, held to its schema."""
+    parallel_tool_calls: bool | None = None
+    """false: the reply ends with its first call."""
+    response_format: (
+        Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+        | None
+    ) = None
+    """The answer's form, enforced token by token."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    """none asks for no reasoning; any other leaves it to the model."""
+    chat_template_kwargs: ChatTemplateOptions | None = None
+    """Settings of the chat template. Not of OpenAI's API."""
+    modalities: list[Literal["text"]] | None = None
+    """Text only."""
+    store: bool | None = None
+    """Accepted, without effect: nothing is stored."""
+    metadata: dict[str, str] | None = None
+    """Accepted, without effect."""
+    service_tier: str | None = None
+    """Accepted, without effect."""
+    safety_identifier: str | None = None
+    """Accepted, without effect."""
+    prompt_cache_key: str | None = None
+    """Accepted, without effect: common beginnings of prompts are always reused."""
+    prompt_cache_retention: str | None = None
+    """Accepted, without effect."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs=true")
+        given = (self.max_tokens, self.max_completion_tokens)
+        if None not in given and given[0] != given[1]:
+            raise ValueError("max_tokens and max_completion_tokens differ; send one of them")
+        if 0 in given:
+            raise ValueError("max_completion_tokens must be at least 1, or -1 for the limit")
+        names = [tool.function.name for tool in self.tools or []]
+        if self.tool_choice not in (None, "none", "auto") and not names:
+            raise ValueError("tool_choice needs tools")
+        if isinstance(self.tool_choice, NamedToolChoice):
+            wanted = self.tool_choice.function.name
+            if wanted not in names:
+                raise ValueError("tool_choice names a function that is not among the tools")
+        if self.json_wanted and names and self.tool_choice != "none":
+            raise ValueError(
+                "response_format holds the whole reply to JSON, so that no tool could be called; "
+                "send tool_choice=none, or no response_format"
+            )
+        return self
+
+    @property
+    def json_wanted(self) -> bool:
+        """Whether the answer must be JSON."""
+        return isinstance(self.response_format, JsonObjectFormat | JsonSchemaFormat)
+
+    @property
+    def limit(self) -> int | None:
+        """Longest reply in tokens, None for as long as the context allows."""
+        given = self.max_completion_tokens if self.max_tokens is None else self.max_tokens
+        return None if given in (None, -1) else given
+
+    @property
+    def enable_thinking(self) -> bool | None:
+        """What the chat template is told about reasoning."""
+        if self.chat_template_kwargs and self.chat_template_kwargs.enable_thinking is not None:
+            return self.chat_template_kwargs.enable_thinking
+        return False if self.reasoning_effort == "none" else None

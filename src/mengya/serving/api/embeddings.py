@@ -1,0 +1,96 @@
+"""POST /v1/embeddings: texts -> the mean of the last hidden state over their tokens, of length 1.
+
+A language model's hidden states were not trained to be compared; neighbours in meaning tend to be
+neighbours here, no more is claimed.
+Shapes: S tokens, H = hidden_size.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from starlette.requests import Request as HttpRequest
+
+from mengya.models.causal_lm import CausalLM
+from mengya.serving.api.inputs import Prompt, read_inputs
+from mengya.serving.api.protocol import EmbeddingRequest
+from mengya.serving.api.responses import Embedding, EmbeddingList, EmbeddingUsage
+from mengya.serving.errors import ApiError
+from mengya.serving.runtime.served import Served, ServedName
+from mengya.serving.runtime.service import Service, prepare, unless_gone
+
+
+async def answer(service: Service, request: EmbeddingRequest, http: HttpRequest) -> EmbeddingList:
+    """A vector for each input, one forward pass each, between steps of the engine.
+
+    Raises:
+        ApiError: whatever is wrong with the request, or with the server.
+        ClientGone: nobody waits any more.
+    """
+    name = service.named(request.model)
+    prompts = await prepare(lambda: _prepared(service, request))
+    return await unless_gone(http, _embedded(service, request, name, prompts))
+
+
+def _prepared(service: Service, request: EmbeddingRequest) -> list[Prompt]:
+    prompts = read_inputs(service, request.input)
+    context = service.served().context
+    for prompt in prompts:
+        if len(prompt.ids) > context:
+            raise ApiError(
+                400,
+                f"an input has {len(prompt.ids)} tokens and the model's context is {context}; "
+                "shorten it",
+                param="input",
+                code="context_length_exceeded",
+            )
+    return prompts
+
+
+async def _embedded(
+    service: Service, request: EmbeddingRequest, name: ServedName, prompts: list[Prompt]
+) -> EmbeddingList:
+    served = service.served()
+    data = []
+    for index, prompt in enumerate(prompts):
+        vector = await service.worker.call(lambda ids=prompt.ids: _vector(served, name, ids))
+        value: list[float] | str = vector.tolist()
+        if request.encoding_format == "base64":
+            value = base64.b64encode(vector.astype("<f4").tobytes()).decode()
+        data.append(Embedding(index=index, embedding=value))
+    tokens = sum(len(prompt.ids) for prompt in prompts)
+    service.metrics.prompt_tokens.inc(tokens)
+    usage = EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens)
+    return EmbeddingList(data=data, model=request.model, usage=usage)
+
+
+def _vector(served: Served, name: ServedName, ids: Sequence[int]) -> np.ndarray:
+    if served.adapters is None:
+        return mean_pooled(served.model, ids).cpu().numpy()
+    engines = served.adapters.current
+    served.adapters.select(name.adapter)
+    try:
+        return mean_pooled(served.model, ids).cpu().numpy()
+    finally:
+        served.adapters.select(engines)  # what the engine believes to be selected
+
+
+@torch.inference_mode()
+def mean_pooled(model: CausalLM, ids: Sequence[int]) -> torch.Tensor:
+    """The mean over all tokens of what the output layer sees, divided by its length: [H] float32."""
+    seen: list[torch.Tensor] = []
+    # The last layer's output, so that logits of one position alone are computed.
+    hook = model.model.layers[-1].register_forward_hook(
+        lambda m, a, output: seen.append(output[0] + output[1])
+    )
+    try:
+        ids_1S = torch.tensor([list(ids)], device=model.lm_head.weight.device)
+        model.forward(ids_1S, last_only=True)
+    finally:
+        hook.remove()
+    hidden_SH = model.model.norm(seen[0])[0].float()
+    return F.normalize(hidden_SH.mean(0), dim=0)

@@ -1,0 +1,138 @@
+"""One completion as it grows: token events -> pieces of text, reasoning, calls and log-probabilities.
+
+Takes the engine's events; gives what a client may see of them: whole characters, no part of a stop
+string, nothing after one. Knows nothing of HTTP or of the wording of the API.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import PreTrainedTokenizerFast
+
+from mengya.generation.batch.engine import TokenEvent
+from mengya.serving.runtime.reply_parser import Call, Part, ReplyParser, Text
+from mengya.serving.runtime.stop_strings import StopStrings
+from mengya.tokenizer.stream import TextStream
+
+Finish = Literal["stop", "length", "tool_calls"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenToken:
+    """A token with ln of its probability and the likeliest others; `offset` is where its text begins."""
+
+    offset: int
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(slots=True)
+class Piece:
+    """What became certain at once; `finish` is set on the last piece of a choice."""
+
+    content: str = ""
+    reasoning: str = ""
+    calls: list[Call] = field(default_factory=list)
+    tokens: list[ChosenToken] = field(default_factory=list)
+    finish: Finish | None = None
+
+    def add(self, later: Piece) -> None:
+        """Join a later piece of the same choice to this one."""
+        self.content += later.content
+        self.reasoning += later.reasoning
+        self.calls += later.calls
+        self.tokens += later.tokens
+        self.finish = later.finish
+
+
+class Choice:
+    """The state between the tokens of one completion.
+
+    Attributes:
+        tokens: how many the engine has given.
+        finish: why it ended, None while it runs.
+
+    Args:
+        parser: takes reasoning and calls out of the text; None: all of it is content.
+        stops: strings that end the content before them.
+        one_call: whether the first call ends the completion.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        parser: ReplyParser | None = None,
+        stops: tuple[str, ...] = (),
+        one_call: bool = False,
+    ) -> None:
+        self.tokens = 0
+        self.finish: Finish | None = None
+        self._tokenizer = tokenizer
+        self._text = TextStream(tokenizer)
+        self._parser = parser
+        self._stops = StopStrings(stops)
+        self._one_call = one_call
+        self._called = False
+        self._length = 0  # characters decoded
+        self._waiting: deque[ChosenToken] = deque()  # their text is not given out yet
+
+    def push(self, event: TokenEvent, /) -> Piece:
+        """What one more event makes certain; sets `finish` when it is the last."""
+        piece = Piece()
+        if event.token is not None:
+            self.tokens += 1
+            text, begin = self._text.push(event.token), self._length
+            if event.logprob is not None:
+                # What comes before the token's own text is a character that it proved broken.
+                own = len(str(self._tokenizer.decode([event.token], skip_special_tokens=True)))
+                begin += max(len(text) - own, 0)
+                self._waiting.append(ChosenToken(begin, event.token, event.logprob, event.top))
+            self._take(text, piece)
+        if event.finish is not None and self.finish is None:
+            self._take(self._text.flush(), piece)
+            if self._parser is not None:
+                self._sort(self._parser.flush(), piece)
+            piece.content += self._stops.flush()
+            if self.finish is None:
+                ended = "length" if event.finish == "length" else "stop"
+                self.finish = "tool_calls" if self._called and ended == "stop" else ended
+        self._release(piece)
+        piece.finish = self.finish
+        return piece
+
+    def _take(self, text: str, piece: Piece) -> None:
+        self._length += len(text)
+        if self._parser is not None:
+            self._sort(self._parser.push(text), piece)
+        elif text:
+            self._sort([Text("content", text)], piece)
+
+    def _sort(self, parts: list[Part], piece: Piece) -> None:
+        for part in parts:
+            if self.finish is not None:
+                return
+            if isinstance(part, Call):
+                piece.calls.append(part)
+                self._called = True
+                if self._one_call:
+                    self.finish = "tool_calls"
+            elif part.kind == "reasoning":
+                piece.reasoning += part.text
+            else:
+                piece.content += self._stops.push(part.text)
+                if self._stops.found:
+                    self.finish = "stop"
+
+    def _release(self, piece: Piece) -> None:
+        """Give out the tokens whose text, or its beginning, has been given out, along with some text."""
+        if not (piece.content or piece.reasoning or piece.calls or self.finish):
+            return
+        given = self._length - self._stops.held - (self._parser.held if self._parser else 0)
+        over = self.finish is not None and not self._stops.found
+        while self._waiting and (over or self._waiting[0].offset < given):
+            piece.tokens.append(self._waiting.popleft())

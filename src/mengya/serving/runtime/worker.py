@@ -1,0 +1,268 @@
+"""One thread that owns the engine; asyncio on the other side of it.
+
+Takes engine requests, gives their token events as they come. Whatever touches the model runs in
+that thread, between two steps; whatever touches a `Ticket` runs in the event loop. Knows nothing of
+text or HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from typing import Any, Literal, TypeVar
+
+from mengya.generation.batch.engine import EngineStats, Request, TokenEvent
+from mengya.serving.errors import where
+from mengya.serving.runtime.served import Served
+
+log = logging.getLogger(__name__)
+S = TypeVar("S")
+T = TypeVar("T")
+_FAILURES = 3  # steps in a row: then the engine, or the device under it, is taken for broken
+
+
+class RequestLost(Exception):
+    """The engine failed, or the server stops, before the request was done."""
+
+
+class Ticket:
+    """The requests of one call, in the engine; iterate for (position of the request, event).
+
+    Ends after the last event of every request. `close` frees what is left, whenever it is called.
+    """
+
+    def __init__(self, worker: Worker, count: int) -> None:
+        self._worker = worker
+        self._events: asyncio.Queue[tuple[int, TokenEvent] | None] = asyncio.Queue()
+        self._open = set(range(count))
+        self.ids: list[int] = []
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, TokenEvent]]:
+        while self._open or not self._events.empty():
+            item = await self._events.get()
+            if item is None:
+                raise RequestLost
+            position, event = item
+            if position not in self._open:
+                continue  # was on its way when the request was cancelled
+            if event.finish is not None:
+                self._open.discard(position)
+            yield position, event
+
+    def cancel(self, position: int) -> None:
+        """Free one request; nothing more comes of it."""
+        if position in self._open:
+            self._open.discard(position)
+            self._worker.cancel([self.ids[position]])
+
+    def close(self) -> None:
+        """Free every request that is not done."""
+        if self._open:
+            self._worker.cancel([self.ids[position] for position in self._open])
+        self._open.clear()
+        self._worker.forget(self.ids)
+
+    def put(self, position: int, event: TokenEvent) -> None:
+        self._events.put_nowait((position, event))
+
+    def fail(self) -> None:
+        """Let whoever iterates know that nothing more will come."""
+        self._events.put_nowait(None)
+
+
+class Worker:
+    """Loads the model in its thread and runs the engine there while it has work.
+
+    Attributes:
+        state: loading until the model is there; failed when it could not be loaded
+            or the engine broke.
+        served: what was loaded, None before.
+        error: why loading failed, or the engine broke.
+        stats: the engine's counts after its last step, None while loading.
+    """
+
+    def __init__(self, load: Callable[[], Served]) -> None:
+        self.state: Literal["loading", "ready", "failed", "stopped"] = "loading"
+        self.served: Served | None = None
+        self.error: BaseException | None = None
+        self.stats: EngineStats | None = None
+        self._load = load
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._tickets: dict[int, tuple[Ticket, int]] = {}
+        self._active: set[int] = set()  # the thread's own list of what is in the engine
+        self._pending: set[asyncio.Future[Any]] = set()
+        self._thread = threading.Thread(target=self._run, name="mengya-engine", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # What the event loop calls.
+
+    def start(self) -> None:
+        """Begin to load; call from the event loop that will submit."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after its present step; blocks. A load under way is not waited for."""
+        self._commands.put(None)
+        if self.state != "loading":
+            self._thread.join()
+
+    async def submit(self, requests: Sequence[Request]) -> Ticket:
+        """Queue all requests, or none.
+
+        Raises:
+            UserError: the engine refuses one.
+            EngineFull: its waiting line has no room for all.
+            RequestLost: the engine is gone.
+        """
+        ticket = Ticket(self, len(requests))
+
+        def register(ids: list[int]) -> Ticket:
+            ticket.ids = ids
+            self._tickets.update({id_: (ticket, place) for place, id_ in enumerate(ids)})
+            return ticket
+
+        return await self._command(lambda: self._add(requests), register, Ticket.close)
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """Run `work` in the engine's thread, between two steps."""
+        return await self._command(work, lambda result: result, lambda result: None)
+
+    def cancel(self, ids: Sequence[int]) -> None:
+        """Free requests before the engine's next step; unknown ids are ignored."""
+        self.forget(ids)
+        self._commands.put(lambda: self._cancel(ids))
+
+    def forget(self, ids: Sequence[int]) -> None:
+        """Drop the events that requests still have coming."""
+        for request_id in ids:
+            self._tickets.pop(request_id, None)
+
+    def cancel_all(self) -> None:
+        """Free every request; who waits for one gets `RequestLost`."""
+        tickets = {id(ticket): ticket for ticket, _ in self._tickets.values()}
+        self.cancel(list(self._tickets))
+        for ticket in tickets.values():
+            ticket.fail()
+
+    async def _command(
+        self,
+        work: Callable[[], S],
+        arrive: Callable[[S], T],
+        discard: Callable[[T], None],
+    ) -> T:
+        """`arrive(work())`: work in the thread, arrive in the loop, before any later event.
+
+        When the caller is cancelled meanwhile, the result is handed to `discard`.
+        """
+        if self.state != "ready" or self._loop is None:
+            raise RequestLost
+        loop, future = self._loop, self._loop.create_future()
+
+        def finish(result: S | None, error: Exception | None) -> None:
+            self._pending.discard(future)
+            if error is not None:
+                if not future.done():
+                    future.set_exception(error)
+                return
+            arrived = arrive(result)  # type: ignore[arg-type]
+            if future.done():  # cancelled, or lost
+                discard(arrived)
+            else:
+                future.set_result(arrived)
+
+        def run() -> None:
+            try:
+                result, error = work(), None
+            except Exception as raised:  # whoever asked gets it
+                result, error = None, raised
+            loop.call_soon_threadsafe(finish, result, error)
+
+        self._pending.add(future)
+        self._commands.put(run)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                discard(future.result())
+            raise
+
+    def _deliver(self, events: list[TokenEvent], stats: EngineStats) -> None:
+        self.stats = stats
+        for event in events:
+            ticket, position = self._tickets.get(event.request_id, (None, 0))
+            if ticket is not None:
+                ticket.put(position, event)
+                if event.finish is not None:
+                    del self._tickets[event.request_id]
+
+    def _lose_all(self) -> None:
+        self.cancel_all()
+        for future in self._pending:
+            if not future.done():
+                future.set_exception(RequestLost())
+        self._pending.clear()
+
+    # What the thread runs.
+
+    def _run(self) -> None:
+        assert self._loop is not None
+        try:
+            self.served = self._load()
+            self._engine = self.served.engine
+            self.stats = self._engine.stats
+            self.state = "ready"
+            self._work(self._loop)
+            self.state = "stopped"
+        except BaseException as error:  # told to whoever runs the server
+            self.error, self.state = error, "failed"
+        with suppress(RuntimeError):  # the loop is closed: it did not wait for a load to end
+            self._loop.call_soon_threadsafe(self._lose_all)
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        failures = 0
+        while self._obey():
+            try:
+                events = self._engine.step()
+            except Exception as error:
+                # Which request it was cannot be told: all that are in the engine are given up.
+                log.error("a step of the engine failed: %s", where(error))
+                failures += 1
+                if failures == _FAILURES:
+                    raise
+                self._cancel(list(self._active))
+                loop.call_soon_threadsafe(self.cancel_all)
+                continue
+            failures = 0
+            self._active -= {event.request_id for event in events if event.finish is not None}
+            loop.call_soon_threadsafe(self._deliver, events, self._engine.stats)
+
+    def _obey(self) -> bool:
+        """Run the commands that wait; without work, wait for one. False: stop."""
+        while not self._engine.has_work or not self._commands.empty():
+            command = self._commands.get()
+            if command is None:
+                return False
+            command()
+        return True
+
+    def _add(self, requests: Sequence[Request]) -> list[int]:
+        ids: list[int] = []
+        try:
+            for request in requests:
+                ids.append(self._engine.add(request))
+                self._active.add(ids[-1])
+        except BaseException:
+            self._cancel(ids)
+            raise
+        return ids
+
+    def _cancel(self, ids: Sequence[int]) -> None:
+        for request_id in ids:
+            self._engine.cancel(request_id)
+            self._active.discard(request_id)
+        self.stats = self._engine.stats

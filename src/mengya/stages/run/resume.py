@@ -1,0 +1,62 @@
+"""What a run must have in common with the run of the same folder that it goes on with.
+
+Takes the settings and what the folder holds of earlier ones (config.yaml, checkpoints); says no, or how
+many rows a step has. Weights and state are restored elsewhere (training/checkpoint/manager.py).
+"""
+
+from __future__ import annotations
+
+from mengya.config import load_config
+from mengya.errors import UserError
+from mengya.training.checkpoint.store import Checkpoints
+from mengya.training.run_config import RunConfig
+
+# A run resumed with another of these would not be the run that was stopped.
+_FIXED = (
+    "seed",
+    "data",
+    "global_batch_size",
+    "batch_ramp",
+    "neftune_alpha",
+    "save_dtype",
+    "shifted_sparse_ratio",
+)
+
+
+def check_run(config: RunConfig) -> None:
+    """Refuse a run folder that holds another run, or one that is not to be resumed."""
+    latest = Checkpoints(config.run_dir, config.loop.keep_last).latest()
+    if latest is None:
+        return
+    if not config.resume:
+        raise UserError(
+            f"{config.run_dir} already holds a run with checkpoints up to {latest.name}; "
+            "write resume=true to go on with it, or choose another run_dir"
+        )
+    before = load_config(type(config), config.run_dir / "config.yaml").model_dump(mode="json")
+    now = config.model_dump(mode="json")
+    # Left out, it is what the run began with (`full_batch`), for any number of processes.
+    now["global_batch_size"] = now["global_batch_size"] or before["global_batch_size"]
+    changed = [
+        f"{name}: was {before[name]}, now {now[name]}"
+        for name in (*_FIXED, "model", "init_from", "stretch", "lora")
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise UserError(
+            f"{config.run_dir} cannot be resumed with other settings:\n  - "
+            + "\n  - ".join(changed)
+            + "\nrestore them, or start a new run_dir with init_from"
+        )
+
+
+def full_batch(config: RunConfig, world_size: int) -> int:
+    """Rows per step; where the setting is left out, a resumed run keeps what it began with."""
+    if config.global_batch_size is not None:
+        return config.global_batch_size
+    earlier = config.run_dir / "config.yaml"
+    if config.resume and earlier.is_file():
+        before = load_config(type(config), earlier).global_batch_size
+        if before is not None:
+            return before
+    return config.micro_batch_size * world_size

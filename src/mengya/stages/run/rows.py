@@ -1,0 +1,40 @@
+"""The rows of a run: its shards, checked against the tokenizer and mixed by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from mengya.data.prepare.encode import Kind
+from mengya.data.rows.datasets import PackedRows
+from mengya.data.rows.mixture import Mixture
+from mengya.data.shards import TokenShards
+from mengya.tokenizer.load import tokenizer_hash
+from mengya.training.run_config import RunConfig, Source
+
+
+def open_rows(
+    config: RunConfig,
+    sources: Sequence[Source],
+    kinds: Sequence[Kind],
+    tokenizer_folder: Path,
+    console: Console,
+) -> Mixture:
+    """The rows of the sources; at least one must be of the first of `kinds`."""
+    fingerprint = tokenizer_hash(tokenizer_folder)
+    opened = [TokenShards(source.path) for source in sources]
+    if all(shards.kind != kinds[0] for shards in opened):
+        kinds = kinds[:1]
+    parts: list[tuple[PackedRows, float | None]] = []
+    for source, shards in zip(sources, opened, strict=True):
+        shards.require(*kinds, tokenizer_sha256=fingerprint)
+        rows = PackedRows(shards, config.data.sequence_length, config.seed)
+        if rows.dropped_pairs:
+            console.print(
+                f"{source.path}: {rows.dropped_pairs} pairs are too long for "
+                f"sequence_length={config.data.sequence_length} and are left out"
+            )
+        parts.append((rows, source.weight))
+    return Mixture(parts, config.seed)

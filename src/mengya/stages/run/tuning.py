@@ -1,0 +1,84 @@
+"""What sft and dpo have in common: they start from a folder and train all of it, or LoRA adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from mengya.errors import UserError
+from mengya.generation.engine import generate
+from mengya.generation.sampling import SamplingParams
+from mengya.models.adapters.lora import LoraConfig, add_lora, load_adapter, save_adapter
+from mengya.models.causal_lm import CausalLM
+from mengya.models.hf.checkpoint import load_causal_lm
+from mengya.models.hf.folder import check_vocabulary, load_weights, write_folder
+from mengya.stages.run.assemble import TrainedModel, trainable
+from mengya.tokenizer.chat_template import encode_prompt
+from mengya.tokenizer.load import copy_tokenizer, load_tokenizer, stop_token_ids
+from mengya.training.checkpoint.tensor_files import read_tensors
+from mengya.training.distributed.build import SingleDevice
+from mengya.training.run_config import RunConfig
+
+
+class TuneConfig(RunConfig):
+    init_from: Path
+    """Checkpoint folder to start from."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters instead of all weights; null trains all."""
+
+
+def open_tuned(
+    config: TuneConfig, strategy: SingleDevice
+) -> tuple[TrainedModel, PreTrainedTokenizerFast]:
+    """The model of `init_from`, with adapters when asked for, and how to write and restore it."""
+    folder = config.init_from
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"{folder} is a LoRA adapter; merge it first: mengya merge {folder} out=FOLDER"
+        )
+    tokenizer = load_tokenizer(folder)
+    model = load_causal_lm(folder, device=strategy.birth)
+    check_vocabulary(model, tokenizer)
+    if config.lora is None:
+        write = partial(write_folder, model, tokenizer, folder, getattr(torch, config.save_dtype))
+        return TrainedModel(
+            model,
+            folder,
+            model.state_dict,
+            write,
+            lambda model, path: load_weights(model, path, read_tensors(path, "master")),
+        ), tokenizer
+    add_lora(model, config.lora)
+
+    def write_adapter(directory: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+        save_adapter(model, directory, folder.resolve(), tensors)
+        copy_tokenizer(folder, directory)
+
+    return TrainedModel(
+        model,
+        folder,
+        partial(trainable, model),
+        write_adapter,
+        load_adapter,
+    ), tokenizer
+
+
+def sample_replies(
+    config: TuneConfig, tokenizer: PreTrainedTokenizerFast, model: CausalLM
+) -> list[dict[str, Any]]:
+    """Greedy replies to the fixed prompts, each as the first message of a conversation."""
+    prompts = [
+        encode_prompt(tokenizer, [{"role": "user", "content": text}])
+        for text in config.sample_prompts
+    ]
+    params = SamplingParams(max_new_tokens=config.sample_tokens, temperature=0.0)
+    replies = generate(model, prompts, params, stop_token_ids(tokenizer))
+    return [
+        {"prompt": prompt, "completion": tokenizer.decode(ids, skip_special_tokens=True)}
+        for prompt, ids in zip(config.sample_prompts, replies, strict=True)
+    ]

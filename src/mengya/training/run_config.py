@@ -1,0 +1,112 @@
+"""The settings that pretrain, sft and dpo share. Values and their rules only; nothing runs here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from mengya.config import Config, OneOrMany, PathConfig
+from mengya.data.rows.batch_size import BatchRamp, BatchSize
+from mengya.runtime.device import DeviceName, PrecisionName
+from mengya.training.config import LoopConfig
+from mengya.training.distributed.build import StrategyConfig
+from mengya.training.optim.build import OptimizerConfig
+from mengya.training.schedule import ScheduleConfig
+from mengya.training.telemetry.metrics import TrackerName
+
+
+class Source(PathConfig):
+    path: Path
+    """A shard folder written by `mengya prepare`."""
+    weight: float | None = Field(default=None, gt=0)
+    """Share of this source in every step; without weights each row comes once an epoch."""
+
+
+class DataConfig(Config):
+    train: OneOrMany[Source] = Field(min_length=1)
+    """Shards to train on; a plain path stands for {path: ...}."""
+    validation: OneOrMany[Source] = []
+    """Shards held out; without them there is no validation loss and no best checkpoint."""
+    sequence_length: int = Field(default=512, ge=8)
+    """Positions of a row; documents are packed into rows and never see each other."""
+    max_validation_rows: int | None = Field(default=None, ge=1)
+    """Use only the first rows of the validation set."""
+
+
+class RunConfig(Config):
+    run_dir: Path
+    """Folder of this run: config.yaml, metrics.jsonl, samples.jsonl, report.html, checkpoints/."""
+    resume: bool = False
+    """Go on from the newest checkpoint in run_dir, if there is one."""
+    seed: int = 0
+    """Decides initial weights, order of data and noise."""
+    device: DeviceName = "auto"
+    """auto takes CUDA where there is one."""
+    precision: PrecisionName = "auto"
+    """dtype of matrix products; weights and optimizer stay fp32. auto: bf16 where the hardware has it. fp8:
+    bf16, and feed-forward layers in fp8 while training (docs/concepts.md): faster on Ada, Hopper and later."""
+    compile: bool | None = None
+    """torch.compile; null means on CUDA only."""
+    strategy: StrategyConfig = StrategyConfig()
+    """How several processes share the work (docs/distributed.md)."""
+    data: DataConfig
+    """What to train on."""
+    micro_batch_size: int = Field(default=8, ge=1)
+    """Rows per forward pass of one device."""
+    global_batch_size: int | None = Field(default=None, ge=1)
+    """Rows per step over all devices; null means one micro-batch a device. Accumulation is derived."""
+    batch_ramp: BatchRamp | None = None
+    """Begin with a smaller global batch and double it up to global_batch_size; null: the same at every step."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Steps to train; give this or epochs."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the data; give this or max_steps."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """The optimizer."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """The learning rate over the steps."""
+    loop: LoopConfig = LoopConfig()
+    """When to log, validate, save and sample."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    shifted_sparse_ratio: float | None = Field(default=None, gt=0, le=1)
+    """Shifted sparse attention in training (LongLoRA, arXiv:2309.12307): each half of the heads sees groups
+    of this share of sequence_length only, 0.25 in the paper; validation and the saved model see all.
+    null: full attention."""
+    neftune_alpha: float = Field(default=0.0, ge=0)
+    """NEFTune noise on the embeddings in training (arXiv:2310.05914); 5 is usual for SFT."""
+    save_dtype: Literal["float32", "bfloat16"] = "float32"
+    """dtype of the saved model.safetensors; fp32 weights are kept in trainer/ as well where it is shorter."""
+    trackers: list[TrackerName] = ["tensorboard"]
+    """Where metrics go besides metrics.jsonl."""
+    sample_prompts: list[str] = []
+    """Prompts completed every loop.sample_every steps into samples.jsonl."""
+    sample_tokens: int = Field(default=64, ge=1)
+    """Longest sample, in tokens."""
+
+    @model_validator(mode="after")
+    def _length_of_run(self) -> RunConfig:
+        if (self.max_steps is None) == (self.epochs is None):
+            raise ValueError("give either max_steps or epochs, one of them")
+        if self.global_batch_size is not None and self.global_batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} is not a multiple of "
+                f"micro_batch_size {self.micro_batch_size}"
+            )
+        if self.batch_ramp is not None:
+            if self.global_batch_size is None:
+                raise ValueError("batch_ramp needs the global_batch_size that it ends with")
+            BatchSize(self.global_batch_size, self.batch_ramp)
+        return self
+
+    @model_validator(mode="after")
+    def _engine_of_fp8(self) -> RunConfig:
+        if self.precision == "fp8" and self.strategy.name == "deepspeed":
+            raise ValueError("precision=fp8 runs with strategy.name auto, ddp or fsdp")
+        return self
+
+    def compiles(self, device: str) -> bool:
+        """Whether the run compiles on a device of this type ("cpu", "cuda")."""
+        return device == "cuda" if self.compile is None else self.compile

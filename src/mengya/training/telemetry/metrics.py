@@ -1,0 +1,129 @@
+"""Where the numbers of a run go: metrics.jsonl always, TensorBoard, wandb and swanlab as chosen.
+
+Takes flat dictionaries of numbers by step. Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from mengya.errors import UserError
+from mengya.runtime.files import write_text
+from mengya.runtime.optional import require
+
+TrackerName = Literal["tensorboard", "wandb", "swanlab"]
+
+
+class Tracker(Protocol):
+    """A place for numbers by step."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None: ...
+    def close(self) -> None: ...
+
+
+class MetricsLog:
+    """metrics.jsonl and the trackers of one run, on the rank that writes.
+
+    Lines of steps after `start_step` are removed first: they are of a future that a crash undid.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        start_step: int,
+        trackers: Sequence[TrackerName],
+        run_config: Mapping[str, Any],
+    ) -> None:
+        self.path = run_dir / "metrics.jsonl"
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("a", encoding="utf-8")
+        self.cut(start_step)
+        self._trackers = [_open_tracker(name, run_dir, run_config) for name in trackers]
+
+    def cut(self, step: int) -> None:
+        """Remove the lines after `step`; trackers keep theirs, and get them anew."""
+        self._file.close()
+        kept = [line for line in read_jsonl(self.path) if line["step"] <= step]
+        write_text(self.path, "".join(_line(values) for values in kept))
+        self._file = self.path.open("a", encoding="utf-8", buffering=1)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._file.write(_line({"step": step, **values}))
+        for tracker in self._trackers:
+            tracker.log(step, values)
+
+    def close(self) -> None:
+        self._file.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file of our own; a last line cut short by a crash is left out."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(
+                    f"{path}:{number} is not JSON ({error}); remove that line"
+                ) from error
+
+
+def _line(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False) + "\n"
+
+
+def _open_tracker(name: TrackerName, run_dir: Path, run_config: Mapping[str, Any]) -> Tracker:
+    match name:
+        case "tensorboard":
+            return _TensorBoard(run_dir)
+        case "wandb":
+            wandb = require("wandb", "wandb")
+            return _RemoteRun(
+                wandb.init(
+                    project="mengya", name=run_dir.name, dir=run_dir, config=dict(run_config)
+                )
+            )
+        case "swanlab":
+            swanlab = require("swanlab", "swanlab")
+            run = swanlab.init(
+                project="mengya",
+                experiment_name=run_dir.name,
+                logdir=str(run_dir),
+                config=dict(run_config),
+            )
+            return _RemoteRun(run)
+
+
+class _TensorBoard:
+    def __init__(self, run_dir: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(run_dir / "tensorboard"))
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _RemoteRun:
+    """A run of wandb or swanlab, whose objects take the same calls."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._run.finish()

@@ -1,0 +1,139 @@
+"""report.html: the curves, samples and settings of one or several runs on one page, no network needed.
+
+Takes run folders (metrics.jsonl, samples.jsonl, config.yaml) and optional tables; writes one file.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from mengya.runtime.files import write_text
+from mengya.training.telemetry.metrics import read_jsonl
+
+# One picture per row: title, the series drawn in it.
+_PICTURES = [
+    ("loss (nats per item)", ["loss", "nll", "validation/loss", "validation/nll"]),
+    ("bits per character, held-out", ["validation/bits_per_char"]),
+    ("preference accuracy", ["accuracy", "validation/accuracy"]),
+    ("reward margin", ["margin", "validation/margin"]),
+    ("load-balancing loss", ["aux_loss"]),
+    ("gradient norm", ["grad_norm"]),
+    ("learning rate", ["lr"]),
+    ("tokens per second", ["tokens_per_second"]),
+    ("MFU: share of the device's peak", ["mfu"]),
+]
+
+_SHARE = r"experts/layer\d+/\d+"
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table above the curves."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def write_report(
+    path: Path, title: str, run_dirs: Sequence[Path], tables: Sequence[ReportTable] = ()
+) -> None:
+    """Write the page whole; runs are shown in the order given."""
+    environment = Environment(
+        loader=PackageLoader("mengya.training.telemetry", "templates"), autoescape=True
+    )
+    runs = [_run_section(run_dir) for run_dir in run_dirs]
+    page = environment.get_template("report.html.jinja").render(
+        title=title, runs=runs, tables=tables
+    )
+    write_text(path, page)
+
+
+def _run_section(run_dir: Path) -> dict[str, Any]:
+    metrics = list(read_jsonl(run_dir / "metrics.jsonl"))
+    samples = list(read_jsonl(run_dir / "samples.jsonl"))
+    steps = sorted({sample["step"] for sample in samples})
+    shown = {*steps[:1], *steps[len(steps) // 2 :][:1], *steps[-1:]}  # first, middle, last
+    config = run_dir / "config.yaml"
+    return {
+        "name": run_dir.name,
+        "pictures": [svg for svg in _pictures(metrics) if svg],
+        "samples": [sample for sample in samples if sample["step"] in shown],
+        "config": config.read_text(encoding="utf-8") if config.is_file() else "",
+    }
+
+
+def _pictures(metrics: Sequence[dict[str, Any]]) -> Iterator[Markup | None]:
+    for title, names in _PICTURES:
+        yield _draw(metrics, title, names)
+    entropy = sorted(
+        {n for m in metrics for n in m if re.fullmatch(r"experts/layer\d+/entropy", n)}
+    )
+    yield _draw(metrics, "evenness of the load (entropy, 1 = even)", entropy)
+    yield _draw_load(metrics)
+
+
+def _draw_load(metrics: Sequence[dict[str, Any]]) -> Markup | None:
+    """A heatmap, experts of all layers by steps: 1 is an even share, dark is less."""
+    steps = [m for m in metrics if any(name.startswith("experts/") for name in m)]
+    rows = [name for name in (steps[0] if steps else ()) if re.fullmatch(_SHARE, name)]
+    if not rows:
+        return None
+    layers = [name.split("/")[1] for name in rows]
+    experts = layers.count(layers[0])
+    figure, axes = _figure(height=min(3.0 + len(rows) / 24, 12.0))
+    values = [[m.get(name, math.nan) * experts for m in steps] for name in rows]
+    picture = axes.imshow(values, aspect="auto", vmin=0, vmax=2, interpolation="nearest")
+    starts = range(0, len(rows), experts)
+    axes.set_yticks(list(starts), [layers[row] for row in starts], fontsize=7)
+    shown = sorted({0, len(steps) // 2, len(steps) - 1})
+    axes.set_xticks(shown, [str(steps[i]["step"]) for i in shown], fontsize=8)
+    figure.colorbar(picture, ax=axes, label="share / even share")
+    return _svg(figure, axes, "load of experts")
+
+
+def _draw(metrics: Sequence[dict[str, Any]], title: str, names: Sequence[str]) -> Markup | None:
+    """The series as inline SVG, or None when no step has any of them."""
+    series = {name: [(m["step"], m[name]) for m in metrics if name in m] for name in names}
+    series = {name: points for name, points in series.items() if points}
+    if "nll" in series and series["nll"] == [(s, v) for s, v in series.get("loss", [])]:
+        del series["nll"]  # without experts the two are the same curve
+    if not series:
+        return None
+    figure, axes = _figure(height=3.0)
+    for name, points in series.items():
+        held_out = name.startswith("validation/")
+        axes.plot(
+            *zip(*points, strict=True), label=name, marker="o" if held_out else None, markersize=3
+        )
+    axes.grid(alpha=0.3)
+    if len(series) > 1:
+        axes.legend(fontsize=8)
+    return _svg(figure, axes, title)
+
+
+def _figure(height: float) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure, figure.subplots()
+
+
+def _svg(figure: Any, axes: Any, title: str) -> Markup:
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("step", fontsize=9)
+    text = io.StringIO()
+    figure.savefig(text, format="svg")
+    svg = text.getvalue()
+    return Markup(svg[svg.index("<svg") :])  # our own drawing: numbers and fixed names only

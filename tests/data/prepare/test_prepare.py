@@ -1,0 +1,506 @@
+"""`mengya prepare`: right tokens and masks, every bad line told, the same bytes however it is run or interrupted."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from mengya.config import load_config
+from mengya.data.ingest import read
+from mengya.data.prepare.encode import TOKENIZE_CHARACTERS, cut_for_tokenizing
+from mengya.data.shards import TokenShards
+from mengya.errors import UserError
+from mengya.stages.prepare import PrepareConfig, run
+from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, tokenizer_hash
+from tests.data.conftest import write_lines
+
+
+def prepare(out: Path, tokenizer: Path, sources: Any, **settings: Any) -> Path:
+    config = {
+        "out": str(out),
+        "tokenizer": str(tokenizer),
+        "sources": sources,
+        "workers": 1,
+        **settings,
+    }
+    run(PrepareConfig.model_validate(config))
+    return out
+
+
+def decoded(tokenizer_folder: Path, ids: Any) -> str:
+    text = load_tokenizer(tokenizer_folder).decode(np.asarray(ids).tolist())
+    assert isinstance(text, str)
+    return text
+
+
+def texts(count: int, seed: int = 0) -> list[dict[str, str]]:
+    rng = random.Random(seed)
+    letters = "春天来了小镇上的花都开老王在河边钓鱼女儿坐旁看书，。 abc\n"
+    return [
+        {"text": f"{i}号：" + "".join(rng.choices(letters, k=rng.randint(10, 200)))}
+        for i in range(count)
+    ]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file but prepare.json, which holds times."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "prepare.json")
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+def test_text_documents(tmp_path: Path, tokenizer_folder: Path) -> None:
+    records = texts(50)
+    records[7] = {"text": "控制符号<|im_end|>和<|endoftext|>不是控制符号"}
+    write_lines(tmp_path / "a.jsonl", records)
+    shards = TokenShards(prepare(tmp_path / "out", tokenizer_folder, [str(tmp_path / "a.jsonl")]))
+    tokenizer = load_tokenizer(tokenizer_folder)
+    edge = document_token_id(tokenizer)
+    assert len(shards) == 50
+    for number, record in enumerate(records):
+        ids = shards.tokens(number).tolist()
+        assert ids[0] == ids[-1] == edge and edge not in ids[1:-1]
+        assert decoded(tokenizer_folder, ids[1:-1]) == record["text"].strip()
+    assert shards.manifest["characters"] == sum(len(r["text"].strip()) for r in records)
+    assert shards.manifest["learnt_tokens"] == int((shards.lengths - 1).sum())
+    assert shards.manifest["vocab_size"] == len(tokenizer)
+    shards.require("text", tokenizer_sha256=tokenizer_hash(tokenizer_folder))
+
+
+def test_conversations_learn_every_assistant_turn_and_nothing_else(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    call = {"type": "function", "function": {"name": "天气", "arguments": {"city": "北京"}}}
+    conversations = [
+        [
+            ("system", "简短"),
+            ("user", "你好"),
+            ("assistant", "您好！"),
+            ("user", "几点"),
+            ("assistant", "三点。"),
+        ],
+        [
+            ("user", "北京天气？"),
+            ("assistant", call),
+            ("tool", '{"t": 3}'),
+            ("assistant", "三度。"),
+        ],
+    ]
+    records = [
+        {
+            "messages": [
+                {"role": role, "content": content}
+                if isinstance(content, str)
+                else {"role": role, "content": "", "tool_calls": [content]}
+                for role, content in turns
+            ],
+        }
+        for turns in conversations
+    ]
+    write_lines(tmp_path / "a.jsonl", records)
+    shards = TokenShards(
+        prepare(
+            tmp_path / "out", tokenizer_folder, [str(tmp_path / "a.jsonl")], kind="conversation"
+        )
+    )
+    learnt = []
+    for number in range(2):
+        ids, mask = shards.tokens(number), shards.loss_mask(number).astype(bool)
+        starts = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(int)])) == 1)
+        ends = np.flatnonzero(np.diff(np.concatenate([mask.astype(int), [0]])) == -1)
+        learnt.append(
+            [decoded(tokenizer_folder, ids[a : b + 1]) for a, b in zip(starts, ends, strict=True)]
+        )
+    assert learnt[0] == ["您好！<|im_end|>", "三点。<|im_end|>"]
+    assert learnt[1][0].startswith("<tool_call>") and '"天气"' in learnt[1][0]
+    assert learnt[1][1:] == ["三度。<|im_end|>"]
+    assert shards.manifest["learnt_tokens"] == sum(int(shards.loss_mask(i).sum()) for i in range(2))
+    assert shards.manifest["characters"] >= len("您好！三点。三度。")
+
+
+def test_preferences_learn_the_completion_only(tmp_path: Path, tokenizer_folder: Path) -> None:
+    record = {"q": "几点了？", "history": [["你好", "您好！"]], "pos": "三点整。", "neg": "不知道"}
+    write_lines(tmp_path / "a.jsonl", [record])
+    shards = TokenShards(
+        prepare(tmp_path / "out", tokenizer_folder, [str(tmp_path / "a.jsonl")], kind="preference")
+    )
+    assert len(shards) == 2
+    for side, answer in enumerate(("三点整。", "不知道")):
+        ids, mask = shards.tokens(side), shards.loss_mask(side).astype(bool)
+        assert decoded(tokenizer_folder, ids[mask]) == f"{answer}<|im_end|>"
+        assert "您好！" in decoded(tokenizer_folder, ids[~mask])
+    assert shards.manifest["characters"] == len("三点整。不知道")
+
+
+def test_ids_of_a_long_text_do_not_depend_on_the_cuts(tokenizer_folder: Path) -> None:
+    text = "".join(record["text"] + "\n\n  第二段\n" for record in texts(3000))
+    pieces = cut_for_tokenizing(text)
+    assert len(pieces) > 2 and "".join(pieces) == text
+    assert max(map(len, pieces)) <= 2 * TOKENIZE_CHARACTERS
+    tokenizer = load_tokenizer(tokenizer_folder)
+    cut = [i for ids in encode_texts(tokenizer, pieces) for i in ids]
+    assert cut == encode_texts(tokenizer, [text])[0]
+    without_lines = "长" * 200_000
+    assert "".join(cut_for_tokenizing(without_lines)) == without_lines
+
+
+GOOD_LINE = '{"text": "这是一行好的文字，编号%d"}'
+BAD_LINES: list[tuple[bytes, str]] = [
+    (b'{"text": "abc', "not JSON"),
+    (b'{"text": "abc",}', "not JSON"),
+    ("这不是 JSON".encode(), "not JSON"),
+    (b"", "empty line"),
+    (b"   ", "empty line"),
+    (b"{}", "no field 'text'"),
+    (b'{"content": "no text"}', "no field 'text'"),
+    (b'{"text": 42}', "not a string"),
+    (b'{"text": null}', "not a string"),
+    (b'{"text": ["a", "b"]}', "not a string"),
+    (b'{"text": {"a": 1}}', "not a string"),
+    (b'["a", "list"]', "a list where an object"),
+    (b'"a string"', "a string where an object"),
+    (b"17", "a number where an object"),
+    (b'{"text": "\xff\xfe invalid"}', "not valid utf-8"),
+    ('{"text": "截断的'.encode()[:-1] + b'"}', "not valid utf-8"),
+    (b'{"text": "raw \x00 nul"}', "not JSON"),
+    (b"\x00\x00\x00", "not JSON"),
+    (b"[" * 100_000, "nested too deeply"),
+    (b'{"text": ' + b'{"a":' * 50_000 + b"1" + b"}" * 50_001, "nested too deeply"),
+    (b'{"text": "half \\ud83d pair"}', "surrogate"),
+    (b'{"text": "one"} {"text": "two"}', "not JSON"),
+]
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> dict[tuple[str, int], str]:
+    """Five files with 1,000 bad lines among 3,000 good ones: (file, line) -> the beginning of its reason."""
+    rng = random.Random(0)
+    expected: dict[tuple[str, int], str] = {}
+    for number in range(5):
+        path = tmp_path / "data" / f"{number}.jsonl"
+        kinds: list[tuple[bytes, str] | None] = [BAD_LINES[i % len(BAD_LINES)] for i in range(200)]
+        kinds += [None] * 600
+        rng.shuffle(kinds)
+        rows = []
+        for line, kind in enumerate(kinds, start=1):
+            rows.append(kind[0] if kind else (GOOD_LINE % (number * 1000 + line)).encode())
+            if kind:
+                expected[str(path), line] = kind[1]
+        write_lines(path, rows)
+    return expected
+
+
+def test_a_thousand_bad_lines_are_told_with_file_line_and_reason(
+    tmp_path: Path,
+    tokenizer_folder: Path,
+    planted: dict[tuple[str, int], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(read, "CHUNK_RECORDS", 100)
+    out = prepare(tmp_path / "out", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000)
+    told = [json.loads(line) for line in (out / "bad_lines.jsonl").read_text("utf-8").splitlines()]
+    assert len(told) == len(planted) == 1000
+    assert {(t["file"], t["line"]) for t in told} == planted.keys()
+    for t in told:
+        assert planted[t["file"], t["line"]] in t["reason"], t
+    shards = TokenShards(out)
+    assert len(shards) == 3000
+    assert shards.manifest["bad_lines"] == 1000 and shards.manifest["read"] == 4000
+    assert [s["bad_lines"] for s in shards.manifest["sources"]] == [200] * 5
+
+
+def test_more_bad_lines_than_allowed_are_refused_until_more_are_allowed(
+    tmp_path: Path,
+    tokenizer_folder: Path,
+    planted: dict[tuple[str, int], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(read, "CHUNK_RECORDS", 100)
+    whole = prepare(
+        tmp_path / "whole", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000
+    )
+    for limit in (999, 300, 0):
+        with pytest.raises(UserError, match=f"max_bad_lines={limit} bad lines.*\n.*0.jsonl:"):
+            prepare(
+                tmp_path / "out", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=limit
+            )
+        assert not (tmp_path / "out").exists()
+    out = prepare(tmp_path / "out", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000)
+    assert contents(out) == contents(whole)
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_bad_conversations_are_told_too(tmp_path: Path, tokenizer_folder: Path) -> None:
+    good = {"prompt": "你好", "response": "您好"}
+    write_lines(
+        tmp_path / "a.jsonl",
+        [good, [1], {"messages": [{"role": "x", "content": "y"}]}, {"text": "t"}, b"oops"],
+    )
+    out = prepare(
+        tmp_path / "out", tokenizer_folder, [str(tmp_path / "a.jsonl")], kind="conversation"
+    )
+    told = [json.loads(line) for line in (out / "bad_lines.jsonl").read_text("utf-8").splitlines()]
+    assert [t["line"] for t in told] == [2, 3, 4, 5]
+    assert len(TokenShards(out)) == 1
+
+
+def test_dropped_duplicates_and_short_texts_are_counted(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    records = texts(30)
+    write_lines(tmp_path / "a.jsonl", [*records, {"text": "短"}, {"text": ""}, *records[:4]])
+    write_lines(
+        tmp_path / "b.jsonl",
+        [{"text": " " + records[9]["text"].upper()}, {"text": "只有这里才有的文字"}],
+    )
+    out = prepare(
+        tmp_path / "out", tokenizer_folder, [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    )
+    manifest = TokenShards(out).manifest
+    assert manifest["dropped"] == {"duplicate": 5, "empty": 1, "too_short": 1}
+    assert [s["dropped"] for s in manifest["sources"]] == [
+        {"duplicate": 4, "empty": 1, "too_short": 1},
+        {"duplicate": 1},
+    ]
+    assert [s["documents"] for s in manifest["sources"]] == [30, 1]
+    kept = prepare(tmp_path / "kept", tokenizer_folder, [str(tmp_path / "a.jsonl")], dedup=False)
+    assert len(TokenShards(kept)) == 34
+
+
+def test_the_validation_split_shares_nothing_with_training(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    records = texts(400)
+    write_lines(tmp_path / "a.jsonl", [*records, *records[:200]])
+    out = prepare(
+        tmp_path / "out",
+        tokenizer_folder,
+        [str(tmp_path / "a.jsonl")],
+        validation_fraction=0.2,
+        dedup=False,
+    )
+    train, held = TokenShards(out / "train"), TokenShards(out / "validation")
+    documents = [{tuple(s.tokens(i).tolist()) for i in range(len(s))} for s in (train, held)]
+    assert len(train) + len(held) == 600 and not documents[0] & documents[1]
+    assert 40 < len(documents[1]) < 130
+    assert train.manifest["characters"] + held.manifest["characters"] == sum(
+        len(r["text"].strip()) for r in [*records, *records[:200]]
+    )
+    with pytest.raises(UserError, match="raise validation_fraction"):
+        prepare(
+            tmp_path / "none",
+            tokenizer_folder,
+            [str(tmp_path / "a.jsonl")],
+            validation_fraction=1e-9,
+        )
+
+
+def test_the_number_of_workers_changes_nothing(
+    tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "CHUNK_RECORDS", 37)
+    write_lines(tmp_path / "a.jsonl", [*texts(400), b"broken", *texts(100)])
+    write_lines(tmp_path / "b.jsonl", texts(300, seed=1))
+    results = [
+        contents(prepare(tmp_path / f"out{w}", tokenizer_folder, [str(tmp_path / "*.jsonl")], workers=w, validation_fraction=0.1))
+        for w in (1, 2)
+    ]  # fmt: skip
+    assert results[0] == results[1]
+    assert "train/00000.tokens.bin" in results[0] and "bad_lines.jsonl" in results[0]
+
+
+SLOW_RUN = """
+import sys, time
+from pathlib import Path
+from mengya.data.prepare import build
+from mengya.data.ingest import read
+from mengya.stages import prepare
+if __name__ == "__main__":
+    read.CHUNK_RECORDS, prepare.COMMIT_SECONDS = 20, 0
+    commit = build.Build.commit
+    def slow_commit(self):
+        commit(self)
+        time.sleep(float(sys.argv[4]))
+    build.Build.commit = slow_commit
+    prepare.run(prepare.PrepareConfig.model_validate(dict(
+        out=sys.argv[1], tokenizer=sys.argv[2], sources=[sys.argv[3]], workers=2,
+        validation_fraction=0.1, max_bad_lines=50)))
+"""
+
+
+def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
+    tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "CHUNK_RECORDS", 20)
+    data = write_lines(
+        tmp_path / "a.jsonl", [*texts(500), b"broken", *texts(60), b"[]", *texts(400, seed=2)]
+    )
+    whole = prepare(tmp_path / "whole", tokenizer_folder, [str(data)], validation_fraction=0.1)
+    out, partial = tmp_path / "out", tmp_path / "out.partial"
+    (tmp_path / "run.py").write_text(SLOW_RUN)
+    command = [sys.executable, str(tmp_path / "run.py"), str(out), str(tokenizer_folder), str(data)]
+    reached = 0
+    process = subprocess.Popen([*command, "0.05"], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while reached < 5 and time.monotonic() < deadline and process.poll() is None:
+        state = partial / "state.json"
+        reached = json.loads(state.read_text())["chunks"] if state.exists() else 0
+        time.sleep(0.01)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    assert not out.exists()
+    assert (
+        children and not psutil.wait_procs(children, timeout=20)[1]
+    )  # workers die with their parent
+    assert 5 <= reached < 48  # of 49
+    with (partial / "train" / "00000.tokens.bin").open("ab") as file:
+        file.write(b"half a write")
+    done = subprocess.run([*command, "0"], capture_output=True, text=True, check=True)
+    assert "going on after" in done.stderr
+    assert contents(out) == contents(whole)
+
+
+def test_a_second_run_does_nothing_and_a_changed_one_is_refused(
+    tmp_path: Path, tokenizer_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_lines(tmp_path / "a.jsonl", texts(40))
+    out = prepare(tmp_path / "out", tokenizer_folder, [str(data)])
+    before = {p: p.stat().st_mtime_ns for p in out.iterdir()}
+    capsys.readouterr()
+    prepare(out, tokenizer_folder, [str(data)], workers=3, max_bad_lines=7)
+    assert "up to date" in capsys.readouterr().err
+    data.touch()  # a new time alone is no change
+    prepare(out, tokenizer_folder, [str(data)])
+    assert {p: p.stat().st_mtime_ns for p in out.iterdir()} == before
+    with pytest.raises(UserError, match=r"clean.min_characters: 5 -> 9(.|\n)*overwrite=true"):
+        prepare(out, tokenizer_folder, [str(data)], clean={"min_characters": 9})
+    write_lines(data, texts(41))
+    with pytest.raises(UserError, match=r"sources.0.files.0.sha256"):
+        prepare(out, tokenizer_folder, [str(data)])
+    assert {p: p.stat().st_mtime_ns for p in out.iterdir()} == before
+    prepare(out, tokenizer_folder, [str(data)], overwrite=True)
+    assert len(TokenShards(out)) == 41
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl", "out"]
+
+
+def test_a_folder_of_somebody_else_is_never_replaced(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    data = write_lines(tmp_path / "a.jsonl", texts(5))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="choose another out="):
+        prepare(tmp_path / "mine", tokenizer_folder, [str(data)], overwrite=True)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_limits_fields_and_text_files(tmp_path: Path, tokenizer_folder: Path) -> None:
+    write_lines(
+        tmp_path / "a.jsonl", [{"title": f"题{i}", "body": f"第{i}篇的正文"} for i in range(20)]
+    )
+    (tmp_path / "b.txt").write_text("第一行的文字\n第二行的文字\n", encoding="utf-8")
+    sources = [
+        {
+            "path": str(tmp_path / "a.jsonl"),
+            "field": ["title", "body"],
+            "limit": 5,
+            "licence": "CC0",
+            "name": "甲",
+        },
+        {"path": str(tmp_path / "b.txt"), "split_text": "line"},
+    ]
+    shards = TokenShards(prepare(tmp_path / "out", tokenizer_folder, sources))
+    assert [s["documents"] for s in shards.manifest["sources"]] == [5, 2]
+    assert [(s["name"], s["licence"]) for s in shards.manifest["sources"]] == [
+        ("甲", "CC0"),
+        ("b", None),
+    ]
+    assert decoded(tokenizer_folder, shards.tokens(3)[1:-1]) == "题3\n第3篇的正文"
+
+
+def test_nothing_kept_is_refused(tmp_path: Path, tokenizer_folder: Path) -> None:
+    data = write_lines(tmp_path / "a.jsonl", [{"text": "短"}])
+    with pytest.raises(UserError, match="nothing is left for train of 1 records"):
+        prepare(tmp_path / "out", tokenizer_folder, [str(data)])
+
+
+def test_wrong_settings_are_refused_before_any_work(tmp_path: Path) -> None:
+    base = [f"out={tmp_path}/out", f"tokenizer={tmp_path}", "sources=[a.jsonl]"]
+    for override, message in (
+        ("kind=conversations", "kind"),
+        ("validation_fraction=1", "validation_fraction"),
+        ('sources=[{"path": "a", "format": "alpacca"}]', "must be"),
+        ('sources=[{"path": "a", "encoding": "utf-88"}]', "not an encoding"),
+        ("sources=[]", "sources"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_config(PrepareConfig, None, [*base, override])
+    config = load_config(PrepareConfig, None, base)
+    assert config.sources[0].path == "a.jsonl"
+
+
+COVERED = {
+    "conversation": {
+        "alpaca": "alpaca_zh_carbonz0 alpaca_zh_demo belle_dev_1k oaast_sft_zh identity self_cognition lima_en "
+        "ruozhiba_emollm better_ruozhiba huatuo_llama_med huatuo26m_test alpaca_zh_hikariming_extra belle_open_source_1k",
+        "sharegpt": "glaive_toolcall_zh sharegpt_zh_1k medical_sft_1k",
+        "question_answer": "kefu_qa gsm8k_train chatlm_mini_train_3k medical_dialogue_neike lawyer_llama_zixun_gpt4",
+        "alpaca_turns": "lawyer_llama_legal_advice lawyer_llama_judical_examination",
+        "dialog": "smilechat_6k",
+        "turns": "emollm_data emollm_aiwei emollm_tiangou",
+    },
+    "preference": {
+        "chosen_rejected": "dpo_zh_demo dpo_zh_500 dpo_en_demo halluqa_pairs halluqa_model_pairs cello_model_pairs "
+        "belle_eval_pre_post_dpo",
+        "ranking": "oaast_rm_zh",
+    },
+}
+
+
+def test_real_files_are_understood(shared_data: Path) -> None:
+    from mengya.data.ingest.preferences import detect_preference, to_preferences
+    from mengya.data.ingest.schema import detect_conversation, to_conversation
+
+    tools = {
+        "conversation": (detect_conversation, to_conversation),
+        "preference": (detect_preference, to_preferences),
+    }
+    for kind, formats in COVERED.items():
+        detect, convert = tools[kind]
+        for name, stems in formats.items():
+            for stem in stems.split():
+                (path,) = shared_data.glob(f"*/{stem}.*")
+                found: Counter[str] = Counter()
+                for number, record in enumerate(read.read_records(str(path), read.BadLines(0))):
+                    found[detect(record.value)] += 1
+                    convert(record.value)
+                    if number == 60:
+                        break
+                assert found.keys() == {name}, (stem, found)
+
+
+def test_real_files_are_prepared(shared_data: Path, tmp_path: Path, tokenizer_folder: Path) -> None:
+    for kind, pattern in (
+        ("text", "pretrain/*"),
+        ("conversation", "sft/*zh*"),
+        ("preference", "dpo/*zh*"),
+    ):
+        sources = [{"path": str(shared_data / pattern), "limit": 20, "name": kind}]
+        if kind == "text":
+            sources = [
+                {"path": str(p), "limit": 3}
+                for p in sorted((shared_data / "pretrain").glob("*.gz"))
+            ]
+        shards = TokenShards(prepare(tmp_path / kind, tokenizer_folder, sources, kind=kind))
+        assert shards.manifest["bad_lines"] == 0 and len(shards) >= 20
+        assert all(source["documents"] for source in shards.manifest["sources"])

@@ -1,0 +1,34 @@
+"""Run in every process of a launcher: the stages named on the command line, one after another.
+
+usage: torchrun ... tests/helpers/together.py pretrain:RECIPE.yaml dpo:RECIPE.yaml ...
+One start of the processes serves many runs: importing torch takes longer than most of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+import torch.distributed as dist
+
+from mengya.cli import VERBS
+from mengya.config import load_config
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    for job in sys.argv[1:]:
+        verb, _, recipe = job.partition(":")
+        module, class_name, *_ = VERBS[verb]
+        stage = importlib.import_module(f"mengya.stages.{module}")
+        with patch("mengya.models.fp8_layers._check_machine"):  # fp8 by the plain functions
+            stage.run(load_config(getattr(stage, class_name), Path(recipe)))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Run by torchrun in test_recovery.py: two ranks, of which only the second meets the bad batches.
+
+usage: torchrun --nproc_per_node 2 two_ranks.py FOLDER FACTOR
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from mengya.training.distributed.build import DDP
+from tests.training.health.test_recovery import planted, train
+
+
+def main(folder: Path, factor: float) -> None:
+    strategy = DDP(torch.device("cpu"), None)
+    bad = (41, 42, 43) if strategy.rank == 1 else ()
+    model, state = train(folder, planted(bad), factor, strategy=strategy)
+    save_file(
+        {name: p.detach().clone() for name, p in model.named_parameters()},
+        folder / f"rank{strategy.rank}.safetensors",
+    )
+    (folder / f"rank{strategy.rank}.json").write_text(json.dumps(asdict(state)))
+    strategy.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), float(sys.argv[2]))
