@@ -36,6 +36,8 @@ def check_run(config: RunConfig) -> None:
     now = config.model_dump(mode="json")
     # Left out, it is what the run began with (`full_batch`), for any number of processes.
     now["global_batch_size"] = now["global_batch_size"] or before["global_batch_size"]
+    for values in (before, now):
+        del values["data"]["verify"]  # says whether to look, not what at
     changed = [
         f"{name}: was {before[name]}, now {now[name]}"
         for name in (*_FIXED, "model", "init_from", "stretch", "lora")
