@@ -52,4 +52,5 @@ def _verify(opened: Sequence[TokenShards], console: Console) -> None:
             console.print(
                 f"{shards.directory}: {shards.file_bytes / 1e6:,.1f} MB are what was written",
                 highlight=False,
+                soft_wrap=True,
             )

@@ -6,6 +6,8 @@ many rows a step has. Weights and state are restored elsewhere (training/checkpo
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mengya.config import UserError, load_config
 from mengya.stages.run_config import RunConfig
 from mengya.training.checkpoint import Checkpoints
@@ -49,6 +51,15 @@ def check_run(config: RunConfig) -> None:
             + "\n  - ".join(changed)
             + "\nrestore them, or start a new run_dir with init_from"
         )
+
+
+def new_run(config: RunConfig, checkpoint: Path) -> str:
+    """What to type to start a new run from the weights of a checkpoint of this run."""
+    values = config.model_dump(mode="json")
+    if values.get("lora") is not None:
+        return f"mengya merge {checkpoint} out=FOLDER, then init_from=FOLDER run_dir=ANOTHER_FOLDER"
+    no_more = (f"{name}=null" for name in ("model", "stretch") if values.get(name) is not None)
+    return " ".join([f"init_from={checkpoint}", *no_more, "run_dir=ANOTHER_FOLDER"])
 
 
 def full_batch(config: RunConfig, world_size: int) -> int:

@@ -33,7 +33,7 @@ from mengya.models.fp8_layers import use_fp8
 from mengya.models.shifted_groups import check_shifted_groups
 from mengya.runtime import pick_autocast_dtype, pick_device, seed_step
 from mengya.stages.open_rows import open_rows
-from mengya.stages.resumed_run import full_batch
+from mengya.stages.resumed_run import full_batch, new_run
 from mengya.stages.run_config import RunConfig
 from mengya.stages.run_summary import model_size, run_summary
 from mengya.tokenizer.load import load_tokenizer
@@ -41,6 +41,7 @@ from mengya.training.checkpointer import Checkpointer
 from mengya.training.hardware import peak_flops
 from mengya.training.metrics import MetricsLog
 from mengya.training.optim import build_optimizers
+from mengya.training.optimizer_layout import run_layout
 from mengya.training.report import write_report
 from mengya.training.strategy import AutoValues, SingleDevice, pick_strategy
 from mengya.training.trainer import Trainer
@@ -117,6 +118,7 @@ def train(
     flops_per_token = _flops_per_token(model, train_rows, loss)
     strategy.place(model, config.compiles(strategy.device.type))
     optimizers = build_optimizers(model, config.optimizer, strategy.replicas)
+    layout = run_layout(optimizers, model, config.optimizer)
     module = strategy.wrap(model, optimizers)
     checkpointer = Checkpointer(
         config.run_dir,
@@ -129,6 +131,8 @@ def train(
         read_model=trained.restore,
         master=lambda: trainable(model) if config.save_dtype != "float32" else None,
         documents=documents,
+        write_layout=layout.write,
+        check=lambda checkpoint: layout.check(checkpoint, new_run(config, checkpoint)),
     )
     warn = partial(console.print, style="bold red", markup=False, soft_wrap=True)
     state = checkpointer.resume(warn)
