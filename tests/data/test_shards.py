@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import binascii
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +101,114 @@ def test_wrong_sizes_kinds_and_tokenizers_are_refused(tmp_path: Path) -> None:
     (tmp_path / "00000.tokens.bin").unlink()
     with pytest.raises(UserError, match="is missing"):
         TokenShards(tmp_path)
+
+
+def make(directory: Path, kind: str = "conversation") -> list[Path]:
+    """Shards of several parts; their files."""
+    write(directory, documents_of(np.random.default_rng(2), 60, 500), kind, 500, part_tokens=300)
+    return sorted(directory.glob("*.bin"))
+
+
+def flip(path: Path, byte: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[byte] ^= 0x10
+    path.write_bytes(data)
+
+
+def test_checksums_are_those_of_the_files_and_verify_reads_every_byte(tmp_path: Path) -> None:
+    files = make(tmp_path)
+    shards = TokenShards(tmp_path)
+    read: list[int] = []
+    shards.verify(read.append)
+    assert sum(read) == shards.file_bytes == sum(f.stat().st_size for f in files)
+    assert len(files) == 3 * len(shards.manifest["parts"]) > 6
+    for number, part in enumerate(shards.manifest["parts"]):
+        for name, crc in part["crc32"].items():
+            data = (tmp_path / f"{number:05d}.{name}.bin").read_bytes()
+            assert crc == f"{binascii.crc32(data):08x}"
+
+
+@pytest.mark.parametrize("name", ["tokens", "loss_mask"])
+def test_flipped_bits_open_and_verify_names_every_file(tmp_path: Path, name: str) -> None:
+    make(tmp_path)
+    damaged = [tmp_path / f"{part:05d}.{name}.bin" for part in (0, 2)]
+    for path in damaged:
+        flip(path, path.stat().st_size - 1)
+    shards = TokenShards(tmp_path)
+    with pytest.raises(UserError, match=r"prepare` again with overwrite=true") as caught:
+        shards.verify()
+    named = [line for line in str(caught.value).splitlines() if "CRC-32" in line]
+    assert [line.split()[1] for line in named] == [str(path) for path in damaged]
+
+
+def test_ends_of_documents_that_do_not_rise_are_refused(tmp_path: Path) -> None:
+    make(tmp_path)
+    for byte in (8 * 4 + 1, -8):  # one in the middle, and the last
+        path = tmp_path / "00001.doc_ends.bin"
+        before = path.read_bytes()
+        flip(path, byte)
+        with pytest.raises(UserError, match=r"00001\.doc_ends\.bin is damaged: .* do not rise"):
+            TokenShards(tmp_path)
+        path.write_bytes(before)
+
+
+def test_truncated_and_missing_files_are_all_named(tmp_path: Path) -> None:
+    files = make(tmp_path)
+    os.truncate(files[1], files[1].stat().st_size - 3)
+    files[4].unlink()
+    with pytest.raises(UserError) as caught:
+        TokenShards(tmp_path)
+    said = str(caught.value)
+    assert f"{files[1]} has" in said and f"{files[4]} is missing" in said
+    assert sum(str(file) in said for file in files) == 2
+
+
+def test_zeros_written_by_someone_else_are_found(tmp_path: Path) -> None:
+    """What two prepares into one folder left: a hole of zeros, which are ids like any other."""
+    make(tmp_path, "text")
+    path = tmp_path / "00000.tokens.bin"
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(bytes(4))
+    with pytest.raises(UserError, match=r"00000\.tokens\.bin has CRC-32"):
+        TokenShards(tmp_path).verify()
+
+
+def test_shards_without_checksums_open_and_verify_says_so(tmp_path: Path) -> None:
+    make(tmp_path)
+    path = tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for part in manifest["parts"]:
+        del part["crc32"]
+    path.write_text(json.dumps(manifest))
+    shards = TokenShards(tmp_path)
+    assert len(shards) == 60
+    with pytest.raises(UserError, match=r"has no checksums.*overwrite=true"):
+        shards.verify()
+
+
+def test_a_state_of_a_version_without_checksums_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    documents = documents_of(np.random.default_rng(1), 40, 500)
+    write(tmp_path / "full", documents, "conversation", 500, part_tokens=200)
+    writer = ShardWriter(tmp_path / "resumed", "conversation", 500, part_tokens=200)
+    chunks = [documents[at : at + 7] for at in range(0, 40, 7)]
+
+    def add(chunk: list[np.ndarray]) -> None:
+        tokens = np.concatenate(chunk)
+        writer.add(tokens, np.array([len(d) for d in chunk]), tokens % 2)
+
+    for chunk in chunks[:3]:
+        add(chunk)
+    state = [part[:2] for part in writer.state()]
+    add(chunks[3])
+    writer.state()
+    writer = ShardWriter(tmp_path / "resumed", "conversation", 500, part_tokens=200, resume=state)
+    for chunk in chunks[3:]:
+        add(chunk)
+    writer.close(tokenizer={"sha256": "abc"})
+    TokenShards(tmp_path / "resumed").verify()
+    for path in (tmp_path / "full").iterdir():
+        assert path.read_bytes() == (tmp_path / "resumed" / path.name).read_bytes()
 
 
 def test_a_folder_without_manifest_names_the_ones_inside(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class PrepareConfig(Config):
     workers: int = Field(default=0, ge=0)
     """Processes; 0 takes one for every processor. The result is the same for any number."""
     overwrite: bool = False
-    """Replace OUT when it was made with other settings."""
+    """Replace OUT when it was made with other settings, or its shards are damaged or have no checksums."""
 
     @model_validator(mode="after")
     def _known_formats(self) -> PrepareConfig:
@@ -201,7 +201,32 @@ def _is_made(config: PrepareConfig, made: RequestFile, inputs: Inputs[Source]) -
             f"{config.out} was made with other settings or files:\n{lines}\n"
             "write overwrite=true to make it again, or choose another out="
         )
-    return not changed
+    return not changed and not _is_damaged(config)
+
+
+def _is_damaged(config: PrepareConfig) -> bool:
+    """Whether shards in OUT are to be made again: with overwrite=true all their bytes are checked.
+
+    Raises:
+        UserError: files are missing or have wrong sizes, and overwrite is false.
+    """
+    from mengya.data.prepare.build import TRAIN, VALIDATION
+    from mengya.data.shards import TokenShards
+
+    splits = (TRAIN, VALIDATION) if config.validation_fraction > 0 else (".",)
+    try:
+        for split in splits:
+            shards = TokenShards(config.out / split)
+            if config.overwrite:
+                shards.verify()
+    except UserError as error:
+        if not config.overwrite:
+            raise UserError(f"write overwrite=true to make {config.out} again: {error}") from error
+        Console(stderr=True).print(
+            f"{error}\nmaking {config.out} again", markup=False, soft_wrap=True, highlight=False
+        )
+        return True
+    return False
 
 
 def _by_file(source: Source) -> list[Source]:

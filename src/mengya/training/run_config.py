@@ -33,6 +33,9 @@ class DataConfig(Config):
     """Positions of a row; documents are packed into rows and never see each other."""
     max_validation_rows: int | None = Field(default=None, ge=1)
     """Use only the first rows of the validation set."""
+    verify: bool = False
+    """Compare all shards with their checksums before the run; reads every byte once. For shards that were
+    copied, or when a run fails in a strange way."""
 
 
 class RunConfig(Config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -391,6 +392,49 @@ def test_a_second_run_does_nothing_and_a_changed_one_is_refused(
     prepare(out, tokenizer_folder, [str(data)], overwrite=True)
     assert len(TokenShards(out)) == 41
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl", "out"]
+
+
+def without_checksums(path: Path) -> None:
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    for part in manifest["parts"]:
+        del part["crc32"]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "noticed"),
+    [
+        ("train/00000.tokens.bin", flipped, False),
+        ("validation/00000.tokens.bin", lambda path: os.truncate(path, 4), True),
+        ("validation/manifest.json", Path.unlink, True),
+        ("train/manifest.json", without_checksums, False),
+    ],
+)
+def test_damaged_shards_are_made_again_with_overwrite(
+    tmp_path: Path, tokenizer_folder: Path, name: str, damage: Any, noticed: bool
+) -> None:
+    """The remedy that a run names for damaged shards works, though settings and files are the same."""
+    data = write_lines(tmp_path / "a.jsonl", texts(60))
+    settings: dict[str, Any] = {"sources": [str(data)], "validation_fraction": 0.3}
+    out = prepare(tmp_path / "out", tokenizer_folder, **settings)
+    before = contents(out)
+    damage(out / name)
+    if noticed:
+        with pytest.raises(UserError, match="write overwrite=true"):
+            prepare(out, tokenizer_folder, **settings)
+    prepare(out, tokenizer_folder, **settings, overwrite=True)
+    assert contents(out) == before
+    for split in ("train", "validation"):
+        TokenShards(out / split).verify()
+    times = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    prepare(out, tokenizer_folder, **settings, overwrite=True)  # sound now: nothing to do
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == times
 
 
 def test_a_folder_of_somebody_else_is_never_replaced(

@@ -245,3 +245,29 @@ def test_a_batch_size_that_does_not_divide_is_refused(tmp_path: Path) -> None:
     rows = PackedRows(make_shards(tmp_path), 32)
     with pytest.raises(UserError, match="must be a multiple"):
         batches(rows, start_step=0, batch_size=BatchSize(8), micro_batch_size=3)
+
+
+@pytest.mark.parametrize("at", [0, 700, 1999])
+def test_an_id_outside_the_vocabulary_is_named_by_file_and_position(
+    tmp_path: Path, at: int
+) -> None:
+    """Also the last token of a document, which only ever is a label."""
+    writer = ShardWriter(tmp_path, "text", 1000, part_tokens=500)
+    for number in range(30):
+        writer.add(np.full(100, number), np.array([100]))
+    writer.close()
+    part, position = divmod(at, 500)
+    path = tmp_path / f"{part:05d}.tokens.bin"
+    tokens = np.fromfile(path, "<u2")
+    tokens[position] += 4096
+    tokens.tofile(path)
+    rows = Mixture([(PackedRows(TokenShards(tmp_path), 64), None)])
+    epoch = batches(rows, start_step=0, batch_size=BatchSize(4), micro_batch_size=4)
+    with pytest.raises(UserError) as caught:
+        for _ in range(len(rows)):
+            next(epoch)
+    document = at // 100
+    assert f"{path} is damaged: token {position} (document {document}) has the id" in str(
+        caught.value
+    )
+    assert f"{document + 4096}, the vocabulary has 1000 ids" in str(caught.value)

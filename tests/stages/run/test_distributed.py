@@ -214,7 +214,9 @@ def test_engine_and_number_of_processes_may_change_at_every_start(
             importlib.import_module("mengya.stages.pretrain").run(config)
         else:
             run_together(processes, [recipe("pretrain", config)])
-    written = [p.name for p in sorted((run_dir / "checkpoints/latest/trainer").glob("opt*"))]
+    written = [
+        p.name for p in sorted((run_dir / "checkpoints/latest/trainer").glob("opt*.safetensors"))
+    ]
     assert written == [
         "optimizer-00001-of-00002.safetensors",
         "optimizer-00002-of-00002.safetensors",

@@ -92,7 +92,11 @@ class PackedRows:
         return self.row(*divmod(index, len(self)))
 
     def stored_row(self, index: int) -> Row:
-        """Row `index` of the packing plan, in no shuffled order."""
+        """Row `index` of the packing plan, in no shuffled order.
+
+        Raises:
+            UserError: a token id is outside the vocabulary of the shards; names the file and position.
+        """
         plan, size = self.packing, self.sequence_length
         input_ids = np.zeros(size, np.int64)
         labels = np.full(size, IGNORE_INDEX, np.int64)
@@ -116,7 +120,17 @@ class PackedRows:
             position_ids[begin:end] = np.arange(length)
             document_ids[begin:end] = number
             begin = end
+        # Two passes over a row cost microseconds; an id outside the vocabulary ends in the device's assert.
+        if max(input_ids.max(), labels.max()) >= self.shards.vocab_size:
+            self._name_bad_id(first, last)
         return Row(input_ids, labels, position_ids, document_ids, ends)
+
+    def _name_bad_id(self, first: int, last: int) -> None:
+        plan = self.packing
+        for document, start, length in zip(
+            *(a[first:last].tolist() for a in (plan.document, plan.start, plan.length)), strict=True
+        ):
+            self.shards.check_ids(document, start, start + length + 1)
 
     def documents(self, index: int) -> list[int]:
         """The documents, whole or in part, of stored row `index`."""

@@ -34,13 +34,14 @@ from mengya.planning.flops import training_flops
 from mengya.planning.hardware import peak_flops
 from mengya.runtime.device import pick_autocast_dtype, pick_device
 from mengya.runtime.seeding import seed_step
-from mengya.stages.run.resume import full_batch
+from mengya.stages.run.resume import full_batch, new_run
 from mengya.stages.run.rows import open_rows
 from mengya.stages.run.summary import model_size, run_summary
 from mengya.tokenizer.load import load_tokenizer
 from mengya.training.checkpoint.manager import Checkpointer
 from mengya.training.distributed.build import AutoValues, SingleDevice, pick_strategy
 from mengya.training.optim.build import build_optimizers
+from mengya.training.optim.layout import run_layout
 from mengya.training.run_config import RunConfig
 from mengya.training.telemetry.metrics import MetricsLog
 from mengya.training.telemetry.report import write_report
@@ -118,6 +119,7 @@ def train(
     flops_per_token = _flops_per_token(model, train_rows, loss)
     strategy.place(model, config.compiles(strategy.device.type))
     optimizers = build_optimizers(model, config.optimizer, strategy.replicas)
+    layout = run_layout(optimizers, model, config.optimizer)
     module = strategy.wrap(model, optimizers)
     checkpointer = Checkpointer(
         config.run_dir,
@@ -130,6 +132,8 @@ def train(
         read_model=trained.restore,
         master=lambda: trainable(model) if config.save_dtype != "float32" else None,
         documents=documents,
+        write_layout=layout.write,
+        check=lambda checkpoint: layout.check(checkpoint, new_run(config, checkpoint)),
     )
     warn = partial(console.print, style="bold red", markup=False, soft_wrap=True)
     state = checkpointer.resume(warn)

@@ -6,6 +6,8 @@ many rows a step has. Weights and state are restored elsewhere (training/checkpo
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mengya.config import load_config
 from mengya.errors import UserError
 from mengya.training.checkpoint.store import Checkpoints
@@ -37,6 +39,8 @@ def check_run(config: RunConfig) -> None:
     now = config.model_dump(mode="json")
     # Left out, it is what the run began with (`full_batch`), for any number of processes.
     now["global_batch_size"] = now["global_batch_size"] or before["global_batch_size"]
+    for values in (before, now):
+        del values["data"]["verify"]  # says whether to look, not what at
     changed = [
         f"{name}: was {before[name]}, now {now[name]}"
         for name in (*_FIXED, "model", "init_from", "stretch", "lora")
@@ -48,6 +52,15 @@ def check_run(config: RunConfig) -> None:
             + "\n  - ".join(changed)
             + "\nrestore them, or start a new run_dir with init_from"
         )
+
+
+def new_run(config: RunConfig, checkpoint: Path) -> str:
+    """What to type to start a new run from the weights of a checkpoint of this run."""
+    values = config.model_dump(mode="json")
+    if values.get("lora") is not None:
+        return f"mengya merge {checkpoint} out=FOLDER, then init_from=FOLDER run_dir=ANOTHER_FOLDER"
+    no_more = (f"{name}=null" for name in ("model", "stretch") if values.get(name) is not None)
+    return " ".join([f"init_from={checkpoint}", *no_more, "run_dir=ANOTHER_FOLDER"])
 
 
 def full_batch(config: RunConfig, world_size: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import Progress
 
 from mengya.data.prepare.encode import Kind
 from mengya.data.rows.datasets import PackedRows
@@ -25,6 +26,8 @@ def open_rows(
     """The rows of the sources; at least one must be of the first of `kinds`."""
     fingerprint = tokenizer_hash(tokenizer_folder)
     opened = [TokenShards(source.path) for source in sources]
+    if config.data.verify:
+        _verify(opened, console)
     if all(shards.kind != kinds[0] for shards in opened):
         kinds = kinds[:1]
     parts: list[tuple[PackedRows, float | None]] = []
@@ -38,3 +41,16 @@ def open_rows(
             )
         parts.append((rows, source.weight))
     return Mixture(parts, config.seed)
+
+
+def _verify(opened: Sequence[TokenShards], console: Console) -> None:
+    """Check the contents of shards; every process does, as those of another node are other copies."""
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        for shards in opened:
+            task = bar.add_task(f"verify {shards.directory}", total=shards.file_bytes)
+            shards.verify(lambda read, task=task: bar.advance(task, read))
+            console.print(
+                f"{shards.directory}: {shards.file_bytes / 1e6:,.1f} MB are what was written",
+                highlight=False,
+                soft_wrap=True,
+            )

@@ -34,6 +34,8 @@ class Checkpointer:
         model_tensors: the tensors of the model's folder as they are now. write_model: writes that
             folder from a copy of them, in another thread. read_model: loads it into a model.
         master: fp32 weights to save beside a folder of shorter dtype, or None.
+        write_layout: writes which optimizer moves what. check: refuses a checkpoint that this run cannot
+            resume from, before anything of it is loaded.
         documents: step -> what is known of the documents of its batches, for the quarantine.
 
     Attributes:
@@ -53,24 +55,32 @@ class Checkpointer:
         read_model: Callable[[CausalLM, Path], object],
         master: Callable[[], Mapping[str, Tensor] | None] = lambda: None,
         documents: Callable[[int], Iterable[Mapping[str, Any]]] = lambda step: [],
+        write_layout: Callable[[Path], object] = lambda folder: None,
+        check: Callable[[Path], object] = lambda checkpoint: None,
     ) -> None:
         self._run_dir, self._loop, self._strategy = run_dir, loop, strategy
         self._model, self._optimizers = model, optimizers
         self._model_tensors, self._master = model_tensors, master
         self._write_model, self._read_model = write_model, read_model
         self._documents = documents
+        self._write_layout, self._check = write_layout, check
         self.host_copy = HostCopy(strategy.device)
         self.checkpoints = Checkpoints(run_dir, loop.keep_last)
         self.stall_seconds = 0.0
 
     def resume(self, say: Callable[[str], None]) -> TrainState:
-        """Restore the newest good checkpoint, if there is one; its state, or a new one."""
+        """Restore the newest good checkpoint, if there is one; its state, or a new one.
+
+        Raises:
+            UserError: all checkpoints are damaged, or `check` refuses the newest.
+        """
         if self._strategy.rank == 0:
             self.checkpoints.recover(say)
         self._strategy.barrier()
         checkpoint = self.checkpoints.latest()
         if checkpoint is None:
             return TrainState()
+        self._check(checkpoint)
         self._strategy.refill(self._model, lambda whole: self._read_model(whole, checkpoint))
         self._strategy.load_optimizer_state(self._optimizers, self._model, checkpoint)
         return self.checkpoints.read_state(checkpoint)
@@ -102,6 +112,7 @@ class Checkpointer:
             self.host_copy.wait()
             if rank == 0:
                 self._write_model(folder, copy["model"])
+                self._write_layout(folder)
             for name, part in parts.items():
                 if copy[name]:
                     write_part(folder, name, Part(copy[name], part.offsets), rank, writers)

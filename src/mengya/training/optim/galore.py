@@ -62,6 +62,14 @@ def build_galore(
     return optimizer
 
 
+def galore_state_shapes(shape: tuple[int, ...], rank: int) -> dict[str, tuple[int, ...]]:
+    """State tensors of a matrix [O, I]: its subspace is of the shorter side, with no more than all of it."""
+    O, I = shape
+    rank = min(rank, O, I)
+    moments, subspace = ((O, rank), (rank, I)) if O >= I else ((rank, I), (O, rank))
+    return {"step": (), "exp_avg": moments, "exp_avg_sq": moments, "subspace": subspace}
+
+
 def _unpack(optimizer: Optimizer, *_: Any) -> None:
     """Give the library the projectors that it left as tensors."""
     projectors = require("pytorch_optimizer.optimizer.utils.galore", "galore")

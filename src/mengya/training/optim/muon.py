@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from math import prod
 from typing import Any
 
 import torch
@@ -149,6 +150,15 @@ class Muon(Optimizer):
         if key not in state:
             state[key] = torch.zeros(shape, dtype=dtype, device=parameter.device)
         return state[key]
+
+
+def muon_state_shapes(
+    shape: tuple[int, ...], parts: int, neurons: bool
+) -> dict[str, tuple[int, ...]]:
+    """State tensors of a parameter [..., O * parts, I]; `neurons`: NorMuon keeps their moments too."""
+    *stack, rows, _ = shape
+    moments = {"second_moment": (prod(stack) * parts, rows // parts)} if neurons else {}
+    return {"momentum_buffer": shape, **moments}
 
 
 def _batches(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
