@@ -82,7 +82,7 @@ def test_verify_may_be_switched_on_for_a_resumed_run(
     pretrain.run(PretrainConfig(**values))
     values["data"]["verify"] = True
     pretrain.run(PretrainConfig(**{**values, "max_steps": 3, "resume": True}))
-    assert "MB are what was written" in capfd.readouterr().err
+    assert "bytes are what was written" in capfd.readouterr().err
     flip(tmp_path / "shards/00000.tokens.bin", bit=0)
     with pytest.raises(UserError, match="CRC-32"):
         pretrain.run(PretrainConfig(**{**values, "max_steps": 4, "resume": True}))

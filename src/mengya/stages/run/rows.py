@@ -50,7 +50,7 @@ def _verify(opened: Sequence[TokenShards], console: Console) -> None:
             task = bar.add_task(f"verify {shards.directory}", total=shards.file_bytes)
             shards.verify(lambda read, task=task: bar.advance(task, read))
             console.print(
-                f"{shards.directory}: {shards.file_bytes / 1e6:,.1f} MB are what was written",
+                f"{shards.directory}: {shards.file_bytes:,} bytes are what was written",
                 highlight=False,
                 soft_wrap=True,
             )
