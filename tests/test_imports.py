@@ -12,7 +12,7 @@ import mengya
 ROOT = Path(mengya.__file__).parent
 # From the bottom up; packages of one row are siblings.
 ROWS = [
-    {"config", "runtime", "batch"},
+    {"config", "runtime", "batch", "folder_lock", "output_folder"},
     {"tokenizer", "world"},
     {"models", "losses", "data"},
     {"generation"},

@@ -235,7 +235,7 @@ def test_more_bad_lines_than_allowed_are_refused_until_more_are_allowed(
         assert not (tmp_path / "out").exists()
     out = prepare(tmp_path / "out", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000)
     assert contents(out) == contents(whole)
-    assert not (tmp_path / "out.partial").exists()
+    assert not (tmp_path / ".out.mengya-partial").exists()
 
 
 def test_bad_conversations_are_told_too(tmp_path: Path, tokenizer_folder: Path) -> None:
@@ -343,7 +343,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
         tmp_path / "a.jsonl", [*texts(500), b"broken", *texts(60), b"[]", *texts(400, seed=2)]
     )
     whole = prepare(tmp_path / "whole", tokenizer_folder, [str(data)], validation_fraction=0.1)
-    out, partial = tmp_path / "out", tmp_path / "out.partial"
+    out, partial = tmp_path / "out", tmp_path / ".out.mengya-partial"
     (tmp_path / "run.py").write_text(SLOW_RUN)
     command = [sys.executable, str(tmp_path / "run.py"), str(out), str(tokenizer_folder), str(data)]
     reached = 0

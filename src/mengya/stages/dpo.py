@@ -19,7 +19,7 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.hf_folder import load_causal_lm
 from mengya.models.lora import disable_adapters
 from mengya.stages.pick_loss import pick_token_nll
-from mengya.stages.resumed_run import check_run
+from mengya.stages.resumed_run import check_run, in_run_folder
 from mengya.stages.training_run import open_strategy, train
 from mengya.stages.tuning import TuneConfig, open_tuned, sample_replies
 from mengya.training.strategy import SingleDevice
@@ -52,6 +52,7 @@ class DpoConfig(TuneConfig):
         return self
 
 
+@in_run_folder
 def run(config: DpoConfig) -> bool:
     check_run(config)
     strategy = open_strategy(config)

@@ -20,7 +20,7 @@ from mengya.models.hf_folder import load_causal_lm
 from mengya.models.sizes import parameter_counts
 from mengya.stages.folder import check_vocabulary, load_weights, write_folder
 from mengya.stages.pick_loss import pick_next_token
-from mengya.stages.resumed_run import check_run
+from mengya.stages.resumed_run import check_run, in_run_folder
 from mengya.stages.run_config import RunConfig
 from mengya.stages.training_run import TrainedModel, open_strategy, train
 from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, stop_token_ids
@@ -58,6 +58,7 @@ class PretrainConfig(RunConfig):
         return self
 
 
+@in_run_folder
 def run(config: PretrainConfig) -> bool:
     check_run(config)
     tokenizer_folder = config.tokenizer or config.init_from
