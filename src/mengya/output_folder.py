@@ -19,7 +19,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
 from glob import has_magic
 from pathlib import Path
 from typing import Any
@@ -85,8 +84,13 @@ class OutputFolder:
     def start(self) -> Path:
         """An empty partial folder; one that an earlier run left is removed."""
         if self.partial.is_symlink() or self.partial.exists():
-            is_own = _marked(self.partial) is not None or not _entries(self.partial)
-            if self.partial.is_symlink() or not is_own:
+            marker = _marked(self.partial)
+            if marker is not None and marker["verb"] != self.kind.verb:
+                raise UserError(
+                    f"{self.partial} is what `mengya {marker['verb']}` has done so far of {self.path}: let that "
+                    f"finish, or choose another out={free_name(self.path)}"
+                )
+            if self.partial.is_symlink() or (marker is None and _entries(self.partial)):
                 raise UserError(
                     f"{self.partial} is in the way and mengya did not make it; move it elsewhere"
                 )
@@ -186,11 +190,12 @@ def new_folder(
     """
     with open_folder(path, kind, sources=sources, inputs=inputs) as folder:
         folder.check_replaceable(overwrite)
+        partial = folder.start()
         try:
-            yield folder.start()
+            yield partial
             folder.publish()
         finally:
-            shutil.rmtree(folder.partial, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
@@ -251,6 +256,8 @@ def check_outside(path: Path, key: str, sources: Iterable[str | Path]) -> None:
     if inside:
         source, root = min(inside, key=lambda of: len(of[1].parts))
         free = free_name(root.parent / f"{root.name}-{path.resolve().name}")
+        with suppress(ValueError):
+            free = free.relative_to(Path.cwd())
         remedy = f"write {key}={free}" if root.name else "name the folder of the data as the source"
         raise UserError(
             f"{key}={path} is inside the source {source}, which would then hold what is written; {remedy}"
@@ -371,16 +378,16 @@ def _mark(folder: Path, kind: FolderKind, files: Sequence[str]) -> None:
 
 def _own_files(folder: Path, kind: FolderKind) -> set[str]:
     """The files below `folder` that the verb wrote; none when it did not make the folder."""
+    files = {name for name in _entries(folder) if not (folder / name).is_dir()}
     marker = _marked(folder)
     if marker is not None:
         names = marker["files"] if marker["verb"] == kind.verb else []
-        own = {*names, *ADDED_LATER}.__contains__
+        own = files & {*names, *ADDED_LATER}
     elif kind.unmarked(folder):
-        own = partial(_matches, patterns=(*kind.names, *ADDED_LATER))
+        own = {name for name in files if _matches(name, (*kind.names, *ADDED_LATER))}
     else:
-        return set()
-    files = (name for name in _entries(folder) if not (folder / name).is_dir())
-    return {name for name in files if own(name)}
+        own = set()
+    return own
 
 
 def _entries(folder: Path, deep: bool = True) -> list[str]:
