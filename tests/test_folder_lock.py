@@ -153,7 +153,7 @@ except UserError:
 """
 
 
-# A file system without flock: then O_EXCL alone decides, of those that find no lock.
+# A file system without flock: O_EXCL and the owner's name decide.
 NO_FLOCK = """
 import fcntl
 def flock(*of):
@@ -163,9 +163,12 @@ fcntl.flock = flock
 
 
 @pytest.mark.parametrize("flock", [True, False])
-def test_of_many_that_come_at_once_one_gets_the_lock(tmp_path: Path, flock: bool) -> None:
+@pytest.mark.parametrize("stale", [True, False])
+def test_of_many_that_come_at_once_one_gets_the_lock(
+    tmp_path: Path, flock: bool, stale: bool
+) -> None:
     lock = tmp_path / "lock"
-    if flock:
+    if stale:
         plant(lock, started="an earlier start")
     script = RACE if flock else NO_FLOCK + RACE
     moment = str(time.time() + 6)

@@ -27,6 +27,7 @@ from rich.console import Console
 from mengya.config import UserError
 
 _PATIENCE = 2.0  # seconds that a process may take from making its lock to writing its name into it
+_SETTLE = 0.2  # seconds that two which take over the same lock may lie apart
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ def process_start(pid: int) -> str | None:
         except OSError:
             return None
         state, *fields = text.rpartition(")")[2].split()  # the name before may hold anything
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        boot = ""
+        with suppress(OSError):  # not in every sandbox
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return None if state in "ZXx" else f"{boot}/{fields[18]}"
     shown = subprocess.run(
         ["ps", "-o", "state=,lstart=", "-p", str(pid)],
@@ -120,7 +123,17 @@ def _take(lock: Path, folder: Path, verb: str, key: str) -> int:
                     continue
                 _refuse_unless_stale(lock, folder, key, owner, is_free)
                 say(f"{lock} was left by {owner}, which has ended: taken over")
-            _write(descriptor, verb)
+            try:
+                owner_now = _write(descriptor, verb)
+            except OSError as error:  # a full disk
+                lock.unlink(missing_ok=True)
+                raise UserError(
+                    f"{lock}, which keeps other runs out, cannot be written: {error}"
+                ) from error
+            if not is_new:
+                time.sleep(_SETTLE)
+                if read_owner(lock) != owner_now:
+                    continue  # without flock two may take over at once: the last one to write has it
             done = True
             return descriptor
         finally:
@@ -199,7 +212,7 @@ def _refuse_unless_stale(
     )
 
 
-def _write(descriptor: int, verb: str) -> None:
+def _write(descriptor: int, verb: str) -> Owner:
     pid = os.getpid()
     owner = Owner(
         verb=verb,
@@ -211,6 +224,7 @@ def _write(descriptor: int, verb: str) -> None:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, (json.dumps(asdict(owner)) + "\n").encode(), 0)
     os.fsync(descriptor)
+    return owner
 
 
 @contextmanager

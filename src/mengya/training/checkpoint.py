@@ -84,8 +84,7 @@ class Checkpoints:
             wrong = problem(path)
             if wrong is None:
                 return self._relink()
-            aside = path.with_name(f"damaged-{path.name}")
-            shutil.rmtree(aside, ignore_errors=True)
+            aside = free_name(path.with_name(f"damaged-{path.name}"))
             path.rename(aside)
             damaged.append(f"{path.name}: {wrong}")
             say(f"checkpoint {path} is damaged ({wrong}); it is set aside as {aside.name}")
