@@ -95,12 +95,12 @@ def kill(process: BaseProcess, run_dir: Path, rng: random.Random, in_save: bool)
     """Kill at a random moment; returns in which: "write", "step", or "end" when the run was faster."""
     if in_save:
         drafts = run_dir / "checkpoints"
-        while process.is_alive() and not any(drafts.glob(".step-*.tmp")):
+        while process.is_alive() and not any(drafts.glob(".step-*.mengya-partial")):
             time.sleep(0.0002)
         time.sleep(rng.uniform(0, 0.03))
     else:
         process.join(rng.uniform(0.1, 1.5))
-    moment = "write" if any((run_dir / "checkpoints").glob(".*.tmp")) else "step"
+    moment = "write" if any((run_dir / "checkpoints").glob(".*.mengya-partial")) else "step"
     process.kill()
     process.join()
     if process.exitcode == -signal.SIGKILL:

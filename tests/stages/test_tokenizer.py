@@ -65,6 +65,29 @@ def test_bad_input_is_refused(
     assert not (tmp_path / "tok").exists()
 
 
+def test_an_existing_folder_is_replaced_only_when_asked_to_and_never_with_other_files(
+    text_files: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "tok"
+    run(configured(out, str(text_files)))
+    before = tokenizer_hash(out)
+    with pytest.raises(UserError, match="overwrite=true"):
+        run(configured(out, str(text_files), "vocab_size=400"))
+    (out / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match=r"did not write: thesis\.txt"):
+        run(configured(out, str(text_files), "vocab_size=400", "overwrite=true"))
+    assert tokenizer_hash(out) == before and (out / "thesis.txt").read_text() == "years of work"
+    (out / "thesis.txt").rename(tmp_path / "thesis.txt")
+    (out / ".mengya.json").unlink()  # as earlier versions left it
+    run(configured(out, str(text_files), "vocab_size=400", "overwrite=true"))
+    assert tokenizer_hash(out) != before
+    with pytest.raises(
+        UserError, match="is read, and inside out="
+    ):  # the issue: the corpus was gone
+        run(configured(text_files, str(text_files / "b.jsonl"), "overwrite=true"))
+    assert (text_files / "b.jsonl").is_file() and (text_files / "a.jsonl.gz").is_file()
+
+
 def test_a_wrong_field_is_named_with_its_line(text_files: Path, tmp_path: Path) -> None:
     sources = [{"path": str(text_files / "b.jsonl"), "field": "content"}]
     with pytest.raises(UserError, match=r"b\.jsonl:1: .*content"):

@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def digest(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and not path.name.startswith(".")
     }
 
 
@@ -91,9 +92,30 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_world(
 
 def test_a_folder_that_is_not_ours_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious", encoding="utf-8")
-    with pytest.raises(UserError, match="name another folder"):
+    with pytest.raises(UserError, match=r"did not write: thesis\.txt"):
         generate(tmp_path, SMALL)
     assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "precious"
+
+
+def test_a_bundle_is_replaced_when_asked_to_and_keeps_what_is_not_ours(
+    bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "world"
+    shutil.copytree(bundle, out)
+    small = SMALL.model_copy(update={"seed": 1, "pretrain_characters": 10_000})
+    with pytest.raises(UserError, match="overwrite=true"):
+        generate(out, small)
+    mine = out / "closed_book/test/mine.csv"
+    mine.write_text("my own questions", encoding="utf-8")
+    for marked in (True, False):  # earlier versions wrote no marker
+        with pytest.raises(UserError, match=r"did not write: closed_book/test/mine\.csv"):
+            generate(out, small, overwrite=True)
+        assert mine.read_text(encoding="utf-8") == "my own questions"
+        if marked:
+            (out / ".mengya.json").unlink()
+    mine.unlink()
+    generate(out, small, overwrite=True)
+    assert digest(out) != digest(bundle)
 
 
 def test_every_record_has_the_form_its_file_promises(bundle: Path) -> None:

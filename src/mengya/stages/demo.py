@@ -26,6 +26,7 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.runtime.device import tune_cpu_allocator
 from mengya.runtime.files import write_text
+from mengya.runtime.output_folder import FolderKind, open_run_folder
 from mengya.stages import dpo, evaluate, prepare, pretrain, sft
 from mengya.stages import tokenizer as tokenizer_stage
 from mengya.tokenizer.chat_template import encode_prompt
@@ -37,7 +38,7 @@ from mengya.world import generate as generate_world
 
 class DemoConfig(Config):
     run_dir: Path = Path("runs/demo")
-    """Everything the demo makes goes here; delete it to start anew."""
+    """Everything the demo makes goes here; delete it to start again."""
     recipes: Path = Path("recipes/mini")
     """Folder of the recipes that the demo follows, one a stage."""
     questions: int = 4
@@ -45,6 +46,11 @@ class DemoConfig(Config):
 
 
 TRAINING = ("pretrain", "sft", "dpo")
+FOLDER = FolderKind(
+    "demo",
+    ("progress.json", "results.json", "report.html", "world", "tokenizer", "shards", *TRAINING),
+    unmarked=lambda folder: (folder / "progress.json").is_file(),
+)
 # shards -> (kind, file of the world)
 SHARDS = {
     "text": ("text", "pretrain.jsonl"),
@@ -89,13 +95,18 @@ def run(config: DemoConfig) -> None:
             f"no recipes in {config.recipes}: run the demo in the clone of mengya, or write recipes=FOLDER"
         )
     tune_cpu_allocator()
+    with open_run_folder(config.run_dir, FOLDER):
+        _grow(config)
+
+
+def _grow(config: DemoConfig) -> None:
+    """Run every step that is not done yet, and show what came of them."""
     home, console = config.run_dir, Console(stderr=True)
-    home.mkdir(parents=True, exist_ok=True)
     progress = Progress.read(home / "progress.json")
 
     console.rule("1/5  a small world")
     world = load_config(WorldConfig, config.recipes / "world.yaml")
-    progress.do("world", lambda: generate_world(home / "world", world))
+    progress.do("world", lambda: generate_world(home / "world", world, overwrite=True))
     console.rule("2/5  tokenizer and shards")
     progress.do("tokenizer", lambda: _train_tokenizer(config))
     progress.do("prepare", lambda: _prepare(config))
@@ -111,7 +122,9 @@ def run(config: DemoConfig) -> None:
 
 def _train_tokenizer(config: DemoConfig) -> None:
     home = config.run_dir
-    overrides = [f"out={home / 'tokenizer'}", f'sources=["{home / "world/pretrain.jsonl"}"]']
+    overrides = [
+        f"out={home / 'tokenizer'}", f'sources=["{home / "world/pretrain.jsonl"}"]', "overwrite=true",
+    ]  # fmt: skip
     recipe = config.recipes / "tokenizer.yaml"
     tokenizer_stage.run(load_config(tokenizer_stage.TokenizerConfig, recipe, overrides))
 

@@ -20,7 +20,7 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.stages.run.assemble import open_strategy, train
 from mengya.stages.run.losses import pick_token_nll
-from mengya.stages.run.resume import check_run
+from mengya.stages.run.resume import check_run, in_run_folder
 from mengya.stages.run.tuning import TuneConfig, open_tuned, sample_replies
 from mengya.training.distributed.build import SingleDevice
 
@@ -52,6 +52,7 @@ class DpoConfig(TuneConfig):
         return self
 
 
+@in_run_folder
 def run(config: DpoConfig) -> bool:
     check_run(config)
     strategy = open_strategy(config)

@@ -17,7 +17,7 @@ from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.models.hf.folder import check_vocabulary, write_folder
 from mengya.models.hf.open_checkpoint import ADAPTER, find_checkpoint
 from mengya.models.hf.vocabulary import extend_vocabulary
-from mengya.runtime.files import whole_directory
+from mengya.runtime.output_folder import FolderKind, new_folder
 from mengya.tokenizer.extend import extend_tokenizer, learn_tokens
 from mengya.tokenizer.load import load_tokenizer, save_tokenizer
 
@@ -26,7 +26,9 @@ class ExtendConfig(Config):
     checkpoint: Path
     """Model folder or run folder (its best, else latest, checkpoint)."""
     out: Path
-    """Folder to write; must not exist."""
+    """Folder to write."""
+    overwrite: bool = False
+    """Replace the folder that an earlier run of this verb wrote to `out`."""
     tokens: list[str] = []
     """New tokens, such as [心肌梗死, 冠状动脉]."""
     special: bool = False
@@ -52,13 +54,30 @@ class ExtendConfig(Config):
 
 
 def run(config: ExtendConfig) -> None:
-    if config.out.exists():
-        raise UserError(f"{config.out} exists; choose another folder for out=")
     folder = find_checkpoint(config.checkpoint)
     if (folder / ADAPTER).is_file():
         raise UserError(
             f"{folder} is a LoRA adapter; merge it first: mengya merge {folder} out=FOLDER"
         )
+    sources = [source.path for source in config.sources]
+    with new_folder(
+        config.out,
+        FolderKind("extend", ()),
+        overwrite=config.overwrite,
+        sources=sources,
+        inputs=[folder],
+    ) as directory:
+        added, vocab_size = _write(config, folder, directory)
+    Console(stderr=True).print(
+        f"{len(added)} new tokens ({' '.join(added[:8])}{' ...' if len(added) > 8 else ''}), vocabulary "
+        f"{vocab_size}, in {config.out}; prepare shards with it, then go on with init_from",
+        markup=False,
+        highlight=False,
+    )
+
+
+def _write(config: ExtendConfig, folder: Path, directory: Path) -> tuple[list[str], int]:
+    """Write the extended model of `folder` into `directory`; the new tokens and the new vocabulary size."""
     tokenizer = load_tokenizer(folder)
     model = load_causal_lm(folder)
     check_vocabulary(model, tokenizer)
@@ -76,16 +95,10 @@ def run(config: ExtendConfig) -> None:
         # What is learnt may be written with tokens that were given just now: their own ids instead.
         replaced += [[i for id_ in ids for i in _old(id_, first, replaced)] for ids in more]
     model = extend_vocabulary(model, first, replaced)
-    with whole_directory(config.out) as directory:
-        save_tokenizer(tokenizer, directory)
-        dtype = getattr(torch, config.save_dtype)
-        write_folder(model, tokenizer, directory, dtype, directory)
-    Console(stderr=True).print(
-        f"{len(added)} new tokens ({' '.join(added[:8])}{' ...' if len(added) > 8 else ''}), vocabulary "
-        f"{model.config.vocab_size}, in {config.out}; prepare shards with it, then go on with init_from",
-        markup=False,
-        highlight=False,
-    )
+    save_tokenizer(tokenizer, directory)
+    dtype = getattr(torch, config.save_dtype)
+    write_folder(model, tokenizer, directory, dtype, directory)
+    return added, model.config.vocab_size
 
 
 def _old(id_: int, first: int, replaced: list[list[int]]) -> list[int]:

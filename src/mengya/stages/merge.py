@@ -10,13 +10,12 @@ from pydantic import Field
 from rich.console import Console
 
 from mengya.config import Config
-from mengya.errors import UserError
 from mengya.models.adapters.lora import load_merged
 from mengya.models.extensions.clex_folding import fold_clex
 from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.models.hf.folder import write_folder
 from mengya.models.hf.open_checkpoint import ADAPTER, find_checkpoint
-from mengya.runtime.files import whole_directory
+from mengya.runtime.output_folder import FolderKind, new_folder
 from mengya.tokenizer.load import load_tokenizer
 
 
@@ -24,7 +23,9 @@ class MergeConfig(Config):
     checkpoint: Path
     """Adapter folder, as `mengya sft` and `mengya dpo` write with lora; with factor a CLEX model as well."""
     out: Path
-    """Folder to write; must not exist."""
+    """Folder to write."""
+    overwrite: bool = False
+    """Replace the folder that an earlier run of this verb wrote to `out`."""
     base: Path | None = None
     """Base folder; null takes the one that adapter_config.json names."""
     factor: float | None = Field(default=None, ge=1)
@@ -34,11 +35,18 @@ class MergeConfig(Config):
 
 
 def run(config: MergeConfig) -> None:
-    if config.out.exists():
-        raise UserError(f"{config.out} exists; choose another folder for out=")
     checkpoint = config.checkpoint
     if config.factor is not None:
         checkpoint = find_checkpoint(checkpoint)
+    inputs = [checkpoint] if config.base is None else [checkpoint, config.base]
+    kind = FolderKind("merge", ())
+    with new_folder(config.out, kind, overwrite=config.overwrite, inputs=inputs) as directory:
+        _write(config, checkpoint, directory)
+    Console(stderr=True).print(f"merged into {config.out}", highlight=False)
+
+
+def _write(config: MergeConfig, checkpoint: Path, directory: Path) -> None:
+    """Write the merged model of `checkpoint` into `directory`."""
     if config.factor is None or (checkpoint / ADAPTER).is_file():
         model = load_merged(checkpoint, config.base)
     else:
@@ -46,6 +54,4 @@ def run(config: MergeConfig) -> None:
     if config.factor is not None:
         model = fold_clex(model, config.factor)
     tokenizer = load_tokenizer(checkpoint)
-    with whole_directory(config.out) as directory:
-        write_folder(model, tokenizer, checkpoint, getattr(torch, config.save_dtype), directory)
-    Console(stderr=True).print(f"merged into {config.out}", highlight=False)
+    write_folder(model, tokenizer, checkpoint, getattr(torch, config.save_dtype), directory)

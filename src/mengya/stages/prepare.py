@@ -1,12 +1,11 @@
 """`mengya prepare`: files of text, conversations or preferences -> a folder of token shards.
 
-The shards are made in OUT.partial and renamed to OUT when they are whole. The same command goes on after an
-interruption, and does nothing when OUT already is what it would make.
+The shards are made in .OUT.mengya-partial, which is renamed to OUT when it is complete. The same command resumes
+after an interruption, and does nothing when OUT already is what it would make.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
 from contextlib import closing
 from pathlib import Path
@@ -27,6 +26,7 @@ from mengya.config import Config, OneOrMany, PathConfig
 from mengya.data.ingest.clean import CleanConfig
 from mengya.data.prepare.table import print_table
 from mengya.errors import UserError
+from mengya.runtime.output_folder import FolderKind, OutputFolder, open_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +39,18 @@ COMMIT_SECONDS = 5.0  # how much work an interruption may cost
 # Bytes on disk: below that, starting more processes takes longer than the work.
 SMALL_INPUT = 16 << 20
 MAX_ROWS = 100  # of the table, for one folder or glob
+_SHARD_FILES = ("manifest.json", *(f"*.{name}.bin" for name in ("tokens", "doc_ends", "loss_mask")))
+FOLDER = FolderKind(
+    "prepare",
+    (
+        "prepare.json",
+        "bad_lines.jsonl",
+        *_SHARD_FILES,
+        *(f"{split}/{name}" for split in ("train", "validation") for name in _SHARD_FILES),
+    ),
+    unmarked=lambda folder: (folder / "prepare.json").is_file(),
+)
+_UNFINISHED = ("state.json", "hashes.bin", "train", "validation")  # beside those
 
 
 class Source(PathConfig):
@@ -96,7 +108,9 @@ class PrepareConfig(Config):
     workers: int = Field(default=0, ge=0)
     """Processes; 0 takes one for every processor. The result is the same for any number."""
     overwrite: bool = False
-    """Replace OUT when it was made with other settings, or its shards are damaged or have no checksums."""
+    """Replace OUT when it was made with other settings, or its shards are damaged or have no checksums.
+
+    Only shards that `mengya prepare` wrote are replaced."""
 
     @model_validator(mode="after")
     def _known_formats(self) -> PrepareConfig:
@@ -123,15 +137,25 @@ def run(config: PrepareConfig) -> None:
     """Make the shards, or say that they are there.
 
     Raises:
-        UserError: OUT holds something else, too many bad lines, nothing to read, nothing kept.
+        UserError: OUT holds something else or is being written by another process, too many bad lines,
+            nothing to read, nothing kept.
     """
-    from mengya.data.prepare.build import Build, put_in_place, read_state
+    paths = [source.path for source in config.sources]
+    sources = [one for path in paths for one in ([path] if isinstance(path, str) else path)]
+    with open_folder(config.out, FOLDER, sources=sources, inputs=[config.tokenizer]) as folder:
+        _prepare(config, folder)
+
+
+def _prepare(config: PrepareConfig, folder: OutputFolder) -> None:
+    from mengya.data.prepare.build import Build, read_state
     from mengya.data.prepare.request import Inputs, RequestFile
     from mengya.data.shards import MANIFEST
     from mengya.tokenizer.load import load_tokenizer
 
     console = Console(stderr=True)
     made = RequestFile(config.out / "prepare.json")
+    if made.request is None:
+        folder.check_replaceable(overwrite=True)  # before the sources are read
     inputs = Inputs(config, [part for source in config.sources for part in _by_file(source)], made)
     if _is_made(config, made, inputs):
         console.print(
@@ -139,10 +163,19 @@ def run(config: PrepareConfig) -> None:
             soft_wrap=True,
         )
         return
-    partial = config.out.with_name(f"{config.out.name}.partial")
-    if partial.exists() and read_state(partial, inputs.digest) is None:
-        console.print(f"{partial} was left by a run with other settings or files: starting anew")
-        shutil.rmtree(partial)
+    folder.check_replaceable(overwrite=True)  # before the work; `_is_made` has asked for overwrite
+    partial = folder.partial
+    earlier = config.out.with_name(f"{config.out.name}.partial")
+    if read_state(earlier, inputs.digest) is not None:  # of a version before the markers
+        folder.adopt(earlier, (*FOLDER.names, *_UNFINISHED))
+    if folder.is_complete and RequestFile(partial / "prepare.json").request == inputs.request:
+        folder.publish()
+        console.print(f"{config.out} was complete and only had to be renamed", soft_wrap=True)
+        return
+    if read_state(partial, inputs.digest) is None:
+        if partial.exists():
+            console.print(f"{partial} is of a run with other settings or files: starting again")
+        folder.start()
     tokenizer = load_tokenizer(config.tokenizer)
     build = Build(
         partial,
@@ -174,7 +207,7 @@ def run(config: PrepareConfig) -> None:
     print_table(console, title, [source.title for source in inputs.sources], build.sources)
     build.finish({"tokenizer": inputs.request["tokenizer"]}, inputs.source_facts())
     inputs.save(partial / "prepare.json")
-    put_in_place(partial, config.out)
+    folder.publish()
     console.print(
         f"shards are in {', '.join(str(p.parent) for p in sorted(config.out.rglob(MANIFEST)))}"
     )
@@ -189,10 +222,6 @@ def _is_made(config: PrepareConfig, made: RequestFile, inputs: Inputs[Source]) -
     from mengya.data.prepare.request import differences
 
     if made.request is None:
-        if config.out.exists() and (config.out.is_file() or any(config.out.iterdir())):
-            raise UserError(
-                f"{config.out} exists and `mengya prepare` did not make it; choose another out="
-            )
         return False
     changed = differences(made.request, inputs.request)
     if changed and not config.overwrite:

@@ -21,7 +21,7 @@ from mengya.models.hf.folder import check_vocabulary, load_weights, write_folder
 from mengya.planning.sizes import parameter_counts
 from mengya.stages.run.assemble import TrainedModel, open_strategy, train
 from mengya.stages.run.losses import pick_next_token
-from mengya.stages.run.resume import check_run
+from mengya.stages.run.resume import check_run, in_run_folder
 from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, stop_token_ids
 from mengya.training.checkpoint.tensor_files import read_tensors
 from mengya.training.run_config import RunConfig
@@ -58,6 +58,7 @@ class PretrainConfig(RunConfig):
         return self
 
 
+@in_run_folder
 def run(config: PretrainConfig) -> bool:
     check_run(config)
     tokenizer_folder = config.tokenizer or config.init_from

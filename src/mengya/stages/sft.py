@@ -12,7 +12,7 @@ from pydantic import Field
 
 from mengya.stages.run.assemble import open_strategy, train
 from mengya.stages.run.losses import pick_next_token
-from mengya.stages.run.resume import check_run
+from mengya.stages.run.resume import check_run, in_run_folder
 from mengya.stages.run.tuning import TuneConfig, open_tuned, sample_replies
 
 
@@ -23,6 +23,7 @@ class SftConfig(TuneConfig):
     """Weight of log^2 Z beside the loss (docs/optimizers.md): 1e-4 keeps logits small; 0 for none."""
 
 
+@in_run_folder
 def run(config: SftConfig) -> bool:
     check_run(config)
     strategy = open_strategy(config)

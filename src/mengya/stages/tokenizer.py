@@ -22,14 +22,20 @@ from mengya.data.ingest.records import BadLine, BadLines
 from mengya.data.ingest.schema import to_document
 from mengya.data.ingest.texts import TextSource
 from mengya.errors import UserError
-from mengya.runtime.files import whole_directory, write_text
-from mengya.tokenizer.load import load_tokenizer, save_tokenizer, tokenizer_hash
+from mengya.runtime.files import write_text
+from mengya.runtime.output_folder import FolderKind, new_folder
+from mengya.tokenizer.load import TOKENIZER_FILES, load_tokenizer, save_tokenizer, tokenizer_hash
 from mengya.tokenizer.report import TokenizerReport, report
 from mengya.tokenizer.train import train_tokenizer
 
 REPORT_FILE = "tokenizer_report.json"
 REPORT_SHARE = 50  # one document in so many is kept out of training, for the report
 REPORT_CHARACTERS = 2_000_000
+FOLDER = FolderKind(
+    "tokenizer",
+    (*TOKENIZER_FILES, "tokenizer_run.yaml", REPORT_FILE),
+    unmarked=lambda folder: (folder / REPORT_FILE).is_file(),
+)
 
 
 class TokenizerConfig(Config):
@@ -45,9 +51,27 @@ class TokenizerConfig(Config):
     """Unreadable lines to pass over before giving up."""
     compare: OneOrMany[Path] = []
     """Other tokenizer folders to put beside it in the report."""
+    overwrite: bool = False
+    """Replace a tokenizer that is already in `out`; shards and models made with it will not fit the new one."""
 
 
 def run(config: TokenizerConfig) -> None:
+    with new_folder(
+        config.out,
+        FOLDER,
+        overwrite=config.overwrite,
+        sources=[source.path for source in config.sources],
+        inputs=config.compare,
+    ) as folder:
+        tokens = _write(config, folder)
+    Console(stderr=True).print(
+        f"{tokens} tokens in {config.out} (sha256 {tokenizer_hash(config.out)[:12]})",
+        highlight=False,
+    )
+
+
+def _write(config: TokenizerConfig, folder: Path) -> int:
+    """Train the tokenizer and write it and its report into `folder`; the number of its tokens."""
     console = Console(stderr=True)
     others = {str(path): load_tokenizer(path) for path in config.compare}
     bad_lines = BadLines(config.max_bad_lines)
@@ -59,9 +83,8 @@ def run(config: TokenizerConfig) -> None:
         max_characters=config.max_characters,
         show_progress=show,
     )
-    with whole_directory(config.out) as folder:
-        save_tokenizer(tokenizer, folder)
-    save_config(config, config.out / "tokenizer_run.yaml")
+    save_tokenizer(tokenizer, folder)
+    save_config(config, folder / "tokenizer_run.yaml")
     if bad_lines.count:
         first = bad_lines.first[0]
         console.print(
@@ -72,15 +95,12 @@ def run(config: TokenizerConfig) -> None:
     reports = {str(config.out): report(tokenizer, held_out)} if held_out else {}
     reports |= {name: report(other, held_out) for name, other in others.items() if held_out}
     write_text(
-        config.out / REPORT_FILE,
+        folder / REPORT_FILE,
         json.dumps({name: asdict(r) for name, r in reports.items()}, indent=2, ensure_ascii=False),
     )
     if reports:
         Console().print(_table(reports))
-    console.print(
-        f"{len(tokenizer)} tokens in {config.out} (sha256 {tokenizer_hash(config.out)[:12]})",
-        highlight=False,
-    )
+    return len(tokenizer)
 
 
 def _training_texts(

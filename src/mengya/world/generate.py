@@ -2,12 +2,11 @@
 
 Writes pretrain.jsonl, pretrain_validation.jsonl, conversations.jsonl, conversations_validation.jsonl,
 preferences.jsonl, preferences_heldout.jsonl and closed_book/{dev,test}/*.csv. The bundle is built in
-a folder beside `out` and moved into place, so `out` is there whole or not at all.
+a folder next to `out` and renamed into place, so `out` is complete or not there at all.
 """
 
 import json
 import random
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -16,12 +15,12 @@ from typing import Any
 from pydantic import Field
 
 from mengya.config import Config
-from mengya.errors import UserError
+from mengya.runtime.output_folder import FolderKind, new_folder
 from mengya.world.conversations import Talker
 from mengya.world.exam import closed_book
 from mengya.world.facts import World, build_world
 from mengya.world.preferences import Chooser
-from mengya.world.text import Author
+from mengya.world.text import SUBJECTS, Author
 
 
 class WorldConfig(Config):
@@ -62,17 +61,29 @@ def world_of(config: WorldConfig) -> World:
     return build_world(config.seed, config.people, config.places, config.events)
 
 
-def generate(out: Path, config: WorldConfig) -> None:
-    """Write the bundle to the folder `out`, replacing one that is there.
+_TEXTS = ("pretrain", "pretrain_validation", "conversations", "conversations_validation")
+_FILES = tuple(f"{name}.jsonl" for name in (*_TEXTS, "preferences", "preferences_heldout"))
+FOLDER = FolderKind(
+    "world",
+    (
+        *_FILES,
+        *(f"closed_book/{split}/{name}.csv" for split in ("dev", "test") for name in SUBJECTS),
+    ),
+    unmarked=lambda folder: all((folder / name).is_file() for name in _FILES),
+)
+
+
+def generate(out: Path, config: WorldConfig, overwrite: bool = False) -> None:
+    """Write the bundle to the folder `out`; with `overwrite` in place of an earlier bundle.
 
     Raises:
-        UserError: `out` exists and is no bundle of ours, so it is not replaced.
+        UserError: `out` exists, and holds other files or is not to be replaced.
     """
-    if out.exists() and not (out / "closed_book").is_dir() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty and holds no sample data: name another folder")
-    building = out.with_name(out.name + ".building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
+    with new_folder(out, FOLDER, overwrite=overwrite) as building:
+        _write(building, config)
+
+
+def _write(building: Path, config: WorldConfig) -> None:
     for name, records in _files(config).items():
         with (building / name).open("w", encoding="utf-8", newline="\n") as file:
             for record in records:
@@ -82,8 +93,6 @@ def generate(out: Path, config: WorldConfig) -> None:
         path = building / "closed_book" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", newline="\n")
-    shutil.rmtree(out, ignore_errors=True)
-    building.replace(out)
 
 
 def handwritten(name: str) -> list[dict[str, Any]]:

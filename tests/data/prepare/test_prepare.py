@@ -237,7 +237,7 @@ def test_more_bad_lines_than_allowed_are_refused_until_more_are_allowed(
         assert not (tmp_path / "out").exists()
     out = prepare(tmp_path / "out", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000)
     assert contents(out) == contents(whole)
-    assert not (tmp_path / "out.partial").exists()
+    assert not (tmp_path / ".out.mengya-partial").exists()
 
 
 def test_bad_conversations_are_told_too(tmp_path: Path, tokenizer_folder: Path) -> None:
@@ -346,7 +346,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
         tmp_path / "a.jsonl", [*texts(500), b"broken", *texts(60), b"[]", *texts(400, seed=2)]
     )
     whole = prepare(tmp_path / "whole", tokenizer_folder, [str(data)], validation_fraction=0.1)
-    out, partial = tmp_path / "out", tmp_path / "out.partial"
+    out, partial = tmp_path / "out", tmp_path / ".out.mengya-partial"
     (tmp_path / "run.py").write_text(SLOW_RUN)
     command = [sys.executable, str(tmp_path / "run.py"), str(out), str(tokenizer_folder), str(data)]
     reached = 0
@@ -368,6 +368,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
         file.write(b"half a write")
     done = subprocess.run([*command, "0"], capture_output=True, text=True, check=True)
     assert "going on after" in done.stderr
+    assert f"process {process.pid}" in done.stderr and "taken over" in done.stderr
     assert contents(out) == contents(whole)
 
 
@@ -446,6 +447,78 @@ def test_a_folder_of_somebody_else_is_never_replaced(
     with pytest.raises(UserError, match="choose another out="):
         prepare(tmp_path / "mine", tokenizer_folder, [str(data)], overwrite=True)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_two_runs_at_once_into_one_folder(tmp_path: Path, tokenizer_folder: Path) -> None:
+    data = write_lines(tmp_path / "a.jsonl", texts(500))
+    (tmp_path / "run.py").write_text(SLOW_RUN)
+    out, partial = tmp_path / "out", tmp_path / ".out.mengya-partial"
+    command = [sys.executable, str(tmp_path / "run.py"), str(out), str(tokenizer_folder), str(data)]
+    first = subprocess.Popen([*command, "0.2"], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (partial / "state.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    mengya = [sys.executable, "-m", "mengya", "prepare", f"out={out}"]
+    settings = [f"tokenizer={tokenizer_folder}", f'sources=["{data}"]', "validation_fraction=0.1"]
+    second = subprocess.run(
+        [*mengya, *settings, "max_bad_lines=50"], capture_output=True, text=True
+    )
+    assert first.poll() is None, "the first run ended too early to test anything"
+    assert second.returncode == 2
+    assert f"process {first.pid} on " in " ".join(second.stderr.split())
+    assert first.wait(timeout=120) == 0
+    whole = prepare(tmp_path / "whole", tokenizer_folder, [str(data)], validation_fraction=0.1)
+    assert contents(out) == contents(whole)
+
+
+def test_foreign_files_in_the_folder_survive(tmp_path: Path, tokenizer_folder: Path) -> None:
+    data = write_lines(tmp_path / "a.jsonl", texts(20))
+    out = prepare(tmp_path / "out", tokenizer_folder, [str(data)])
+    (out / "thesis.txt").write_text("years of work")
+    prepare(out, tokenizer_folder, [str(data)])  # up to date: nothing is touched
+    with pytest.raises(UserError, match=r"did not write: thesis\.txt") as refused:
+        prepare(out, tokenizer_folder, [str(data)], dedup=False, overwrite=True)
+    other = Path(str(refused.value).rpartition("out=")[2])
+    prepare(other, tokenizer_folder, [str(data)], dedup=False)
+    assert (out / "thesis.txt").read_text() == "years of work"
+    for name in ("out.old", "out.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text(name)
+    (out / "thesis.txt").unlink()
+    prepare(out, tokenizer_folder, [str(data)], dedup=False, overwrite=True)
+    for name in ("out.old", "out.partial"):
+        assert (tmp_path / name / "thesis.txt").read_text() == name
+
+
+def test_a_run_killed_before_the_last_rename_has_only_that_left(
+    tmp_path: Path, tokenizer_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_lines(tmp_path / "a.jsonl", texts(20))
+    out = prepare(tmp_path / "out", tokenizer_folder, [str(data)])
+    before = contents(out)
+    out.rename(tmp_path / ".out.mengya-partial")
+    prepare(out, tokenizer_folder, [str(data)])
+    assert "only had to be renamed" in capsys.readouterr().err and contents(out) == before
+
+
+def test_folders_of_versions_without_markers(
+    tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "CHUNK_RECORDS", 20)
+    data = write_lines(tmp_path / "a.jsonl", [*texts(100), *[b"broken"] * 5, *texts(50, seed=1)])
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="max_bad_lines=0"):
+        prepare(out, tokenizer_folder, [str(data)], max_bad_lines=0)
+    (tmp_path / ".out.mengya-partial").rename(tmp_path / "out.partial")
+    (tmp_path / "out.partial/.mengya.json").unlink()
+    tokens = (tmp_path / "out.partial/00000.tokens.bin").stat()
+    assert tokens.st_size > 0
+    prepare(out, tokenizer_folder, [str(data)])
+    assert (out / "00000.tokens.bin").stat().st_ino == tokens.st_ino  # resumed, not made again
+    assert not (tmp_path / "out.partial").exists()
+    (out / ".mengya.json").unlink()
+    prepare(out, tokenizer_folder, [str(data)], dedup=False, overwrite=True)
+    assert (out / ".mengya.json").is_file()
 
 
 def test_limits_fields_and_text_files(tmp_path: Path, tokenizer_folder: Path) -> None:

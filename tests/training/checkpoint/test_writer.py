@@ -239,7 +239,7 @@ def test_a_run_whose_last_checkpoint_does_not_fit_ends_in_a_clear_error(
         trainer.fit()
     Checkpoints(tmp_path, 3).recover(pytest.fail)
     assert (small_disk / "latest").resolve().name == "step-000004"
-    assert not list(small_disk.glob(".*.tmp"))
+    assert not list(small_disk.glob(".*"))
 
 
 def test_a_model_is_copied_once_under_two_names() -> None:

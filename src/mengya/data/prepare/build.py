@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -247,13 +246,3 @@ def read_state(directory: Path, request: str) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return state if isinstance(state, dict) and state.get("request") == request else None
-
-
-def put_in_place(partial: Path, out: Path) -> None:
-    """Rename the finished folder; what was there before goes only when the new one is in its place."""
-    old = out.with_name(f"{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    partial.rename(out)
-    shutil.rmtree(old, ignore_errors=True)

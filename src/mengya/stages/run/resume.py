@@ -1,4 +1,4 @@
-"""What a run must have in common with the run of the same folder that it goes on with.
+"""The folder of a run: who may write it, and what a run must have in common with the one that it resumes.
 
 Takes the settings and what the folder holds of earlier ones (config.yaml, checkpoints); says no, or how
 many rows a step has. Weights and state are restored elsewhere (training/checkpoint/manager.py).
@@ -6,10 +6,17 @@ many rows a step has. Weights and state are restored elsewhere (training/checkpo
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import TypeVar
+
+import yaml
 
 from mengya.config import load_config
 from mengya.errors import UserError
+from mengya.runtime.output_folder import FolderKind, open_run_folder
 from mengya.training.checkpoint.store import Checkpoints
 from mengya.training.run_config import RunConfig
 
@@ -23,6 +30,47 @@ _FIXED = (
     "save_dtype",
     "shifted_sparse_ratio",
 )
+
+
+# What a run writes; the folders of trackers are theirs to name.
+_NAMES = (
+    "config.yaml",
+    "metrics.jsonl",
+    "samples.jsonl",
+    "quarantine.jsonl",
+    "report.html",
+    "checkpoints",
+    "tensorboard",
+)
+C = TypeVar("C", bound=RunConfig)
+
+
+def in_run_folder(run: Callable[[C], bool]) -> Callable[[C], bool]:
+    """Let a verb run while it holds the lock of its run_dir, on rank 0.
+
+    Raises (the function made):
+        UserError: run_dir holds something else, or another process is writing it.
+    """
+    kind = FolderKind(run.__module__.rpartition(".")[2], _NAMES, unmarked=_is_run)
+
+    @wraps(run)
+    def locked(config: C) -> bool:
+        if int(os.environ.get("RANK", "0")) > 0:
+            return run(config)
+        sources = [source.path for source in (*config.data.train, *config.data.validation)]
+        with open_run_folder(config.run_dir, kind, sources=sources):
+            return run(config)
+
+    return locked
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether an earlier version wrote the folder, which set no marker: config.yaml is that of a run."""
+    try:
+        values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(values, dict) and {"run_dir", "resume", "loop", "schedule"} <= values.keys()
 
 
 def check_run(config: RunConfig) -> None:

@@ -46,6 +46,15 @@ def problem(folder: Path) -> str | None:
     return None
 
 
+def sealed_files(folder: Path) -> list[str]:
+    """What was written into the folder, the record last; of one without a readable record all there is."""
+    try:
+        names = list(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        names = list(_files(folder))
+    return [*names, str(RECORD)]
+
+
 def _files(folder: Path) -> dict[str, Path]:
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / RECORD)
     return {p.relative_to(folder).as_posix(): p for p in paths}

@@ -4,7 +4,8 @@
                     step-002000/trainer/ state.json, optimizer.json, optimizer.safetensors,
                                          master.safetensors, sha256.json
     RUN/checkpoints/latest -> step-002000,  best -> step-001500
-                    .step-002200.tmp/    one that is being written
+                    .step-002200.mengya-partial/  one that is being written
+                    left-step-001000/    files that somebody put into a checkpoint that was rotated away
                     damaged-step-001900/ one whose files are not what was written, set aside
 
 Knows folders, and tensors by name; nothing of models, threads or ranks (saver.py has those).
@@ -16,12 +17,14 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mengya.errors import UserError
-from mengya.runtime.files import point_link, replace_directory, sync_tree, write_text
-from mengya.training.checkpoint.integrity import problem, seal
+from mengya.runtime.files import point_link, sync_tree, write_text
+from mengya.runtime.output_folder import ADDED_LATER, free_name, remove_files, replace_folder
+from mengya.training.checkpoint.integrity import problem, seal, sealed_files
 
 
 @dataclass
@@ -82,8 +85,7 @@ class Checkpoints:
             wrong = problem(path)
             if wrong is None:
                 return self._relink()
-            aside = path.with_name(f"damaged-{path.name}")
-            shutil.rmtree(aside, ignore_errors=True)
+            aside = free_name(path.with_name(f"damaged-{path.name}"))
             path.rename(aside)
             damaged.append(f"{path.name}: {wrong}")
             say(f"checkpoint {path} is damaged ({wrong}); it is set aside as {aside.name}")
@@ -97,7 +99,7 @@ class Checkpoints:
 
     def draft(self, step: int) -> Path:
         """The folder in which checkpoint `step` is being written; every rank may add files."""
-        return self.folder / f".{self.path(step).name}.tmp"
+        return self.folder / f".{self.path(step).name}.mengya-partial"
 
     def publish(self, state: TrainState) -> Path:
         """Seal the draft of `state.step`, put it in place, move the links, remove what is too old."""
@@ -106,7 +108,7 @@ class Checkpoints:
         write_text(draft / "trainer/state.json", json.dumps(asdict(state), indent=2) + "\n")
         seal(draft)
         sync_tree(draft)
-        replace_directory(draft, path)
+        replace_folder(draft, path, self._discard)
         point_link(self.folder / "latest", path.name)
         if state.best_step == state.step:
             point_link(self.folder / "best", path.name)
@@ -140,14 +142,16 @@ class Checkpoints:
 
     def _clean(self) -> None:
         """Remove what a killed process left half-written, half-removed or half-replaced."""
-        for old in self.folder.glob(".step-*.old"):
-            path = self.folder / old.name.removeprefix(".").removesuffix(".old")
-            if path.exists():
-                shutil.rmtree(old)
-            else:
-                old.rename(path)
-        for stray in self.folder.glob(".*.tmp"):
-            shutil.rmtree(stray) if stray.is_dir() and not stray.is_symlink() else stray.unlink()
+        for stray in list(self.folder.glob(".*")):
+            if named := re.fullmatch(_OLD, stray.name):
+                path = self.folder / named[1]
+                self._discard(stray) if path.exists() else stray.rename(path)
+            elif re.fullmatch(_GONE, stray.name):
+                self._discard(stray)
+            elif re.fullmatch(_DRAFT, stray.name):
+                shutil.rmtree(
+                    stray
+                ) if stray.is_dir() and not stray.is_symlink() else stray.unlink()
 
     def _relink(self) -> None:
         """Point `latest` at the newest checkpoint and `best` at that of the newest's state."""
@@ -163,13 +167,27 @@ class Checkpoints:
 
     def _remove(self, paths: Iterable[Path]) -> None:
         for path in list(paths):
-            gone = path.with_name(f".{path.name}.gone.tmp")  # never half a folder under a good name
+            gone = path.with_name(
+                f".{path.name}.mengya-gone"
+            )  # never half a folder under a good name
             path.rename(gone)
-            shutil.rmtree(gone, ignore_errors=True)
+            self._discard(gone)
+
+    def _discard(self, folder: Path) -> None:
+        """Remove what the run wrote of a checkpoint; files that somebody added are kept as left-step-..."""
+        with suppress(OSError):  # what cannot be removed now is tried again by `_clean`
+            if not remove_files(folder, [*sealed_files(folder), *ADDED_LATER]):
+                folder.rename(free_name(self.folder / f"left-{folder.name.split('.')[1]}"))
 
     def _all(self) -> list[Path]:
         found = (p for p in self.folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name))
         return sorted(found, key=_step)
+
+
+# What a kill leaves, each with its earlier name: a checkpoint replaced or being removed, drafts, links.
+_OLD = r"\.(step-\d+)\.(?:mengya-)?old"
+_GONE = r"\.step-\d+\.(?:mengya-gone|gone\.tmp)"
+_DRAFT = r"\.step-\d+\.(?:mengya-partial|tmp)|\.(?:latest|best)\.\d+\.tmp"
 
 
 def _step(path: Path) -> int:
