@@ -80,7 +80,7 @@ def commands(page: str) -> list[list[str]]:
     """The arguments after `mengya` of every command of a page, in blocks and in the text."""
     lines = [line for block in blocks(page, "sh") for line in joined(block).splitlines()]
     lines += [code for code in inline_code(page) if code.startswith("mengya ")]
-    lines += re.findall(r"^    (mengya .*)$", prose(page), re.MULTILINE)
+    lines += re.findall(r"^    (mengya .*)$", joined(prose(page)), re.MULTILINE)
     found = []
     for line in lines:
         match = re.search(r"(?:^|[ /])mengya (\w+ ?.*)$", line)
@@ -96,7 +96,7 @@ def config_class(verb: str) -> type[Config]:
 
 def inline_commands(page: str) -> list[str]:
     """What a reader could type from the text between the blocks, without repetitions."""
-    indented = re.findall(r"^    (\S.*)$", prose(page), re.MULTILINE)
+    indented = re.findall(r"^    (\S.*)$", joined(prose(page)), re.MULTILINE)
     programs = ("mengya ", "python ", "bash ", "make ", "pip ", ".venv/", "DATA=", "BASE=")
     return sorted({code for code in [*inline_code(page), *indented] if code.startswith(programs)})
 
