@@ -82,7 +82,7 @@ def tune_cpu_allocator() -> None:
     """Keep freed memory in the process (glibc only); must run before large tensors are made.
 
     By default glibc maps and unmaps every tensor above a threshold, and the page faults cost a
-    training step on CPU about a quarter of its time (docs/results.md).
+    training step on CPU about a quarter of its time (docs/log/2026-11-28-demo.md).
     """
     if not sys.platform.startswith("linux"):
         return
