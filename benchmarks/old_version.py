@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 SHAPE = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+    "vocab_size": 300,
 }  # fmt: skip
 MIXTURE = {
     "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_shared_experts": 1,
@@ -44,7 +45,20 @@ def mengya(source: Path, folder: Path, *arguments: str) -> None:
 def write_corpus(folder: Path) -> None:
     """Sentences of a few words: what is in them does not matter."""
     rng = random.Random(0)
-    words = ["春天", "小猫", "桃花", "院子", "早上", "学校", "读书", "下雨", "看见", "喜欢", "因为", "所以"]
+    words = [
+        "春天",
+        "小猫",
+        "桃花",
+        "院子",
+        "早上",
+        "学校",
+        "读书",
+        "下雨",
+        "看见",
+        "喜欢",
+        "因为",
+        "所以",
+    ]
     with (folder / "text.jsonl").open("w", encoding="utf-8") as file:
         for _ in range(400):
             text = "".join(rng.choices(words, k=rng.randint(8, 40))) + "。"
@@ -52,7 +66,10 @@ def write_corpus(folder: Path) -> None:
     with (folder / "chat.jsonl").open("w", encoding="utf-8") as file:
         for _ in range(120):
             question, answer = ("".join(rng.choices(words, k=rng.randint(3, 9))) for _ in range(2))
-            turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+            turns = [
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": answer},
+            ]
             file.write(json.dumps({"messages": turns}, ensure_ascii=False) + "\n")
 
 
@@ -130,7 +147,9 @@ def compare(old: Path, folder: Path, fixture: Path | None) -> None:
             keep(folder, expected, fixture)
         mengya(ROOT, folder, verb, *own, *settings(name, shards), "resume=true")
         same = expected and final_files(stopped) == expected
-        print(f"{name}: {verb} of {old.name} resumed at step {STOP}, bytes {'equal' if same else 'DIFFER'}")
+        print(
+            f"{name}: {verb} of {old.name} resumed at step {STOP}, bytes {'equal' if same else 'DIFFER'}"
+        )
         if not same:
             wrong.append(name)
     if wrong:
