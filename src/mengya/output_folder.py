@@ -105,12 +105,6 @@ class OutputFolder:
             earlier.rename(self.partial)
             _mark(self.partial, self.kind, [])
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether a run that was killed left a finished folder that only had to be renamed."""
-        marker = _marked(self.partial)
-        return marker is not None and bool(marker["files"])
-
     def publish(self) -> None:
         """Rename the finished partial folder to `path`; what was there goes when the new one is in place.
 
