@@ -50,7 +50,7 @@ class FolderKind:
 
 
 class OutputFolder:
-    """A folder that is made complete in `partial` and then takes the place of `path`. Made by `open_folder`."""
+    """A folder that is made in `partial` and then takes the place of `path`; `open_folder` gives one."""
 
     def __init__(self, path: Path, kind: FolderKind) -> None:
         self.path, self.kind = path, kind
@@ -73,13 +73,13 @@ class OutputFolder:
         foreign = [name for name in _entries(self._place) if name not in own]
         if foreign:
             raise UserError(
-                f"{self.path} holds what `mengya {self.kind.verb}` did not write: {_some(foreign)}. Only its own "
-                f"files are ever replaced: move those out, or choose another {_typed('out', self.path)}"
+                f"{self.path} holds what `mengya {self.kind.verb}` did not write: {_some(foreign)}. "
+                f"Only its own files are ever replaced: move those out, or choose another {_typed('out', self.path)}"
             )
         if own and not overwrite:
             raise UserError(
-                f"{self.path} exists, written by `mengya {self.kind.verb}`; what was made with it may need it. "
-                f"Write overwrite=true to replace it, or choose another {_typed('out', self.path)}"
+                f"{self.path} exists, written by `mengya {self.kind.verb}`; what was made with it may need "
+                f"it. Write overwrite=true to replace it, or choose another {_typed('out', self.path)}"
             )
 
     def start(self) -> Path:
@@ -88,8 +88,8 @@ class OutputFolder:
             marker = _marked(self.partial)
             if marker is not None and marker["verb"] != self.kind.verb:
                 raise UserError(
-                    f"{self.partial} is what `mengya {marker['verb']}` has done so far of {self.path}: let that "
-                    f"finish, or choose another {_typed('out', self.path)}"
+                    f"{self.partial} is what `mengya {marker['verb']}` has done so far of {self.path}: let "
+                    f"that finish, or choose another {_typed('out', self.path)}"
                 )
             if self.partial.is_symlink() or (marker is None and _entries(self.partial)):
                 raise UserError(

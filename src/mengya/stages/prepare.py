@@ -1,7 +1,7 @@
 """`mengya prepare`: files of text, conversations or preferences -> a folder of token shards.
 
-The shards are made in .OUT.mengya-partial, which is renamed to OUT when it is complete. The same command resumes
-after an interruption, and does nothing when OUT already is what it would make.
+The shards are made in .OUT.mengya-partial, which is renamed to OUT when it is complete. The same command
+resumes after an interruption, and does nothing when OUT already is what it would make.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class PrepareConfig(Config):
     workers: int = Field(default=0, ge=0)
     """Processes; 0 takes one for every processor. The result is the same for any number."""
     overwrite: bool = False
-    """Replace OUT when it was made with other settings; only shards that `mengya prepare` wrote are replaced."""
+    """Replace OUT when it was made with other settings, if there is nothing in it but what prepare wrote."""
 
     @model_validator(mode="after")
     def _known_formats(self) -> PrepareConfig:
