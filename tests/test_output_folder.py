@@ -244,7 +244,8 @@ def test_places_that_hold_everything_else_are_refused_and_the_remedy_is_accepted
 @pytest.mark.parametrize(
     ("source", "out"),
     [
-        ("data", "data/out"), ("data", "data"), ("data/../data", "data/sub/out"), ("data/**/*.jsonl", "data/a/b/c"), (".", "shards"), ("*/a.jsonl", "data"), ("link", "data/out"),
+        ("data", "data/out"), ("data", "data"), ("data/../data", "data/sub/out"),
+        ("data/**/*.jsonl", "data/a/b/c"), (".", "shards"), ("*/a.jsonl", "data"), ("link", "data/out"),
         ("data/*/a.jsonl", "data/x"),
     ],
 )  # fmt: skip

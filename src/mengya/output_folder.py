@@ -74,7 +74,8 @@ class OutputFolder:
         if foreign:
             raise UserError(
                 f"{self.path} holds what `mengya {self.kind.verb}` did not write: {_some(foreign)}. "
-                f"Only its own files are ever replaced: move those out, or choose another {_typed('out', self.path)}"
+                "Only its own files are ever replaced: move those out, or choose another "
+                f"{_typed('out', self.path)}"
             )
         if own and not overwrite:
             raise UserError(
