@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,13 @@ def test_a_folder_is_marked_and_replaced_only_when_asked_to() -> None:
     write("out-2")
     assert set(files("out").values()) == {"2"}
     assert names(".") == ["out", "out-2"]
+
+
+def test_a_remedy_is_quoted_for_the_shell() -> None:
+    write("my out")
+    said = refusal("my out")
+    typed = shlex.split(said[said.index("out='") :])[0]
+    assert typed == "out=my out-2"
 
 
 def test_an_empty_folder_is_free() -> None:
@@ -236,7 +244,8 @@ def test_places_that_hold_everything_else_are_refused_and_the_remedy_is_accepted
 @pytest.mark.parametrize(
     ("source", "out"),
     [
-        ("data", "data/out"), ("data", "data"), ("data/../data", "data/sub/out"), ("data/**/*.jsonl", "data/a/b/c"), (".", "shards"), ("*/a.jsonl", "data"), ("link", "data/out"),
+        ("data", "data/out"), ("data", "data"), ("data/../data", "data/sub/out"),
+        ("data/**/*.jsonl", "data/a/b/c"), (".", "shards"), ("*/a.jsonl", "data"), ("link", "data/out"),
         ("data/*/a.jsonl", "data/x"),
     ],
 )  # fmt: skip

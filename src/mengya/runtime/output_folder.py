@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -49,7 +50,7 @@ class FolderKind:
 
 
 class OutputFolder:
-    """A folder that is made complete in `partial` and then takes the place of `path`. Made by `open_folder`."""
+    """A folder that is made in `partial` and then takes the place of `path`; `open_folder` gives one."""
 
     def __init__(self, path: Path, kind: FolderKind) -> None:
         self.path, self.kind = path, kind
@@ -67,18 +68,19 @@ class OutputFolder:
         marker = _marked(self._place)
         if marker is not None and marker["verb"] != self.kind.verb:
             raise UserError(
-                f"{self.path} was written by `mengya {marker['verb']}`; write out={free_name(self.path)}"
+                f"{self.path} was written by `mengya {marker['verb']}`; write {_typed('out', self.path)}"
             )
         foreign = [name for name in _entries(self._place) if name not in own]
         if foreign:
             raise UserError(
-                f"{self.path} holds what `mengya {self.kind.verb}` did not write: {_some(foreign)}. Only its own "
-                f"files are ever replaced: move those out, or choose another out={free_name(self.path)}"
+                f"{self.path} holds what `mengya {self.kind.verb}` did not write: {_some(foreign)}. "
+                "Only its own files are ever replaced: move those out, or choose another "
+                f"{_typed('out', self.path)}"
             )
         if own and not overwrite:
             raise UserError(
-                f"{self.path} exists, written by `mengya {self.kind.verb}`; what was made with it may need it. "
-                f"Write overwrite=true to replace it, or choose another out={free_name(self.path)}"
+                f"{self.path} exists, written by `mengya {self.kind.verb}`; what was made with it may need "
+                f"it. Write overwrite=true to replace it, or choose another {_typed('out', self.path)}"
             )
 
     def start(self) -> Path:
@@ -87,8 +89,8 @@ class OutputFolder:
             marker = _marked(self.partial)
             if marker is not None and marker["verb"] != self.kind.verb:
                 raise UserError(
-                    f"{self.partial} is what `mengya {marker['verb']}` has done so far of {self.path}: let that "
-                    f"finish, or choose another out={free_name(self.path)}"
+                    f"{self.partial} is what `mengya {marker['verb']}` has done so far of {self.path}: let "
+                    f"that finish, or choose another {_typed('out', self.path)}"
                 )
             if self.partial.is_symlink() or (marker is None and _entries(self.partial)):
                 raise UserError(
@@ -105,12 +107,6 @@ class OutputFolder:
             earlier.rename(self.partial)
             _mark(self.partial, self.kind, [])
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether a run that was killed left a finished folder that only had to be renamed."""
-        marker = _marked(self.partial)
-        return marker is not None and bool(marker["files"])
-
     def publish(self) -> None:
         """Rename the finished partial folder to `path`; what was there goes when the new one is in place.
 
@@ -126,7 +122,7 @@ class OutputFolder:
         except OSError as error:
             raise UserError(
                 f"{self.path} cannot be replaced: {error}; if it is a mount point, write "
-                f"out={self.path / self.kind.verb}"
+                f"{_typed('out', self.path / self.kind.verb)}"
             ) from error
 
     def recover(self) -> None:
@@ -237,12 +233,12 @@ def check_path(path: Path, key: str, verb: str) -> None:
     place = path.resolve()
     home = Path(os.path.expanduser("~")).resolve()  # noqa: PTH111 (Path.home may find none and raise)
     if place.is_file():
-        raise UserError(f"{key}={path} is a file; write {key}={free_name(path)}")
+        raise UserError(f"{key}={path} is a file; write {_typed(key, path)}")
     for name, kept in (("current folder", Path.cwd().resolve()), ("home folder", home)):
         if kept.is_relative_to(place):
             what = f"is the {name}" if kept == place else f"holds the {name}"
             raise UserError(
-                f"{key}={path} {what}; a folder of its own is needed: write {key}={free_name(path / verb)}"
+                f"{key}={path} {what}; a folder of its own is needed: write {_typed(key, path / verb)}"
             )
 
 
@@ -255,10 +251,14 @@ def check_outside(path: Path, key: str, sources: Iterable[str | Path]) -> None:
     inside = [(source, root) for source in sources for root in _holds(source, path.resolve())]
     if inside:
         source, root = min(inside, key=lambda of: len(of[1].parts))
-        free = free_name(root.parent / f"{root.name}-{path.resolve().name}")
+        free = root.parent / f"{root.name}-{path.resolve().name}"
         with suppress(ValueError):
             free = free.relative_to(Path.cwd())
-        remedy = f"write {key}={free}" if root.name else "name the folder of the data as the source"
+        remedy = (
+            f"write {_typed(key, free)}"
+            if root.name
+            else "name the folder of the data as the source"
+        )
         raise UserError(
             f"{key}={path} is inside the source {source}, which would then hold what is written; {remedy}"
         )
@@ -293,7 +293,7 @@ def _check_around(path: Path, inputs: Iterable[str | Path]) -> None:
         if _root(source).resolve().is_relative_to(place):
             raise UserError(
                 f"{source} is read, and inside out={path}, which is written; "
-                f"write out={free_name(path)}"
+                f"write {_typed('out', path)}"
             )
 
 
@@ -302,19 +302,24 @@ def _check_run(path: Path, place: Path, kind: FolderKind, key: str) -> None:
     if marker is not None:
         if marker["verb"] != kind.verb:
             raise UserError(
-                f"{path} was made by `mengya {marker['verb']}`; write {key}={free_name(path)}"
+                f"{path} was made by `mengya {marker['verb']}`; write {_typed(key, path)}"
             )
         return
     taken = [name for name in _entries(place, deep=False) if _matches(name, kind.names)]
     if taken and not kind.unmarked(place):
         raise UserError(
             f"{path} holds files of the names that `mengya {kind.verb}` writes, and it did not make them: "
-            f"{_some(taken)}. They are not overwritten: move them out, or write {key}={free_name(path)}"
+            f"{_some(taken)}. They are not overwritten: move them out, or write {_typed(key, path)}"
         )
 
 
 def _beside(place: Path, what: str) -> Path:
     return place.with_name(f".{place.name}.mengya-{what}")
+
+
+def _typed(key: str, path: Path) -> str:
+    """What to type to write to that path, or next to it where something is there."""
+    return f"{key}={shlex.quote(str(free_name(path)))}"
 
 
 def free_name(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """`mengya prepare`: files of text, conversations or preferences -> a folder of token shards.
 
-The shards are made in .OUT.mengya-partial, which is renamed to OUT when it is complete. The same command resumes
-after an interruption, and does nothing when OUT already is what it would make.
+The shards are made in .OUT.mengya-partial, which is renamed to OUT when it is complete. The same command
+resumes after an interruption, and does nothing when OUT already is what it would make.
 """
 
 from __future__ import annotations
@@ -168,7 +168,9 @@ def _prepare(config: PrepareConfig, folder: OutputFolder) -> None:
     earlier = config.out.with_name(f"{config.out.name}.partial")
     if read_state(earlier, inputs.digest) is not None:  # of a version before the markers
         folder.adopt(earlier, (*FOLDER.names, *_UNFINISHED))
-    if folder.is_complete and RequestFile(partial / "prepare.json").request == inputs.request:
+    if (
+        RequestFile(partial / "prepare.json").request == inputs.request
+    ):  # its last file: killed just then
         folder.publish()
         console.print(f"{config.out} was complete and only had to be renamed", soft_wrap=True)
         return

@@ -496,7 +496,9 @@ def test_a_run_killed_before_the_last_rename_has_only_that_left(
     data = write_lines(tmp_path / "a.jsonl", texts(20))
     out = prepare(tmp_path / "out", tokenizer_folder, [str(data)])
     before = contents(out)
-    out.rename(tmp_path / ".out.mengya-partial")
+    partial = out.rename(tmp_path / ".out.mengya-partial")
+    marker = partial / ".mengya.json"
+    marker.write_text('{"format": 1, "verb": "prepare", "files": []}')  # as while it is written
     prepare(out, tokenizer_folder, [str(data)])
     assert "only had to be renamed" in capsys.readouterr().err and contents(out) == before
 
