@@ -1,10 +1,10 @@
 """What each of our own kernels gains in a training step: tokens/s with it and without it, on one GPU.
 
 A step is the Trainer's (our_step.py): packed rows, bf16, Muon, compiled layer by layer. A case is that
-step with one kernel taken away, by a predicate that says no or a function by its counterpart in
-PyTorch, and runs in a process of its own. All cases of a shape start and compile at the same time;
-then they are timed one after another, the order reversed in every repeat, so that a card that slows
-down does so for all. A ratio is the median over repeats of `with` over `without`.
+step with one kernel taken away (its predicate says no, or a function in PyTorch takes its place) and
+runs in a process of its own. The cases of a shape compile at the same time; then they are timed one
+after another, the order reversed in every repeat, so that a card that slows down does so for all. A
+ratio is the median over repeats of `with` over `without`.
 
 Predicates are counted when they are evaluated, by the compiler or at run time: the table shows both
 answers of the kernel's own predicate in either case, and so proves that it was on and off.
@@ -38,8 +38,10 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,7 @@ from timing import Clock, Timing, time_steps
 from torch._dynamo.comptime import comptime
 
 from mengya.models.config import ModelConfig
-from mengya.runtime import pick_autocast_dtype, pick_device
+from mengya.runtime import DeviceName, pick_autocast_dtype, pick_device
 from mengya.training.optim import OptimizerConfig
 from mengya.training.strategy import SingleDevice
 
@@ -83,7 +85,9 @@ INSTEAD: dict[tuple[str, str], Callable[[Any, Any], Any]] = {
     ("mengya.models.fp8_swiglu", "swiglu"): lambda module, _: module.swiglu_plain,
     ("mengya.models.fp8_swiglu", "swiglu_backward"): lambda module, _: module.swiglu_backward_plain,
 }
-ALL, FP8, WARMUP, UNTIMED = "all", "all + fp8", 6, 2
+SPAWN = multiprocessing.get_context("spawn")
+ALL, FP8 = "all", "all + fp8"
+WARMUP, UNTIMED = 6, 3  # steps before the first window, and before each later one
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class Setup:
     """What all cases of a shape share."""
 
     shape: str
-    device: str
+    device: DeviceName
     rows: int
     size: int
     steps: int
@@ -171,8 +175,8 @@ def switch(case: str, calls: Counter[str]) -> None:
         setattr(module, name, count(f"{module_name.rpartition('.')[2]}.{name}", calls, function))
 
 
-def work(case: str, setup: Setup, pipe: Connection) -> None:
-    """A process of one case: builds and warms up, then times one window for each message."""
+def work(case: str, setup: Setup, pipe: Connection, compiling: Semaphore) -> None:
+    """A process of one case: builds and warms up, then times a window for each True it is sent."""
     try:
         calls: Counter[str] = Counter()
         switch(case, calls)
@@ -196,7 +200,8 @@ def work(case: str, setup: Setup, pipe: Connection) -> None:
                 torch.cuda.empty_cache()
             return timing
 
-        warm = window(WARMUP if cuda else 1)
+        with compiling:
+            warm = window(WARMUP if cuda else 1)
         pipe.send((warm.peak, warm.compile_s, dict(calls)))
         while pipe.recv():
             pipe.send(window(UNTIMED if cuda else 1).speed)
@@ -207,11 +212,10 @@ def work(case: str, setup: Setup, pipe: Connection) -> None:
 class Case:
     """One case's process, seen from the one that compares."""
 
-    def __init__(self, name: str, setup: Setup) -> None:
+    def __init__(self, name: str, setup: Setup, compiling: Semaphore) -> None:
         self.name, self.result = name, Result()
-        context = multiprocessing.get_context("spawn")
-        self._pipe, other = context.Pipe()
-        self._process = context.Process(target=work, args=(name, setup, other))
+        self._pipe, other = SPAWN.Pipe()
+        self._process = SPAWN.Process(target=work, args=(name, setup, other, compiling))
         self._process.start()
         other.close()  # so that the end of the process is the end of the pipe
 
@@ -228,9 +232,14 @@ class Case:
         if speed is not None:
             self.result.speeds.append(speed)
 
+    def release(self) -> None:
+        """Let the process end by itself."""
+        with suppress(OSError):  # it has ended
+            self._pipe.send(False)
+
     def stop(self) -> None:
-        if self._process.is_alive():
-            self._process.kill()  # it holds nothing that must be written
+        self._process.join(timeout=0 if self.result.error else 5)
+        self._process.kill()  # it holds nothing that must be written
         self._process.join()
 
     def _receive(self, deadline: float) -> Any:
@@ -245,23 +254,23 @@ class Case:
             return answer
         self.result.error = answer
         print(f"--- {self.name} failed:\n{answer}", flush=True)
-        self.stop()
+        self.release()
         return None
 
 
 def compare(
     setup: Setup, kernels: list[str], repeats: int, parallel: int, deadline: float
 ) -> dict[str, Result]:
-    """All cases of one shape: started `parallel` at a time, then timed in turn."""
+    """All cases of one shape: at most `parallel` compile at a time, then they are timed in turn."""
     names = list(dict.fromkeys([ALL, *(name for k in kernels for name in reversed(cases_of(k)))]))
     began = time.monotonic()
+    compiling = SPAWN.Semaphore(parallel)
     cases: list[Case] = []
     try:
-        for at in range(0, len(names), parallel):
-            started = [Case(name, setup) for name in names[at : at + parallel]]
-            cases += started
-            for case in started:
-                case.wait_ready(deadline)
+        for name in names:
+            cases.append(Case(name, setup, compiling))
+        for case in cases:
+            case.wait_ready(deadline)
         print(f"{setup.shape}: {len(cases)} cases ready in {time.monotonic() - began:.0f} s")
         for repeat in range(repeats):
             if time.monotonic() > deadline:
@@ -270,6 +279,8 @@ def compare(
                 case.measure(deadline)
         print(f"{setup.shape}: done after {time.monotonic() - began:.0f} s", flush=True)
     finally:
+        for case in cases:
+            case.release()
         for case in cases:
             case.stop()
     return {case.name: case.result for case in cases}
@@ -313,7 +324,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20, help="timed in one repeat")
     parser.add_argument("--minutes", type=float, default=8.0, help="of everything together")
-    parser.add_argument("--parallel", type=int, default=8, help="cases that compile at a time")
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=5,
+        help="cases that compile at a time: all have their activations on the card",
+    )
     parser.add_argument("--rows", type=int, help="of a batch: 64; 16 with a vocabulary of 151,669")
     parser.add_argument("--size", type=int, default=1024, help="tokens of a row")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
@@ -328,6 +344,9 @@ def main() -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", cache)
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")  # many processes at a time
         for shape in options.shapes or default:
+            if time.monotonic() > deadline:
+                print(f"{shape}: no time left", flush=True)
+                continue
             setup = Setup(
                 shape, options.device, options.rows or (2 if cpu else rows_of(shape)),
                 options.size, options.steps, options.compiled or not cpu,

@@ -35,7 +35,7 @@ SHAPES: dict[str, dict[str, Any]] = {
                  "scoring_func": "sigmoid"},
 }  # fmt: skip
 _VOCABULARY = {"159m": 151_669}
-_ROWS = {"159m": 16}
+_ROWS = {"159m": 16, "12x256-moe": 32, "256-experts": 32}
 
 
 def config_of(shape: str, size: int) -> ModelConfig:
