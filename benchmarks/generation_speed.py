@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import shapes
 import torch
 from engine_profile import print_profile
 from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
@@ -38,10 +39,8 @@ from mengya.runtime.device import pick_device
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
              "num_attention_heads": 4, "num_key_value_heads": 2},
-    "26m": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8,
-            "num_attention_heads": 8, "num_key_value_heads": 2},
-    "64m": {"hidden_size": 768, "intermediate_size": 2432, "num_hidden_layers": 8,
-            "num_attention_heads": 8, "num_key_value_heads": 4},
+    "26m": shapes.SHAPES["26m"],
+    "64m": shapes.SHAPES["64m"],
 }  # fmt: skip
 
 Asked = list[tuple[list[int], int]]

@@ -28,7 +28,7 @@ from learning_lab import Lab, OutOfTime
 from learning_plan import ADAMW, MUON, Run, final_runs, search_runs, share_of, width_runs
 from learning_report import best_run, read_results, report
 from pydantic import ValidationError
-from train_speed import SHAPES
+from shapes import SHAPES
 
 from mengya.training.optim.build import OptimizerConfig
 

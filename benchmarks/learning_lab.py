@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 from learning_plan import Run
+from shapes import SHAPES
 from torch import nn
 from torch.optim import Optimizer
-from train_speed import SHAPES
 
 from mengya.data.rows.batch_size import BatchSize
 from mengya.data.rows.datasets import PackedRows

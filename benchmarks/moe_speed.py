@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from our_step import ours, real_tokens
 from pretraining_data import documents, packed
+from shapes import SHAPES
 from timing import Clock, kernel_times, milliseconds, time_steps
 from torch import Tensor, nn
-from train_speed import SHAPES
 
 from mengya.kernels.experts import op as fused
 from mengya.kernels.experts.launch import TILES, Tile, sort_rows

@@ -15,8 +15,8 @@ import statistics
 import time
 
 import torch
+from shapes import SHAPES
 from torch import Tensor
-from train_speed import SHAPES
 
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig

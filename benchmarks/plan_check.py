@@ -23,6 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import shapes
 import torch
 import yaml
 
@@ -34,30 +35,17 @@ from mengya.tokenizer.load import save_tokenizer, tokenizer_hash
 from mengya.tokenizer.train import train_tokenizer
 from mengya.training.telemetry.metrics import read_jsonl
 
+VALUES = {"vocab_size": 6400, "max_position_embeddings": 2048}
+DENSE_64M: dict[str, Any] = {**shapes.SHAPES["64m"], **VALUES}
+DENSE_26M: dict[str, Any] = {**shapes.SHAPES["26m"], **VALUES}
 # shape -> (model, rows a micro-batch, rows a step, positions a row, optimizer)
-DENSE_64M: dict[str, Any] = {
-    "vocab_size": 6400, "hidden_size": 768, "intermediate_size": 2432, "num_hidden_layers": 8,
-    "num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 2048,
-}  # fmt: skip
-DENSE_26M = {
-    **DENSE_64M,
-    "hidden_size": 512,
-    "intermediate_size": 1408,
-    "num_key_value_heads": 2,
-}
 SHAPES: dict[str, tuple[dict[str, Any], int, int, int, str]] = {
     "26m": (DENSE_26M, 64, 64, 1024, "adamw"),
     "26m-muon": (DENSE_26M, 64, 128, 1024, "muon"),
     "64m": (DENSE_64M, 64, 64, 1024, "adamw"),
-    "moe": (
-        {**DENSE_64M, "num_experts": 4, "num_experts_per_tok": 1, "moe_intermediate_size": 2432,
-         "norm_topk_prob": False},
-        32, 32, 1024, "adamw",
-    ),
+    "moe": ({**shapes.SHAPES["198m-moe"], **VALUES}, 32, 32, 1024, "adamw"),
     "vocabulary": (
-        {**DENSE_64M, "vocab_size": 151_669, "intermediate_size": 1536, "num_attention_heads": 16,
-         "num_key_value_heads": 8},
-        16, 16, 1024, "adamw",
+        {**shapes.SHAPES["159m"], **VALUES, "vocab_size": 151_669}, 16, 16, 1024, "adamw",
     ),
     "tiny": (
         {**DENSE_64M, "vocab_size": 3200, "hidden_size": 192, "intermediate_size": 512,

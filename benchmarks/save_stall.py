@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-from train_speed import SHAPES
+from shapes import SHAPES
 
 from mengya.batch import Batch
 from mengya.losses.next_token import NextToken

@@ -31,6 +31,7 @@ import torch
 from our_step import ours, real_tokens, steps_of
 from peers import StepDone, clocked, common_arguments, quiet, stock_model, timed
 from pretraining_data import Packed, Padded, RowList, documents, packed_rows
+from shapes import SHAPES, config_of, rows_of
 from timing import HEAD, Clock, Timing, attempt, line, matmul_peak, time_steps
 from transformers import Trainer, TrainingArguments, set_seed
 
@@ -40,20 +41,6 @@ from mengya.runtime.device import pick_autocast_dtype, pick_device
 from mengya.training.distributed.build import SingleDevice
 from mengya.training.optim.build import OptimizerConfig
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "tiny": {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 3,
-             "num_attention_heads": 4, "num_key_value_heads": 2},
-    "26m": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8,
-            "num_attention_heads": 8, "num_key_value_heads": 2},
-    "64m": {"hidden_size": 768, "intermediate_size": 2432, "num_hidden_layers": 8,
-            "num_attention_heads": 8, "num_key_value_heads": 4},
-    "198m-moe": {"hidden_size": 768, "intermediate_size": 2432, "num_hidden_layers": 8,
-                 "num_attention_heads": 8, "num_key_value_heads": 4, "num_experts": 4,
-                 "num_experts_per_tok": 1, "moe_intermediate_size": 2432, "norm_topk_prob": False},
-    "159m": {"hidden_size": 768, "intermediate_size": 1536, "num_hidden_layers": 8,
-             "num_attention_heads": 16, "num_key_value_heads": 8},
-}  # fmt: skip
-ROWS, VOCABULARY = {"159m": 16}, {"159m": 151_669}  # others 64 and 6,400
 # What makes ours fast, and how to take it away: (keywords of `ours`, names to patch).
 MEANS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "as it ships": ({}, {}),
@@ -109,10 +96,8 @@ def time_trainer(
 def compare(shape: str, options: argparse.Namespace, strategy: SingleDevice, peak: float) -> None:
     """All cases of one shape, printed as they come."""
     device, size = strategy.device, options.size
-    config = ModelConfig(
-        vocab_size=VOCABULARY.get(shape, 6400), max_position_embeddings=size, **SHAPES[shape]
-    )
-    rows = options.rows or ROWS.get(shape, 2 if options.cpu else 64)
+    config = config_of(shape, size)
+    rows = options.rows or (2 if options.cpu else rows_of(shape))
     docs = documents(rows * 32, size, config.vocab_size)
     row_list = RowList(packed_rows(docs, rows * 16, size))
     alone = [{"input_ids": doc[:-1]} for doc in docs]

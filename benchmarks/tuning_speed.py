@@ -35,9 +35,9 @@ from datasets import Dataset
 from datasets.utils.logging import disable_progress_bar
 from our_step import next_token, real_tokens, steps_of, training_step
 from peers import StepDone, clocked, common_arguments, quiet, stock_model, timed
+from shapes import SHAPES
 from timing import HEAD, Clock, Timing, attempt, line, time_steps
 from torch import nn
-from train_speed import SHAPES
 from transformers import set_seed
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from pretraining_data import documents, packed
-from train_speed import SHAPES
+from shapes import SHAPES
 
 from mengya.config import load_config
 from mengya.kernels.cross_entropy import linear_nll
