@@ -52,10 +52,10 @@ from shapes import SHAPES, config_of, rows_of
 from timing import Clock, Timing, time_steps
 from torch._dynamo.comptime import comptime
 
-from mengya.models.config import ModelConfig
-from mengya.runtime import DeviceName, pick_autocast_dtype, pick_device
-from mengya.training.optim import OptimizerConfig
-from mengya.training.strategy import SingleDevice
+from mengya.models.config.model import ModelConfig
+from mengya.runtime.device import DeviceName, pick_autocast_dtype, pick_device
+from mengya.training.distributed.build import SingleDevice
+from mengya.training.optim.build import OptimizerConfig
 
 # kernel -> (module in which the name is looked up, name): what takes it away. When files move, these
 # two dicts are all there is to change.

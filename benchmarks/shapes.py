@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mengya.models.config import ModelConfig
+from mengya.models.config.model import ModelConfig
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 3,
