@@ -146,7 +146,7 @@ def test_a_row_draws_the_same_alone_and_in_company(logits: torch.Tensor) -> None
     together = choose(logits, history, RowSettings.of(rows), numbers)
     assert len(set(together.tolist())) > 3
     for row, params in enumerate(rows):
-        own = history.take(torch.tensor([row]))
+        own = history.rows(torch.tensor([row]))
         one = RowSettings.of([params])
         alone = choose(logits[row : row + 1], own, one, numbers[row : row + 1])
         assert alone == together[row]

@@ -290,7 +290,7 @@ def test_half_a_request_holds_nobody_up(server: Running) -> None:
         half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
                      b"Content-Type: application/json\r\n\r\n{")  # fmt: skip
         assert server.client.models.list().data
-    wait_until(lambda: server.service.in_flight == 0)
+    wait_until(lambda: server.service.traffic.in_flight == 0)
 
 
 def test_metrics_count(tokenizer) -> None:

@@ -9,18 +9,18 @@ import os
 
 import numpy as np
 
-_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+from mengya.runtime.hashing import GOLDEN_GAMMA, mix64
 
 
 def row_seed(seed: int | None) -> int:
-    """Of 64 bits; None draws one anew, from the system, so that training's random state is not moved."""
+    """A seed of 64 bits; None draws it from the operating system, leaving training's random state alone."""
     return int.from_bytes(os.urandom(8), "little") if seed is None else seed % 2**64
 
 
 def uniforms(seeds_B: np.ndarray, steps_B: np.ndarray) -> np.ndarray:
     """One number in [0, 1) for each row, a pure function of its seed and of how many it drew before.
 
-    So nothing has to be remembered: an interrupted completion goes on with the same numbers. SplitMix64
+    So no state is kept: an interrupted completion resumes with the same numbers. SplitMix64
     (Steele et al. 2014, "Fast splittable pseudorandom number generators"), entered at any step.
 
     Args:
@@ -31,12 +31,6 @@ def uniforms(seeds_B: np.ndarray, steps_B: np.ndarray) -> np.ndarray:
         [B] float32 of 24 random bits.
     """
     with np.errstate(over="ignore"):
-        streams_B = _mixed(seeds_B.astype(np.uint64) + _GAMMA)
-        bits_B = _mixed(streams_B + (steps_B.astype(np.uint64) + np.uint64(1)) * _GAMMA)
+        streams_B = mix64(seeds_B.astype(np.uint64) + GOLDEN_GAMMA)
+        bits_B = mix64(streams_B + (steps_B.astype(np.uint64) + np.uint64(1)) * GOLDEN_GAMMA)
     return (bits_B >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
-
-
-def _mixed(x_B: np.ndarray) -> np.ndarray:
-    x_B = (x_B ^ (x_B >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x_B = (x_B ^ (x_B >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x_B ^ (x_B >> np.uint64(31))

@@ -43,7 +43,7 @@ class SamplingParams(Config):
     logit_bias: dict[NonNegativeInt, FiniteFloat] = {}
     """Added to the logits of these token ids: -100 all but bans a token, 100 all but forces it."""
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
-    """Makes a run repeatable; null draws anew each time."""
+    """Makes a run repeatable; null draws another seed each time."""
 
 
 _COLUMNS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty",
@@ -108,7 +108,7 @@ class History:
         return history
 
     def restart(self, row: int, prompt: Sequence[int], completion: Sequence[int]) -> None:
-        """Let a row be that of another text."""
+        """Give the row to another text."""
         device = self.seen_BV.device
         counts = np.bincount(completion or [0], minlength=self.seen_BV.shape[1])
         counts[0] -= not completion
@@ -117,7 +117,7 @@ class History:
         self.seen_BV[row] = to_device(seen, device)
         self.counts_BV[row] = to_device(counts.astype(np.float32), device)
 
-    def take(self, rows_R: Tensor) -> History:
+    def rows(self, rows_R: Tensor) -> History:
         """A copy of some rows."""
         return History(self.seen_BV[rows_R], self.counts_BV[rows_R])
 
@@ -147,7 +147,7 @@ def adjust(logits_BV: Tensor, history: History | None, rows: RowSettings) -> Ten
     Bias, then the repetition penalty (Keskar et al. 2019, arXiv:1909.05858: positive logits are
     divided by it, negative ones multiplied), then logit - count * frequency_penalty
     - (count > 0) * presence_penalty (platform.openai.com/docs, "Frequency and presence penalties").
-    Rows without penalties pass through unchanged to the last bit, whatever their neighbours have.
+    Rows without penalties pass through bit for bit, whatever the other rows have.
 
     Args:
         history: None only where `rows.penalized` is false.

@@ -17,7 +17,7 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from mengya.errors import UserError
-from mengya.generation.chat_detection import has_learnt_to_chat
+from mengya.generation.chat_detection import is_chat_model
 from mengya.generation.chat_session import ChatSession
 from mengya.generation.sampling import SamplingParams
 from mengya.models.cache.streaming import StreamingConfig
@@ -64,7 +64,7 @@ def run(config: ChatConfig) -> None:
         if isinstance(stream, TextIOWrapper):  # whatever the locale: the text is UTF-8
             stream.reconfigure(encoding="utf-8", errors="replace")
     chatting = config.mode == "chat" or (
-        config.mode == "auto" and has_learnt_to_chat(model, tokenizer)
+        config.mode == "auto" and is_chat_model(model, tokenizer)
     )
     if sys.stdin.isatty():
         what = "chat" if chatting else "completion: the model goes on with what you type"

@@ -237,7 +237,7 @@ class Nothing(OnlyEven):
 def test_a_grammar_rules_its_own_row_only(model: CausalLM, overlap: bool) -> None:
     grammar = OnlyEven()
     odd = SamplingParams(max_new_tokens=20, temperature=0, logit_bias={5: 50.0, 8: 40.0})
-    ruled, free, silent = run_all(
+    constrained, free, silent = run_all(
         BatchEngine(model, EngineConfig(overlap=overlap)),
         [
             Request((1, 2), odd, grammar=grammar),
@@ -245,7 +245,7 @@ def test_a_grammar_rules_its_own_row_only(model: CausalLM, overlap: bool) -> Non
             Request((1, 2), odd, grammar=Nothing(), top_logprobs=1),
         ],
     )
-    assert ruled.tokens == grammar.taken == [8, 8, 8] and ruled.finish == "stop"
+    assert constrained.tokens == grammar.taken == [8, 8, 8] and constrained.finish == "stop"
     assert free.tokens == [5] * 20
     assert silent.tokens == [] and silent.finish == "stop"
 

@@ -213,15 +213,15 @@ def test_a_soak_of_random_requests_and_cancels_leaks_nothing(
 def test_pages_go_to_the_neediest_and_the_least_recently_used_goes_first() -> None:
     pages = PageAllocator(4)
     keys = [page_key(root_key(None), [n]) for n in range(4)]
-    first = pages.take(2)
-    assert first is not None and pages.take(3) is None and pages.free == 2
+    first = pages.allocate(2)
+    assert first is not None and pages.allocate(3) is None and pages.free == 2
     for page, key in zip(first, keys, strict=False):
         pages.publish(page, key)
     pages.release(first)
     assert (pages.free, pages.reusable) == (4, 2)
     assert pages.find(keys[:1]) == first[:1] and pages.find([keys[3], keys[0]]) == []
     pages.release(first[:1])  # used again: now the other one is the older
-    assert pages.take(3) is not None
+    assert pages.allocate(3) is not None
     assert pages.find(keys[1:2]) == [] and pages.find(keys[:1]) == first[:1]
     with pytest.raises(ValueError, match="no owner"):
         pages.release([*first[:1], first[0]])

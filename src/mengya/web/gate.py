@@ -1,4 +1,4 @@
-"""What stands before the API's handlers: the key, the size of bodies, counting, and the last catch.
+"""What stands before the handlers of an API: the key, the size of bodies, counting, the last catch.
 
 ASGI middleware: takes and gives messages of the protocol, so that streams pass through untouched.
 Logs neither headers nor bodies nor query strings.
@@ -14,27 +14,39 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mengya.serving.errors import ApiError, unexpected, where
-from mengya.serving.runtime.service import ClientGone, Service
+from mengya.web.disconnect import ClientGone
+from mengya.web.errors import ApiError, unexpected, where
+from mengya.web.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
+API = "/v1/"
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected
 # A client that is refused while it still sends would see a broken connection instead of the reason:
-# so much more than allowed is read and thrown away.
-_PATIENCE = 8
+# so many times the limit is read and thrown away.
+DRAIN_FACTOR = 8
 
 
 class Gate:
-    """Refuses what may not come in, and answers for what goes wrong further in.
+    """Refuses requests that may not come in, and answers for handlers that fail.
 
     Args:
         key: what clients must send as `Authorization: Bearer KEY`; None lets everybody in.
+        guarded: paths outside of /v1/ that need the key as well.
     """
 
-    def __init__(self, app: ASGIApp, service: Service, key: str | None) -> None:
-        self._app, self._service = app, service
+    def __init__(
+        self,
+        app: ASGIApp,
+        traffic: Traffic,
+        key: str | None,
+        max_body_mb: float,
+        guarded: tuple[str, ...] = (),
+    ) -> None:
+        self._app, self._traffic, self._guarded = app, traffic, guarded
         self._expected = None if key is None else f"Bearer {key}".encode()
-        self._max_body = int(service.settings.max_body_mb * 2**20)
+        self._max_body_mb = max_body_mb
+        self._max_body = int(max_body_mb * 2**20)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,8 +59,8 @@ class Gate:
                 status = message["status"]
             await send(message)
 
-        api = scope["path"].startswith("/v1/")
-        self._service.in_flight += api
+        is_api = scope["path"].startswith(API)
+        self._traffic.in_flight += is_api
         try:
             try:
                 self._check_key(scope)
@@ -56,25 +68,22 @@ class Gate:
             except ApiError as error:
                 await error.response()(scope, receive, watched)
             except ClientGone:
-                self._service.metrics.disconnects.inc()
-                status = 499
+                status = CLIENT_CLOSED_REQUEST
             except Exception as error:
                 log.error("%s %s failed: %s", scope["method"], scope["path"], where(error))
                 if status:
                     raise  # too late for another answer; the connection is closed
                 await unexpected().response()(scope, receive, watched)
         finally:
-            self._service.in_flight -= api
-            path = _known_path(scope)
-            self._service.metrics.requests.labels(path, str(status)).inc()
-            if api:
-                seconds = time.perf_counter() - started
-                self._service.metrics.duration.labels(path).observe(seconds)
+            self._traffic.in_flight -= is_api
+            seconds = time.perf_counter() - started if is_api else None
+            self._traffic.on_answer(_known_path(scope), status, seconds)
 
     def _check_key(self, scope: Scope) -> None:
-        guarded = scope["path"].startswith("/v1/") or scope["path"] == "/metrics"
+        path = scope["path"]
         # A browser asks for permission (OPTIONS) without the key.
-        if self._expected is None or not guarded or scope["method"] == "OPTIONS":
+        needs_key = (path.startswith(API) or path in self._guarded) and scope["method"] != "OPTIONS"
+        if self._expected is None or not needs_key:
             return
         given = next((v for name, v in scope["headers"] if name == b"authorization"), b"")
         if not hmac.compare_digest(given, self._expected):
@@ -92,9 +101,8 @@ class Gate:
             message = await receive()
             size += len(message.get("body", b""))
             while size > self._max_body:
-                if not message.get("more_body") or size > _PATIENCE * self._max_body:
-                    limit = f"{self._service.settings.max_body_mb:g} MiB"
-                    raise HTTPException(413, f"the body is larger than {limit}")
+                if not message.get("more_body") or size > DRAIN_FACTOR * self._max_body:
+                    raise HTTPException(413, f"the body is larger than {self._max_body_mb:g} MiB")
                 message = await receive()
                 size += len(message.get("body", b""))
             return message

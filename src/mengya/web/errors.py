@@ -1,7 +1,7 @@
 """Errors as OpenAI's clients expect them: {"error": {"message", "type", "param", "code"}} and a status.
 
-Takes exceptions; gives JSON responses. Nothing of an exception that was not meant for the client,
-traceback, file name or value, is ever part of one.
+Takes exceptions; gives JSON responses, one form for every server here. An exception that was not meant
+for the client shows none of its traceback, file names or values there.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ class ErrorResponse(BaseModel):
     """The body of every answer whose status is 400 or above."""
 
     error: ErrorBody
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """`responses` of a FastAPI route that may answer with these statuses."""
+    return {status: {"model": ErrorResponse} for status in statuses}
 
 
 _TYPES = {
@@ -72,7 +77,7 @@ class ApiError(Exception):
         return ErrorResponse(error=error).model_dump()
 
     def response(self) -> JSONResponse:
-        """The whole answer, with the headers that belong to its status."""
+        """The answer, with the headers that belong to its status."""
         headers = {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
@@ -82,7 +87,7 @@ class ApiError(Exception):
 
 
 def unexpected() -> ApiError:
-    """What the client hears of a fault of ours."""
+    """Body of a 500 response."""
     return ApiError(500, "the server failed on this request; its log says where", code="internal")
 
 
