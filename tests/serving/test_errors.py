@@ -18,7 +18,7 @@ import pytest
 
 from mengya.generation.batch.engine import EngineConfig
 from mengya.serving.settings import ServerSettings
-from tests.serving.conftest import CONTEXT, Running, serving, wait_until
+from tests.helpers.live_server import CONTEXT, Running, serving, wait_until
 
 CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "你好"}]}
 USER = {"role": "user", "content": "x"}

@@ -28,7 +28,7 @@ from mengya.generation.batch.engine import EngineConfig
 from mengya.models.hf.folder import write_folder
 from mengya.stages.serve import ServeConfig, run
 from mengya.tokenizer.load import save_tokenizer
-from tests.serving.conftest import Running, serving, tiny_model, wait_until
+from tests.helpers.live_server import Running, serving, tiny_model, wait_until
 
 CHAT_PATH = "/v1/chat/completions"
 # Never ends by itself: both stop tokens are all but banned.

@@ -23,7 +23,7 @@ from mengya.models.adapters.lora import LoraConfig, add_lora, load_merged, save_
 from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.models.hf.folder import write_folder
 from mengya.tokenizer.load import save_tokenizer
-from tests.serving.conftest import tiny_model, wait_until
+from tests.helpers.live_server import tiny_model, wait_until
 
 pytestmark = pytest.mark.slow
 PROMPTS = [[5, 9, 41, 7], [100, 3, 77, 250, 18, 6]]

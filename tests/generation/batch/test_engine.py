@@ -17,8 +17,8 @@ from mengya.generation.engine import stream
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import save_hf_folder
-from tests.generation.conftest import shaken_model
 from tests.helpers.engine_batch import run_all
+from tests.helpers.tiny_model import random_model
 
 LATENT = {
     "kv_lora_rank": 12, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 14,
@@ -84,7 +84,7 @@ def their_tokens(theirs: Any, prompt: tuple[int, ...], **settings: Any) -> list[
 def test_many_requests_at_once_equal_transformers(
     family: dict[str, Any], overlap: bool, tmp_path: Path
 ) -> None:
-    model = shaken_model(**family)
+    model = random_model(**family)
     save_hf_folder(model, model.config, tmp_path, pad_token_id=0)
     theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     requests = [Request(p, GREEDY) for p in prompts(20)]
@@ -265,4 +265,4 @@ def test_impossible_settings_are_refused(override: str) -> None:
 def test_what_cannot_share_a_batch_is_refused_with_the_remedy() -> None:
     dynamic = {"rope_type": "dynamic", "factor": 2}
     with pytest.raises(UserError, match="rope_type=yarn"):
-        BatchEngine(shaken_model(rope_parameters=dynamic), EngineConfig())
+        BatchEngine(random_model(rope_parameters=dynamic), EngineConfig())

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mengya.tokenizer.chat_template import encode_prompt
-from tests.serving.conftest import CONTEXT, Running, tiny_model
+from tests.helpers.live_server import CONTEXT, Running, tiny_model
 
 ASK: list[Any] = [{"role": "user", "content": "春眠不觉晓"}]
 

@@ -16,7 +16,7 @@ from mengya.models.adapters.adapter_set import AdapterSet
 from mengya.models.adapters.lora import load_adapter
 from mengya.models.hf.checkpoint import save_hf_folder
 from mengya.tokenizer.load import document_token_id, encode_texts
-from tests.serving.conftest import CONTEXT, POEM, serving, tiny_model
+from tests.helpers.live_server import CONTEXT, POEM, serving, tiny_model
 
 
 def complete(client: openai.OpenAI, **settings: Any) -> Any:

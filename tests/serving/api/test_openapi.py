@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.serving.conftest import Running, serving
+from tests.helpers.live_server import Running, serving
 
 CHECKS = [
     not_a_server_error,

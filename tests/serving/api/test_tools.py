@@ -14,8 +14,8 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.serving.runtime.served import Served, ServedName
 from mengya.tokenizer.chat_template import encode_conversation, encode_prompt
+from tests.helpers.live_server import Running, serving
 from tests.helpers.memorized_model import learn_by_heart
-from tests.serving.conftest import Running, serving
 
 TOOLS: list[Any] = [
     {

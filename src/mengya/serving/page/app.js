@@ -1,20 +1,25 @@
 /** Starts the page: puts the parts together and wires what belongs to none of them (models, language, theme, modes, global keys). */
-import { keyHolder, listModels, ServerProblem, setKey } from "./api.js";
-import { Chat } from "./chat.js";
-import { Completion } from "./completion.js";
-import { askKey, notice } from "./dialogs.js";
-import { append, byId, el, icon } from "./dom.js";
-import { Drawer } from "./drawer.js";
-import { problemWords, setLanguage, t } from "./i18n.js";
-import { isTyping } from "./keys.js";
+import { listModels } from "./api.js";
+import { Chat } from "./chat/chat.js";
+import { Completion } from "./completion/completion.js";
+import { askKeyWhenNeeded, notice } from "./kit/dialogs.js";
+import { append, byId, el, icon } from "./kit/dom.js";
+import { addWords, problemWords, setLanguage, t } from "./kit/i18n.js";
+import { isTyping } from "./kit/keys.js";
+import { ServerProblem } from "./kit/server.js";
+import { Drawer } from "./settings/drawer.js";
 import { Sidebar } from "./sidebar.js";
-import { Conversations, loadSettings, saveSettings } from "./store.js";
+import { Conversations, loadSettings, saveSettings } from "./store/store.js";
+import { EN } from "./words/en.js";
+import { ZH } from "./words/zh.js";
 
 const settings = loadSettings();
 const conversations = new Conversations();
 /** @type {import("./api.js").Model[]} */
 let models = [];
 
+addWords(ZH, EN);
+askKeyWhenNeeded();
 document.documentElement.dataset.theme = settings.theme;
 setLanguage(settings.language);
 append(byId("send"), [icon("send")]);
@@ -32,17 +37,6 @@ function keep() {
     notice(problemWords(error.problem), "trouble");
   }
 }
-
-/** The dialog that is open, so that two refused requests ask once. @type {Promise<boolean> | null} */
-let asking = null;
-keyHolder.ask = () => {
-  asking ??= askKey().then((key) => {
-    asking = null;
-    if (key) setKey(key);
-    return key !== null;
-  });
-  return asking;
-};
 
 const chat = new Chat(conversations, settings, () => {
   settings.current = chat.current.turns.length ? chat.current.id : null;

@@ -2,18 +2,18 @@
  * The list of conversations: open, rename, delete, export, import. Takes the stored conversations and the chat; on a narrow screen it is
  * a panel that opens over the page.
  */
-import { ServerProblem } from "./api.js";
-import { askText, confirmed, notice } from "./dialogs.js";
-import { append, byId, el, icon, iconButton } from "./dom.js";
-import { problemWords, t } from "./i18n.js";
-import { download, fromJson, toJson, toMarkdown } from "./transfer.js";
+import { askText, confirmed, notice } from "./kit/dialogs.js";
+import { append, byId, el, icon, iconButton } from "./kit/dom.js";
+import { problemWords, t } from "./kit/i18n.js";
+import { ServerProblem } from "./kit/server.js";
+import { download, fromJson, toJson, toMarkdown } from "./store/transfer.js";
 
-/** @typedef {import("./conversation.js").Conversation} Conversation */
+/** @typedef {import("./store/conversation.js").Conversation} Conversation */
 
 export class Sidebar {
   /**
-   * @param {import("./store.js").Conversations} conversations
-   * @param {import("./chat.js").Chat} chat
+   * @param {import("./store/store.js").Conversations} conversations
+   * @param {import("./chat/chat.js").Chat} chat
    */
   constructor(conversations, chat) {
     this.conversations = conversations;
@@ -31,7 +31,7 @@ export class Sidebar {
     this.draw();
   }
 
-  /** @param {boolean} open whether the panel is over the page; on a wide screen it is always beside it */
+  /** @param {boolean} open whether the panel is over the page; on a wide screen it is always next to it */
   slide(open) {
     document.body.classList.toggle("menu-open", open);
     byId("veil").hidden = !open;

@@ -2,7 +2,7 @@
  * What the browser keeps: settings and conversations, in localStorage. Takes and gives plain objects; knows nothing of the screen.
  * One entry a conversation, so saving one while it is answered writes only that one.
  */
-import { ServerProblem } from "./api.js";
+import { ServerProblem } from "../kit/server.js";
 import { readConversation } from "./validate.js";
 
 /** @typedef {import("./conversation.js").Conversation} Conversation */

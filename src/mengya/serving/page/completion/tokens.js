@@ -3,7 +3,7 @@
  * A token that is not a whole character comes as `bytes:\xe4\xb8`, OpenAI's way of writing it.
  */
 
-/** @typedef {import("./api.js").Token} Token */
+/** @typedef {import("../api.js").Token} Token */
 
 const BYTES = "bytes:";
 

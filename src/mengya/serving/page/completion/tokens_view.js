@@ -2,11 +2,11 @@
  * A ribbon of tokens tinted by probability, and a card that tells of one of them: its probability and what the model found likely in its
  * place. Takes tokens as they arrive; the card opens under the pointer, stays when a token is pressed, and follows the arrow keys.
  */
-import { el } from "./dom.js";
-import { t } from "./i18n.js";
+import { el } from "../kit/dom.js";
+import { t } from "../kit/i18n.js";
 import { isBytes, labels, percent, surprise } from "./tokens.js";
 
-/** @typedef {import("./api.js").Token} Token */
+/** @typedef {import("../api.js").Token} Token */
 
 /** White space is made visible; a line end also breaks the line. @param {string} text */
 function visible(text) {

@@ -2,19 +2,19 @@
  * The chat: shows a conversation and lets it grow: ask, stop, answer again, edit, switch between versions. Owns the answers that are
  * being made; they go on when another conversation is opened. Takes settings and the stored conversations; the sidebar is told of changes.
  */
+import { announce, notice } from "../kit/dialogs.js";
+import { byId, el } from "../kit/dom.js";
+import { problemWords, t } from "../kit/i18n.js";
+import { entersLine, growing } from "../kit/keys.js";
+import { ServerProblem } from "../kit/server.js";
+import { chatFields } from "../settings/sampling.js";
+import { addReply, ask, newConversation, newReply, messagesFor, shownTurns, showTurn } from "../store/conversation.js";
 import { answer } from "./answer.js";
-import { ServerProblem } from "./api.js";
-import { addReply, ask, newConversation, newReply, messagesFor, shownTurns, showTurn } from "./conversation.js";
-import { announce, notice } from "./dialogs.js";
-import { byId, el } from "./dom.js";
-import { problemWords, t } from "./i18n.js";
-import { entersLine, growing } from "./keys.js";
-import { chatFields } from "./sampling.js";
 import { turnView } from "./turn_view.js";
 
-/** @typedef {import("./conversation.js").Conversation} Conversation */
-/** @typedef {import("./conversation.js").Turn} Turn */
-/** @typedef {import("./conversation.js").Reply} Reply */
+/** @typedef {import("../store/conversation.js").Conversation} Conversation */
+/** @typedef {import("../store/conversation.js").Turn} Turn */
+/** @typedef {import("../store/conversation.js").Reply} Reply */
 /** @typedef {import("./reply_view.js").ReplyView} ReplyView */
 
 const SAVE_EVERY = 2000; // milliseconds, while an answer grows
@@ -22,8 +22,8 @@ const NEAR_END = 60; // pixels from the end within which the log follows a growi
 
 export class Chat {
   /**
-   * @param {import("./store.js").Conversations} conversations
-   * @param {import("./store.js").Settings} settings
+   * @param {import("../store/store.js").Conversations} conversations
+   * @param {import("../store/store.js").Settings} settings
    * @param {() => void} changed a conversation was saved, opened or named
    */
   constructor(conversations, settings, changed) {

@@ -2,9 +2,10 @@
  * One answer being made: takes a request, fills a `Reply` as the pieces arrive, with the times. Knows nothing of the screen; whoever
  * shows the reply is told of every change.
  */
-import { ServerProblem, streamChat } from "./api.js";
+import { streamChat } from "../api.js";
+import { ServerProblem } from "../kit/server.js";
 
-/** @typedef {import("./conversation.js").Reply} Reply */
+/** @typedef {import("../store/conversation.js").Reply} Reply */
 
 /**
  * Ends when the answer has ended, was stopped (`finish` stays null) or failed (`problem` says why); never throws for those.
@@ -45,7 +46,7 @@ export async function answer(body, reply, signal, changed) {
   }
 }
 
-/** @param {Reply} reply @param {import("./api.js").ToolPiece} piece */
+/** @param {Reply} reply @param {import("../api.js").ToolPiece} piece */
 function addToolPiece(reply, piece) {
   if (!Number.isInteger(piece.index) || piece.index < 0 || piece.index > 99) return;
   while (reply.toolCalls.length <= piece.index) reply.toolCalls.push({ id: "", name: "", arguments: "" });

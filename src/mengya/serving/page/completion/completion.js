@@ -2,22 +2,23 @@
  * Completion mode: continues a text and shows how sure the model was of each token, those of the text itself included if asked for.
  * Takes settings and the chosen model; nothing of it is kept but the text.
  */
-import { ServerProblem, streamCompletion } from "./api.js";
-import { announce } from "./dialogs.js";
-import { byId, el } from "./dom.js";
-import { problemWords, short, t } from "./i18n.js";
-import { growing } from "./keys.js";
-import { samplingFields } from "./sampling.js";
+import { streamCompletion } from "../api.js";
+import { announce } from "../kit/dialogs.js";
+import { byId, el } from "../kit/dom.js";
+import { problemWords, short, t } from "../kit/i18n.js";
+import { growing } from "../kit/keys.js";
+import { ServerProblem } from "../kit/server.js";
+import { samplingFields } from "../settings/sampling.js";
 import { joined, meanBits, promptTokens } from "./tokens.js";
 import { TokensView } from "./tokens_view.js";
 
-/** @typedef {import("./api.js").Token} Token */
+/** @typedef {import("../api.js").Token} Token */
 
 const ALTERNATIVES = 5;
 
 export class Completion {
   /**
-   * @param {import("./store.js").Settings} settings
+   * @param {import("../store/store.js").Settings} settings
    * @param {() => string | undefined} model
    * @param {() => void} changed a setting was changed
    */
@@ -142,7 +143,7 @@ export class Completion {
     else view.ribbon.textContent = this.run.text;
   }
 
-  /** Builds the result anew; gives the ribbon, for tokens to come. */
+  /** Rebuilds the result; gives the ribbon, for tokens to come. */
   draw() {
     const { run } = this;
     const running = this.stopper !== null;

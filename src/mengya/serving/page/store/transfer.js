@@ -2,9 +2,9 @@
  * Conversations as files: takes conversations, gives JSON (everything, to import again) or Markdown (what is shown, to read), and takes
  * a file's text back. Knows nothing of the screen.
  */
+import { el } from "../kit/dom.js";
+import { t } from "../kit/i18n.js";
 import { newId, shownReply, shownTurns } from "./conversation.js";
-import { el } from "./dom.js";
-import { t } from "./i18n.js";
 import { readConversation } from "./validate.js";
 
 /** @typedef {import("./conversation.js").Conversation} Conversation */

@@ -2,12 +2,12 @@
  * One reply on the screen: takes a `Reply` and whether it is still being made, gives an element: thinking (folded), text, tool calls,
  * a form for what they gave, what went wrong, counts and actions. Knows nothing of the conversation around it.
  */
+import { append, copyButton, el, icon, iconButton } from "../kit/dom.js";
+import { problemWords, short, t } from "../kit/i18n.js";
+import { LiveMarkdown } from "../markdown/markdown.js";
 import { speed } from "./answer.js";
-import { append, copyButton, el, icon, iconButton } from "./dom.js";
-import { problemWords, short, t } from "./i18n.js";
-import { LiveMarkdown } from "./markdown.js";
 
-/** @typedef {import("./conversation.js").Reply} Reply */
+/** @typedef {import("../store/conversation.js").Reply} Reply */
 
 /**
  * ‹ 1/2 ›
@@ -32,7 +32,7 @@ export class ReplyView {
   /**
    * @param {Reply} reply
    * @param {{again: () => void, choose: (index: number) => void, index: number, count: number, drawn: () => void,
-   *   giveResults: ((results: import("./conversation.js").ToolResult[]) => void) | null}} actions
+   *   giveResults: ((results: import("../store/conversation.js").ToolResult[]) => void) | null}} actions
    *   `drawn` is called when the element has grown, `giveResults` with what somebody says that the calls gave
    */
   constructor(reply, actions) {
@@ -131,7 +131,7 @@ function ending(reply) {
   return reply.content || reply.reasoning || reply.toolCalls.length ? null : t("emptyReply");
 }
 
-/** @param {import("./conversation.js").ToolCall} call */
+/** @param {import("../store/conversation.js").ToolCall} call */
 function toolCall(call) {
   let shown = call.arguments;
   try {
@@ -145,8 +145,8 @@ function toolCall(call) {
 
 /**
  * A field for what each call gave: the page runs no tools, the reader may.
- * @param {import("./conversation.js").ToolCall[]} calls
- * @param {(results: import("./conversation.js").ToolResult[]) => void} give
+ * @param {import("../store/conversation.js").ToolCall[]} calls
+ * @param {(results: import("../store/conversation.js").ToolResult[]) => void} give
  */
 function resultsForm(calls, give) {
   const areas = calls.map((call) => {

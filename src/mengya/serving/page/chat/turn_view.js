@@ -2,22 +2,22 @@
  * One turn on the screen: the question, which can be edited, and its replies side by side. Takes a turn and what to do on each action;
  * gives an element and the views of its replies.
  */
-import { shownReply, siblings } from "./conversation.js";
-import { copyButton, el, icon, iconButton } from "./dom.js";
-import { t } from "./i18n.js";
-import { entersLine } from "./keys.js";
+import { copyButton, el, icon, iconButton } from "../kit/dom.js";
+import { t } from "../kit/i18n.js";
+import { entersLine } from "../kit/keys.js";
+import { shownReply, siblings } from "../store/conversation.js";
 import { ReplyView, switcher } from "./reply_view.js";
 
-/** @typedef {import("./conversation.js").Turn} Turn */
-/** @typedef {import("./conversation.js").Reply} Reply */
+/** @typedef {import("../store/conversation.js").Turn} Turn */
+/** @typedef {import("../store/conversation.js").Reply} Reply */
 /**
  * @typedef {{edit: (turn: Turn, text: string) => void, again: (turn: Turn, lane: number) => void, chooseTurn: (turn: Turn) => void,
  *   chooseReply: (turn: Turn, lane: number, index: number) => void, drawn: () => void,
- *   giveResults: ((results: import("./conversation.js").ToolResult[]) => void) | null}} TurnActions `giveResults` where calls may be answered
+ *   giveResults: ((results: import("../store/conversation.js").ToolResult[]) => void) | null}} TurnActions `giveResults` where calls may be answered
  */
 
 /**
- * @param {import("./conversation.js").Conversation} conversation
+ * @param {import("../store/conversation.js").Conversation} conversation
  * @param {Turn} turn
  * @param {TurnActions} actions
  * @returns {{element: HTMLElement, views: Map<Reply, ReplyView>}}
@@ -48,7 +48,7 @@ export function turnView(conversation, turn, actions) {
   return { element, views };
 }
 
-/** @param {import("./conversation.js").Conversation} conversation @param {Turn} turn @param {TurnActions} actions */
+/** @param {import("../store/conversation.js").Conversation} conversation @param {Turn} turn @param {TurnActions} actions */
 function question(conversation, turn, actions) {
   const place = el("div", { class: "question" });
   const versions = siblings(conversation, turn);

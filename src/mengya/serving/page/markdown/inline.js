@@ -3,7 +3,7 @@
  * text is the address of a link, and only http and https pass. Every search is bounded, so a hostile line costs time in proportion to
  * its length.
  */
-import { el } from "./dom.js";
+import { el } from "../kit/dom.js";
 
 const MAX_DEPTH = 6; // emphasis in a link in emphasis ... deeper is plain text
 const REACH = 4000; // characters within which an emphasis must close
@@ -109,13 +109,13 @@ function codeSpan(text, at, searched) {
   let open = at;
   while (text[open] === "`") open += 1;
   const fence = text.slice(at, open);
-  const whole = { node: fence, end: open }; // the whole run as text, or its rest would be tried again
+  const all = { node: fence, end: open }; // the full run as text, or its rest would be tried again
   let close = Math.max(open, searched.get(fence) ?? 0);
   for (;;) {
     close = text.indexOf(fence, close);
     if (close < 0) {
       searched.set(fence, text.length);
-      return whole;
+      return all;
     }
     let end = close;
     while (text[end] === "`") end += 1;

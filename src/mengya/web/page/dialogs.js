@@ -1,6 +1,7 @@
 /** Questions to the person: takes words, gives a promise of the answer. The browser's own dialog element keeps the focus inside. */
 import { byId, el, icon } from "./dom.js";
 import { t } from "./i18n.js";
+import { keyHolder, setKey } from "./server.js";
 
 /**
  * @param {HTMLElement[]} body
@@ -49,12 +50,26 @@ export function askText(label, value) {
 }
 
 /** @returns {Promise<string | null>} */
-export function askKey() {
+function askKey() {
   const input = /** @type {HTMLInputElement} */ (
     el("input", { type: "password", id: "answer", autocomplete: "off", autofocus: true, required: true })
   );
   const words = [el("h2", {}, t("keyTitle")), el("p", { class: "note" }, t("keyNote")), el("label", { for: "answer" }, t("keyLabel"))];
   return openDialog([...words, input], () => input.value.trim() || null);
+}
+
+/** Lets requests that the server refuses without a key ask for one; two refused at once open one dialog. */
+export function askKeyWhenNeeded() {
+  /** @type {Promise<boolean> | null} */
+  let asking = null;
+  keyHolder.ask = () => {
+    asking ??= askKey().then((key) => {
+      asking = null;
+      if (key) setKey(key);
+      return key !== null;
+    });
+    return asking;
+  };
 }
 
 /** Shows a line at the top until it is closed; the same line is shown once. @param {string} words @param {"note"|"trouble"} [kind] */

@@ -1,11 +1,11 @@
 /**
  * The drawer: system prompt, sampling, thinking, tools. Takes the settings and changes them; `changed` is called after each change.
  */
-import { byId, el } from "./dom.js";
-import { t } from "./i18n.js";
+import { byId, el } from "../kit/dom.js";
+import { t } from "../kit/i18n.js";
 import { FIELDS, readTools } from "./sampling.js";
 
-/** @typedef {import("./store.js").Settings} Settings */
+/** @typedef {import("../store/store.js").Settings} Settings */
 
 export class Drawer {
   /**

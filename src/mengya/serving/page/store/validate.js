@@ -64,13 +64,13 @@ function reply(value, where) {
   };
 }
 
-/** @param {unknown} value @param {string} where @returns {import("./api.js").Problem} */
+/** @param {unknown} value @param {string} where @returns {import("../kit/server.js").Problem} */
 function problem(value, where) {
   const from = object(value, where);
   const kind = text(from.kind, `${where}.kind`, 50);
   if (!KINDS.includes(kind)) throw new Error(`${where}.kind: not one of ${KINDS.join(", ")}`);
   const detail = text(from.detail, `${where}.detail`, 2000);
-  return { kind: /** @type {import("./api.js").ProblemKind} */ (kind), detail, wait: maybeNumber(from.wait, `${where}.wait`) };
+  return { kind: /** @type {import("../kit/server.js").ProblemKind} */ (kind), detail, wait: maybeNumber(from.wait, `${where}.wait`) };
 }
 
 /** @param {unknown} value @param {string} where @param {Map<string, Turn>} earlier parents come before what follows them @returns {Turn} */

@@ -1,14 +1,23 @@
 /**
  * The language of the page: takes names, gives words. Elements of index.html carry their word as `data-t` (text), `data-t-label`
- * (label and tooltip) or `data-t-placeholder`; what scripts build calls `t` and is built anew when the language changes.
+ * (label and tooltip) or `data-t-placeholder`; what scripts build calls `t` and is rebuilt when the language changes.
  */
-import { EN } from "./words_en.js";
-import { ZH } from "./words_zh.js";
+import { EN, ZH } from "./words.js";
 
-const WORDS = { zh: ZH, en: EN };
+const WORDS = { zh: { ...ZH }, en: { ...EN } };
 
 /** @type {"zh" | "en"} */
 let current = "zh";
+
+/**
+ * Adds a page's own words to those of the kit; call it before anything else here.
+ * @param {Record<string, string>} zh
+ * @param {Record<string, string>} en
+ */
+export function addWords(zh, en) {
+  Object.assign(WORDS.zh, zh);
+  Object.assign(WORDS.en, en);
+}
 
 /**
  * @param {string} name
@@ -38,7 +47,7 @@ export function setLanguage(language) {
   }
 }
 
-/** What to tell about a problem: what happened and what to do. @param {import("./api.js").Problem} problem */
+/** A problem in words: what happened and what to do. @param {import("./server.js").Problem} problem */
 export function problemWords(problem) {
   const wait = problem.wait === null ? t("waitLittle") : t("waitSeconds", { seconds: problem.wait });
   return t(`problem_${problem.kind}`, { wait });

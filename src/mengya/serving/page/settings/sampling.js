@@ -3,7 +3,7 @@
  * is not set is not sent, so the server's default holds.
  */
 
-/** @typedef {import("./store.js").Settings} Settings */
+/** @typedef {import("../store/store.js").Settings} Settings */
 
 /** @typedef {{name: string, min: number, max: number, step: number}} Field */
 /** @type {Field[]} */

@@ -2,7 +2,7 @@
  * Colours for code: takes code and the name of its language, gives DOM nodes. Comments, strings, numbers and keywords only, by one
  * pattern for all languages; that is enough to read by.
  */
-import { el } from "./dom.js";
+import { el } from "../kit/dom.js";
 
 const LONGEST = 20_000; // longer code stays plain: while it streams it is coloured again and again
 

@@ -2,9 +2,9 @@
  * Markdown as models write it: takes text, perhaps unfinished, gives DOM nodes. Headings, paragraphs (a line end stays one), fenced code,
  * lists, quotes, tables, rules, formulas as they are written. HTML is text. Nesting is bounded; `inline.js` does the inside of a line.
  */
-import { copyButton, el } from "./dom.js";
+import { copyButton, el } from "../kit/dom.js";
+import { t } from "../kit/i18n.js";
 import { highlight } from "./highlight.js";
-import { t } from "./i18n.js";
 import { inline } from "./inline.js";
 
 /**
@@ -109,7 +109,7 @@ function listEnd(lines, start, /** @type {number} */ indent, /** @type {boolean}
   for (let at = start + 1; at < lines.length; at += 1) {
     const line = lines[at];
     const item = ITEM.exec(line);
-    if (!line.trim()) continue; // an empty line stays in the list if the list goes on after it
+    if (!line.trim()) continue; // an empty line stays in the list if the list continues after it
     const deeper = indentOf(line) >= indent + 2;
     const more = item && item[1].length <= indent + 1 && /\d/.test(item[2]) === ordered && !isRule(line);
     const lazy = at === end && !interrupts(line);
@@ -197,7 +197,7 @@ function codeBlock(text, language) {
   return el("div", { class: "code" }, bar, el("pre", { tabindex: 0 }, el("code", {}, ...highlight(text, language))));
 }
 
-/** Shows a text that grows: what is finished stays as it is, only the last blocks are made anew. */
+/** Shows a text that grows: what is finished stays as it is, only the last blocks are rebuilt. */
 export class LiveMarkdown {
   /** @param {HTMLElement} host */
   constructor(host) {

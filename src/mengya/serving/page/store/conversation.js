@@ -6,7 +6,7 @@
  * that followed that reply and never one that answered something else; and a question that was edited is a second turn at the same place.
  */
 
-/** @typedef {import("./api.js").Problem} Problem */
+/** @typedef {import("../kit/server.js").Problem} Problem */
 /** @typedef {{id: string, name: string, arguments: string}} ToolCall */
 /** What somebody says that a call gave. @typedef {{id: string, name: string, content: string}} ToolResult */
 /**
@@ -86,7 +86,7 @@ export function showTurn(conversation, turn) {
 }
 
 /**
- * Adds a question after what is shown, or, with `place`, beside an earlier one.
+ * Adds a question after what is shown, or, with `place`, as a version of an earlier one.
  * @param {Conversation} conversation
  * @param {string} question
  * @param {Turn} [place]
