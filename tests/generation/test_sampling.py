@@ -184,8 +184,10 @@ def test_temperature_changes_what_is_drawn() -> None:
 
 def test_top_k_and_top_p_are_never_left() -> None:
     logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
-    assert (draws(logits, SamplingParams(temperature=1, top_k=2, top_p=1, seed=0)) > 0).tolist() == [True, True, False, False]  # fmt: skip
-    assert (draws(logits, SamplingParams(temperature=1, top_p=0.75, seed=0)) > 0).tolist() == [True, True, True, False]  # fmt: skip
+    two = SamplingParams(temperature=1, top_k=2, top_p=1, seed=0)
+    assert (draws(logits, two) > 0).tolist() == [True, True, False, False]
+    most = SamplingParams(temperature=1, top_p=0.75, seed=0)
+    assert (draws(logits, most) > 0).tolist() == [True, True, True, False]
     assert draws(logits, SamplingParams(temperature=1, top_p=0.01, seed=0))[0] == 1
 
 

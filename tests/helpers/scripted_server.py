@@ -1,7 +1,7 @@
 """A real HTTP server that serves the page and speaks the API's protocol, with replies written by a test.
 
-Takes a function from a request's body to a `Script`; keeps every request. Knows nothing of models, so a test can make it say
-what no model would say on demand: hostile text, broken streams, full queues.
+Takes a function from a request's body to a `Script`; keeps every request. Knows nothing of models, so a
+test can make it say what no model would say on demand: hostile text, broken streams, full queues.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where vLLM is installed: its real server, started by `mengya serve engine=vllm`, says what our own engine says.
+"""Where vLLM is installed: its real server, started by `mengya serve engine=vllm`, equals our engine.
 
 Run by hand in vLLM's own environment: pytest -m slow tests/serving/test_vllm.py
 """

@@ -1,4 +1,4 @@
-"""The same checkpoint behind vLLM's own server, for machines where that is installed."""
+"""`mengya serve engine=vllm`: the checkpoint behind vLLM's own server, where that is installed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run_vllm(
                 status = process.wait()
                 break
             except KeyboardInterrupt:
-                continue  # the terminal has told vLLM as well; it ends by itself
+                continue  # the terminal has signalled vLLM as well; it ends by itself
     if status:
         raise UserError(f"vLLM ended with status {status}; its own messages above say why")
 

@@ -26,7 +26,7 @@ class WebSettings(Config):
     max_body_mb: PositiveFloat = 4.0
     """Larger requests are refused (413)."""
     drain_seconds: float = Field(default=30.0, ge=0)
-    """After SIGTERM or Ctrl-C: how long running requests may go on before they are ended."""
+    """After SIGTERM or Ctrl-C: how long running requests may continue before they are ended."""
 
     @property
     def is_local(self) -> bool:

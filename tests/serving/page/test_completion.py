@@ -1,4 +1,4 @@
-"""Completion mode: tokens, their probabilities and what else was likely; the same of the prompt's own tokens."""
+"""Completion mode: tokens, their probabilities and alternatives; the same of the prompt's tokens."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def test_each_token_tells_its_probability_and_its_alternatives(reader: Reader) -
     expect(page.locator(".alternative code")).to_have_text(["风", "天"])
     tokens.nth(0).hover()
     expect(page.locator(".card")).to_contain_text("没有概率")
-    steps = [int(tokens.nth(i).get_attribute("class").split("surprise-")[1][0]) for i in (2, 1, 5)]  # pyright: ignore[reportOptionalMemberAccess]
+    classes = [tokens.nth(i).get_attribute("class") or "" for i in (2, 1, 5)]
+    steps = [int(names.split("surprise-")[1][0]) for names in classes]
     assert steps == sorted(set(steps)), "the less likely, the stronger the tint"
     expect(page.locator("#completion-result .counts")).to_contain_text("开头：平均 2.00 bit/token")
 

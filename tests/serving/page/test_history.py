@@ -1,4 +1,4 @@
-"""Conversations in the browser's storage: they survive, can be named, removed, carried away and brought back."""
+"""Conversations in the browser's storage: they survive, and are renamed, removed, exported, imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text that wants to be more than text, from a model, a person or a file: it stays text, and the page stays quick."""
+"""Hostile text, from a model, a person or a file: it stays text, and the page stays quick."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mengya.serving.runtime.choice import StopStrings
 from mengya.serving.runtime.reply_parser import (
     CALL,
     THINK,
@@ -17,7 +18,6 @@ from mengya.serving.runtime.reply_parser import (
     Text,
     parse_call,
 )
-from mengya.serving.runtime.stop_strings import StopStrings
 
 TOOLS = frozenset({"add", "time"})
 GOOD = '<tool_call>\n{"name": "add", "arguments": {"a":  1}}\n</tool_call>'

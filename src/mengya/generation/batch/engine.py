@@ -58,7 +58,8 @@ class BatchEngine:
     ) -> None:
         """
         Args:
-            model: on its device, its rope_type not dynamic; is put into evaluation mode. Its weights must not change later.
+            model: on its device, its rope_type not dynamic; is put into evaluation mode. Its weights must
+                not change later.
             select_adapter: makes the model compute with an adapter, None with none.
         """
         if model.config.sliding_window is not None:
@@ -74,8 +75,8 @@ class BatchEngine:
             )
         if rope.rope_type == "dynamic" or rope.long_factor != rope.short_factor:
             raise UserError(
-                f"rope_type={rope.rope_type} depends on the length of each text, so texts cannot share a batch; "
-                "write rope_type=yarn or linear in the model's config.json"
+                f"rope_type={rope.rope_type} depends on the length of each text, so texts cannot share a "
+                "batch; write rope_type=yarn or linear in the model's config.json"
             )
         self._pass = ForwardPass(model, settings, select_adapter)
         self._has_adapters = select_adapter is not None

@@ -39,7 +39,7 @@ class EngineConfig(Config):
     """Most prompt tokens in one step, so that long prompts do not stall the running streams; null:
     128 on a CPU, 4096 elsewhere."""
     pack_weights: bool = True
-    """In fp32 on a CPU: a second copy of the weights, in a layout that decodes faster. Without adapters only."""
+    """In fp32 on a CPU: a second copy of the weights, in a layout that decodes faster. Not with adapters."""
     cuda_graphs: bool = True
     """On CUDA: decode by recorded graphs, one for each of some batch sizes. Without adapters only; recording
     takes seconds at the start and some memory."""

@@ -72,7 +72,7 @@ class PendingTokens:
             self._copied.record()
 
     def wait(self) -> tuple[list[int | None], dict[int, TokenLogprob]]:
-        """The tokens (None: the grammar allows none), and log-probabilities by row; blocks until they are there."""
+        """Block until the tokens (None: the grammar allows none) and log-probabilities, by row, are there."""
         if self._copied is not None:
             self._copied.synchronize()
         tokens: list[int | None] = self._tokens_R.tolist()

@@ -57,7 +57,7 @@ def prepare_chat(service: Service, request: ChatRequest) -> ChatPrompt:
     opened = THINK if str(tokenizer.decode(prompt[-4:])).rstrip().endswith(THINK) else None
     schema = _schema(request)
     if request.tool_choice not in (None, "none", "auto"):
-        # The reply is held to the JSON inside the tags; the prompt opens them.
+        # The reply is constrained to the JSON inside the tags; the prompt opens them.
         opened = CALL
         opening = tokenizer.backend_tokenizer.encode(f"{CALL}\n", add_special_tokens=False)
         prompt = [*prompt, *opening.ids]
@@ -84,7 +84,7 @@ def offered_tools(request: ChatRequest) -> list[Tool]:
 
 
 def _schema(request: ChatRequest) -> dict[str, Any] | None:
-    """What the reply's JSON is held to, None for a free reply."""
+    """The schema of the reply's JSON, None for a free reply."""
     wanted = request.tool_choice
     if wanted not in (None, "none", "auto"):
         functions = [

@@ -24,7 +24,7 @@ class Prompt:
 
 
 async def prepare(work: Callable[[], T]) -> T:
-    """Run `work` (templates, tokenizing, compiling a schema) in a thread, so that streams go on.
+    """Run `work` (templates, tokenizing, compiling a schema) in a thread, so that streams are not held up.
 
     Raises:
         ApiError: 400 for what it finds wrong with the request.

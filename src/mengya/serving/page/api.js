@@ -1,13 +1,16 @@
 /**
- * The model server's API (OpenAI's). Takes request bodies; gives models, chat deltas and completion tokens. Knows nothing of the
- * screen.
+ * The model server's API (OpenAI's). Takes request bodies; gives models, chat deltas and completion
+ * tokens. Knows nothing of the screen.
  */
 import { request, stream } from "./kit/server.js";
 
 /** @typedef {{id: string, kind: "chat"|"base", context: number | null}} Model */
 /** @typedef {{prompt: number, completion: number, cached: number}} Usage */
 /** @typedef {{index: number, id?: string, name?: string, arguments?: string}} ToolPiece */
-/** @typedef {{content?: string, reasoning?: string, tools?: ToolPiece[], finish?: string, usage?: Usage}} Piece */
+/**
+ * @typedef {{content?: string, reasoning?: string, tools?: ToolPiece[], finish?: string, usage?:
+ *   Usage}} Piece
+ */
 /** @typedef {{text: string, logprob: number | null, top: [string, number][]}} Token */
 /** @typedef {{text: string, tokens: Token[], finish?: string, usage?: Usage}} CompletionPiece */
 
@@ -74,7 +77,11 @@ export async function* streamCompletion(body, signal) {
   }
 }
 
-/** OpenAI's four parallel lists of a completion's logprobs, as tokens. @param {any} logprobs @returns {Token[]} */
+/**
+ * OpenAI's four parallel lists of a completion's logprobs, as tokens.
+ * @param {any} logprobs
+ * @returns {Token[]}
+ */
 function tokensOf(logprobs) {
   return (logprobs?.tokens ?? []).map((/** @type {unknown} */ text, /** @type {number} */ index) => {
     const logprob = logprobs.token_logprobs?.[index];

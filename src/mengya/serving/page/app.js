@@ -1,4 +1,7 @@
-/** Starts the page: puts the parts together and wires what belongs to none of them (models, language, theme, modes, global keys). */
+/**
+ * Starts the page: puts the parts together and wires what belongs to none of them (models,
+ * language, theme, modes, global keys).
+ */
 import { listModels } from "./api.js";
 import { Chat } from "./chat/chat.js";
 import { Completion } from "./completion/completion.js";

@@ -1,6 +1,6 @@
 /**
- * The list of conversations: open, rename, delete, export, import. Takes the stored conversations and the chat; on a narrow screen it is
- * a panel that opens over the page.
+ * The list of conversations: open, rename, delete, export, import. Takes the stored conversations
+ * and the chat; on a narrow screen it is a panel that opens over the page.
  */
 import { askText, confirmed, notice } from "./kit/dialogs.js";
 import { append, byId, el, icon, iconButton } from "./kit/dom.js";
@@ -114,7 +114,11 @@ export class Sidebar {
   }
 }
 
-/** Whether a conversation says something. @param {Conversation} conversation @param {string} sought in lower case */
+/**
+ * Whether a conversation says something.
+ * @param {Conversation} conversation
+ * @param {string} sought in lower case
+ */
 function holds(conversation, sought) {
   const says = (/** @type {string} */ text) => text.toLowerCase().includes(sought);
   return (

@@ -61,7 +61,9 @@ class Session:
         replies: Sequence[Reply[T]],
         adapt: Callable[[TokenEvent], TokenEvent] = lambda event: event,
     ) -> AsyncGenerator[tuple[int, T], None]:
-        """What each event makes of its reply, with the reply's index; a reply that has ended frees its request.
+        """What each event makes of its reply, with the reply's index.
+
+        A reply that has ended frees its request.
 
         Args:
             adapt: changes events before they are counted.

@@ -1,4 +1,7 @@
-/** Questions to the person: takes words, gives a promise of the answer. The browser's own dialog element keeps the focus inside. */
+/**
+ * Questions to the person: takes words, gives a promise of the answer. The browser's own dialog
+ * element keeps the focus inside.
+ */
 import { byId, el, icon } from "./dom.js";
 import { t } from "./i18n.js";
 import { keyHolder, setKey } from "./server.js";
@@ -72,7 +75,11 @@ export function askKeyWhenNeeded() {
   };
 }
 
-/** Shows a line at the top until it is closed; the same line is shown once. @param {string} words @param {"note"|"trouble"} [kind] */
+/**
+ * Shows a line at the top until it is closed; the same line is shown once.
+ * @param {string} words
+ * @param {"note"|"trouble"} [kind]
+ */
 export function notice(words, kind = "note") {
   const notices = byId("notices");
   for (const old of notices.children) if (old.firstChild?.textContent === words) old.remove();

@@ -1,13 +1,15 @@
 /**
- * Builds elements. Takes names, attributes and children; gives DOM nodes. A string child becomes a text node: nothing on this page
- * ever parses HTML, and the Content-Security-Policy of index.html (trusted types, none allowed) would stop it if it did.
+ * Builds elements. Takes names, attributes and children; gives DOM nodes. A string child becomes a
+ * text node: nothing on this page ever parses HTML, and the Content-Security-Policy of index.html
+ * (trusted types, none allowed) would stop it if it did.
  */
 
 /** @typedef {Node | string | null | undefined | false} Child */
 
 /**
  * @param {string} tag
- * @param {Object<string, any>} [attributes] `onclick` and the like take functions; null and false leave an attribute out
+ * @param {Object<string, any>} [attributes] `onclick` and the like take functions; null and false
+ *   leave an attribute out
  * @param {...Child} children
  * @returns {HTMLElement}
  */
@@ -105,7 +107,8 @@ export function copyButton(label, text) {
 }
 
 /**
- * Browsers offer the clipboard to https and localhost only; elsewhere (a server in the local network) the old way still works.
+ * Browsers offer the clipboard to https and localhost only; elsewhere (a server in the local
+ * network) the old way still works.
  * @param {string} text
  */
 async function copyText(text) {

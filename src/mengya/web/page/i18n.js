@@ -1,6 +1,7 @@
 /**
- * The language of the page: takes names, gives words. Elements of index.html carry their word as `data-t` (text), `data-t-label`
- * (label and tooltip) or `data-t-placeholder`; what scripts build calls `t` and is rebuilt when the language changes.
+ * The language of the page: takes names, gives words. Elements of index.html carry their word as
+ * `data-t` (text), `data-t-label` (label and tooltip) or `data-t-placeholder`; what scripts build
+ * calls `t` and is rebuilt when the language changes.
  */
 import { EN, ZH } from "./words.js";
 

@@ -1,8 +1,9 @@
 /** The keyboard: which key presses mean what. Takes events, gives answers. */
 
 /**
- * Whether this press of Enter sends: not with Shift, and not while an input method is composing, where Enter chooses the characters.
- * Safari reports the Enter that ends a composition after it, with key code 229.
+ * Whether this press of Enter sends: not with Shift, and not while an input method is composing,
+ * where Enter chooses the characters. Safari reports the Enter that ends a composition after it,
+ * with key code 229.
  * @param {KeyboardEvent} event
  */
 export function entersLine(event) {

@@ -1,12 +1,18 @@
 /**
- * Requests to the server that gave the page. Takes paths and bodies; gives responses and the parsed events of streams, or a
- * `ServerProblem` that says what went wrong as one of a few kinds, which i18n.js has words for. Knows nothing of the screen.
+ * Requests to the server that gave the page. Takes paths and bodies; gives responses and the parsed
+ * events of streams, or a `ServerProblem` that says what went wrong as one of a few kinds, which
+ * i18n.js has words for. Knows nothing of the screen.
  *
- * The key lives in sessionStorage: it is gone with the tab, and it is sent in a header only, never in an address.
+ * The key lives in sessionStorage: it is gone with the tab, and it is sent in a header only, never
+ * in an address.
  */
 import { events } from "./sse.js";
 
-/** @typedef {"unauthorized"|"busy"|"loading"|"notFound"|"tooLarge"|"refused"|"server"|"offline"|"broken"|"storage"} ProblemKind */
+/**
+ * @typedef
+ *   {"unauthorized"|"busy"|"loading"|"notFound"|"tooLarge"|"refused"|"server"|"offline"|"broken"|"storage"}
+ *   ProblemKind
+ */
 /** @typedef {{kind: ProblemKind, detail: string, wait: number | null}} Problem */
 
 const KEY = "mengya.key";
@@ -15,7 +21,11 @@ const KEY = "mengya.key";
 const KINDS = { 401: "unauthorized", 403: "unauthorized", 404: "notFound", 413: "tooLarge", 429: "busy", 503: "loading" };
 
 export class ServerProblem extends Error {
-  /** @param {ProblemKind} kind @param {string} detail @param {number | null} wait seconds the server asks to wait */
+  /**
+   * @param {ProblemKind} kind
+   * @param {string} detail
+   * @param {number | null} wait seconds the server asks to wait
+   */
   constructor(kind, detail = "", wait = null) {
     super(`${kind}: ${detail}`);
     /** @type {Problem} */
@@ -23,7 +33,10 @@ export class ServerProblem extends Error {
   }
 }
 
-/** Asks a person for the key; true when there is one now. Set by `askKeyWhenNeeded` of dialogs.js. @type {{ask: () => Promise<boolean>}} */
+/**
+ * Asks a person for the key; true when there is one now. Set by `askKeyWhenNeeded` of dialogs.js.
+ * @type {{ask: () => Promise<boolean>}}
+ */
 export const keyHolder = { ask: async () => false };
 
 /** @param {string} key */

@@ -1,5 +1,6 @@
 /**
- * Server-sent events: takes the body of a response, gives the data of each event as text. Knows nothing of what the data mean.
+ * Server-sent events: takes the body of a response, gives the data of each event as text. Knows
+ * nothing of what the data mean.
  */
 
 /**

@@ -1,4 +1,7 @@
-/** Words that every page needs. `{name}` is filled in by i18n.js; a page may replace one by a word of its own. */
+/**
+ * Words that every page needs. `{name}` is filled in by i18n.js; a page may replace one by a word
+ * of its own.
+ */
 
 /** @type {Record<string, string>} */
 export const EN = {

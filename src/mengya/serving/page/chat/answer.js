@@ -1,6 +1,6 @@
 /**
- * One answer being made: takes a request, fills a `Reply` as the pieces arrive, with the times. Knows nothing of the screen; whoever
- * shows the reply is told of every change.
+ * One answer being made: takes a request, fills a `Reply` as the pieces arrive, with the times.
+ * Knows nothing of the screen; the view of the reply is notified of every change.
  */
 import { streamChat } from "../api.js";
 import { ServerProblem } from "../kit/server.js";
@@ -8,7 +8,8 @@ import { ServerProblem } from "../kit/server.js";
 /** @typedef {import("../store/conversation.js").Reply} Reply */
 
 /**
- * Ends when the answer has ended, was stopped (`finish` stays null) or failed (`problem` says why); never throws for those.
+ * Ends when the answer has ended, was stopped (`finish` stays null) or failed (`problem` says why);
+ * never throws for those.
  * @param {object} body
  * @param {Reply} reply
  * @param {AbortSignal} signal

@@ -1,6 +1,7 @@
 /**
- * The chat: shows a conversation and lets it grow: ask, stop, answer again, edit, switch between versions. Owns the answers that are
- * being made; they go on when another conversation is opened. Takes settings and the stored conversations; the sidebar is told of changes.
+ * The chat: shows a conversation and lets it grow: ask, stop, answer again, edit, switch between
+ * versions. Owns the answers that are being made; they continue when another conversation is
+ * opened. Takes settings and the stored conversations; notifies the sidebar.
  */
 import { announce, notice } from "../kit/dialogs.js";
 import { byId, el } from "../kit/dom.js";

@@ -1,6 +1,7 @@
 /**
- * One reply on the screen: takes a `Reply` and whether it is still being made, gives an element: thinking (folded), text, tool calls,
- * a form for what they gave, what went wrong, counts and actions. Knows nothing of the conversation around it.
+ * One reply on the screen: takes a `Reply` and whether it is still being made, gives an element:
+ * thinking (folded), text, tool calls, a form for what they gave, what went wrong, counts and
+ * actions. Knows nothing of the conversation around it.
  */
 import { append, copyButton, el, icon, iconButton } from "../kit/dom.js";
 import { problemWords, short, t } from "../kit/i18n.js";
@@ -25,15 +26,19 @@ export function switcher(index, count, choose) {
   return el("span", { class: "switcher" }, back, place, forth);
 }
 
-/** Frames of a growing text are drawn at most this often, and never more than a sixth of the time. Milliseconds. */
+/**
+ * Frames of a growing text are drawn at most this often, and never more than a sixth of the time.
+ * Milliseconds.
+ */
 const FRAME = 40;
 
 export class ReplyView {
   /**
    * @param {Reply} reply
-   * @param {{again: () => void, choose: (index: number) => void, index: number, count: number, drawn: () => void,
-   *   giveResults: ((results: import("../store/conversation.js").ToolResult[]) => void) | null}} actions
-   *   `drawn` is called when the element has grown, `giveResults` with what somebody says that the calls gave
+   * @param {{again: () => void, choose: (index: number) => void, index: number, count: number,
+   *   drawn: () => void, giveResults: ((results: import("../store/conversation.js").ToolResult[])
+   *   => void) | null}} actions `drawn` is called when the element has grown, `giveResults` with
+   *   what somebody says that the calls gave
    */
   constructor(reply, actions) {
     this.reply = reply;

@@ -1,6 +1,6 @@
 /**
- * One turn on the screen: the question, which can be edited, and its replies side by side. Takes a turn and what to do on each action;
- * gives an element and the views of its replies.
+ * One turn on the screen: the question, which can be edited, and its replies side by side. Takes a
+ * turn and what to do on each action; gives an element and the views of its replies.
  */
 import { copyButton, el, icon, iconButton } from "../kit/dom.js";
 import { t } from "../kit/i18n.js";
@@ -11,9 +11,11 @@ import { ReplyView, switcher } from "./reply_view.js";
 /** @typedef {import("../store/conversation.js").Turn} Turn */
 /** @typedef {import("../store/conversation.js").Reply} Reply */
 /**
- * @typedef {{edit: (turn: Turn, text: string) => void, again: (turn: Turn, lane: number) => void, chooseTurn: (turn: Turn) => void,
- *   chooseReply: (turn: Turn, lane: number, index: number) => void, drawn: () => void,
- *   giveResults: ((results: import("../store/conversation.js").ToolResult[]) => void) | null}} TurnActions `giveResults` where calls may be answered
+ * @typedef {{edit: (turn: Turn, text: string) => void, again: (turn: Turn, lane: number) => void,
+ *   chooseTurn: (turn: Turn) => void, chooseReply: (turn: Turn, lane: number, index: number) =>
+ *   void, drawn: () => void, giveResults: ((results:
+ *   import("../store/conversation.js").ToolResult[]) => void) | null}} TurnActions `giveResults`
+ *   where calls may be answered
  */
 
 /**
@@ -48,7 +50,11 @@ export function turnView(conversation, turn, actions) {
   return { element, views };
 }
 
-/** @param {import("../store/conversation.js").Conversation} conversation @param {Turn} turn @param {TurnActions} actions */
+/**
+ * @param {import("../store/conversation.js").Conversation} conversation
+ * @param {Turn} turn
+ * @param {TurnActions} actions
+ */
 function question(conversation, turn, actions) {
   const place = el("div", { class: "question" });
   const versions = siblings(conversation, turn);

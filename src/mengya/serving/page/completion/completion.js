@@ -1,6 +1,7 @@
 /**
- * Completion mode: continues a text and shows how sure the model was of each token, those of the text itself included if asked for.
- * Takes settings and the chosen model; nothing of it is kept but the text.
+ * Completion mode: continues a text and shows how sure the model was of each token, those of the
+ * text itself included if asked for. Takes settings and the chosen model; nothing of it is kept but
+ * the text.
  */
 import { streamCompletion } from "../api.js";
 import { announce } from "../kit/dialogs.js";

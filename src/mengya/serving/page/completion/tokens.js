@@ -1,6 +1,7 @@
 /**
- * Tokens and their probabilities, as numbers and text. Takes tokens of a completion; gives their text, where a prompt ends, means.
- * A token that is not a whole character comes as `bytes:\xe4\xb8`, OpenAI's way of writing it.
+ * Tokens and their probabilities, as numbers and text. Takes tokens of a completion; gives their
+ * text, where a prompt ends, means. A token that is not a complete character comes as
+ * `bytes:\xe4\xb8`, OpenAI's way of writing it.
  */
 
 /** @typedef {import("../api.js").Token} Token */
@@ -53,7 +54,10 @@ export function labels(tokens) {
   return shown;
 }
 
-/** Bits of surprise a token, over those that have a probability; null when none has. @param {Token[]} tokens */
+/**
+ * Bits of surprise a token, over those that have a probability; null when none has.
+ * @param {Token[]} tokens
+ */
 export function meanBits(tokens) {
   const known = tokens.flatMap(({ logprob }) => (logprob === null ? [] : [-logprob / Math.LN2]));
   return known.length ? known.reduce((sum, bits) => sum + bits, 0) / known.length : null;

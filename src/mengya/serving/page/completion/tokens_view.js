@@ -1,6 +1,7 @@
 /**
- * A ribbon of tokens tinted by probability, and a card that tells of one of them: its probability and what the model found likely in its
- * place. Takes tokens as they arrive; the card opens under the pointer, stays when a token is pressed, and follows the arrow keys.
+ * A ribbon of tokens tinted by probability, and a card that tells of one of them: its probability
+ * and what the model found likely in its place. Takes tokens as they arrive; the card opens under
+ * the pointer, stays when a token is pressed, and follows the arrow keys.
  */
 import { el } from "../kit/dom.js";
 import { t } from "../kit/i18n.js";

@@ -1,6 +1,6 @@
 /**
- * Colours for code: takes code and the name of its language, gives DOM nodes. Comments, strings, numbers and keywords only, by one
- * pattern for all languages; that is enough to read by.
+ * Colours for code: takes code and the name of its language, gives DOM nodes. Comments, strings,
+ * numbers and keywords only, by one pattern for all languages; that is enough to read by.
  */
 import { el } from "../kit/dom.js";
 

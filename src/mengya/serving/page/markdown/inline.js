@@ -1,7 +1,7 @@
 /**
- * The inside of a Markdown paragraph: takes its text, gives DOM nodes. Text becomes text nodes; the only attribute that comes from the
- * text is the address of a link, and only http and https pass. Every search is bounded, so a hostile line costs time in proportion to
- * its length.
+ * The inside of a Markdown paragraph: takes its text, gives DOM nodes. Text becomes text nodes; the
+ * only attribute that comes from the text is the address of a link, and only http and https pass.
+ * Every search is bounded, so a hostile line costs time in proportion to its length.
  */
 import { el } from "../kit/dom.js";
 
@@ -142,7 +142,11 @@ function linkSpan(text, at, depth) {
   return { node: link(address, children), end };
 }
 
-/** The place after the bracket that closes the one at `at`, or null. @param {string} text @param {number} at */
+/**
+ * The place after the bracket that closes the one at `at`, or null.
+ * @param {string} text
+ * @param {number} at
+ */
 function balanced(text, at, /** @type {string} */ open, /** @type {string} */ close, /** @type {number} */ reach) {
   let level = 0;
   const end = Math.min(text.length, at + reach);
@@ -154,7 +158,11 @@ function balanced(text, at, /** @type {string} */ open, /** @type {string} */ cl
   return null;
 }
 
-/** A formula stays as it is written, its * and _ included; "$5 and $6" is none. @param {string} text @param {number} at */
+/**
+ * A formula stays as it is written, its * and _ included; "$5 and $6" is none.
+ * @param {string} text
+ * @param {number} at
+ */
 function formula(text, at) {
   const end = text.slice(at, at + LABEL).indexOf("$", 1) + at;
   const spaced = /\s/.test(text[at + 1] ?? " ") || /\s/.test(text[end - 1]);

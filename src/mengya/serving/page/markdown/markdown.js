@@ -1,6 +1,7 @@
 /**
- * Markdown as models write it: takes text, perhaps unfinished, gives DOM nodes. Headings, paragraphs (a line end stays one), fenced code,
- * lists, quotes, tables, rules, formulas as they are written. HTML is text. Nesting is bounded; `inline.js` does the inside of a line.
+ * Markdown as models write it: takes text, perhaps unfinished, gives DOM nodes. Headings,
+ * paragraphs (a line end stays one), fenced code, lists, quotes, tables, rules, formulas as they
+ * are written. HTML is text. Nesting is bounded; `inline.js` does the inside of a line.
  */
 import { copyButton, el } from "../kit/dom.js";
 import { t } from "../kit/i18n.js";
@@ -8,8 +9,9 @@ import { highlight } from "./highlight.js";
 import { inline } from "./inline.js";
 
 /**
- * @typedef {{kind: "code"|"formula"|"heading"|"rule"|"table"|"list"|"quote"|"paragraph", lines: string[], start: number, end: number,
- *   language?: string, level?: number, ordered?: boolean, first?: number}} Block `lines` is the content, `start` and `end` line numbers
+ * @typedef {{kind: "code"|"formula"|"heading"|"rule"|"table"|"list"|"quote"|"paragraph", lines:
+ *   string[], start: number, end: number, language?: string, level?: number, ordered?: boolean,
+ *   first?: number}} Block `lines` is the content, `start` and `end` line numbers
  */
 
 const MAX_DEPTH = 6; // quotes and lists inside one another; deeper is plain text
@@ -97,7 +99,11 @@ function blockAt(lines, start, depth) {
   return { kind: "paragraph", lines: lines.slice(start, end), start, end };
 }
 
-/** The first line from `at` on for which `stop` holds, or the end. @param {string[]} lines @param {number} at */
+/**
+ * The first line from `at` on for which `stop` holds, or the end.
+ * @param {string[]} lines
+ * @param {number} at
+ */
 function until(lines, at, /** @type {(line: string, index: number) => boolean} */ stop) {
   while (at < lines.length && !stop(lines[at], at)) at += 1;
   return at;

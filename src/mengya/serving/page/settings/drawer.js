@@ -1,5 +1,6 @@
 /**
- * The drawer: system prompt, sampling, thinking, tools. Takes the settings and changes them; `changed` is called after each change.
+ * The drawer: system prompt, sampling, thinking, tools. Takes the settings and changes them;
+ * `changed` is called after each change.
  */
 import { byId, el } from "../kit/dom.js";
 import { t } from "../kit/i18n.js";
@@ -10,7 +11,8 @@ import { FIELDS, readTools } from "./sampling.js";
 export class Drawer {
   /**
    * @param {Settings} settings
-   * @param {{get: () => string, set: (text: string) => void}} system the system prompt of the open conversation
+   * @param {{get: () => string, set: (text: string) => void}} system the system prompt of the open
+   *   conversation
    * @param {() => void} changed
    */
   constructor(settings, system, changed) {

@@ -1,6 +1,7 @@
 /**
- * How the model chooses: the fields of the drawer, and what they become in a request. Takes settings, gives request fields; a field that
- * is not set is not sent, so the server's default holds.
+ * How the model chooses: the fields of the drawer, and what they become in a request. Takes
+ * settings, gives request fields; a field that is not set is not sent, so the server's default
+ * holds.
  */
 
 /** @typedef {import("../store/store.js").Settings} Settings */

@@ -1,29 +1,35 @@
 /**
- * A conversation is a tree of turns. A turn is one question and, for each lane (one model, or two that are compared), the replies it
- * got. Takes and gives plain JSON objects; knows nothing of the screen, the browser's storage or the server.
+ * A conversation is a tree of turns. A turn is one question and, for each lane (one model, or two
+ * that are compared), the replies it got. Takes and gives plain JSON objects; knows nothing of the
+ * screen, the browser's storage or the server.
  *
- * A turn follows the replies that were shown when it was asked (`after`). So choosing another reply of an earlier turn shows the turns
- * that followed that reply and never one that answered something else; and a question that was edited is a second turn at the same place.
+ * A turn follows the replies that were shown when it was asked (`after`). So choosing another reply
+ * of an earlier turn shows the turns that followed that reply and never one that answered something
+ * else; and a question that was edited is a second turn at the same place.
  */
 
 /** @typedef {import("../kit/server.js").Problem} Problem */
 /** @typedef {{id: string, name: string, arguments: string}} ToolCall */
 /** What somebody says that a call gave. @typedef {{id: string, name: string, content: string}} ToolResult */
 /**
- * What one model answered. Times are seconds: to the first token, of the thinking, from the first to the last token.
- * @typedef {{model: string, content: string, reasoning: string, toolCalls: ToolCall[], finish: string | null, problem: Problem | null,
- *   promptTokens: number | null, completionTokens: number | null, firstSeconds: number | null, thinkingSeconds: number | null,
- *   seconds: number | null}} Reply
+ * What one model answered. Times are seconds: to the first token, of the thinking, from the first
+ * to the last token.
+ * @typedef {{model: string, content: string, reasoning: string, toolCalls: ToolCall[], finish:
+ *   string | null, problem: Problem | null, promptTokens: number | null, completionTokens: number |
+ *   null, firstSeconds: number | null, thinkingSeconds: number | null, seconds: number | null}}
+ *   Reply
  */
 /**
- * `replies[lane]` are the replies of a lane, `chosen[lane]` the index of the one that is shown, `after` the parent's `chosen` when
- * this was asked; of turns at the same place the one with the highest `touched` is shown. With `results` the turn answers the calls of
- * the reply before it, and its question is empty.
- * @typedef {{id: string, parent: string | null, after: number[], question: string, results: ToolResult[], replies: Reply[][],
- *   chosen: number[], touched: number}} Turn
+ * `replies[lane]` are the replies of a lane, `chosen[lane]` the index of the one that is shown,
+ * `after` the parent's `chosen` when this was asked; of turns at the same place the one with the
+ * highest `touched` is shown. With `results` the turn answers the calls of the reply before it, and
+ * its question is empty.
+ * @typedef {{id: string, parent: string | null, after: number[], question: string, results:
+ *   ToolResult[], replies: Reply[][], chosen: number[], touched: number}} Turn
  */
 /**
- * @typedef {{id: string, title: string, created: number, updated: number, system: string, models: string[], turns: Turn[]}} Conversation
+ * @typedef {{id: string, title: string, created: number, updated: number, system: string, models:
+ *   string[], turns: Turn[]}} Conversation
  */
 
 const TITLE_LENGTH = 28;
@@ -60,13 +66,21 @@ function same(one, other) {
   return one.length === other.length && one.every((value, index) => value === other[index]);
 }
 
-/** The turns that follow the shown replies of `parent`, oldest first. @param {Conversation} conversation @param {Turn | null} parent */
+/**
+ * The turns that follow the shown replies of `parent`, oldest first.
+ * @param {Conversation} conversation
+ * @param {Turn | null} parent
+ */
 function following(conversation, parent) {
   const after = parent ? parent.chosen : [];
   return conversation.turns.filter((turn) => turn.parent === (parent?.id ?? null) && same(turn.after, after));
 }
 
-/** The turns at the place of `turn`, itself among them. @param {Conversation} conversation @param {Turn} turn */
+/**
+ * The turns at the place of `turn`, itself among them.
+ * @param {Conversation} conversation
+ * @param {Turn} turn
+ */
 export function siblings(conversation, turn) {
   return conversation.turns.filter((other) => other.parent === turn.parent && same(other.after, turn.after));
 }
@@ -123,13 +137,22 @@ export function addReply(turn, lane, reply) {
   turn.chosen[lane] = turn.replies[lane].length - 1;
 }
 
-/** The shown reply of a lane; a turn of a time with fewer lanes answers for its last. @param {Turn} turn @param {number} lane */
+/**
+ * The shown reply of a lane; a turn of a time with fewer lanes answers for its last.
+ * @param {Turn} turn
+ * @param {number} lane
+ */
 export function shownReply(turn, lane) {
   const own = Math.min(lane, turn.replies.length - 1);
   return turn.replies[own]?.[turn.chosen[own]];
 }
 
-/** The turns from the first to `turn`. @param {Conversation} conversation @param {Turn} turn @returns {Turn[]} */
+/**
+ * The turns from the first to `turn`.
+ * @param {Conversation} conversation
+ * @param {Turn} turn
+ * @returns {Turn[]}
+ */
 function pathTo(conversation, turn) {
   const byId = new Map(conversation.turns.map((other) => [other.id, other]));
   const path = [turn];
@@ -138,7 +161,8 @@ function pathTo(conversation, turn) {
 }
 
 /**
- * The messages that a lane's model answers: earlier replies without their thinking, as chat templates want them.
+ * The messages that a lane's model answers: earlier replies without their thinking, as chat
+ * templates want them.
  * @param {Conversation} conversation
  * @param {Turn} turn the question to answer; its own replies are left out
  * @param {number} lane

@@ -1,6 +1,7 @@
 /**
- * What the browser keeps: settings and conversations, in localStorage. Takes and gives plain objects; knows nothing of the screen.
- * One entry a conversation, so saving one while it is answered writes only that one.
+ * What the browser keeps: settings and conversations, in localStorage. Takes and gives plain
+ * objects; knows nothing of the screen. One entry a conversation, so saving one while it is
+ * answered writes only that one.
  */
 import { ServerProblem } from "../kit/server.js";
 import { readConversation } from "./validate.js";
@@ -11,9 +12,9 @@ const SETTINGS = "mengya.settings";
 const PREFIX = "mengya.conversation.";
 
 /**
- * @typedef {{language: "zh"|"en", theme: "auto"|"light"|"dark", mode: "chat"|"completion", models: string[], system: string,
- *   sampling: Record<string, number>, thinking: "default"|"on"|"off", tools: string, current: string | null, prompt: string,
- *   echo: boolean, length: number}} Settings
+ * @typedef {{language: "zh"|"en", theme: "auto"|"light"|"dark", mode: "chat"|"completion", models:
+ *   string[], system: string, sampling: Record<string, number>, thinking: "default"|"on"|"off",
+ *   tools: string, current: string | null, prompt: string, echo: boolean, length: number}} Settings
  */
 
 /** @type {Settings} */
@@ -41,7 +42,10 @@ function write(key, value) {
   }
 }
 
-/** The settings as they were left; a field of another type than its default counts as not set. @returns {Settings} */
+/**
+ * The settings as they were left; a field of another type than its default counts as not set.
+ * @returns {Settings}
+ */
 export function loadSettings() {
   const settings = structuredClone(DEFAULTS);
   try {
@@ -86,7 +90,10 @@ export class Conversations {
     return [...this.byId.values()].sort((one, other) => other.updated - one.updated);
   }
 
-  /** @param {Conversation} conversation @throws {ServerProblem} of kind "storage"; it then lives on in memory only */
+  /**
+   * @param {Conversation} conversation
+   * @throws {ServerProblem} of kind "storage"; it then lives on in memory only
+   */
   save(conversation) {
     this.byId.set(conversation.id, conversation);
     write(PREFIX + conversation.id, JSON.stringify(conversation));
@@ -98,7 +105,11 @@ export class Conversations {
     localStorage.removeItem(PREFIX + id);
   }
 
-  /** Takes over what another tab has written. @param {StorageEvent} event @returns {string | null} the conversation that changed */
+  /**
+   * Takes over what another tab has written.
+   * @param {StorageEvent} event
+   * @returns {string | null} the conversation that changed
+   */
   follow(event) {
     if (!event.key?.startsWith(PREFIX)) return null;
     const id = event.key.slice(PREFIX.length);

@@ -1,6 +1,6 @@
 /**
- * Conversations as files: takes conversations, gives JSON (everything, to import again) or Markdown (what is shown, to read), and takes
- * a file's text back. Knows nothing of the screen.
+ * Conversations as files: takes conversations, gives JSON (everything, to import again) or Markdown
+ * (what is shown, to read), and takes a file's text back. Knows nothing of the screen.
  */
 import { el } from "../kit/dom.js";
 import { t } from "../kit/i18n.js";

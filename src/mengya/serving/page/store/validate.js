@@ -1,6 +1,7 @@
 /**
- * Reads conversations out of untrusted JSON (an imported file, an old version's storage). Takes any value, gives a new `Conversation`
- * built field by field, or throws with the reason: nothing of the value but checked strings and numbers is kept.
+ * Reads conversations out of untrusted JSON (an imported file, an old version's storage). Takes any
+ * value, gives a new `Conversation` built field by field, or throws with the reason: nothing of the
+ * value but checked strings and numbers is kept.
  */
 
 /** @typedef {import("./conversation.js").Conversation} Conversation */
@@ -73,7 +74,12 @@ function problem(value, where) {
   return { kind: /** @type {import("../kit/server.js").ProblemKind} */ (kind), detail, wait: maybeNumber(from.wait, `${where}.wait`) };
 }
 
-/** @param {unknown} value @param {string} where @param {Map<string, Turn>} earlier parents come before what follows them @returns {Turn} */
+/**
+ * @param {unknown} value
+ * @param {string} where
+ * @param {Map<string, Turn>} earlier parents come before what follows them
+ * @returns {Turn}
+ */
 function turn(value, where, earlier) {
   const from = object(value, where);
   const id = text(from.id, `${where}.id`, 100);
