@@ -19,7 +19,6 @@ from transformers.generation.logits_process import (
 
 from mengya.config import load_config
 from mengya.errors import UserError
-from mengya.generation.random_numbers import row_seed, uniforms
 from mengya.generation.sampling import (
     History,
     RowSettings,
@@ -28,6 +27,8 @@ from mengya.generation.sampling import (
     candidates,
     check_logit_bias,
     choose,
+    row_seed,
+    uniforms,
 )
 
 CPU = torch.device("cpu")

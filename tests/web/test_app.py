@@ -13,8 +13,8 @@ from mengya.errors import UserError
 from mengya.web.app import make_app
 from mengya.web.errors import ApiError
 from mengya.web.events import EventStream, event
+from mengya.web.gate import Traffic
 from mengya.web.settings import KEY, WebSettings, read_api_key
-from mengya.web.traffic import Traffic
 
 
 class Note(BaseModel):

@@ -11,9 +11,9 @@ from starlette.testclient import TestClient
 
 from mengya.serving.app import PAGE
 from mengya.web.app import make_app
+from mengya.web.gate import Traffic
 from mengya.web.pages import KIT, add_page
 from mengya.web.settings import WebSettings
-from mengya.web.traffic import Traffic
 
 WORD = re.compile(r'^ +(\w+): "(.*)",$', re.MULTILINE)
 

@@ -16,9 +16,9 @@ import pytest
 
 from mengya.errors import UserError
 from mengya.web.app import make_app
+from mengya.web.gate import Traffic
 from mengya.web.server import DrainingServer
 from mengya.web.settings import WebSettings
-from mengya.web.traffic import Traffic
 
 
 @dataclass

@@ -6,7 +6,7 @@ There are two decode loops. This one is for a fixed set of prompts: evaluation, 
 `mengya chat` and streaming contexts. It runs every architecture, rope type and cache on any device, and
 is short enough to be the reference. `generation.batch.engine` is for requests that come at any time (the
 server): paged, continuously batched, with what that excludes. Sampling, penalties and random numbers are
-shared (`sampling`, `random_numbers`); tests hold both to the same tokens.
+shared (`sampling`); tests hold both to the same tokens.
 
 Shapes: B prompts, S positions, V vocabulary.
 """
@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 from mengya.errors import UserError
-from mengya.generation.random_numbers import row_seed, uniforms
 from mengya.generation.sampling import (
     History,
     RowSettings,
     SamplingParams,
     check_logit_bias,
     choose,
+    row_seed,
+    uniforms,
 )
 from mengya.models.cache.kv import KVCache
 from mengya.models.cache.streaming import StreamingCache, StreamingConfig

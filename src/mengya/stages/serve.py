@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 from rich.console import Console
-from rich.logging import RichHandler
 
 from mengya.errors import UserError
 from mengya.generation.batch.request import EngineConfig
@@ -39,7 +38,7 @@ class ServeConfig(ServerSettings):
 
 
 def run(config: ServeConfig) -> None:
-    from mengya.serving.runtime.served import adapter_folder, name_of
+    from mengya.serving.runtime.served import adapter_folder, load_served, name_of
     from mengya.serving.vllm_command import run_vllm
 
     checkpoint = find_checkpoint(config.checkpoint)
@@ -64,7 +63,13 @@ def run(config: ServeConfig) -> None:
         return run_vllm(checkpoint, base, adapters, config.host, config.port, key, config.dtype)
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         require(module, "serve")
-    _serve(config, base, adapters, key, console)
+    from mengya.serving.serve_command import run_server
+
+    load = partial(
+        load_served, config.checkpoint, base, adapters,
+        kind=config.kind, device=config.device, dtype=config.dtype, batch=config.batch,
+    )  # fmt: skip
+    run_server(load, base, config, key, console)
 
 
 def _refuse_what_vllm_ignores(config: ServeConfig) -> None:
@@ -82,39 +87,3 @@ def _refuse_what_vllm_ignores(config: ServeConfig) -> None:
             f"engine=vllm does not support {', '.join(changed)}: take them out, or write "
             "engine=mengya; vLLM's own server has settings of its own"
         )
-
-
-def _serve(
-    config: ServeConfig, base: str, adapters: dict[str, Path], key: str | None, console: Console
-) -> None:
-    from mengya.serving.app import create_app
-    from mengya.serving.runtime.served import load_served
-    from mengya.serving.runtime.worker import Worker
-    from mengya.web.server import DrainingServer
-
-    logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console)]
-    )
-    worker = Worker(
-        lambda: load_served(
-            config.checkpoint, base, adapters,
-            kind=config.kind, device=config.device, dtype=config.dtype, batch=config.batch,
-        )
-    )  # fmt: skip
-    app = create_app(worker, config, key)
-
-    def announce(url: str) -> None:
-        console.print(
-            f"{base} at {url} (API: {url}/v1); Ctrl-C ends", markup=False, highlight=False
-        )
-
-    DrainingServer(
-        app,
-        config,
-        app.state.service.traffic,
-        on_listening=announce,
-        has_failed=lambda: worker.state == "failed",
-        cancel_all=worker.cancel_all,
-    ).run()
-    if worker.error is not None:
-        raise worker.error

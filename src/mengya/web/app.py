@@ -15,9 +15,8 @@ from starlette.middleware.cors import CORSMiddleware
 
 from mengya import __version__
 from mengya.web.errors import install_handlers
-from mengya.web.gate import Gate
+from mengya.web.gate import Gate, Traffic
 from mengya.web.settings import WebSettings
-from mengya.web.traffic import Traffic
 
 
 def make_app(

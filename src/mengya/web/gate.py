@@ -9,6 +9,8 @@ from __future__ import annotations
 import hmac
 import logging
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
@@ -16,7 +18,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mengya.web.disconnect import ClientGone
 from mengya.web.errors import ApiError, unexpected, where
-from mengya.web.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,28 @@ CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected
 # A client that is refused while it still sends would see a broken connection instead of the reason:
 # so many times the limit is read and thrown away.
 DRAIN_FACTOR = 8
+
+
+def _ignore(path: str, status: int, seconds: float | None) -> None:
+    """No metrics."""
+
+
+@dataclass
+class Traffic:
+    """The requests that a server is answering now, and whether it takes new ones.
+
+    Shared by the gate (which counts), the handlers (which refuse) and the server (which drains).
+
+    Attributes:
+        on_answer: called after every request with the route's path ("other" when there is none), the
+            status (499: the client disconnected) and, for requests of the API, the seconds it took.
+        in_flight: requests of the API that are being answered.
+        draining: the server is shutting down; handlers should refuse new work.
+    """
+
+    on_answer: Callable[[str, int, float | None], None] = _ignore
+    in_flight: int = 0
+    draining: bool = False
 
 
 class Gate:

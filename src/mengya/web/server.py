@@ -12,8 +12,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from mengya.errors import UserError
+from mengya.web.gate import Traffic
 from mengya.web.settings import WebSettings
-from mengya.web.traffic import Traffic
 
 
 class DrainingServer(uvicorn.Server):

@@ -34,8 +34,10 @@ from mengya.generation.batch.request import (
 from mengya.generation.batch.row_choice import PendingTokens, RowChooser
 from mengya.generation.batch.scheduler import Scheduler, Work
 from mengya.generation.batch.sequence import SequenceState
-from mengya.generation.random_numbers import row_seed
-from mengya.generation.sampling import check_logit_bias
+from mengya.generation.sampling import (
+    check_logit_bias,
+    row_seed,
+)
 from mengya.models.causal_lm import CausalLM
 
 

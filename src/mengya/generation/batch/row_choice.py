@@ -15,8 +15,13 @@ from torch import Tensor
 
 from mengya.generation.batch.request import TokenLogprob
 from mengya.generation.batch.sequence import SequenceState
-from mengya.generation.random_numbers import uniforms
-from mengya.generation.sampling import History, RowSettings, choose, setting_columns
+from mengya.generation.sampling import (
+    History,
+    RowSettings,
+    choose,
+    setting_columns,
+    uniforms,
+)
 from mengya.runtime.device import to_device
 
 

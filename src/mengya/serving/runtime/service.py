@@ -9,7 +9,7 @@ from mengya.serving.runtime.served import Served, ServedName
 from mengya.serving.runtime.worker import Worker
 from mengya.serving.settings import ServerSettings
 from mengya.web.errors import ApiError
-from mengya.web.traffic import Traffic
+from mengya.web.gate import Traffic
 
 
 class Service:
