@@ -110,7 +110,7 @@ def test_graph_sizes_reach_the_most_and_waste_little() -> None:
 
 @pytest.mark.parametrize("family", ["qwen3", "qwen2"])
 def test_projections_end_to_end_are_as_exact_as_apart(family: str) -> None:
-    """The engine's merged products and fused rotation, against fp32, beside the plain layers in bf16."""
+    """The engine's merged products and fused rotation, against fp32, next to the plain layers in bf16."""
     model = random_model(**{"head_dim": 16, **FAMILIES[family]}).cuda()
     ids = torch.arange(120, device="cuda")[None] * 7 % 300
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Whatever goes wrong is told in OpenAI's shape, with the right status, and never with a traceback."""
+"""Whatever goes wrong is answered in OpenAI's shape, with the right status, and never with a traceback."""
 
 from __future__ import annotations
 

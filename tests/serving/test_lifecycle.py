@@ -1,4 +1,4 @@
-"""Clients that go away, a server that is told to stop, and hours of both in seconds."""
+"""Clients that go away, a server that is asked to stop, and hours of both in seconds."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_every_file_that_the_page_asks_for_is_served(client: TestClient) -> None
         if path.endswith(".js"):
             assert response.headers["content-type"].startswith("text/javascript")
             folder = posixpath.dirname(path)
-            imports = re.findall(r'^import .* from "([^"]+)";$', response.text, re.MULTILINE)
+            imports = re.findall(r'^(?:import|\}) .*from "([^"]+)";$', response.text, re.MULTILINE)
             todo += [posixpath.normpath(posixpath.join(folder, name)) for name in imports]
     files = {path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*.*")} - {"index.html"}
     kit = {f"kit/{path.name}" for path in KIT.iterdir()}

@@ -24,9 +24,9 @@ def tokens_of(engine: BatchEngine, requests: list[Request], per_step: int = 0) -
 @pytest.mark.parametrize("chunk", [1, 5, 16])
 def test_prompts_in_chunks_equal_whole_prompts(model: CausalLM, chunk: int) -> None:
     requests = mixed_requests(14)
-    whole = tokens_of(BatchEngine(model, EngineConfig(prefill_chunk=4096)), requests)
+    full = tokens_of(BatchEngine(model, EngineConfig(prefill_chunk=4096)), requests)
     engine = BatchEngine(model, EngineConfig(prefill_chunk=chunk, page_size=8))
-    assert tokens_of(engine, requests) == whole
+    assert tokens_of(engine, requests) == full
 
 
 def test_a_long_prompt_does_not_stall_who_is_decoding(model: CausalLM) -> None:
@@ -140,7 +140,7 @@ def test_a_cancelled_request_frees_its_pages_at_once(model: CausalLM) -> None:
     assert ended == [(ids[0], None), (ids[2], None)]
     engine.cancel(ids[1])
     assert engine.stats.free_pages == engine.stats.total_pages
-    assert engine.has_work  # the last event is still to be told
+    assert engine.has_work  # the last event is still to come
     assert [e.finish for e in engine.step()] == ["cancelled"]
     assert not engine.has_work and engine.step() == []
 

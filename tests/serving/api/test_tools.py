@@ -138,7 +138,7 @@ def test_without_tools_and_with_none(learned_server: Running, tokenizer) -> None
 
 
 def test_a_call_is_forced_out_of_a_random_model(client: openai.OpenAI) -> None:
-    """The tiny server's model has learnt nothing; the grammar does it."""
+    """The tiny server's model is untrained; the grammar does it."""
     for choice, names in (
         ("required", {"add", "now"}),
         ({"type": "function", "function": {"name": "add"}}, {"add"}),

@@ -89,7 +89,7 @@ def test_escape_stops_and_the_server_notices(reader: Reader) -> None:
     expect(page.locator(".reply p").first).to_have_text("一半")
     page.keyboard.press("Escape")
     expect(reader.answered()).to_contain_text("已在此处停止")
-    assert reader.server.disconnected.wait(3), "the stream goes on after stop"
+    assert reader.server.disconnected.wait(3), "the stream continues after stop"
     expect(page.locator("#send")).to_be_visible()
 
 

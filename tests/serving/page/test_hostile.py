@@ -139,7 +139,7 @@ def test_a_hundred_thousand_characters_of_anything_are_drawn_in_a_moment(
 def test_a_growing_text_ends_as_the_whole_text(reader: Reader) -> None:
     text = (Path(__file__).parents[3] / "README.zh.md").read_text(encoding="utf-8") + ATTACKS
     page = reader.open()
-    grown, whole = page.evaluate(
+    grown, full = page.evaluate(
         """async (text) => {
           const { LiveMarkdown } = await import("./markdown/markdown.js");
           const [one, other] = [document.createElement("div"), document.createElement("div")];
@@ -150,8 +150,8 @@ def test_a_growing_text_ends_as_the_whole_text(reader: Reader) -> None:
         }""",
         text,
     )
-    assert "<table>" in whole
-    assert grown == whole
+    assert "<table>" in full
+    assert grown == full
 
 
 def exported(turns: list[Any], **fields: Any) -> str:

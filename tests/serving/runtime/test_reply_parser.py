@@ -105,7 +105,7 @@ def test_nothing_raises_and_pieces_do_not_matter(text: str, size: int) -> None:
     st.integers(1, 5),
 )
 def test_no_part_of_a_stop_string_is_given_out(text: str, stops: list[str], size: int) -> None:
-    """Against plain search in the whole text: what is shown must end where the first hit begins."""
+    """Against plain search in the full text: what is shown must end where the first hit begins."""
     strings = StopStrings(stops)
     shown = ""
     for start in range(0, len(text), size):

@@ -33,7 +33,11 @@ function streamed(body) {
 function usageOf(usage) {
   if (!usage) return undefined;
   const cached = usage.prompt_tokens_details?.cached_tokens;
-  return { prompt: Number(usage.prompt_tokens), completion: Number(usage.completion_tokens), cached: Number(cached ?? 0) };
+  return {
+    prompt: Number(usage.prompt_tokens),
+    completion: Number(usage.completion_tokens),
+    cached: Number(cached ?? 0),
+  };
 }
 
 /**
@@ -85,7 +89,8 @@ export async function* streamCompletion(body, signal) {
 function tokensOf(logprobs) {
   return (logprobs?.tokens ?? []).map((/** @type {unknown} */ text, /** @type {number} */ index) => {
     const logprob = logprobs.token_logprobs?.[index];
-    const top = Object.entries(logprobs.top_logprobs?.[index] ?? {}).map(([name, value]) => [name, Number(value)]);
+    const likely = Object.entries(logprobs.top_logprobs?.[index] ?? {});
+    const top = likely.map(([name, value]) => [name, Number(value)]);
     return {
       text: String(text),
       logprob: typeof logprob === "number" ? logprob : null,

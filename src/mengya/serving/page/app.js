@@ -71,7 +71,9 @@ function drawModels() {
     [0, "model"],
     [1, "second-model"],
   ]) {
-    const options = models.map((model) => el("option", { value: model.id, selected: model.id === chosen[Number(lane)] }, model.id));
+    const options = models.map((model) =>
+      el("option", { value: model.id, selected: model.id === chosen[Number(lane)] }, model.id),
+    );
     byId(String(id)).replaceChildren(...(options.length ? options : [el("option", {}, t("noModels"))]));
   }
   byId("second-model").hidden = !comparing;
@@ -85,7 +87,8 @@ function chooseModels(chosen) {
   chat.current.models = [...chosen];
   chat.save(chat.current);
   if (!chat.isRunning) chat.draw();
-  const base = settings.mode === "chat" && chosen.length === 1 && models.some((model) => model.kind === "base" && chosen.includes(model.id));
+  const isBase = models.some((model) => model.kind === "base" && chosen.includes(model.id));
+  const base = settings.mode === "chat" && chosen.length === 1 && isBase;
   if (base) notice(t("baseModelNote"));
   drawModels();
   keep();
@@ -128,7 +131,8 @@ async function loadModels() {
 
 function drawToggles() {
   byId("language").textContent = settings.language === "zh" ? "English" : "中文";
-  byId("theme").textContent = t({ auto: "themeAuto", light: "themeLight", dark: "themeDark" }[settings.theme] ?? "themeAuto");
+  const names = { auto: "themeAuto", light: "themeLight", dark: "themeDark" };
+  byId("theme").textContent = t(names[settings.theme] ?? "themeAuto");
 }
 
 byId("language").addEventListener("click", () => {
@@ -157,7 +161,9 @@ function setMode(mode) {
   document.body.dataset.mode = mode;
   byId("chat").hidden = mode !== "chat";
   byId("completion").hidden = mode !== "completion";
-  for (const name of ["chat", "completion"]) byId(`${name}-mode`).setAttribute("aria-pressed", String(name === mode));
+  for (const name of ["chat", "completion"]) {
+    byId(`${name}-mode`).setAttribute("aria-pressed", String(name === mode));
+  }
   drawModels();
   keep();
   if (mode === "completion") completion.fit();
@@ -170,6 +176,11 @@ byId("completion-mode").addEventListener("click", () => {
 
 // Keys and other tabs
 
+/** @param {KeyboardEvent} event */
+function hasModifier(event) {
+  return event.ctrlKey || event.metaKey || event.altKey;
+}
+
 addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]") || event.isComposing) return;
   if (event.key === "Escape") {
@@ -177,7 +188,7 @@ addEventListener("keydown", (event) => {
     else if (chat.isRunning && settings.mode === "chat") chat.stop();
     else if (completion.stopper) completion.stop();
     else if (!drawer.panel.hidden) drawer.toggle(false);
-  } else if (event.key === "/" && !isTyping(event.target) && !event.ctrlKey && !event.metaKey && !event.altKey) {
+  } else if (event.key === "/" && !isTyping(event.target) && !hasModifier(event)) {
     event.preventDefault();
     byId(settings.mode === "chat" ? "message" : "prompt").focus();
   }

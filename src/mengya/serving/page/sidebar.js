@@ -63,7 +63,12 @@ export class Sidebar {
     const title = conversation.title || t("untitled");
     const name = el(
       "button",
-      { type: "button", class: "entry", "aria-current": current && "true", onclick: () => this.open(conversation) },
+      {
+        type: "button",
+        class: "entry",
+        "aria-current": current && "true",
+        onclick: () => this.open(conversation),
+      },
       el("span", {}, title),
     );
     const markdown = () => download(`${title}.md`, toMarkdown(conversation), "text/markdown");
@@ -107,7 +112,10 @@ export class Sidebar {
       for (const conversation of read) this.conversations.save(conversation);
       notice(t("imported", { count: read.length }));
     } catch (error) {
-      const words = error instanceof ServerProblem ? problemWords(error.problem) : t("importFailed", { reason: String(error) });
+      const words =
+        error instanceof ServerProblem
+          ? problemWords(error.problem)
+          : t("importFailed", { reason: String(error) });
       notice(words, "trouble");
     }
     this.draw();
@@ -123,6 +131,8 @@ function holds(conversation, sought) {
   const says = (/** @type {string} */ text) => text.toLowerCase().includes(sought);
   return (
     says(conversation.title) ||
-    conversation.turns.some((turn) => says(turn.question) || turn.replies.some((lane) => lane.some((reply) => says(reply.content))))
+    conversation.turns.some(
+      (turn) => says(turn.question) || turn.replies.flat().some((reply) => says(reply.content)),
+    )
   );
 }

@@ -14,7 +14,11 @@ import { keyHolder, setKey } from "./server.js";
  */
 function openDialog(body, result, dangerous = false) {
   return new Promise((resolve) => {
-    const cancel = el("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, t("cancel"));
+    const cancel = el(
+      "button",
+      { type: "button", class: "quiet", onclick: () => dialog.close() },
+      t("cancel"),
+    );
     const accept = el("button", { type: "submit", class: dangerous ? "danger" : "primary" }, t("ok"));
     /** @type {any} */
     let answer = null;
@@ -47,7 +51,10 @@ export async function confirmed(question) {
 
 /** @param {string} label @param {string} value @returns {Promise<string | null>} */
 export function askText(label, value) {
-  const input = /** @type {HTMLInputElement} */ (el("input", { type: "text", id: "answer", maxlength: 200, autofocus: true }));
+  const input = /** @type {HTMLInputElement} */ (el(
+    "input",
+    { type: "text", id: "answer", maxlength: 200, autofocus: true },
+  ));
   input.value = value;
   return openDialog([el("label", { for: "answer" }, label), input], () => input.value.trim() || null);
 }
@@ -57,7 +64,11 @@ function askKey() {
   const input = /** @type {HTMLInputElement} */ (
     el("input", { type: "password", id: "answer", autocomplete: "off", autofocus: true, required: true })
   );
-  const words = [el("h2", {}, t("keyTitle")), el("p", { class: "note" }, t("keyNote")), el("label", { for: "answer" }, t("keyLabel"))];
+  const words = [
+    el("h2", {}, t("keyTitle")),
+    el("p", { class: "note" }, t("keyNote")),
+    el("label", { for: "answer" }, t("keyLabel")),
+  ];
   return openDialog([...words, input], () => input.value.trim() || null);
 }
 
@@ -83,8 +94,17 @@ export function askKeyWhenNeeded() {
 export function notice(words, kind = "note") {
   const notices = byId("notices");
   for (const old of notices.children) if (old.firstChild?.textContent === words) old.remove();
-  const close = el("button", { type: "button", class: "icon-button", "aria-label": t("ok"), onclick: () => line.remove() }, icon("close"));
-  const line = el("div", { class: `notice ${kind}`, role: kind === "trouble" ? "alert" : "status" }, el("span", {}, words), close);
+  const close = el(
+    "button",
+    { type: "button", class: "icon-button", "aria-label": t("ok"), onclick: () => line.remove() },
+    icon("close"),
+  );
+  const line = el(
+    "div",
+    { class: `notice ${kind}`, role: kind === "trouble" ? "alert" : "status" },
+    el("span", {}, words),
+    close,
+  );
   notices.append(line);
   if (kind === "note") setTimeout(() => line.remove(), 5000);
 }

@@ -89,7 +89,11 @@ export function icon(name) {
  * @param {(event: Event) => void} onclick
  */
 export function iconButton(name, label, onclick) {
-  return el("button", { type: "button", class: "icon-button", title: label, "aria-label": label, onclick }, icon(name));
+  return el(
+    "button",
+    { type: "button", class: "icon-button", title: label, "aria-label": label, onclick },
+    icon(name),
+  );
 }
 
 /**

@@ -12,7 +12,8 @@ export function entersLine(event) {
 
 /** Whether typing goes into the element that has the focus. @param {EventTarget | null} target */
 export function isTyping(target) {
-  return target instanceof HTMLElement && (target.matches("input, textarea, select") || target.isContentEditable);
+  if (!(target instanceof HTMLElement)) return false;
+  return target.matches("input, textarea, select") || target.isContentEditable;
 }
 
 /** Lets a textarea grow with its text; its style sheet says how far. @param {HTMLTextAreaElement} area */

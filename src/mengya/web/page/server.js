@@ -18,7 +18,14 @@ import { events } from "./sse.js";
 const KEY = "mengya.key";
 
 /** @type {Object<number, ProblemKind>} */
-const KINDS = { 401: "unauthorized", 403: "unauthorized", 404: "notFound", 413: "tooLarge", 429: "busy", 503: "loading" };
+const KINDS = {
+  401: "unauthorized",
+  403: "unauthorized",
+  404: "notFound",
+  413: "tooLarge",
+  429: "busy",
+  503: "loading",
+};
 
 export class ServerProblem extends Error {
   /**
@@ -59,7 +66,10 @@ export async function request(path, body, signal) {
     if (key) headers["Authorization"] = `Bearer ${key}`;
     let response;
     try {
-      response = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal });
+      response = await fetch(
+        path,
+        { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal },
+      );
     } catch (error) {
       if (signal?.aborted) throw error;
       throw new ServerProblem("offline", String(error));

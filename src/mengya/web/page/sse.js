@@ -33,6 +33,7 @@ export async function* events(body) {
       if (done) return;
     }
   } finally {
-    reader.cancel().catch(() => undefined); // the reader may leave early; a broken stream is already reported by read()
+    // The reader may leave early; a broken stream is already reported by read().
+    reader.cancel().catch(() => undefined);
   }
 }

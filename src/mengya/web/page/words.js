@@ -8,7 +8,7 @@ export const EN = {
   ok: "OK",
   cancel: "Cancel",
   keyTitle: "An API key is needed",
-  keyNote: "The server asks for a key, set by whoever started it. It stays in this tab and is gone when the tab closes.",
+  keyNote: "The server asks for a key, set by whoever started it. It is kept until this tab closes.",
   keyLabel: "API key",
   waitSeconds: "Try again in {seconds} s.",
   waitLittle: "Try again in a moment.",

@@ -9,7 +9,15 @@ import { problemWords, t } from "../kit/i18n.js";
 import { entersLine, growing } from "../kit/keys.js";
 import { ServerProblem } from "../kit/server.js";
 import { chatFields } from "../settings/sampling.js";
-import { addReply, ask, newConversation, newReply, messagesFor, shownTurns, showTurn } from "../store/conversation.js";
+import {
+  addReply,
+  ask,
+  newConversation,
+  newReply,
+  messagesFor,
+  shownTurns,
+  showTurn,
+} from "../store/conversation.js";
 import { answer } from "./answer.js";
 import { turnView } from "./turn_view.js";
 
@@ -117,12 +125,15 @@ export class Chat {
       this.save(conversation);
       this.views.get(reply)?.draw(false);
       this.drawButtons();
-      announce(reply.problem ? problemWords(reply.problem) : stop.signal.aborted ? t("stopped") : `${t("answered")} ${reply.content}`);
+      const ending = stop.signal.aborted ? t("stopped") : `${t("answered")} ${reply.content}`;
+      announce(reply.problem ? problemWords(reply.problem) : ending);
     }
   }
 
   stop() {
-    for (const { conversation, stop } of this.running.values()) if (conversation === this.current) stop.abort();
+    for (const { conversation, stop } of this.running.values()) {
+      if (conversation === this.current) stop.abort();
+    }
   }
 
   /** @param {Conversation} conversation */
@@ -150,14 +161,17 @@ export class Chat {
     this.views.clear();
     const shown = shownTurns(this.current);
     const turns = shown.map((turn) => {
-      const last = turn === shown.at(-1) && this.current.models.length === 1; // two models would have called differently
+      // Two models would have called differently.
+      const last = turn === shown.at(-1) && this.current.models.length === 1;
       const { element, views } = turnView(this.current, turn, {
         edit: (place, text) => this.isRunning || this.answerAll(ask(this.current, text, place)),
         again: (of, lane) => this.again(of, lane),
         chooseTurn: (one) => this.choose(() => showTurn(this.current, one)),
         chooseReply: (of, lane, index) => this.choose(() => (of.chosen[lane] = index)),
         drawn: () => this.follow && this.scroll(),
-        giveResults: last ? (results) => this.isRunning || this.answerAll(ask(this.current, "", undefined, results)) : null,
+        giveResults: last
+          ? (results) => this.isRunning || this.answerAll(ask(this.current, "", undefined, results))
+          : null,
       });
       for (const [reply, view] of views) {
         this.views.set(reply, view);
@@ -203,7 +217,14 @@ export class Chat {
       el("button", { type: "button", class: "starter", onclick: () => this.fill(t(name)) }, t(name)),
     );
     const leaf = el("img", { src: "icon.svg", alt: "", width: 44, height: 44 });
-    return el("div", { class: "greeting" }, leaf, el("h2", {}, t("greeting")), el("p", { class: "note" }, t("greetingNote")), ...starters);
+    return el(
+      "div",
+      { class: "greeting" },
+      leaf,
+      el("h2", {}, t("greeting")),
+      el("p", { class: "note" }, t("greetingNote")),
+      ...starters,
+    );
   }
 
   /** @param {string} text */

@@ -22,7 +22,11 @@ export function switcher(index, count, choose) {
   const forth = iconButton("forth", t("nextBranch"), () => choose(index + 1));
   back.toggleAttribute("disabled", index === 0);
   forth.toggleAttribute("disabled", index === count - 1);
-  const place = el("span", { "aria-label": t("branch", { index: index + 1, count }) }, `${index + 1}/${count}`);
+  const place = el(
+    "span",
+    { "aria-label": t("branch", { index: index + 1, count }) },
+    `${index + 1}/${count}`,
+  );
   return el("span", { class: "switcher" }, back, place, forth);
 }
 
@@ -79,7 +83,10 @@ export class ReplyView {
     this.running = running;
     const { reply } = this;
     this.element.setAttribute("aria-busy", String(running));
-    this.element.classList.toggle("waiting", running && !reply.content && !reply.reasoning && !reply.toolCalls.length);
+    this.element.classList.toggle(
+      "waiting",
+      running && !reply.content && !reply.reasoning && !reply.toolCalls.length,
+    );
     this.thinking.hidden = !reply.reasoning;
     if (reply.reasoning) this.drawThinking();
     this.text.classList.toggle("growing", running);
@@ -95,19 +102,29 @@ export class ReplyView {
     const { reply } = this;
     const still = this.running && !reply.content && !reply.toolCalls.length;
     const seconds = reply.thinkingSeconds;
-    this.summary.textContent = still ? t("thinking") : seconds === null ? t("thoughtPlain") : t("thought", { seconds: short(seconds) });
+    const done = seconds === null ? t("thoughtPlain") : t("thought", { seconds: short(seconds) });
+    this.summary.textContent = still ? t("thinking") : done;
     if (this.liveThoughts.text !== reply.reasoning) this.liveThoughts.update(reply.reasoning);
   }
 
   drawFoot() {
     const { reply, actions } = this;
-    if (reply.toolCalls.length && actions.giveResults) append(this.foot, [resultsForm(reply.toolCalls, actions.giveResults)]);
+    if (reply.toolCalls.length && actions.giveResults) {
+      append(this.foot, [resultsForm(reply.toolCalls, actions.giveResults)]);
+    }
     const words = ending(reply);
     if (words) append(this.foot, [el("p", { class: "note" }, words)]);
     if (reply.problem) {
-      const detail = reply.problem.detail && reply.problem.kind !== "offline" && el("p", { class: "detail" }, reply.problem.detail);
-      const again = el("button", { type: "button", class: "quiet", onclick: actions.again }, icon("again"), t("retry"));
-      append(this.foot, [el("div", { class: "problem", role: "alert" }, el("p", {}, problemWords(reply.problem)), detail, again)]);
+      const words = reply.problem.kind !== "offline" && reply.problem.detail;
+      const detail = words && el("p", { class: "detail" }, words);
+      const again = el(
+        "button",
+        { type: "button", class: "quiet", onclick: actions.again },
+        icon("again"),
+        t("retry"),
+      );
+      const said = el("p", {}, problemWords(reply.problem));
+      append(this.foot, [el("div", { class: "problem", role: "alert" }, said, detail, again)]);
     }
     const rate = speed(reply);
     const counts = [
@@ -144,7 +161,13 @@ function toolCall(call) {
   } catch {
     // Not complete yet, or the model wrote no JSON: as it is.
   }
-  const head = el("div", { class: "tool-head" }, icon("tool"), el("span", {}, t("toolCall")), el("code", {}, call.name));
+  const head = el(
+    "div",
+    { class: "tool-head" },
+    icon("tool"),
+    el("span", {}, t("toolCall")),
+    el("code", {}, call.name),
+  );
   return el("div", { class: "tool-call" }, head, el("pre", { tabindex: 0 }, shown));
 }
 
@@ -156,9 +179,15 @@ function toolCall(call) {
 function resultsForm(calls, give) {
   const areas = calls.map((call) => {
     const label = t("toolResult", { name: call.name });
-    return /** @type {HTMLTextAreaElement} */ (el("textarea", { rows: 2, class: "mono", required: true, "aria-label": label, placeholder: label }));
+    const attributes = { rows: 2, class: "mono", required: true, "aria-label": label, placeholder: label };
+    return /** @type {HTMLTextAreaElement} */ (el("textarea", attributes));
   });
-  const form = el("form", { class: "tool-results" }, ...areas, el("button", { class: "primary" }, t("sendResults")));
+  const form = el(
+    "form",
+    { class: "tool-results" },
+    ...areas,
+    el("button", { class: "primary" }, t("sendResults")),
+  );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     give(calls.map((call, index) => ({ id: call.id, name: call.name, content: areas[index].value })));

@@ -58,10 +58,19 @@ export function turnView(conversation, turn, actions) {
 function question(conversation, turn, actions) {
   const place = el("div", { class: "question" });
   const versions = siblings(conversation, turn);
-  const switches = () => switcher(versions.indexOf(turn), versions.length, (index) => actions.chooseTurn(versions[index]));
+  const switches = () => switcher(
+    versions.indexOf(turn),
+    versions.length,
+    (index) => actions.chooseTurn(versions[index]),
+  );
   if (turn.results.length) {
     const given = turn.results.map(({ name, content }) =>
-      el("div", { class: "tool-call" }, el("div", { class: "tool-head" }, icon("tool"), t("toolResult", { name })), el("pre", { tabindex: 0 }, content)),
+      el(
+        "div",
+        { class: "tool-call" },
+        el("div", { class: "tool-head" }, icon("tool"), t("toolResult", { name })),
+        el("pre", { tabindex: 0 }, content),
+      ),
     );
     place.replaceChildren(...given, el("div", { class: "actions" }, switches()));
     return place;

@@ -30,7 +30,14 @@ export class Completion {
     /** @type {AbortController | null} */
     this.stopper = null;
     /** What the last run was asked and gave. */
-    this.run = { prompt: "", echo: false, text: "", tokens: /** @type {Token[]} */ ([]), words: "", problem: false };
+    this.run = {
+      prompt: "",
+      echo: false,
+      text: "",
+      tokens: /** @type {Token[]} */ ([]),
+      words: "",
+      problem: false,
+    };
     this.prompt = byId("prompt");
     this.result = byId("completion-result");
     this.fit = growing(this.prompt);
@@ -88,7 +95,14 @@ export class Completion {
     const run = { prompt, echo, text: "", tokens: /** @type {Token[]} */ ([]), words: "", problem: false };
     this.run = run;
     const view = this.draw();
-    const body = { model, prompt, echo, ...samplingFields(this.settings), max_tokens: length, logprobs: ALTERNATIVES };
+    const body = {
+      model,
+      prompt,
+      echo,
+      ...samplingFields(this.settings),
+      max_tokens: length,
+      logprobs: ALTERNATIVES,
+    };
     let first = 0;
     let speed = "";
     try {
@@ -99,7 +113,11 @@ export class Completion {
         this.show(view);
         const seconds = (performance.now() - first) / 1000;
         const count = piece.usage?.completion;
-        if (count) speed = [t("tokens", { count }), count > 1 && seconds > 0 && t("speed", { speed: short((count - 1) / seconds) })].filter(Boolean).join(" · ");
+        if (count) {
+          const measured = count > 1 && seconds > 0;
+          const words = measured && t("speed", { speed: short((count - 1) / seconds) });
+          speed = [t("tokens", { count }), words].filter(Boolean).join(" · ");
+        }
       }
     } catch (error) {
       if (!stopper.signal.aborted) {
@@ -110,7 +128,10 @@ export class Completion {
     }
     if (this.stopper !== stopper) return; // another run has begun
     this.stopper = null;
-    if (!run.problem) run.words = [stopper.signal.aborted && t("stoppedHere"), speed, ...this.means()].filter(Boolean).join(" · ");
+    if (!run.problem) {
+      const stopped = stopper.signal.aborted && t("stoppedHere");
+      run.words = [stopped, speed, ...this.means()].filter(Boolean).join(" · ");
+    }
     announce(run.problem ? run.words : t("answered"));
     this.draw();
   }
@@ -150,9 +171,17 @@ export class Completion {
     const running = this.stopper !== null;
     byId("continue").hidden = running;
     byId("completion-stop").hidden = !running;
-    const view = new TokensView((index, alternative) => this.setPrompt(this.textBefore(index) + alternative, true));
+    const view = new TokensView((index, alternative) =>
+      this.setPrompt(this.textBefore(index) + alternative, true),
+    );
     this.show(view);
-    const legend = el("div", { class: "legend", "aria-hidden": "true" }, t("likely"), ...[0, 1, 2, 3, 4, 5].map((step) => el("i", { class: `surprise-${step}` })), t("unlikely"));
+    const legend = el(
+      "div",
+      { class: "legend", "aria-hidden": "true" },
+      t("likely"),
+      ...[0, 1, 2, 3, 4, 5].map((step) => el("i", { class: `surprise-${step}` })),
+      t("unlikely"),
+    );
     const keep = () => this.setPrompt(run.echo ? run.text : run.prompt + run.text);
     const foot = el(
       "div",
@@ -162,7 +191,8 @@ export class Completion {
       !running && run.text && el("button", { type: "button", class: "quiet", onclick: keep }, t("keepText")),
     );
     const unknown = !running && run.text && !run.tokens.length && el("p", { class: "note" }, t("noLogprobs"));
-    const parts = [run.tokens.length ? legend : null, view.element, unknown, foot].filter((part) => part instanceof HTMLElement);
+    const all = [run.tokens.length ? legend : null, view.element, unknown, foot];
+    const parts = all.filter((part) => part instanceof HTMLElement);
     this.result.replaceChildren(...(running || run.text || run.words ? parts : []));
     return view;
   }

@@ -74,5 +74,6 @@ export function surprise(logprob) {
 /** @param {number} logprob */
 export function percent(logprob) {
   const value = Math.exp(logprob) * 100;
-  return value >= 10 ? `${value.toFixed(0)}%` : value >= 0.095 ? `${value.toFixed(1)}%` : `${value.toPrecision(1)}%`;
+  if (value >= 10) return `${value.toFixed(0)}%`;
+  return value >= 0.095 ? `${value.toFixed(1)}%` : `${value.toPrecision(1)}%`;
 }

@@ -16,7 +16,8 @@ function visible(text) {
 
 /** @param {string} text */
 function quoted(text) {
-  return isBytes(text) ? text.slice("bytes:".length) : visible(text).replaceAll("\n", "").replaceAll(" ", "␣") || "∅";
+  if (isBytes(text)) return text.slice("bytes:".length);
+  return visible(text).replaceAll("\n", "").replaceAll(" ", "␣") || "∅";
 }
 
 export class TokensView {
@@ -29,7 +30,10 @@ export class TokensView {
     this.spans = [];
     this.active = -1;
     this.pinned = false;
-    this.ribbon = el("div", { class: "ribbon", role: "group", tabindex: 0, "aria-label": t("tokenKeys"), title: "" });
+    this.ribbon = el(
+      "div",
+      { class: "ribbon", role: "group", tabindex: 0, "aria-label": t("tokenKeys"), title: "" },
+    );
     this.card = el("div", { class: "card", hidden: true, "aria-live": "polite" });
     this.element = el("div", { class: "tokens" }, this.ribbon, this.card);
     this.ribbon.addEventListener("pointerover", (event) => {
@@ -70,7 +74,12 @@ export class TokensView {
   /** @param {number} index @param {string} text @param {boolean} prompt */
   span(index, text, prompt) {
     const step = surprise(this.tokens[index].logprob);
-    const classes = ["token", step === null ? "unknown" : `surprise-${step}`, prompt && "of-prompt", !text && "part"];
+    const classes = [
+      "token",
+      step === null ? "unknown" : `surprise-${step}`,
+      prompt && "of-prompt",
+      !text && "part",
+    ];
     return el("span", { class: classes.filter(Boolean).join(" "), "data-index": index }, visible(text));
   }
 
@@ -108,7 +117,9 @@ export class TokensView {
       token.logprob !== null && el("span", {}, `${t("probability")} ${percent(token.logprob)}`),
     );
     const others = token.top.map(([text, logprob]) => this.alternative(index, text, logprob));
-    const rest = token.logprob === null ? [el("p", { class: "note" }, t("firstToken"))] : [el("p", { class: "note" }, t("alternatives")), ...others];
+    const known = token.logprob !== null;
+    const note = el("p", { class: "note" }, t(known ? "alternatives" : "firstToken"));
+    const rest = known ? [note, ...others] : [note];
     this.card.replaceChildren(head, ...rest);
     this.card.hidden = false;
     this.place(span);
@@ -119,9 +130,20 @@ export class TokensView {
     const label = t("chooseThis", { token: quoted(text) });
     const bar = el("meter", { min: 0, max: 1, value: Math.exp(logprob), "aria-hidden": "true" });
     const chosen = text === this.tokens[index].text;
-    const attributes = { type: "button", class: chosen ? "alternative chosen" : "alternative", title: label, disabled: isBytes(text) };
+    const attributes = {
+      type: "button",
+      class: chosen ? "alternative chosen" : "alternative",
+      title: label,
+      disabled: isBytes(text),
+    };
     const onclick = () => this.choose(index, text);
-    return el("button", { ...attributes, onclick }, el("code", {}, quoted(text)), bar, el("span", {}, percent(logprob)));
+    return el(
+      "button",
+      { ...attributes, onclick },
+      el("code", {}, quoted(text)),
+      bar,
+      el("span", {}, percent(logprob)),
+    );
   }
 
   /** Puts the card right under a token, inside the ribbon's width. @param {HTMLElement} span */

@@ -33,7 +33,11 @@ export function safeAddress(text) {
 
 /** @param {string} address @param {Node[]} children */
 function link(address, children) {
-  return el("a", { href: address, title: address, target: "_blank", rel: "noopener noreferrer nofollow" }, ...children);
+  return el(
+    "a",
+    { href: address, title: address, target: "_blank", rel: "noopener noreferrer nofollow" },
+    ...children,
+  );
 }
 
 /**
@@ -146,8 +150,11 @@ function linkSpan(text, at, depth) {
  * The place after the bracket that closes the one at `at`, or null.
  * @param {string} text
  * @param {number} at
+ * @param {string} open
+ * @param {string} close
+ * @param {number} reach
  */
-function balanced(text, at, /** @type {string} */ open, /** @type {string} */ close, /** @type {number} */ reach) {
+function balanced(text, at, open, close, reach) {
   let level = 0;
   const end = Math.min(text.length, at + reach);
   for (let place = at; place < end; place += 1) {
@@ -199,7 +206,8 @@ function emphasis(text, at, depth, searched) {
     }
     if (/\s/.test(text[close - 1]) || text[close - 1] === "\\") continue;
     if (mark[0] === "_" && WORD.test(after ?? "")) continue;
-    const end = mark.length === 2 && after === mark[0] ? close + 1 : close; // ***both***: the inner one closes first
+    // ***both***: the inner one closes first
+    const end = mark.length === 2 && after === mark[0] ? close + 1 : close;
     const children = inline(text.slice(start, end), depth + 1);
     return { node: el(TAGS[mark], {}, ...children), end: end + mark.length };
   }

@@ -28,12 +28,13 @@ function isRule(line) {
 
 /** @param {string} line @param {string | undefined} next */
 function isTable(line, next) {
-  return line.includes("|") && next !== undefined && next.includes("-") && /^[\s|:-]+$/.test(next) && cells(line).length === cells(next).length;
+  if (!line.includes("|") || !next?.includes("-") || !/^[\s|:-]+$/.test(next)) return false;
+  return cells(line).length === cells(next).length;
 }
 
 /** Whether a line ends the paragraph above it. @param {string} line */
 function interrupts(line) {
-  return FENCE.test(line) || HEADING.test(line) || QUOTE.test(line) || ITEM.test(line) || FORMULA.test(line) || isRule(line);
+  return [FENCE, HEADING, QUOTE, ITEM, FORMULA].some((start) => start.test(line)) || isRule(line);
 }
 
 /**
@@ -66,11 +67,18 @@ function blockAt(lines, start, depth) {
       return bare.length >= fence[1].length && bare === fence[1][0].repeat(bare.length);
     };
     const end = until(lines, start + 1, close);
-    return { kind: "code", language: fence[2].trim().split(/\s/, 1)[0], lines: lines.slice(start + 1, end), start, end: end + 1 };
+    const language = fence[2].trim().split(/\s/, 1)[0];
+    return { kind: "code", language, lines: lines.slice(start + 1, end), start, end: end + 1 };
   }
   const heading = HEADING.exec(line);
   if (heading) {
-    return { kind: "heading", level: heading[1].length, lines: [line.slice(heading[0].length).trim()], start, end: start + 1 };
+    return {
+      kind: "heading",
+      level: heading[1].length,
+      lines: [line.slice(heading[0].length).trim()],
+      start,
+      end: start + 1,
+    };
   }
   if (isRule(line)) return { kind: "rule", lines: [], start, end: start + 1 };
   const formula = FORMULA.exec(line);
@@ -86,16 +94,33 @@ function blockAt(lines, start, depth) {
   }
   if (depth < MAX_DEPTH && QUOTE.test(line)) {
     const end = until(lines, start, (text) => !QUOTE.test(text));
-    return { kind: "quote", lines: lines.slice(start, end).map((text) => text.replace(QUOTE, "")), start, end };
+    return {
+      kind: "quote",
+      lines: lines.slice(start, end).map((text) => text.replace(QUOTE, "")),
+      start,
+      end,
+    };
   }
   const item = ITEM.exec(line);
   if (depth < MAX_DEPTH && item) {
     const ordered = /\d/.test(item[2]);
     const end = listEnd(lines, start, item[1].length, ordered);
     const first = ordered ? Number.parseInt(item[2], 10) : 1;
-    return { kind: "list", ordered, first, level: item[1].length, lines: lines.slice(start, end), start, end };
+    return {
+      kind: "list",
+      ordered,
+      first,
+      level: item[1].length,
+      lines: lines.slice(start, end),
+      start,
+      end,
+    };
   }
-  const end = until(lines, start + 1, (text, index) => !text.trim() || interrupts(text) || isTable(text, lines[index + 1]));
+  const end = until(
+    lines,
+    start + 1,
+    (text, index) => !text.trim() || interrupts(text) || isTable(text, lines[index + 1]),
+  );
   return { kind: "paragraph", lines: lines.slice(start, end), start, end };
 }
 
@@ -152,7 +177,11 @@ function render(block, depth = 0) {
     case "table":
       return tableOf(block.lines);
     case "quote":
-      return el("blockquote", {}, ...blocksOf(block.lines, depth + 1).map((inner) => render(inner, depth + 1)));
+      return el(
+        "blockquote",
+        {},
+        ...blocksOf(block.lines, depth + 1).map((inner) => render(inner, depth + 1)),
+      );
     case "list":
       return listOf(block, depth);
     default:
@@ -181,26 +210,52 @@ function listOf(block, depth) {
     const box = task && el("input", { type: "checkbox", disabled: true, checked: task[1] !== " " });
     const inner = blocksOf(lines, depth + 1);
     const [head, ...rest] = inner;
-    const tight = head?.kind === "paragraph" ? inline(head.lines.join("\n")) : head ? [render(head, depth + 1)] : [];
+    const other = head ? [render(head, depth + 1)] : [];
+    const tight = head?.kind === "paragraph" ? inline(head.lines.join("\n")) : other;
     return el("li", { class: task && "task" }, box, ...tight, ...rest.map((one) => render(one, depth + 1)));
   });
-  return el(block.ordered ? "ol" : "ul", { start: block.ordered && block.first !== 1 && block.first }, ...entries);
+  return el(
+    block.ordered ? "ol" : "ul",
+    { start: block.ordered && block.first !== 1 && block.first },
+    ...entries,
+  );
 }
 
 /** @param {string[]} lines heading, the line that says the alignments, rows */
 function tableOf(lines) {
   const heads = cells(lines[0]);
-  const classes = cells(lines[1]).map((cell) => (cell.endsWith(":") ? (cell.startsWith(":") ? "centre" : "right") : null));
+  const classes = cells(lines[1]).map((cell) => {
+    if (!cell.endsWith(":")) return null;
+    return cell.startsWith(":") ? "centre" : "right";
+  });
   const row = (/** @type {string} */ tag, /** @type {string[]} */ values) =>
-    el("tr", {}, ...heads.map((_, index) => el(tag, { class: classes[index] }, ...inline(values[index] ?? ""))));
+    el(
+      "tr",
+      {},
+      ...heads.map((_, index) => el(tag, { class: classes[index] }, ...inline(values[index] ?? ""))),
+    );
   const body = lines.slice(2).map((line) => row("td", cells(line)));
-  return el("div", { class: "table", tabindex: 0 }, el("table", {}, el("thead", {}, row("th", heads)), el("tbody", {}, ...body)));
+  return el(
+    "div",
+    { class: "table", tabindex: 0 },
+    el("table", {}, el("thead", {}, row("th", heads)), el("tbody", {}, ...body)),
+  );
 }
 
 /** @param {string} text @param {string} language */
 function codeBlock(text, language) {
-  const bar = el("div", { class: "code-bar" }, el("span", {}, language.slice(0, 30)), copyButton(t("copyCode"), () => text));
-  return el("div", { class: "code" }, bar, el("pre", { tabindex: 0 }, el("code", {}, ...highlight(text, language))));
+  const bar = el(
+    "div",
+    { class: "code-bar" },
+    el("span", {}, language.slice(0, 30)),
+    copyButton(t("copyCode"), () => text),
+  );
+  return el(
+    "div",
+    { class: "code" },
+    bar,
+    el("pre", { tabindex: 0 }, el("code", {}, ...highlight(text, language))),
+  );
 }
 
 /** Shows a text that grows: what is finished stays as it is, only the last blocks are rebuilt. */

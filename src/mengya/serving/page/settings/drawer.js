@@ -42,14 +42,23 @@ export class Drawer {
     };
     byId("settings-body").replaceChildren(
       el("section", { class: "chat-only" }, ...this.systemField()),
-      el("section", {}, el("h3", {}, t("sampling")), el("p", { class: "note" }, t("samplingNote")), ...FIELDS.map((field) => this.field(field))),
+      el(
+        "section",
+        {},
+        el("h3", {}, t("sampling")),
+        el("p", { class: "note" }, t("samplingNote")),
+        ...FIELDS.map((field) => this.field(field)),
+      ),
       el("section", { class: "chat-only" }, this.thinkingField(), ...this.toolsField()),
       el("button", { type: "button", class: "quiet", onclick: reset }, t("resetSettings")),
     );
   }
 
   systemField() {
-    const area = /** @type {HTMLTextAreaElement} */ (el("textarea", { id: "system", rows: 4, placeholder: t("systemPlaceholder") }));
+    const area = /** @type {HTMLTextAreaElement} */ (el(
+      "textarea",
+      { id: "system", rows: 4, placeholder: t("systemPlaceholder") },
+    ));
     area.value = this.system.get();
     area.addEventListener("input", () => this.system.set(area.value));
     return [el("label", { for: "system" }, t("system")), area, el("p", { class: "note" }, t("systemNote"))];
@@ -58,9 +67,24 @@ export class Drawer {
   /** @param {import("./sampling.js").Field} field */
   field({ name, min, max, step }) {
     const id = `field-${name}`;
-    const problem = el("p", { class: "note trouble", id: `${id}-problem`, hidden: true }, t("invalidNumber", { min, max }));
-    const attributes = { type: "number", id, min, max, step: step === 1 ? 1 : "any", placeholder: t("byDefault"), inputmode: "decimal" };
-    const input = /** @type {HTMLInputElement} */ (el("input", { ...attributes, "aria-describedby": problem.id }));
+    const problem = el(
+      "p",
+      { class: "note trouble", id: `${id}-problem`, hidden: true },
+      t("invalidNumber", { min, max }),
+    );
+    const attributes = {
+      type: "number",
+      id,
+      min,
+      max,
+      step: step === 1 ? 1 : "any",
+      placeholder: t("byDefault"),
+      inputmode: "decimal",
+    };
+    const input = /** @type {HTMLInputElement} */ (el(
+      "input",
+      { ...attributes, "aria-describedby": problem.id },
+    ));
     if (this.settings.sampling[name] !== undefined) input.value = String(this.settings.sampling[name]);
     input.addEventListener("input", () => {
       problem.hidden = input.validity.valid;
@@ -88,7 +112,10 @@ export class Drawer {
   }
 
   toolsField() {
-    const area = /** @type {HTMLTextAreaElement} */ (el("textarea", { id: "tools", rows: 3, spellcheck: "false", class: "mono", placeholder: "[]" }));
+    const area = /** @type {HTMLTextAreaElement} */ (el(
+      "textarea",
+      { id: "tools", rows: 3, spellcheck: "false", class: "mono", placeholder: "[]" },
+    ));
     const problem = el("p", { class: "note trouble", role: "status" });
     area.value = this.settings.tools;
     const check = () => {
@@ -102,6 +129,11 @@ export class Drawer {
       check();
     });
     check();
-    return [el("label", { for: "tools" }, t("tools")), area, el("p", { class: "note" }, t("toolsNote")), problem];
+    return [
+      el("label", { for: "tools" }, t("tools")),
+      area,
+      el("p", { class: "note" }, t("toolsNote")),
+      problem,
+    ];
   }
 }

@@ -20,13 +20,15 @@ export const FIELDS = [
 
 /** @param {Settings} settings @returns {Record<string, number>} */
 export function samplingFields(settings) {
-  const known = FIELDS.filter(({ name, min, max }) => settings.sampling[name] >= min && settings.sampling[name] <= max);
-  return Object.fromEntries(known.map(({ name }) => [name, settings.sampling[name]]));
+  const { sampling } = settings;
+  const known = FIELDS.filter(({ name, min, max }) => sampling[name] >= min && sampling[name] <= max);
+  return Object.fromEntries(known.map(({ name }) => [name, sampling[name]]));
 }
 
 /** @param {Settings} settings @returns {object} */
 export function chatFields(settings) {
-  const thinking = settings.thinking === "default" ? {} : { chat_template_kwargs: { enable_thinking: settings.thinking === "on" } };
+  const asked = { chat_template_kwargs: { enable_thinking: settings.thinking === "on" } };
+  const thinking = settings.thinking === "default" ? {} : asked;
   const tools = readTools(settings.tools);
   return { ...samplingFields(settings), ...thinking, ...(tools.list ? { tools: tools.list } : {}) };
 }
@@ -41,8 +43,11 @@ export function readTools(text) {
   try {
     const value = JSON.parse(text);
     if (!Array.isArray(value)) return { reason: "[…]" };
-    const wrong = value.findIndex((tool) => tool?.type !== "function" || typeof tool.function?.name !== "string");
-    return wrong < 0 ? { list: value } : { reason: `[${wrong}]: {"type": "function", "function": {"name": …}}` };
+    const wrong = value.findIndex(
+      (tool) => tool?.type !== "function" || typeof tool.function?.name !== "string",
+    );
+    if (wrong < 0) return { list: value };
+    return { reason: `[${wrong}]: {"type": "function", "function": {"name": …}}` };
   } catch (error) {
     return { reason: /** @type {Error} */ (error).message };
   }

@@ -35,7 +35,10 @@
 const TITLE_LENGTH = 28;
 
 export function newId() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(9)), (byte) => byte.toString(36).padStart(2, "0")).join("");
+  return Array.from(
+    crypto.getRandomValues(new Uint8Array(9)),
+    (byte) => byte.toString(36).padStart(2, "0"),
+  ).join("");
 }
 
 /** @param {string[]} models one, or two to compare @param {string} system @returns {Conversation} */
@@ -88,7 +91,8 @@ export function siblings(conversation, turn) {
 /** The turns on the screen, first to last. @param {Conversation} conversation @returns {Turn[]} */
 export function shownTurns(conversation) {
   const path = [];
-  for (let next = following(conversation, null); next.length; next = following(conversation, path[path.length - 1])) {
+  let next = following(conversation, null);
+  for (; next.length; next = following(conversation, path[path.length - 1])) {
     path.push(next.reduce((one, other) => (other.touched > one.touched ? other : one)));
   }
   return path;
@@ -156,7 +160,9 @@ export function shownReply(turn, lane) {
 function pathTo(conversation, turn) {
   const byId = new Map(conversation.turns.map((other) => [other.id, other]));
   const path = [turn];
-  for (let id = turn.parent; id !== null; id = path[0].parent) path.unshift(/** @type {Turn} */ (byId.get(id)));
+  for (let id = turn.parent; id !== null; id = path[0].parent) {
+    path.unshift(/** @type {Turn} */ (byId.get(id)));
+  }
   return path;
 }
 
@@ -178,7 +184,11 @@ export function messagesFor(conversation, turn, lane) {
     const own = Math.min(lane, asked.replies.length - 1);
     const reply = asked.replies[own]?.[path[index + 1].after[own]];
     if (reply && path[index + 1].results.length) {
-      const calls = reply.toolCalls.map((call) => ({ id: call.id, type: "function", function: { name: call.name, arguments: call.arguments } }));
+      const calls = reply.toolCalls.map((call) => ({
+        id: call.id,
+        type: "function",
+        function: { name: call.name, arguments: call.arguments },
+      }));
       messages.push({ role: "assistant", content: reply.content || null, tool_calls: calls });
     } else if (reply?.content) messages.push({ role: "assistant", content: reply.content });
   });

@@ -52,7 +52,8 @@ export function loadSettings() {
     const stored = JSON.parse(localStorage.getItem(SETTINGS) ?? "{}");
     for (const [name, value] of Object.entries(DEFAULTS)) {
       const kept = stored[name];
-      const fits = value === null ? typeof kept === "string" : typeof kept === typeof value && Array.isArray(kept) === Array.isArray(value);
+      const isAlike = typeof kept === typeof value && Array.isArray(kept) === Array.isArray(value);
+      const fits = value === null ? typeof kept === "string" : isAlike;
       if (fits && kept !== null) Object.assign(settings, { [name]: kept });
     }
   } catch {

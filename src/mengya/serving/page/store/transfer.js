@@ -24,14 +24,22 @@ export function toMarkdown(conversation) {
   for (const turn of shownTurns(conversation)) {
     parts.push(`## ${t("you")}`);
     if (!turn.results.length) parts.push(turn.question);
-    for (const { name, content } of turn.results) parts.push(`${t("toolResult", { name })}\n\n${fenced(content)}`);
+    for (const { name, content } of turn.results) {
+      parts.push(`${t("toolResult", { name })}\n\n${fenced(content)}`);
+    }
     for (let lane = 0; lane < turn.replies.length; lane += 1) {
       const reply = shownReply(turn, lane);
       if (!reply) continue;
       parts.push(`## ${reply.model}`);
-      if (reply.reasoning) parts.push(`<details><summary>${t("thoughtPlain")}</summary>\n\n${reply.reasoning.trim()}\n\n</details>`);
+      if (reply.reasoning) {
+        const summary = `<summary>${t("thoughtPlain")}</summary>`;
+        parts.push(`<details>${summary}\n\n${reply.reasoning.trim()}\n\n</details>`);
+      }
       if (reply.content) parts.push(reply.content.trim());
-      for (const call of reply.toolCalls) parts.push(`\`\`\`json\n${JSON.stringify({ name: call.name, arguments: call.arguments })}\n\`\`\``);
+      for (const call of reply.toolCalls) {
+        const written = JSON.stringify({ name: call.name, arguments: call.arguments });
+        parts.push(`\`\`\`json\n${written}\n\`\`\``);
+      }
     }
   }
   return `${parts.join("\n\n")}\n`;
@@ -53,7 +61,9 @@ function fenced(content) {
 export function fromJson(text) {
   const value = JSON.parse(text);
   if (value?.format !== FORMAT || value.version !== 1) throw new Error(`format: not ${FORMAT} 1`);
-  if (!Array.isArray(value.conversations) || value.conversations.length > MOST) throw new Error(`conversations: not a list up to ${MOST}`);
+  if (!Array.isArray(value.conversations) || value.conversations.length > MOST) {
+    throw new Error(`conversations: not a list up to ${MOST}`);
+  }
   return value.conversations.map((/** @type {unknown} */ one) => ({ ...readConversation(one), id: newId() }));
 }
 

@@ -8,7 +8,8 @@
 /** @typedef {import("./conversation.js").Turn} Turn */
 /** @typedef {import("./conversation.js").Reply} Reply */
 
-const LONGEST = 10_000_000; // characters of one text; more than the browser stores: what was said here can be read back
+// Characters of one text; more than the browser stores: what was written here can be read back.
+const LONGEST = 10_000_000;
 const MOST_TURNS = 5_000;
 const MOST_REPLIES = 5_000;
 const KINDS = "unauthorized busy loading notFound tooLarge refused server offline broken storage".split(" ");
@@ -22,7 +23,9 @@ function text(value, where, longest = LONGEST) {
 
 /** @param {unknown} value @param {string} where */
 function number(value, where) {
-  if (typeof value !== "number" || !Number.isFinite(value) || value < 0) throw new Error(`${where}: not a number from 0 up`);
+  if (typeof value !== "number" || !Number.isFinite(value) || value < 0) {
+    throw new Error(`${where}: not a number from 0 up`);
+  }
   return value;
 }
 
@@ -40,7 +43,9 @@ function list(value, where, most) {
 
 /** @param {unknown} value @param {string} where @returns {Record<string, unknown>} */
 function object(value, where) {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new Error(`${where}: not an object`);
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new Error(`${where}: not an object`);
+  }
   return /** @type {Record<string, unknown>} */ (value);
 }
 
@@ -53,10 +58,14 @@ function reply(value, where) {
     reasoning: text(from.reasoning, `${where}.reasoning`),
     toolCalls: list(from.toolCalls, `${where}.toolCalls`, 100).map((call, index) => {
       const inside = object(call, `${where}.toolCalls[${index}]`);
-      return { id: text(inside.id, where), name: text(inside.name, where), arguments: text(inside.arguments, where) };
+      return {
+        id: text(inside.id, where),
+        name: text(inside.name, where),
+        arguments: text(inside.arguments, where),
+      };
     }),
     finish: from.finish === null ? null : text(from.finish, `${where}.finish`),
-    problem: from.problem === null || from.problem === undefined ? null : problem(from.problem, `${where}.problem`),
+    problem: (from.problem ?? null) === null ? null : problem(from.problem, `${where}.problem`),
     promptTokens: maybeNumber(from.promptTokens, `${where}.promptTokens`),
     completionTokens: maybeNumber(from.completionTokens, `${where}.completionTokens`),
     firstSeconds: maybeNumber(from.firstSeconds, `${where}.firstSeconds`),
@@ -71,7 +80,11 @@ function problem(value, where) {
   const kind = text(from.kind, `${where}.kind`, 50);
   if (!KINDS.includes(kind)) throw new Error(`${where}.kind: not one of ${KINDS.join(", ")}`);
   const detail = text(from.detail, `${where}.detail`, 2000);
-  return { kind: /** @type {import("../kit/server.js").ProblemKind} */ (kind), detail, wait: maybeNumber(from.wait, `${where}.wait`) };
+  return {
+    kind: /** @type {import("../kit/server.js").ProblemKind} */ (kind),
+    detail,
+    wait: maybeNumber(from.wait, `${where}.wait`),
+  };
 }
 
 /**
@@ -87,11 +100,15 @@ function turn(value, where, earlier) {
   const parent = from.parent === null ? null : text(from.parent, `${where}.parent`, 100);
   if (parent !== null && !earlier.has(parent)) throw new Error(`${where}.parent: no earlier turn`);
   const replies = list(from.replies, `${where}.replies`, 2).map((lane, at) =>
-    list(lane, `${where}.replies[${at}]`, MOST_REPLIES).map((one, index) => reply(one, `${where}.replies[${at}][${index}]`)),
+    list(lane, `${where}.replies[${at}]`, MOST_REPLIES).map((one, index) =>
+      reply(one, `${where}.replies[${at}][${index}]`),
+    ),
   );
   if (!replies.length) throw new Error(`${where}.replies: empty`);
   const chosen = list(from.chosen, `${where}.chosen`, 2).map((one) => number(one, `${where}.chosen`));
-  const fits = chosen.length === replies.length && chosen.every((one, lane) => Number.isInteger(one) && one < Math.max(1, replies[lane].length));
+  const isChoice = (/** @type {number} */ one, /** @type {number} */ lane) =>
+    Number.isInteger(one) && one < Math.max(1, replies[lane].length);
+  const fits = chosen.length === replies.length && chosen.every(isChoice);
   if (!fits) throw new Error(`${where}.chosen: does not fit the replies`);
   return {
     id,
@@ -101,7 +118,11 @@ function turn(value, where, earlier) {
     // Conversations of a time before there were results have none.
     results: list(from.results ?? [], `${where}.results`, 100).map((one) => {
       const inside = object(one, `${where}.results`);
-      return { id: text(inside.id, where), name: text(inside.name, where), content: text(inside.content, where) };
+      return {
+        id: text(inside.id, where),
+        name: text(inside.name, where),
+        content: text(inside.content, where),
+      };
     }),
     replies,
     chosen,
