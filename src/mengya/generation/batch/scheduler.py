@@ -1,7 +1,7 @@
 """Which sequences run in the next step, with how many tokens, on which pages.
 
 Takes sequences as they come; gives the work of one forward pass. Knows nothing of tensors or tokens'
-meaning. First come, first served: the waiting queue is never overallocated, and when pages run out the
+meaning. First come, first served: the waiting queue is never overtaken, and when pages run out the
 newest running sequence is preempted: back to the head of the queue, to be recomputed later.
 """
 
@@ -63,7 +63,7 @@ class Scheduler:
     def remove(self, sequence: SequenceState) -> None:
         """Free the pages and the row of a sequence that is finished or cancelled."""
         if sequence.row >= 0:
-            self._evict(sequence)
+            self._release(sequence)
         else:
             self.waiting.remove(sequence)
 
@@ -170,11 +170,11 @@ class Scheduler:
         self.tables[sequence.row, before : len(sequence.pages)] = pages
 
     def _preempt(self, sequence: SequenceState) -> None:
-        self._evict(sequence)
+        self._release(sequence)
         self.waiting.appendleft(sequence)
         self.preemptions += 1
 
-    def _evict(self, sequence: SequenceState) -> None:
+    def _release(self, sequence: SequenceState) -> None:
         self.running.remove(sequence)
         self.pages.release(sequence.pages)
         self._free_rows.append(sequence.row)
