@@ -17,8 +17,8 @@ from mengya.models.config.model import ModelConfig
 from mengya.serving.runtime.served import Served, ServedName
 from mengya.tokenizer.chat_template import encode_conversation
 from mengya.tokenizer.train import train_tokenizer
+from tests.helpers.live_server import POEM, Running, serving
 from tests.helpers.memorized_model import learn_by_heart
-from tests.serving.conftest import POEM, Running, serving
 
 FILE = Path(__file__).parents[2] / "examples/agent.py"
 

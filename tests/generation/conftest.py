@@ -1,29 +1,13 @@
-"""A tiny model with weights far from their start, and a tokenizer that fits it."""
+"""A tiny random model, and a tokenizer that fits it."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-import torch
 from transformers import PreTrainedTokenizerFast
 
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config.model import ModelConfig
 from mengya.tokenizer.train import train_tokenizer
-
-
-def shaken_model(**changes: Any) -> CausalLM:
-    values = {
-        "vocab_size": 300, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
-    }  # fmt: skip
-    torch.manual_seed(0)
-    model = CausalLM(ModelConfig(**{**values, **changes}))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)
-    return model
+from tests.helpers.tiny_model import random_model
 
 
 @pytest.fixture(scope="session")
@@ -35,4 +19,4 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def model() -> CausalLM:
-    return shaken_model()
+    return random_model()

@@ -19,7 +19,6 @@ from transformers.generation.logits_process import (
 
 from mengya.config import load_config
 from mengya.errors import UserError
-from mengya.generation.random_numbers import row_seed, uniforms
 from mengya.generation.sampling import (
     History,
     RowSettings,
@@ -28,6 +27,8 @@ from mengya.generation.sampling import (
     candidates,
     check_logit_bias,
     choose,
+    row_seed,
+    uniforms,
 )
 
 CPU = torch.device("cpu")
@@ -146,7 +147,7 @@ def test_a_row_draws_the_same_alone_and_in_company(logits: torch.Tensor) -> None
     together = choose(logits, history, RowSettings.of(rows), numbers)
     assert len(set(together.tolist())) > 3
     for row, params in enumerate(rows):
-        own = history.take(torch.tensor([row]))
+        own = history.rows(torch.tensor([row]))
         one = RowSettings.of([params])
         alone = choose(logits[row : row + 1], own, one, numbers[row : row + 1])
         assert alone == together[row]
@@ -184,8 +185,10 @@ def test_temperature_changes_what_is_drawn() -> None:
 
 def test_top_k_and_top_p_are_never_left() -> None:
     logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
-    assert (draws(logits, SamplingParams(temperature=1, top_k=2, top_p=1, seed=0)) > 0).tolist() == [True, True, False, False]  # fmt: skip
-    assert (draws(logits, SamplingParams(temperature=1, top_p=0.75, seed=0)) > 0).tolist() == [True, True, True, False]  # fmt: skip
+    two = SamplingParams(temperature=1, top_k=2, top_p=1, seed=0)
+    assert (draws(logits, two) > 0).tolist() == [True, True, False, False]
+    most = SamplingParams(temperature=1, top_p=0.75, seed=0)
+    assert (draws(logits, most) > 0).tolist() == [True, True, True, False]
     assert draws(logits, SamplingParams(temperature=1, top_p=0.01, seed=0))[0] == 1
 
 

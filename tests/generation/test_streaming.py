@@ -9,7 +9,7 @@ from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.cache.streaming import StreamingConfig
 from mengya.models.causal_lm import CausalLM
-from tests.generation.conftest import shaken_model
+from tests.helpers.tiny_model import random_model
 
 STREAMING = StreamingConfig(sinks=4, window=64)
 GREEDY = SamplingParams(max_new_tokens=20, temperature=0)
@@ -28,15 +28,15 @@ def test_prompt_and_completion_may_be_longer_than_the_context(model: CausalLM) -
     assert len(completion) == len(short) == 150
     # What went out of sight does not matter any more: only the sinks and the last tokens do.
     other = [*range(3, 7), *[250] * 100, *range(107, 203)]
-    (same,) = generate(shaken_model(num_hidden_layers=1), [other], GREEDY, [], STREAMING)
+    (same,) = generate(random_model(num_hidden_layers=1), [other], GREEDY, [], STREAMING)
     (again,) = generate(
-        shaken_model(num_hidden_layers=1), [[*range(3, 203)]], GREEDY, [], STREAMING
+        random_model(num_hidden_layers=1), [[*range(3, 203)]], GREEDY, [], STREAMING
     )
     assert same == again
 
 
 def test_a_conversation_never_drops_a_turn(tokenizer: PreTrainedTokenizerFast) -> None:
-    session = ChatSession(shaken_model(), tokenizer, GREEDY, streaming=STREAMING)
+    session = ChatSession(random_model(), tokenizer, GREEDY, streaming=STREAMING)
     for turn in range(6):
         "".join(session.reply("春眠不觉晓，处处闻啼鸟。"))
         assert session.notice == "" and len(session.messages) == 2 * (turn + 1)

@@ -1,7 +1,7 @@
 """A real HTTP server that serves the page and speaks the API's protocol, with replies written by a test.
 
-Takes a function from a request's body to a `Script`; keeps every request. Knows nothing of models, so a test can make it say
-what no model would say on demand: hostile text, broken streams, full queues.
+Takes a function from a request's body to a `Script`; keeps every request. Knows nothing of models, so a
+test can make it say what no model would say on demand: hostile text, broken streams, full queues.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import mengya
 
 PAGE = Path(mengya.__file__).parent / "serving" / "page"
+KIT = Path(mengya.__file__).parent / "web" / "page"
 TYPES = {
     ".html": "text/html",
     ".css": "text/css",
@@ -102,8 +103,10 @@ class Handler(BaseHTTPRequestHandler):
                     json.dumps({"object": "list", "data": models}).encode(), "application/json"
                 )
             return
-        file = PAGE / (self.path.lstrip("/") or "index.html")
-        if file.parent == PAGE and file.is_file():
+        path = self.path.lstrip("/") or "index.html"
+        root, name = (KIT, path.removeprefix("kit/")) if path.startswith("kit/") else (PAGE, path)
+        file = (root / name).resolve()
+        if file.is_relative_to(root.resolve()) and file.is_file():
             self.give(file.read_bytes(), TYPES[file.suffix])
         else:
             self.send_error(404)

@@ -1,4 +1,4 @@
-"""Whatever goes wrong is told in OpenAI's shape, with the right status, and never with a traceback."""
+"""Whatever goes wrong is answered in OpenAI's shape, with the right status, and never with a traceback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 from mengya.generation.batch.engine import EngineConfig
 from mengya.serving.settings import ServerSettings
-from tests.serving.conftest import CONTEXT, Running, serving, wait_until
+from tests.helpers.live_server import CONTEXT, Running, serving, wait_until
 
 CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "你好"}]}
 USER = {"role": "user", "content": "x"}
@@ -290,7 +290,7 @@ def test_half_a_request_holds_nobody_up(server: Running) -> None:
         half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
                      b"Content-Type: application/json\r\n\r\n{")  # fmt: skip
         assert server.client.models.list().data
-    wait_until(lambda: server.service.in_flight == 0)
+    wait_until(lambda: server.service.traffic.in_flight == 0)
 
 
 def test_metrics_count(tokenizer) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from tests.serving.conftest import POEM, Running
+from tests.helpers.live_server import POEM, Running
 
 langchain_openai = pytest.importorskip("langchain_openai")
 messages = pytest.importorskip("langchain_core.messages")
@@ -53,12 +53,12 @@ def test_invoke_and_batch(chat: Callable[..., Any]) -> None:
 def test_streaming_gives_the_same_text_and_the_usage(chat: Callable[..., Any]) -> None:
     model = chat(max_tokens=20, temperature=0, stream_usage=True)
     chunks = list(model.stream(POEM))
-    whole = chunks[0]
+    full = chunks[0]
     for chunk in chunks[1:]:
-        whole += chunk
+        full += chunk
     assert len(chunks) > 5
-    assert whole.content == model.invoke(POEM).content
-    assert whole.usage_metadata["output_tokens"] == 20
+    assert full.content == model.invoke(POEM).content
+    assert full.usage_metadata["output_tokens"] == 20
 
 
 def test_log_probabilities_and_seed(chat: Callable[..., Any]) -> None:

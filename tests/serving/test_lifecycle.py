@@ -1,4 +1,4 @@
-"""Clients that go away, a server that is told to stop, and hours of both in seconds."""
+"""Clients that go away, a server that is asked to stop, and hours of both in seconds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mengya.generation.batch.engine import EngineConfig
 from mengya.models.hf.folder import write_folder
 from mengya.stages.serve import ServeConfig, run
 from mengya.tokenizer.load import save_tokenizer
-from tests.serving.conftest import Running, serving, tiny_model, wait_until
+from tests.helpers.live_server import Running, serving, tiny_model, wait_until
 
 CHAT_PATH = "/v1/chat/completions"
 # Never ends by itself: both stop tokens are all but banned.
@@ -61,7 +61,7 @@ def test_a_client_that_goes_frees_its_slot_within_a_second(tokenizer, stream: bo
         wait_until(lambda: running(server) == 3)
         connection.close()
         assert wait_until(lambda: server.idle, 2) < 1
-        wait_until(lambda: server.service.in_flight == 0)
+        wait_until(lambda: server.service.traffic.in_flight == 0)
         assert "mengya_disconnects_total 1.0" in server.http.get("/metrics").text
 
 
@@ -109,7 +109,7 @@ async def soak(server: Running, streams: int, seconds: float) -> dict[str, int]:
 
 
 def assert_nothing_leaked(server: Running) -> None:
-    wait_until(lambda: server.idle and server.service.in_flight == 0)
+    wait_until(lambda: server.idle and server.service.traffic.in_flight == 0)
     assert not server.service.worker._tickets and not server.service.worker._active
     assert not server.service.worker._pending
 
@@ -210,7 +210,7 @@ def test_what_cannot_be_served(checkpoint: Path, tmp_path: Path, adapters: dict[
 
     assert "mengya[vllm]" in refused("engine=vllm")
     ignored = refused("engine=vllm", "batch.max_running=9", "sampling.top_k=3", "page=false")
-    assert "engine=vllm knows nothing of page, sampling, batch" in ignored
+    assert "engine=vllm does not support page, sampling, batch" in ignored
     assert "no LoRA adapter" in refused(f"adapters.x={checkpoint}")
     assert "own name" in refused(f"adapters.tiny={adapters['poet']}")
     assert "does not exist" in refused(f"adapters.x={tmp_path / 'nothing'}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.conftest import Running
+from tests.helpers.live_server import Running
 
 ASKED = {"role": "user", "content": "春眠不觉晓"}
 TASK = {"role": "user", "content": "### 任务\n为这次对话起一个标题，只写 JSON。"}

@@ -1,4 +1,4 @@
-"""Where vLLM is installed: its real server, started by `mengya serve engine=vllm`, says what our own engine says.
+"""Where vLLM is installed: its real server, started by `mengya serve engine=vllm`, equals our engine.
 
 Run by hand in vLLM's own environment: pytest -m slow tests/serving/test_vllm.py
 """
@@ -23,7 +23,7 @@ from mengya.models.adapters.lora import LoraConfig, add_lora, load_merged, save_
 from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.models.hf.folder import write_folder
 from mengya.tokenizer.load import save_tokenizer
-from tests.serving.conftest import tiny_model, wait_until
+from tests.helpers.live_server import tiny_model, wait_until
 
 pytestmark = pytest.mark.slow
 PROMPTS = [[5, 9, 41, 7], [100, 3, 77, 250, 18, 6]]

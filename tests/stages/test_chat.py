@@ -19,7 +19,7 @@ import pytest
 
 from mengya.config import load_config
 from mengya.errors import UserError
-from mengya.generation.chat_detection import has_learnt_to_chat
+from mengya.generation.chat_detection import is_chat_model
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.checkpoint import load_causal_lm, save_hf_folder
 from mengya.stages.chat import ChatConfig, run
@@ -149,8 +149,8 @@ def test_a_base_model_goes_on_with_the_text(base_model: Path, talk: Talk) -> Non
 def test_auto_tells_a_chat_model_from_a_base_model(
     chat_model: Path, base_model: Path, tokenizer
 ) -> None:
-    assert has_learnt_to_chat(load_causal_lm(chat_model).eval(), tokenizer)
-    assert not has_learnt_to_chat(load_causal_lm(base_model).eval(), tokenizer)
+    assert is_chat_model(load_causal_lm(chat_model).eval(), tokenizer)
+    assert not is_chat_model(load_causal_lm(base_model).eval(), tokenizer)
 
 
 def test_mode_can_be_forced(chat_model: Path, talk: Talk) -> None:

@@ -12,18 +12,18 @@ from mengya.models.causal_lm import CausalLM
 from mengya.tokenizer.chat_template import encode_conversation, encode_prompt
 from mengya.tokenizer.load import document_token_id
 
-# Short exchanges that any chat model has seen the like of.
+# Short exchanges like those in every chat data set.
 GREETINGS = (("你好", "你好！"), ("谢谢", "不客气。"), ("你是谁？", "我是一个助手。"))
 TURN_END_PROBABILITY = 0.01
 
 
-def has_learnt_to_chat(model: CausalLM, tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether the model has learnt to converse, told by its weights alone.
+def is_chat_model(model: CausalLM, tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the model was trained on conversations.
 
-    A model that was never trained on chats gives `<|im_end|>` next to no probability anywhere. One
-    that was gives it 1 % or more inside one of a few greetings and answers, or ends an answer of
-    its own with it. Where the template closes turns with the document token, which base models
-    expect as well, it is the tokenizer's having a chat template that decides.
+    A model that was not gives `<|im_end|>` a probability near 0 everywhere. One that was gives it 1 %
+    or more inside one of a few greetings and answers, or ends an answer of its own with it. Where the
+    template closes turns with the document token, which base models predict as well, the tokenizer's
+    chat template decides: with one, it is a chat model.
     """
     prompts: list[list[int]] = []
     turn_ends: set[int] = set()

@@ -1,7 +1,7 @@
-"""A conversation with a model: text in, text out in pieces, the KV cache kept from turn to turn.
+"""A conversation with a model: text in, text out in pieces, the KV cache kept between turns.
 
 Takes a model and a tokenizer; knows the chat template through the tokenizer package only. Each reply
-computes nothing that the last one already did: the cache keeps the longest common beginning.
+reuses the keys and values of the longest prefix that its prompt shares with the last one.
 """
 
 from __future__ import annotations
@@ -52,22 +52,26 @@ class ChatSession:
         self._streaming = streaming
         self._stop = frozenset(stop_token_ids(tokenizer))
         self._opening: list[Message] = [{"role": "system", "content": system}] if system else []
-        self.reset()
+        self.messages = list(self._opening)
+        self._cache = self._new_cache()
+        self._cached_ids: list[int] = []
 
     def reset(self) -> None:
         """Forget the conversation; the system message stays."""
         self.messages = list(self._opening)
         self.notice = ""
+        self._cache = self._new_cache()
+        self._cached_ids = []
+
+    def _new_cache(self) -> KVCache:
         if self._streaming is None:
-            self._cache = KVCache(self._model.config.num_hidden_layers)
-        else:
-            self._cache = StreamingCache(self._model.config, self._streaming)
-        self._cached_ids: list[int] = []
+            return KVCache(self._model.config.num_hidden_layers)
+        return StreamingCache(self._model.config, self._streaming)
 
     def reply(self, text: str) -> Generator[str, None, None]:
-        """Say `text` and get the answer in pieces (whole characters, never empty).
+        """Send `text` and get the answer in pieces (complete characters, never empty).
 
-        Leaving the iterator early keeps what was said so far as the answer.
+        Leaving the iterator early keeps what was generated so far as the answer.
 
         Raises:
             UserError: at once, when `text` alone does not fit into the context; the conversation is
@@ -92,13 +96,13 @@ class ChatSession:
         return self._pieces([document_token_id(self._tokenizer), *ids])
 
     def _answer(self, prompt: list[int]) -> Generator[str, None, None]:
-        said: list[str] = []
+        pieces: list[str] = []
         try:
             for piece in self._pieces(prompt):
-                said.append(piece)
+                pieces.append(piece)
                 yield piece
         finally:
-            self.messages.append({"role": "assistant", "content": "".join(said)})
+            self.messages.append({"role": "assistant", "content": "".join(pieces)})
 
     def _pieces(self, prompt: list[int]) -> Generator[str, None, None]:
         common = _common_length(self._cached_ids, prompt)
@@ -142,7 +146,7 @@ class ChatSession:
     def _room(self) -> int:
         """Longest prompt that leaves space for an answer: a quarter of the context at most."""
         if self._streaming is not None:
-            return sys.maxsize  # what is old goes out of sight by itself
+            return sys.maxsize  # old tokens leave the window by themselves
         context = self._model.config.context_length
         return context - min(self.params.max_new_tokens, max(context // 4, 1))
 

@@ -1,6 +1,13 @@
 """Completions of token prompts: one decode loop over a KV cache, for batches and for streams.
 
 Takes a model, prompts of token ids and stop tokens; gives token ids. Knows nothing of text.
+
+There are two decode loops. This one is for a fixed set of prompts: evaluation, samples while training,
+`mengya chat` and streaming contexts. It runs every architecture, rope type and cache on any device, and
+is short enough to be the reference. `generation.batch.engine` is for requests that come at any time (the
+server): paged, continuously batched, with what that excludes. Sampling, penalties and random numbers are
+shared (`sampling`); tests hold both to the same tokens.
+
 Shapes: B prompts, S positions, V vocabulary.
 """
 
@@ -14,13 +21,14 @@ import torch
 from torch import Tensor
 
 from mengya.errors import UserError
-from mengya.generation.random_numbers import row_seed, uniforms
 from mengya.generation.sampling import (
     History,
     RowSettings,
     SamplingParams,
     check_logit_bias,
     choose,
+    row_seed,
+    uniforms,
 )
 from mengya.models.cache.kv import KVCache
 from mengya.models.cache.streaming import StreamingCache, StreamingConfig
@@ -34,10 +42,10 @@ def generate(
     stop_token_ids: Collection[int],
     streaming: StreamingConfig | None = None,
 ) -> list[list[int]]:
-    """One completion for each prompt, decoded side by side; stop tokens are not part of them.
+    """One completion for each prompt, decoded as one batch; stop tokens are not part of them.
 
     Args:
-        streaming: keep the first and the recent tokens in sight only, so that prompts and completions
+        streaming: attend to the first and the recent tokens only, so that prompts and completions
             may be longer than the model's context; prompts then run one after another.
 
     Raises:
@@ -76,7 +84,7 @@ def stream(
 
     Args:
         cache: keys and values of the first `cache.seen` tokens of the prompt (fewer than all);
-            grows with what is decoded, so a later prompt with this beginning can go on from it.
+            grows with what is decoded, so that a later prompt with this prefix can reuse it.
 
     Raises:
         UserError: as `generate`, when the first token is asked for.
@@ -94,7 +102,7 @@ def _decode(
     params: SamplingParams,
     cache: KVCache | None,
 ) -> Iterator[list[int]]:
-    """The next token of every row, again and again, until max_new_tokens or the context is full."""
+    """The next token of every row, step by step, until max_new_tokens or the context is full."""
     bounded = cache is not None and cache.bounded
     context = sys.maxsize if bounded else model.config.context_length
     longest = _checked_length(prompts, context)

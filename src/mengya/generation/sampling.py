@@ -3,11 +3,13 @@
 The order and the meaning of each step are those of transformers' generate(); the two penalties by
 count, which it lacks, are those of OpenAI's API and come after its own.
 Every row has settings of its own, and all are chosen by the same few operations over the batch.
+Random numbers are pure functions of a seed and of how many were drawn before.
 Shapes: B rows, V vocabulary.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +21,7 @@ from torch import Tensor
 from mengya.config import Config
 from mengya.errors import UserError
 from mengya.runtime.device import to_device
+from mengya.runtime.hashing import GOLDEN_GAMMA, mix64
 
 
 class SamplingParams(Config):
@@ -43,7 +46,7 @@ class SamplingParams(Config):
     logit_bias: dict[NonNegativeInt, FiniteFloat] = {}
     """Added to the logits of these token ids: -100 all but bans a token, 100 all but forces it."""
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
-    """Makes a run repeatable; null draws anew each time."""
+    """Makes a run repeatable; null draws another seed each time."""
 
 
 _COLUMNS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty",
@@ -108,7 +111,7 @@ class History:
         return history
 
     def restart(self, row: int, prompt: Sequence[int], completion: Sequence[int]) -> None:
-        """Let a row be that of another text."""
+        """Give the row to another text."""
         device = self.seen_BV.device
         counts = np.bincount(completion or [0], minlength=self.seen_BV.shape[1])
         counts[0] -= not completion
@@ -117,7 +120,7 @@ class History:
         self.seen_BV[row] = to_device(seen, device)
         self.counts_BV[row] = to_device(counts.astype(np.float32), device)
 
-    def take(self, rows_R: Tensor) -> History:
+    def rows(self, rows_R: Tensor) -> History:
         """A copy of some rows."""
         return History(self.seen_BV[rows_R], self.counts_BV[rows_R])
 
@@ -147,7 +150,7 @@ def adjust(logits_BV: Tensor, history: History | None, rows: RowSettings) -> Ten
     Bias, then the repetition penalty (Keskar et al. 2019, arXiv:1909.05858: positive logits are
     divided by it, negative ones multiplied), then logit - count * frequency_penalty
     - (count > 0) * presence_penalty (platform.openai.com/docs, "Frequency and presence penalties").
-    Rows without penalties pass through unchanged to the last bit, whatever their neighbours have.
+    Rows without penalties pass through bit for bit, whatever the other rows have.
 
     Args:
         history: None only where `rows.penalized` is false.
@@ -211,7 +214,7 @@ def choose(
     Args:
         logits_BV: [B, V] any float dtype.
         history: None only where `rows.penalized` is false.
-        uniform_B: float32 in [0, 1), one a row (`random_numbers.uniforms`); greedy rows do not look at it.
+        uniform_B: float32 in [0, 1), one a row (`uniforms`); greedy rows do not look at it.
     """
     logits_BV = adjust(logits_BV, history, rows)
     temperature_B, top_k_B, top_p_B = rows.columns_B7.T[:3]
@@ -250,3 +253,27 @@ def _draw(probabilities_BV: Tensor, ids_BV: Tensor | None, uniform_B1: Tensor) -
     wanted_B1 = torch.minimum(uniform_B1 * total_B1, below_B1)
     drawn_B1 = torch.searchsorted(sums_BV, wanted_B1, right=True)
     return (drawn_B1 if ids_BV is None else ids_BV.gather(-1, drawn_B1))[:, 0]
+
+
+def row_seed(seed: int | None) -> int:
+    """A seed of 64 bits; None draws it from the operating system, leaving training's random state alone."""
+    return int.from_bytes(os.urandom(8), "little") if seed is None else seed % 2**64
+
+
+def uniforms(seeds_B: np.ndarray, steps_B: np.ndarray) -> np.ndarray:
+    """One number in [0, 1) for each row, a pure function of its seed and of how many it drew before.
+
+    So no state is kept: an interrupted completion resumes with the same numbers. SplitMix64
+    (Steele et al. 2014, "Fast splittable pseudorandom number generators"), entered at any step.
+
+    Args:
+        seeds_B: uint64.
+        steps_B: int, from 0.
+
+    Returns:
+        [B] float32 of 24 random bits.
+    """
+    with np.errstate(over="ignore"):
+        streams_B = mix64(seeds_B.astype(np.uint64) + GOLDEN_GAMMA)
+        bits_B = mix64(streams_B + (steps_B.astype(np.uint64) + np.uint64(1)) * GOLDEN_GAMMA)
+    return (bits_B >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from mengya.generation.batch.engine import EngineStats
+from mengya.web.gate import CLIENT_CLOSED_REQUEST
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -43,12 +44,20 @@ class Metrics:
             registry=self.registry,
         )
         self._running = self._gauge("running", "Sequences in the batch")
-        self._waiting = self._gauge("waiting", "Sequences in the waiting line")
+        self._waiting = self._gauge("waiting", "Sequences in the waiting queue")
         self._free = self._gauge("free_pages", "Pages of the cache that hold nothing needed")
         self._total = self._gauge("total_pages", "Pages of the cache")
 
     def _gauge(self, name: str, help_text: str) -> Gauge:
         return Gauge(f"mengya_{name}", help_text, registry=self.registry)
+
+    def count_answer(self, path: str, status: int, seconds: float | None) -> None:
+        """`on_answer` of the web server's traffic."""
+        self.requests.labels(path, str(status)).inc()
+        if seconds is not None:
+            self.duration.labels(path).observe(seconds)
+        if status == CLIENT_CLOSED_REQUEST:
+            self.disconnects.inc()
 
     def text(self, stats: EngineStats | None) -> bytes:
         """All of them, with the engine's counts of this moment."""

@@ -6,10 +6,11 @@ from pydantic import Field, PositiveFloat
 
 from mengya.config import Config
 from mengya.generation.sampling import SamplingParams
+from mengya.web.settings import WebSettings
 
 
 class SamplingDefaults(Config):
-    """Sampling where a request says nothing."""
+    """Sampling where a request does not set it."""
 
     temperature: float = Field(default=SamplingParams().temperature, ge=0, le=2)
     """Logits are divided by it: 0 always takes the likeliest token, above 1 flattens."""
@@ -27,17 +28,10 @@ class SamplingDefaults(Config):
         return SamplingParams(**self.model_dump())
 
 
-class ServerSettings(Config):
-    """Limits and manners of the HTTP side."""
+class ServerSettings(WebSettings):
+    """The web settings, and what is special to serving a model."""
 
-    cors_origins: list[str] = []
-    """Web pages of these origins may call the API from a browser, such as [http://localhost:3000];
-    ["*"] any. None: only the page that the server itself shows."""
-    max_body_mb: PositiveFloat = 4.0
-    """Larger requests are refused (413)."""
-    drain_seconds: float = Field(default=30.0, ge=0)
-    """After SIGTERM or Ctrl-C: how long running requests may go on before they are ended."""
     page: bool = True
     """Show the chat page at /."""
     sampling: SamplingDefaults = SamplingDefaults()
-    """Sampling where a request says nothing."""
+    """Sampling where a request does not set it."""

@@ -17,8 +17,8 @@ from mengya.generation.engine import stream
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import save_hf_folder
-from tests.generation.conftest import shaken_model
 from tests.helpers.engine_batch import run_all
+from tests.helpers.tiny_model import random_model
 
 LATENT = {
     "kv_lora_rank": 12, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 14,
@@ -84,7 +84,7 @@ def their_tokens(theirs: Any, prompt: tuple[int, ...], **settings: Any) -> list[
 def test_many_requests_at_once_equal_transformers(
     family: dict[str, Any], overlap: bool, tmp_path: Path
 ) -> None:
-    model = shaken_model(**family)
+    model = random_model(**family)
     save_hf_folder(model, model.config, tmp_path, pad_token_id=0)
     theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     requests = [Request(p, GREEDY) for p in prompts(20)]
@@ -237,7 +237,7 @@ class Nothing(OnlyEven):
 def test_a_grammar_rules_its_own_row_only(model: CausalLM, overlap: bool) -> None:
     grammar = OnlyEven()
     odd = SamplingParams(max_new_tokens=20, temperature=0, logit_bias={5: 50.0, 8: 40.0})
-    ruled, free, silent = run_all(
+    constrained, free, silent = run_all(
         BatchEngine(model, EngineConfig(overlap=overlap)),
         [
             Request((1, 2), odd, grammar=grammar),
@@ -245,7 +245,7 @@ def test_a_grammar_rules_its_own_row_only(model: CausalLM, overlap: bool) -> Non
             Request((1, 2), odd, grammar=Nothing(), top_logprobs=1),
         ],
     )
-    assert ruled.tokens == grammar.taken == [8, 8, 8] and ruled.finish == "stop"
+    assert constrained.tokens == grammar.taken == [8, 8, 8] and constrained.finish == "stop"
     assert free.tokens == [5] * 20
     assert silent.tokens == [] and silent.finish == "stop"
 
@@ -265,4 +265,4 @@ def test_impossible_settings_are_refused(override: str) -> None:
 def test_what_cannot_share_a_batch_is_refused_with_the_remedy() -> None:
     dynamic = {"rope_type": "dynamic", "factor": 2}
     with pytest.raises(UserError, match="rope_type=yarn"):
-        BatchEngine(shaken_model(rope_parameters=dynamic), EngineConfig())
+        BatchEngine(random_model(rope_parameters=dynamic), EngineConfig())

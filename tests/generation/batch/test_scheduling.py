@@ -24,9 +24,9 @@ def tokens_of(engine: BatchEngine, requests: list[Request], per_step: int = 0) -
 @pytest.mark.parametrize("chunk", [1, 5, 16])
 def test_prompts_in_chunks_equal_whole_prompts(model: CausalLM, chunk: int) -> None:
     requests = mixed_requests(14)
-    whole = tokens_of(BatchEngine(model, EngineConfig(prefill_chunk=4096)), requests)
+    full = tokens_of(BatchEngine(model, EngineConfig(prefill_chunk=4096)), requests)
     engine = BatchEngine(model, EngineConfig(prefill_chunk=chunk, page_size=8))
-    assert tokens_of(engine, requests) == whole
+    assert tokens_of(engine, requests) == full
 
 
 def test_a_long_prompt_does_not_stall_who_is_decoding(model: CausalLM) -> None:
@@ -140,7 +140,7 @@ def test_a_cancelled_request_frees_its_pages_at_once(model: CausalLM) -> None:
     assert ended == [(ids[0], None), (ids[2], None)]
     engine.cancel(ids[1])
     assert engine.stats.free_pages == engine.stats.total_pages
-    assert engine.has_work  # the last event is still to be told
+    assert engine.has_work  # the last event is still to come
     assert [e.finish for e in engine.step()] == ["cancelled"]
     assert not engine.has_work and engine.step() == []
 
@@ -213,15 +213,15 @@ def test_a_soak_of_random_requests_and_cancels_leaks_nothing(
 def test_pages_go_to_the_neediest_and_the_least_recently_used_goes_first() -> None:
     pages = PageAllocator(4)
     keys = [page_key(root_key(None), [n]) for n in range(4)]
-    first = pages.take(2)
-    assert first is not None and pages.take(3) is None and pages.free == 2
+    first = pages.allocate(2)
+    assert first is not None and pages.allocate(3) is None and pages.free == 2
     for page, key in zip(first, keys, strict=False):
         pages.publish(page, key)
     pages.release(first)
     assert (pages.free, pages.reusable) == (4, 2)
     assert pages.find(keys[:1]) == first[:1] and pages.find([keys[3], keys[0]]) == []
     pages.release(first[:1])  # used again: now the other one is the older
-    assert pages.take(3) is not None
+    assert pages.allocate(3) is not None
     assert pages.find(keys[1:2]) == [] and pages.find(keys[:1]) == first[:1]
     with pytest.raises(ValueError, match="no owner"):
         pages.release([*first[:1], first[0]])

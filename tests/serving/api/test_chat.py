@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mengya.tokenizer.chat_template import encode_prompt
-from tests.serving.conftest import CONTEXT, Running, tiny_model
+from tests.helpers.live_server import CONTEXT, Running, tiny_model
 
 ASK: list[Any] = [{"role": "user", "content": "春眠不觉晓"}]
 
@@ -31,7 +31,7 @@ def text_of(chunks: list[Any], index: int = 0) -> str:
 
 
 def greedy_ids(tokenizer, count: int, messages: list[Any] = ASK) -> list[int]:
-    """The tokens that a plain loop over whole forward passes takes."""
+    """The tokens that a plain loop over full forward passes takes."""
     model, ids = tiny_model(), encode_prompt(tokenizer, messages)
     start = len(ids)
     with torch.no_grad():
@@ -53,9 +53,9 @@ def test_greedy_reply_is_the_models_own(client: openai.OpenAI, tokenizer) -> Non
 
 
 def test_a_stream_is_the_same_text_with_usage_and_done(server: Running) -> None:
-    whole = ask(server.client, max_tokens=40)
+    full = ask(server.client, max_tokens=40)
     chunks = streamed(server.client, max_tokens=40, stream_options={"include_usage": True})
-    assert text_of(chunks) == whole.choices[0].message.content
+    assert text_of(chunks) == full.choices[0].message.content
     assert chunks[0].choices[0].delta.role == "assistant"
     assert len({chunk.id for chunk in chunks}) == 1
     *body, last = chunks
@@ -80,9 +80,9 @@ def test_characters_of_several_tokens_come_whole(client: openai.OpenAI, tokenize
     pieces = [
         c.choices[0].delta.content for c in chunks if c.choices and c.choices[0].delta.content
     ]
-    whole = ask(client, max_tokens=60, logit_bias=bias, temperature=1.0).choices[0].message.content
-    assert "".join(pieces) == whole
-    made = whole.replace("\ufffd", "")
+    full = ask(client, max_tokens=60, logit_bias=bias, temperature=1.0).choices[0].message.content
+    assert "".join(pieces) == full
+    made = full.replace("\ufffd", "")
     assert made and set(made.encode()) <= set("龘".encode())
     assert len(pieces) < 60
 
@@ -105,9 +105,9 @@ def test_seed_and_n(client: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize("as_list", [False, True])
 def test_stop_strings_across_tokens(client: openai.OpenAI, as_list: bool) -> None:
-    whole = ask(client, max_tokens=60).choices[0].message.content
-    stop = next(whole[i : i + 3] for i in range(8, 40) if "\ufffd" not in whole[i : i + 3])
-    expected = whole[: whole.find(stop)]
+    full = ask(client, max_tokens=60).choices[0].message.content
+    stop = next(full[i : i + 3] for i in range(8, 40) if "\ufffd" not in full[i : i + 3])
+    expected = full[: full.find(stop)]
     wanted = ["@@@@", stop] if as_list else stop
     reply = ask(client, max_tokens=60, stop=wanted)
     assert reply.choices[0].message.content == expected
@@ -122,8 +122,8 @@ def test_stop_strings_across_tokens(client: openai.OpenAI, as_list: bool) -> Non
 
 def test_logprobs_are_the_models(client: openai.OpenAI, tokenizer) -> None:
     reply = ask(client, logprobs=True, top_logprobs=3, temperature=1.0)
-    told = reply.choices[0].logprobs.content
-    assert len(told) == 12
+    entries = reply.choices[0].logprobs.content
+    assert len(entries) == 12
     ids, prompt = greedy_ids(tokenizer, 12), encode_prompt(tokenizer, ASK)
     with torch.no_grad():
         logits = tiny_model()(torch.tensor([[*prompt, *ids]])).logits[0].log_softmax(-1)
@@ -144,13 +144,13 @@ def test_logprobs_are_the_models(client: openai.OpenAI, tokenizer) -> None:
 
 
 def test_a_stop_string_takes_its_tokens_logprobs_with_it(client: openai.OpenAI) -> None:
-    whole = ask(client, max_tokens=30, logprobs=True)
-    content = whole.choices[0].message.content
+    full = ask(client, max_tokens=30, logprobs=True)
+    content = full.choices[0].message.content
     stop = next(content[i] for i in range(5, 30) if content[i] not in "\ufffd" + content[:i])
     cut = ask(client, max_tokens=30, logprobs=True, stop=stop)
-    told = b"".join(bytes(o.bytes) for o in cut.choices[0].logprobs.content)
-    assert stop not in told.decode(errors="replace")
-    assert len(cut.choices[0].logprobs.content) < len(whole.choices[0].logprobs.content)
+    covered = b"".join(bytes(o.bytes) for o in cut.choices[0].logprobs.content)
+    assert stop not in covered.decode(errors="replace")
+    assert len(cut.choices[0].logprobs.content) < len(full.choices[0].logprobs.content)
 
 
 def test_logit_bias_bans_and_forces(client: openai.OpenAI, tokenizer) -> None:

@@ -16,7 +16,7 @@ from mengya.models.adapters.adapter_set import AdapterSet
 from mengya.models.adapters.lora import load_adapter
 from mengya.models.hf.checkpoint import save_hf_folder
 from mengya.tokenizer.load import document_token_id, encode_texts
-from tests.serving.conftest import CONTEXT, POEM, serving, tiny_model
+from tests.helpers.live_server import CONTEXT, POEM, serving, tiny_model
 
 
 def complete(client: openai.OpenAI, **settings: Any) -> Any:
@@ -56,12 +56,12 @@ def test_echo_scores_a_text(client: openai.OpenAI, tokenizer) -> None:
     logprobs = logprobs_of(tiny_model(), ids)
     expected = [logprobs[i, token].item() for i, token in enumerate(ids[1:])]
     for limit in (0, 1):
-        told = complete(client, prompt=POEM, echo=True, logprobs=2, max_tokens=limit)
-        choice = told.choices[0]
+        answered = complete(client, prompt=POEM, echo=True, logprobs=2, max_tokens=limit)
+        choice = answered.choices[0]
         assert choice.text.startswith(POEM)
         assert choice.logprobs.token_logprobs[: len(expected)] == pytest.approx(expected, abs=1e-4)
         assert len(choice.logprobs.tokens) == len(expected) + limit
-        assert told.usage.completion_tokens == limit
+        assert answered.usage.completion_tokens == limit
         for offset, token in zip(choice.logprobs.text_offset, choice.logprobs.tokens, strict=True):
             if not token.startswith("bytes:"):
                 assert choice.text[offset : offset + len(token)] == token
@@ -72,10 +72,10 @@ def test_echo_scores_a_text(client: openai.OpenAI, tokenizer) -> None:
 
 def test_streams_join_to_the_whole(client: openai.OpenAI) -> None:
     settings: dict[str, Any] = {"logprobs": 2, "echo": True, "max_tokens": 20, "n": 2, "seed": 1}
-    whole = complete(client, **settings)
+    full = complete(client, **settings)
     chunks = list(complete(client, stream=True, stream_options={"include_usage": True}, **settings))
-    assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage
-    for index, expected in enumerate(whole.choices):
+    assert chunks[-1].choices == [] and chunks[-1].usage == full.usage
+    for index, expected in enumerate(full.choices):
         mine = [c.choices[0] for c in chunks[:-1] if c.choices[0].index == index]
         assert "".join(choice.text for choice in mine) == expected.text
         assert mine[-1].finish_reason == expected.finish_reason
@@ -141,11 +141,11 @@ def test_adapters_by_model_name(tokenizer, adapters: dict[str, Path]) -> None:
         )
         for _ in range(2):
             for name, logprobs in expected.items():
-                told = complete(
+                answered = complete(
                     server.client, model=name, prompt=POEM, echo=True, logprobs=0, max_tokens=1
                 )
                 mine = [logprobs[i, token].item() for i, token in enumerate(ids[1:])]
-                found = told.choices[0].logprobs.token_logprobs[: len(mine)]
+                found = answered.choices[0].logprobs.token_logprobs[: len(mine)]
                 assert found == pytest.approx(mine, abs=1e-3), name
         vectors = {
             name: np.array(

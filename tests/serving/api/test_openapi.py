@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.serving.conftest import Running, serving
+from tests.helpers.live_server import Running, serving
 
 CHECKS = [
     not_a_server_error,
@@ -43,7 +43,10 @@ def fuzz(server: Running, examples: int) -> int:
 
         @settings(
             max_examples=count, deadline=None, database=None, derandomize=examples < 100,
-            phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+            phases=[Phase.generate],
+            suppress_health_check=[
+                HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large,
+            ],
         )  # fmt: skip
         @given(one)
         def call(case: Any) -> None:

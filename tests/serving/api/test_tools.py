@@ -14,8 +14,8 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.serving.runtime.served import Served, ServedName
 from mengya.tokenizer.chat_template import encode_conversation, encode_prompt
+from tests.helpers.live_server import Running, serving
 from tests.helpers.memorized_model import learn_by_heart
-from tests.serving.conftest import Running, serving
 
 TOOLS: list[Any] = [
     {
@@ -138,7 +138,7 @@ def test_without_tools_and_with_none(learned_server: Running, tokenizer) -> None
 
 
 def test_a_call_is_forced_out_of_a_random_model(client: openai.OpenAI) -> None:
-    """The tiny server's model has learnt nothing; the grammar does it."""
+    """The tiny server's model is untrained; the grammar does it."""
     for choice, names in (
         ("required", {"add", "now"}),
         ({"type": "function", "function": {"name": "add"}}, {"add"}),

@@ -1,4 +1,7 @@
-"""The real Chromium, a fresh profile a test, and the scripted server. Any error in the page's console fails the test."""
+"""The real Chromium, a fresh profile a test, and the scripted server.
+
+Any error in the page's console fails the test.
+"""
 
 from __future__ import annotations
 

@@ -21,12 +21,12 @@ def test_an_answer_streams_with_its_thinking_folded_and_its_counts(reader: Reade
     expect(page.locator(".reply strong")).to_have_text("你")  # shown before the stream has ended
     hold.set()
     reply = reader.answered()
-    expect(reply.locator(".counts")).to_contain_text("42 个词元")
+    expect(reply.locator(".counts")).to_contain_text("42 个 token")
     expect(reply.locator(".counts")).to_contain_text("输入 11")
     expect(reply.locator(".thinking .markdown")).to_be_hidden()
     reply.locator("summary").click()
     expect(reply.locator(".thinking .markdown")).to_have_text("先想一想。")
-    expect(page.locator("#status")).to_contain_text("回答完毕")
+    expect(page.locator("#status")).to_contain_text("回答完成")
 
 
 def test_tool_calls_arrive_in_pieces_and_are_shown_whole(reader: Reader) -> None:
@@ -88,8 +88,8 @@ def test_escape_stops_and_the_server_notices(reader: Reader) -> None:
     reader.ask("说")
     expect(page.locator(".reply p").first).to_have_text("一半")
     page.keyboard.press("Escape")
-    expect(reader.answered()).to_contain_text("在这里停止了")
-    assert reader.server.disconnected.wait(3), "the stream goes on after stop"
+    expect(reader.answered()).to_contain_text("已在此处停止")
+    assert reader.server.disconnected.wait(3), "the stream continues after stop"
     expect(page.locator("#send")).to_be_visible()
 
 
@@ -168,12 +168,12 @@ def test_two_models_answer_the_same_question_each_with_its_own_past(reader: Read
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        (Script(status=429, headers={"Retry-After": "7"}), "请等 7 秒再试"),
-        (Script(status=503), "模型正在载入"),
+        (Script(status=429, headers={"Retry-After": "7"}), "请在 7 秒后重试"),
+        (Script(status=503), "模型正在加载"),
         (Script(status=400, message="top_k: too big"), "top_k: too big"),
         (Script(status=404), "没有这个模型"),
-        (Script(status=500), "服务器出错了"),
-        (chat("半句", cut=True), "连接在回答结束前断了"),
+        (Script(status=500), "服务器出错"),
+        (chat("半句", cut=True), "回答结束前连接中断"),
         (Script([{"error": {"message": "out of memory"}}]), "out of memory"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Completion mode: tokens, their probabilities and what else was likely; the same of the prompt's own tokens."""
+"""Completion mode: tokens, their probabilities and alternatives; the same of the prompt's tokens."""
 
 from __future__ import annotations
 
@@ -48,11 +48,10 @@ def test_each_token_tells_its_probability_and_its_alternatives(reader: Reader) -
     expect(page.locator(".alternative code")).to_have_text(["风", "天"])
     tokens.nth(0).hover()
     expect(page.locator(".card")).to_contain_text("没有概率")
-    steps = [int(tokens.nth(i).get_attribute("class").split("surprise-")[1][0]) for i in (2, 1, 5)]  # pyright: ignore[reportOptionalMemberAccess]
+    classes = [tokens.nth(i).get_attribute("class") or "" for i in (2, 1, 5)]
+    steps = [int(names.split("surprise-")[1][0]) for names in classes]
     assert steps == sorted(set(steps)), "the less likely, the stronger the tint"
-    expect(page.locator("#completion-result .counts")).to_contain_text(
-        "开头平均意外 2.00 比特/词元"
-    )
+    expect(page.locator("#completion-result .counts")).to_contain_text("开头：平均 2.00 bit/token")
 
 
 def test_arrow_keys_walk_and_an_alternative_goes_on_from_there(reader: Reader) -> None:
@@ -78,7 +77,7 @@ def test_without_echo_the_kept_text_is_prompt_and_continuation(reader: Reader) -
     page.locator("#continue").click()
     expect(page.locator(".token")).to_have_text(["来"])
     expect(page.locator(".token.of-prompt")).to_have_count(0)
-    page.get_by_role("button", name="放进开头").click()
+    page.get_by_role("button", name="追加到开头").click()
     expect(page.locator("#prompt")).to_have_value("春天来")
 
 
@@ -91,4 +90,4 @@ def test_refusals_and_missing_probabilities_are_said(reader: Reader) -> None:
     start(reader, "春天")
     expect(reader.page.locator("#completion-result .problem")).to_contain_text("prompt too long")
     reader.page.locator("#continue").click()
-    expect(reader.page.locator("#completion-result")).to_contain_text("没有给出概率")
+    expect(reader.page.locator("#completion-result")).to_contain_text("没有返回概率")

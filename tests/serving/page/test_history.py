@@ -1,4 +1,4 @@
-"""Conversations in the browser's storage: they survive, can be named, removed, carried away and brought back."""
+"""Conversations in the browser's storage: they survive, and are renamed, removed, exported, imported."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_export_and_import_give_the_same_conversation(reader: Reader, tmp_path: 
     page.locator("#import-file").set_input_files(file)
     page.locator(".entry").click()
     expect(page.locator(".reply")).to_contain_text("答案")
-    expect(page.locator(".counts")).to_contain_text("9 个词元")
+    expect(page.locator(".counts")).to_contain_text("9 个 token")
     with page.expect_download() as again:
         page.locator("li.current [aria-label='导出 JSON']").click()
     first, second = (
@@ -77,7 +77,7 @@ def test_a_full_storage_is_said_and_the_conversation_goes_on(reader: Reader) -> 
     )
     reader.ask("还能说话吗？")
     expect(reader.answered()).to_contain_text("好的。")
-    expect(page.locator(".notice.trouble")).to_contain_text("存储空间满了")
+    expect(page.locator(".notice.trouble")).to_contain_text("存储空间已满")
 
 
 def test_another_tab_sees_what_this_one_wrote(reader: Reader) -> None:

@@ -1,4 +1,4 @@
-"""Text that wants to be more than text, from a model, a person or a file: it stays text, and the page stays quick."""
+"""Hostile text, from a model, a person or a file: it stays text, and the page stays quick."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_hundred_thousand_characters_of_anything_are_drawn_in_a_moment(
     # The renderer's own time, without the browser's layout.
     milliseconds = page.evaluate(
         """async (text) => {
-          const { LiveMarkdown } = await import("./markdown.js");
+          const { LiveMarkdown } = await import("./markdown/markdown.js");
           const host = document.createElement("div");
           const began = performance.now();
           new LiveMarkdown(host).update(text);
@@ -139,9 +139,9 @@ def test_a_hundred_thousand_characters_of_anything_are_drawn_in_a_moment(
 def test_a_growing_text_ends_as_the_whole_text(reader: Reader) -> None:
     text = (Path(__file__).parents[3] / "README.zh.md").read_text(encoding="utf-8") + ATTACKS
     page = reader.open()
-    grown, whole = page.evaluate(
+    grown, full = page.evaluate(
         """async (text) => {
-          const { LiveMarkdown } = await import("./markdown.js");
+          const { LiveMarkdown } = await import("./markdown/markdown.js");
           const [one, other] = [document.createElement("div"), document.createElement("div")];
           const live = new LiveMarkdown(one);
           for (let end = 5; end < text.length + 5; end += 5) live.update(text.slice(0, end));
@@ -150,8 +150,8 @@ def test_a_growing_text_ends_as_the_whole_text(reader: Reader) -> None:
         }""",
         text,
     )
-    assert "<table>" in whole
-    assert grown == whole
+    assert "<table>" in full
+    assert grown == full
 
 
 def exported(turns: list[Any], **fields: Any) -> str:
@@ -213,7 +213,7 @@ def test_an_imported_hostile_conversation_is_text(reader: Reader) -> None:
 def test_a_broken_file_is_refused_whole_with_the_reason(reader: Reader, text: str) -> None:
     page = reader.open()
     give(reader, text)
-    expect(page.locator(".notice.trouble")).to_contain_text("没有导入")
+    expect(page.locator(".notice.trouble")).to_contain_text("导入失败")
     assert (
         page.evaluate("Object.keys(localStorage).filter((k) => k.includes('conversation'))") == []
     )

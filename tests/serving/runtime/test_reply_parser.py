@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mengya.serving.runtime.choice import StopStrings
 from mengya.serving.runtime.reply_parser import (
     CALL,
     THINK,
@@ -17,7 +18,6 @@ from mengya.serving.runtime.reply_parser import (
     Text,
     parse_call,
 )
-from mengya.serving.runtime.stop_strings import StopStrings
 
 TOOLS = frozenset({"add", "time"})
 GOOD = '<tool_call>\n{"name": "add", "arguments": {"a":  1}}\n</tool_call>'
@@ -105,7 +105,7 @@ def test_nothing_raises_and_pieces_do_not_matter(text: str, size: int) -> None:
     st.integers(1, 5),
 )
 def test_no_part_of_a_stop_string_is_given_out(text: str, stops: list[str], size: int) -> None:
-    """Against plain search in the whole text: what is shown must end where the first hit begins."""
+    """Against plain search in the full text: what is shown must end where the first hit begins."""
     strings = StopStrings(stops)
     shown = ""
     for start in range(0, len(text), size):

@@ -15,7 +15,7 @@ import numpy as np
 
 from mengya.data.ingest.messages import Message
 from mengya.data.ingest.schema import Conversation, Document, Sample
-from mengya.data.rows.order import mix64
+from mengya.runtime.hashing import mix64
 
 RECENT = 1 << 17
 

@@ -8,15 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-def mix64(values: np.ndarray) -> np.ndarray:
-    """Scramble uint64 values one to one: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
-    z = values.astype(np.uint64)  # a copy, wrapping modulo 2**64
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+from mengya.runtime.hashing import GOLDEN_GAMMA, mix64
 
 
 def row_permutation(seed: int, epoch: int, n: int) -> np.ndarray:
@@ -26,7 +18,7 @@ def row_permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     """
     if n < 0 or epoch < 0:
         raise ValueError(f"epoch {epoch} and n {n} must not be negative")
-    start = mix64(np.array([seed % 2**64], np.uint64) + _GOLDEN)
-    start = mix64(start ^ mix64(np.array([epoch], np.uint64) * _GOLDEN + np.uint64(1)))
-    keys = mix64(start + np.arange(1, n + 1, dtype=np.uint64) * _GOLDEN)
+    start = mix64(np.array([seed % 2**64], np.uint64) + GOLDEN_GAMMA)
+    start = mix64(start ^ mix64(np.array([epoch], np.uint64) * GOLDEN_GAMMA + np.uint64(1)))
+    keys = mix64(start + np.arange(1, n + 1, dtype=np.uint64) * GOLDEN_GAMMA)
     return np.argsort(keys, kind="stable")

@@ -1,7 +1,7 @@
 """Decoding steps recorded as CUDA graphs, so that launching hundreds of small kernels costs one call.
 
 Takes the model, the pages and one token for each of some rows; gives logits. A graph is made for each
-of some batch sizes; a batch is filled up to the next one with rows that write to a page of their own.
+of some batch sizes; a batch is padded to the next one with rows that write to a scratch page.
 Knows nothing of requests. Shapes: B rows, S rows of the recorded size, M pages of a table, V vocabulary.
 """
 
@@ -20,14 +20,14 @@ from mengya.models.causal_lm import CausalLM
 from mengya.runtime.device import to_device
 
 
-def graphs_run(model: CausalLM) -> bool:
+def can_use_graphs(model: CausalLM) -> bool:
     """On CUDA with Triton; experts only where one grouped product multiplies them (`Experts`)."""
     weight = model.lm_head.weight
     if not kernels_run(weight.device):
         return False
     if not model.config.num_experts:
         return True
-    # Elsewhere the loop over experts asks the device for sizes, which a recording forbids.
+    # Elsewhere the loop over experts reads sizes from the device, which a capture forbids.
     aligned = model.config.hidden_size % 8 == 0 and model.config.expert_width % 8 == 0
     hopper = torch.cuda.get_device_capability(weight.device)[0] >= 9
     return weight.dtype == torch.bfloat16 and aligned and hopper
@@ -50,7 +50,7 @@ class _Recorded:
 
 
 class _Staging:
-    """Pinned host memory for the plan of a step, and when the device has read it last."""
+    """Pinned host memory for the plan of a step, and the event after its last copy to the device."""
 
     def __init__(self, rows: int, columns: int) -> None:
         self.tensor = torch.zeros(rows, columns, dtype=torch.int32, pin_memory=True)
@@ -62,24 +62,29 @@ class DecodeGraphs:
     """One graph for each size, recorded when this is made, the largest first: the others reuse its memory."""
 
     def __init__(
-        self, model: CausalLM, cache: PagedCache, most_rows: int, table_width: int, spare_page: int
+        self,
+        model: CausalLM,
+        cache: PagedCache,
+        most_rows: int,
+        table_width: int,
+        scratch_page: int,
     ) -> None:
         """
         Args:
-            spare_page: a page that no sequence has.
+            scratch_page: a page that no sequence has; padding rows write there.
         """
         self._model, self._cache = model, cache
-        self._spare_page, self._table_width = spare_page, table_width
+        self._scratch_page, self._table_width = scratch_page, table_width
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: dict[int, _Recorded] = {}
         for size in reversed(graph_sizes(most_rows)):
             self._graphs[size] = self._record(size)
         self._sizes = np.array(sorted(self._graphs))
-        # Two, so that a step's plan is written while that of the step before still waits to be read.
+        # Two, so that a step's plan can be written while the last one is still being copied.
         self._staging = itertools.cycle([_Staging(most_rows, 1 + table_width) for _ in range(2)])
 
     def run(self, ids_B: Tensor, starts_B: np.ndarray, tables_BM: np.ndarray) -> Tensor:
-        """Logits after one more token of each row, [B, V]; good until the next run.
+        """Logits after one more token of each row, [B, V]; valid until the next run.
 
         Args:
             ids_B: int64, on the device.
@@ -94,25 +99,25 @@ class DecodeGraphs:
         plan = staging.array[:size]
         plan[:B, 0] = starts_B
         plan[:B, 1:] = tables_BM
-        self._fill_up(plan[B:])
+        self._pad(plan[B:])
         recorded.ids_S[:B].copy_(ids_B)
         recorded.plan.copy_(staging.tensor[:size], non_blocking=True)
         staging.read.record()
         recorded.graph.replay()
         return recorded.logits_SV[:B]
 
-    def _fill_up(self, plan: np.ndarray) -> None:
-        """Make these rows such as belong to nobody."""
+    def _pad(self, plan: np.ndarray) -> None:
+        """Make these rows padding."""
         plan[:] = 0
-        plan[:, 1] = self._spare_page
+        plan[:, 1] = self._scratch_page
 
     @torch.inference_mode()
     def _record(self, size: int) -> _Recorded:
         device = self._cache.device
         ids_S = torch.zeros(size, dtype=torch.int64, device=device)
-        nobody = np.empty((size, 1 + self._table_width), dtype=np.int32)
-        self._fill_up(nobody)
-        plan = to_device(nobody, device)
+        padding = np.empty((size, 1 + self._table_width), dtype=np.int32)
+        self._pad(padding)
+        plan = to_device(padding, device)
 
         def forward() -> Tensor:
             step = PagedStep.of_rows(self._cache, plan[:, 0], plan[:, 1:])

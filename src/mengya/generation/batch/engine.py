@@ -1,8 +1,14 @@
 """Completions of many requests at once: continuous batching over a paged KV memory.
 
 Takes requests of token ids at any time; gives token events step by step. Each step is one forward
-pass (Yu et al. 2022, Orca): a new token of every decoding request together with a piece of the
+pass (Yu et al. 2022, Orca): a new token of every decoding request together with a chunk of the
 prompts that have just come. Knows nothing of text or HTTP; one thread owns it and calls it.
+
+The other decode loop, `generation.engine`, is for a fixed set of prompts with any architecture, rope type
+and cache; this one trades some of these (sliding windows, dynamic rope, streaming) for paged memory,
+shared prefixes, CUDA graphs and grammars. Sampling and random numbers are shared; tests hold both to the
+same tokens.
+
 Shapes: R rows whose next token is chosen, V vocabulary.
 """
 
@@ -25,18 +31,20 @@ from mengya.generation.batch.request import (
     TokenEvent,
     TokenLogprob,
 )
-from mengya.generation.batch.row_choice import Flight, RowChooser
+from mengya.generation.batch.row_choice import PendingTokens, RowChooser
 from mengya.generation.batch.scheduler import Scheduler, Work
-from mengya.generation.batch.sequence import Sequence
-from mengya.generation.random_numbers import row_seed
-from mengya.generation.sampling import check_logit_bias
+from mengya.generation.batch.sequence import SequenceState
+from mengya.generation.sampling import (
+    check_logit_bias,
+    row_seed,
+)
 from mengya.models.causal_lm import CausalLM
 
 
 class BatchEngine:
     """Runs requests to their ends, many at a time.
 
-    What a request gets does not depend on who runs beside it, but for the rounding of matrix
+    What a request gets does not depend on the other requests, except through the rounding of matrix
     products, whose kernels change with the number of rows.
 
     Attributes:
@@ -52,7 +60,8 @@ class BatchEngine:
     ) -> None:
         """
         Args:
-            model: on its device, its rope_type not dynamic; is put into evaluation mode. Its weights must not change later.
+            model: on its device, its rope_type not dynamic; is put into evaluation mode. Its weights must
+                not change later.
             select_adapter: makes the model compute with an adapter, None with none.
         """
         if model.config.sliding_window is not None:
@@ -63,13 +72,13 @@ class BatchEngine:
         rope = model.config.rope_parameters
         if rope.rope_type == "clex":
             raise UserError(
-                "rope_type=clex turns each text by its own length, so texts cannot share a batch; freeze "
+                "rope_type=clex depends on the length of each text, so texts cannot share a batch; freeze "
                 "its factor first: mengya merge CHECKPOINT out=FOLDER factor=4"
             )
         if rope.rope_type == "dynamic" or rope.long_factor != rope.short_factor:
             raise UserError(
-                f"rope_type={rope.rope_type} turns each text by its own length, so texts cannot share a batch; "
-                "write rope_type=yarn or linear in the model's config.json"
+                f"rope_type={rope.rope_type} depends on the length of each text, so texts cannot share a "
+                "batch; write rope_type=yarn or linear in the model's config.json"
             )
         self._pass = ForwardPass(model, settings, select_adapter)
         self._has_adapters = select_adapter is not None
@@ -86,19 +95,19 @@ class BatchEngine:
         )
         self._chooser = RowChooser(settings.max_running, self._vocab_size, device)
         self._overlaps = not on_cpu if settings.overlap is None else settings.overlap
-        self._flight: Flight | None = None
-        self._alive: dict[int, Sequence] = {}
+        self._pending: PendingTokens | None = None
+        self._unfinished: dict[int, SequenceState] = {}
         self._cancelled: list[TokenEvent] = []
         self._next_number = 0
         self._generated = self._steps = 0
 
     def add(self, request: Request) -> int:
-        """Put a request at the end of the waiting line; returns its number.
+        """Put a request at the end of the waiting queue; returns its number.
 
         Raises:
             UserError: it can never run: the prompt is empty, too long or names unknown tokens, or
                 so does logit_bias; an adapter where there is none.
-            EngineFull: the line is full; later it may be shorter.
+            EngineFull: the queue is full; try again later.
         """
         self._check(request)
         if len(self._scheduler.waiting) >= self._settings.max_waiting:
@@ -107,7 +116,7 @@ class BatchEngine:
             )
         params, number = request.params, self._next_number
         self._next_number += 1
-        sequence = Sequence(
+        sequence = SequenceState(
             number=number,
             request=request,
             limit=min(len(request.prompt) + params.max_new_tokens, self.context),
@@ -115,7 +124,7 @@ class BatchEngine:
             tokens=list(request.prompt),
             length=len(request.prompt),
         )
-        self._alive[number] = sequence
+        self._unfinished[number] = sequence
         self._scheduler.waiting.append(sequence)
         return number
 
@@ -124,15 +133,15 @@ class BatchEngine:
 
         The next step gives its last event. Unknown and finished requests are ignored.
         """
-        sequence = self._alive.get(request_id)
+        sequence = self._unfinished.get(request_id)
         if sequence is not None:
             self._remove(sequence)
             self._cancelled.append(sequence.event(None, finish="cancelled"))
 
     @property
     def has_work(self) -> bool:
-        """Whether `step` has something to do or to tell."""
-        return bool(self._alive or self._cancelled or self._flight)
+        """Whether `step` has something to compute or to report."""
+        return bool(self._unfinished or self._cancelled or self._pending)
 
     @property
     def stats(self) -> EngineStats:
@@ -154,29 +163,29 @@ class BatchEngine:
 
     @torch.inference_mode()
     def step(self) -> list[TokenEvent]:
-        """Admit who fits, run the model once, choose a token for each request that is ready for one.
+        """Admit what fits, run the model once, choose a token for each request that is ready for one.
 
-        With `overlap` the device is given its next step before the tokens of the last one are fetched, so
-        that it never waits for Python: events come one call later, and who ends by a stop token has
-        been computed once too often.
+        With `overlap` the next step is launched before the tokens of the last one are fetched, so that
+        the device never waits for Python: events come one call later, and a request that ends by a stop
+        token has been computed once too often.
         """
         events, self._cancelled = self._cancelled, []
-        before, self._flight = self._flight, None
-        if before is not None and before.ruled:
-            # A grammar must know a token before it can rule the next.
-            events += self._land(before)
+        before, self._pending = self._pending, None
+        if before is not None and before.constrained:
+            # A grammar must know a token before it can constrain the next.
+            events += self._collect(before)
             before = None
         work = self._scheduler.plan()
         for sequence in work.entered:
             self._chooser.enter(sequence)
         if work.sequences:
             self._steps += 1
-            self._flight = self._launch(work, before)
+            self._pending = self._launch(work, before)
         if before is not None:
-            events += self._land(before)
-        if self._flight is not None and not self._overlaps:
-            before, self._flight = self._flight, None
-            events += self._land(before)
+            events += self._collect(before)
+        if self._pending is not None and not self._overlaps:
+            before, self._pending = self._pending, None
+            events += self._collect(before)
         return events
 
     def _check(self, request: Request) -> None:
@@ -199,11 +208,11 @@ class BatchEngine:
             )
         check_logit_bias(request.params, vocab_size)
 
-    def _launch(self, work: Work, before: Flight | None) -> Flight | None:
+    def _launch(self, work: Work, before: PendingTokens | None) -> PendingTokens | None:
         """One forward pass and the choices after it; does not wait for the device.
 
         Args:
-            before: tokens that are on their way and go into this pass.
+            before: tokens still on the device that go into this pass.
         """
         logits_RV = self._pass.run(work, self._scheduler.tables, before)
         self._scheduler.advance(work)
@@ -211,23 +220,23 @@ class BatchEngine:
             return None
         rows = np.array([s.row for s in work.ready])
         lengths = np.array([s.length for s in work.ready])
-        flight = self._chooser.choose(work.ready, rows, lengths, logits_RV)
+        pending = self._chooser.choose(work.ready, rows, lengths, logits_RV)
         for place, sequence in enumerate(work.ready):
             sequence.length += 1
-            sequence.flight = place
-        return flight
+            sequence.pending_index = place
+        return pending
 
-    def _land(self, flight: Flight) -> list[TokenEvent]:
-        """Fetch the tokens of a flight; tells them."""
-        tokens, logprobs = flight.land()
+    def _collect(self, pending: PendingTokens) -> list[TokenEvent]:
+        """Wait for tokens; their events."""
+        tokens, logprobs = pending.wait()
         events: list[TokenEvent] = []
-        for place, (sequence, token) in enumerate(zip(flight.sequences, tokens, strict=True)):
+        for place, (sequence, token) in enumerate(zip(pending.sequences, tokens, strict=True)):
             if not sequence.finished:
-                events.append(self._take(sequence, token, logprobs.get(place)))
+                events.append(self._append(sequence, token, logprobs.get(place)))
         return events
 
-    def _take(
-        self, sequence: Sequence, token: int | None, logprob: TokenLogprob | None
+    def _append(
+        self, sequence: SequenceState, token: int | None, logprob: TokenLogprob | None
     ) -> TokenEvent:
         request = sequence.request
         if token is None or token in request.stop_token_ids:
@@ -246,7 +255,7 @@ class BatchEngine:
             self._remove(sequence)
         return sequence.event(token, logprob, finish)
 
-    def _remove(self, sequence: Sequence) -> None:
+    def _remove(self, sequence: SequenceState) -> None:
         sequence.finished = True
         self._scheduler.remove(sequence)
-        del self._alive[sequence.number]
+        del self._unfinished[sequence.number]

@@ -1,7 +1,7 @@
 """One forward pass of the batch engine: the model, the memory of its pages, its recorded steps.
 
 Takes the work that the scheduler has planned; gives the logits from which the next tokens are chosen.
-Knows nothing of sampling or of who waits. Shapes: S sequences of the work, R of them ready for a
+Knows nothing of sampling or of the waiting queue. Shapes: S sequences of the work, R of them ready for a
 token, N new tokens of all, M pages of a table, V vocabulary.
 """
 
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mengya.generation.batch.decode_graphs import DecodeGraphs, graphs_run
+from mengya.generation.batch.decode_graphs import DecodeGraphs, can_use_graphs
 from mengya.generation.batch.request import EngineConfig
-from mengya.generation.batch.row_choice import Flight, Logprobs
+from mengya.generation.batch.row_choice import Logprobs, PendingTokens
 from mengya.generation.batch.scheduler import Work
-from mengya.generation.batch.sequence import Sequence
+from mengya.generation.batch.sequence import SequenceState
 from mengya.kernels.attention.paged import kernels_run
 from mengya.kernels.linear import lay_end_to_end
 from mengya.kernels.packed_linear import pack_linears, packing_runs
@@ -55,25 +55,25 @@ class ForwardPass:
         tokens = settings.cache_tokens or _default_cache_tokens(model, settings, dtype)
         self.pages = max(tokens // size, 1)
         self.context = min(model.config.context_length, self.pages * size)
-        # One page more, which no sequence has: who must write something somewhere writes there.
+        # One page more, the scratch page, into which padding slots write.
         self._cache = PagedCache(model.config, self.pages + 1, size, dtype, self.device)
         self._table_width = -(-self.context // size)
         self._graphs: DecodeGraphs | None = None
-        if settings.cuda_graphs and select_adapter is None and graphs_run(model):
+        if settings.cuda_graphs and select_adapter is None and can_use_graphs(model):
             self._graphs = DecodeGraphs(
                 self._model, self._cache, settings.max_running, self._table_width, self.pages
             )
         if kernels_run(self.device):
             self._compile_kernels()
 
-    def run(self, work: Work, tables: np.ndarray, before: Flight | None) -> Tensor:
+    def run(self, work: Work, tables: np.ndarray, before: PendingTokens | None) -> Tensor:
         """Logits after each sequence that is ready for a token, [R, V], until the next run.
 
         Notes the log-probabilities of prompts that are to be echoed.
 
         Args:
             tables: int32, pages of each row of the scheduler.
-            before: tokens that are on their way and go into this pass.
+            before: tokens still on the device that go into this pass.
         """
         self._use_adapter(work.sequences[0].request.adapter)
         starts_S = np.array([s.stored for s in work.sequences])
@@ -90,23 +90,23 @@ class ForwardPass:
             self._select_adapter(adapter)
             self._adapter = adapter
 
-    def _input_ids(self, work: Work, before: Flight | None) -> Tensor:
-        """Tokens to compute, [N] int64 on the device: those in flight are taken from there."""
+    def _input_ids(self, work: Work, before: PendingTokens | None) -> Tensor:
+        """Tokens to compute, [N] int64 on the device; pending ones are read there."""
         decoding = work.counts[-1] == 1
         if decoding and before is not None and before.sequences == work.ready == work.sequences:
             return before.chosen_R
         ids: list[int] = []
-        flying: list[tuple[int, int]] = []
+        in_flight: list[tuple[int, int]] = []
         for sequence, count in zip(work.sequences, work.counts, strict=True):
             if sequence.stored == len(sequence.tokens):
-                flying.append((len(ids), sequence.flight))
+                in_flight.append((len(ids), sequence.pending_index))
                 ids.append(0)
             else:
                 ids += sequence.tokens[sequence.stored : sequence.stored + count]
         ids_N = to_device(np.array(ids, dtype=np.int64), self.device)
-        if flying:
-            assert before is not None  # where else would they be
-            places, sources = to_device(np.array(flying, dtype=np.int64).T.copy(), self.device)
+        if in_flight:
+            assert before is not None  # a token not on the host is pending
+            places, sources = to_device(np.array(in_flight, dtype=np.int64).T.copy(), self.device)
             ids_N[places] = before.chosen_R[sources]
         return ids_N
 
@@ -123,7 +123,7 @@ class ForwardPass:
         echoing = np.array([s.echoing for s in sequences])
         ready = starts_S + counts_S == lengths
         ends = counts_S.cumsum()
-        # All positions of who echoes, else the last where it gives a token; but never none at all.
+        # All positions of echoing sequences, else the last where it gives a token; at least one in all.
         sizes = np.where(echoing, counts_S, ready)
         if not sizes.any():
             sizes[-1] = 1
@@ -141,7 +141,7 @@ class ForwardPass:
                 self._echo(sequence, part)
         return logits_NV[to_device(sizes.cumsum()[ready] - 1, self.device)]
 
-    def _echo(self, sequence: Sequence, logits_SV: Tensor) -> None:
+    def _echo(self, sequence: SequenceState, logits_SV: Tensor) -> None:
         """Note the log-probabilities of the prompt's tokens that these logits predict."""
         prompt = sequence.request.prompt
         # After a preemption the first positions come a second time.
@@ -157,7 +157,7 @@ class ForwardPass:
 
     @torch.inference_mode()
     def _compile_kernels(self) -> None:
-        """Those of steps with prompts, so that no request waits for it; graphs compile their own."""
+        """The kernels of steps with prompts, so that no request waits for it; graphs compile their own."""
         longer = min(self._cache.page_size, 2)
         # Few rows are split over their keys and many are not; a number of tokens that 16 divides is
         # another kernel to Triton than one that it does not.

@@ -1,8 +1,8 @@
-"""Who owns which page of the KV memory, and which pages hold a beginning that may be used again.
+"""Which sequences own which page of the KV memory, and which pages hold a shared prefix.
 
 Takes and gives page numbers and keys; knows nothing of tensors or requests. A page has as many
-owners as sequences read it. Without an owner it is free: taken at once when it holds nothing worth
-keeping, else least recently used first.
+owners as sequences read it. Without an owner it is free: pages that hold no published prefix are
+allocated first, then the least recently used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 
 def root_key(adapter: str | None) -> bytes:
-    """Stands before the first page: what keys and values depend on besides the tokens."""
+    """The key before the first page: what keys and values depend on besides the tokens."""
     return hashlib.sha256(repr(adapter).encode()).digest()
 
 
@@ -36,7 +36,7 @@ class PageAllocator:
 
     @property
     def free(self) -> int:
-        """Pages that `take` could give."""
+        """Pages that `allocate` could give."""
         return len(self._empty) + len(self._reusable)
 
     @property
@@ -44,8 +44,8 @@ class PageAllocator:
         """Pages among the free ones that `find` could still give."""
         return len(self._reusable)
 
-    def take(self, count: int) -> list[int] | None:
-        """`count` pages with one owner each, or None, and nothing taken, when fewer are free."""
+    def allocate(self, count: int) -> list[int] | None:
+        """`count` pages with one owner each; None, and no change, when fewer are free."""
         if count > self.free:
             return None
         pages = []
@@ -60,7 +60,7 @@ class PageAllocator:
         return pages
 
     def find(self, keys: Iterable[bytes]) -> list[int]:
-        """The pages of the longest known beginning, each with one more owner."""
+        """The pages of the longest published prefix, each with one more owner."""
         pages = []
         for key in keys:
             page = self._page_of.get(key)
@@ -83,7 +83,7 @@ class PageAllocator:
         Raises:
             ValueError: a page has no owner.
         """
-        # Last first: the end of a beginning is dropped before what it depends on.
+        # Last first: the end of a prefix is evicted before what it depends on.
         for page in reversed(pages):
             if not self._owners[page]:
                 raise ValueError(f"page {page} has no owner")

@@ -20,18 +20,18 @@ TokenLogprob = tuple[float, tuple[tuple[int, float], ...]]
 
 
 class EngineFull(Exception):
-    """The waiting line is full; the client should come again later."""
+    """The waiting queue is full; the client should try again later."""
 
 
 class EngineConfig(Config):
     """How many requests run at once and how much memory they share."""
 
     max_running: int = Field(default=64, ge=1, le=4096)
-    """Most requests decoded side by side."""
+    """Most requests decoded in one batch."""
     max_waiting: int = Field(default=256, ge=1)
-    """Most requests in the waiting line; more are turned away."""
+    """Most requests in the waiting queue; more are refused."""
     page_size: int = Field(default=16, ge=1, le=1024)
-    """Tokens in one page of the KV memory. Beginnings are shared by whole pages."""
+    """Tokens in one page of the KV memory. Prefixes are shared page by page."""
     cache_tokens: PositiveInt | None = None
     """Tokens that the KV memory holds, over all requests; null: max_running full contexts, or as many
     as fit into half of the GPU's free memory or 2 GiB of a CPU's."""
@@ -39,14 +39,14 @@ class EngineConfig(Config):
     """Most prompt tokens in one step, so that long prompts do not stall the running streams; null:
     128 on a CPU, 4096 elsewhere."""
     pack_weights: bool = True
-    """In fp32 on a CPU: a second copy of the weights, in a layout that decodes faster. Without adapters only."""
+    """In fp32 on a CPU: a second copy of the weights, in a layout that decodes faster. Not with adapters."""
     cuda_graphs: bool = True
     """On CUDA: decode by recorded graphs, one for each of some batch sizes. Without adapters only; recording
     takes seconds at the start and some memory."""
     overlap: bool | None = None
-    """Start a step before the tokens of the last one have come to the host; null: on CUDA."""
+    """Launch a step before the tokens of the last one are on the host; null: on CUDA."""
     prefix_reuse: bool = True
-    """Keep pages of finished requests, as long as memory is not needed, for prompts that begin alike."""
+    """Keep pages of finished requests, while memory allows, for prompts with the same prefix."""
 
 
 class TokenFilter(Protocol):
@@ -62,7 +62,7 @@ class TokenFilter(Protocol):
         ...
 
     def accept(self, token: int) -> None:
-        """Go on after `token`, which was allowed. Not called for stop tokens."""
+        """Advance by `token`, which was allowed. Not called for stop tokens."""
         ...
 
 
@@ -75,7 +75,7 @@ class Request:
         top_logprobs: None: no log-probabilities; n: that of each chosen token and of the n likeliest.
             They are the model's own, before bias, penalties, temperature and grammar.
         adapter: LoRA adapter by the name that the engine's `select_adapter` knows; None: the base.
-        echo_logprobs: also those of the prompt's tokens (the prompt is then always computed anew).
+        echo_logprobs: also those of the prompt's tokens (the prompt is then always recomputed).
     """
 
     prompt: tuple[int, ...]
@@ -113,8 +113,8 @@ class EngineStats:
     """The engine at this moment, and counts since it began.
 
     Attributes:
-        free_pages: pages that a request could have now; all of them when none runs.
-        reusable_pages: those of them that hold a beginning which may come again.
+        free_pages: pages that a request could get now; all of them when none runs.
+        reusable_pages: those of them that hold a published prefix.
         prompt_tokens, cached_tokens: of all requests admitted; how many of them were reused.
         prefix_hits: requests that reused at least one page.
     """

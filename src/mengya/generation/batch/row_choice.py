@@ -1,13 +1,12 @@
 """The next token of each row of a step, where every row has settings and a grammar of its own.
 
-Takes sequences and the logits after them; gives tokens and log-probabilities that may still be on
-their way from the device: nothing here waits for it, until they are asked for.
+Takes sequences and the logits after them; gives tokens and log-probabilities that may still be in
+flight from the device: nothing here waits for it before `PendingTokens.wait`.
 Shapes: R rows, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +14,14 @@ import torch
 from torch import Tensor
 
 from mengya.generation.batch.request import TokenLogprob
-from mengya.generation.batch.sequence import Sequence
-from mengya.generation.random_numbers import uniforms
-from mengya.generation.sampling import History, RowSettings, choose, setting_columns
+from mengya.generation.batch.sequence import SequenceState
+from mengya.generation.sampling import (
+    History,
+    RowSettings,
+    choose,
+    setting_columns,
+    uniforms,
+)
 from mengya.runtime.device import to_device
 
 
@@ -37,45 +41,45 @@ class Logprobs:
         return cls(_to_host(own_R), _to_host(ids), _to_host(values))
 
     def rows(self) -> list[TokenLogprob]:
-        """To be asked for after the device is done."""
+        """Call only after the device is done."""
         tops = zip(self.ids.tolist(), self.values.tolist(), strict=True)
         own = self.own_R.tolist()
         return [(one, tuple(zip(*top, strict=True))) for one, top in zip(own, tops, strict=True)]
 
 
-class Flight:
-    """Tokens that were chosen and are on their way to the host.
+class PendingTokens:
+    """Tokens that were chosen on the device and are being copied to the host.
 
     Attributes:
         sequences: whose tokens they are.
         chosen_R: [R] int64, on the device.
-        ruled: whether a grammar waits for one of them.
+        constrained: whether a grammar must accept one of them before the next choice.
     """
 
     def __init__(
         self,
-        sequences: list[Sequence],
+        sequences: list[SequenceState],
         chosen_R: Tensor,
         open_R: list[bool] | None,
         logprobs: tuple[list[int], Logprobs] | None,
     ) -> None:
         """
         Args:
-            open_R: False where the grammar lets nothing follow.
-            logprobs: those rows that asked for them.
+            open_R: False where the grammar allows no token.
+            logprobs: the rows that asked for them, and theirs.
         """
-        self.sequences, self.chosen_R, self.ruled = sequences, chosen_R, open_R is not None
+        self.sequences, self.chosen_R, self.constrained = sequences, chosen_R, open_R is not None
         self._open_R, self._logprobs = open_R, logprobs
         self._tokens_R = _to_host(chosen_R)
-        self._landed: torch.cuda.Event | None = None
+        self._copied: torch.cuda.Event | None = None
         if chosen_R.is_cuda:
-            self._landed = torch.cuda.Event()
-            self._landed.record()
+            self._copied = torch.cuda.Event()
+            self._copied.record()
 
-    def land(self) -> tuple[list[int | None], dict[int, TokenLogprob]]:
-        """The tokens (None: nothing may follow), and log-probabilities by row; waits for them."""
-        if self._landed is not None:
-            self._landed.synchronize()
+    def wait(self) -> tuple[list[int | None], dict[int, TokenLogprob]]:
+        """Block until the tokens (None: the grammar allows none) and log-probabilities, by row, are there."""
+        if self._copied is not None:
+            self._copied.synchronize()
         tokens: list[int | None] = self._tokens_R.tolist()
         if self._open_R is not None:
             tokens = [
@@ -88,23 +92,23 @@ class Flight:
 
 
 class RowChooser:
-    """What the rows of the engine's tables want, and the choice itself."""
+    """The settings of each row of the engine's tables, and the choice itself."""
 
     def __init__(self, max_running: int, vocab_size: int, device: torch.device) -> None:
         self._columns = np.zeros((max_running, 7), dtype=np.float32)
         self._seeds = np.zeros(max_running, dtype=np.uint64)
-        self._prompts = np.zeros(max_running, dtype=np.int64)  # how long
+        self._prompt_lengths = np.zeros(max_running, dtype=np.int64)
         self._special = np.zeros(max_running, dtype=bool)  # a bias, a grammar or log-probabilities
         self._max_running, self._vocab_size, self._device = max_running, vocab_size, device
-        self._history: History | None = None  # made when the first request wants penalties
+        self._history: History | None = None  # allocated with the first request that has penalties
 
-    def enter(self, sequence: Sequence) -> None:
-        """A sequence has got its row, at first or once more."""
+    def enter(self, sequence: SequenceState) -> None:
+        """Set up the row of a sequence that was admitted, or admitted again."""
         params, row = sequence.request.params, sequence.row
         self._columns[row] = setting_columns(params)
         self._seeds[row] = sequence.seed
         request = sequence.request
-        self._prompts[row] = len(request.prompt)
+        self._prompt_lengths[row] = len(request.prompt)
         asks = request.grammar is not None or request.top_logprobs is not None
         self._special[row] = asks or bool(params.logit_bias)
         if RowSettings(self._columns[row : row + 1], {}).penalized:
@@ -114,8 +118,12 @@ class RowChooser:
             self._history.restart(row, prompt, sequence.tokens[len(prompt) :])
 
     def choose(
-        self, ready: list[Sequence], rows_R: np.ndarray, lengths_R: np.ndarray, logits_RV: Tensor
-    ) -> Flight:
+        self,
+        ready: list[SequenceState],
+        rows_R: np.ndarray,
+        lengths_R: np.ndarray,
+        logits_RV: Tensor,
+    ) -> PendingTokens:
         """A token for each.
 
         Args:
@@ -134,17 +142,17 @@ class RowChooser:
         if settings.penalized:
             assert self._history is not None  # `enter` made it
             rows = to_device(rows_R, self._device)
-            history = self._history.take(rows)
-        uniform_R = uniforms(self._seeds[rows_R], lengths_R - self._prompts[rows_R])
+            history = self._history.rows(rows)
+        uniform_R = uniforms(self._seeds[rows_R], lengths_R - self._prompt_lengths[rows_R])
         chosen_R = choose(filtered_RV, history, settings, uniform_R)
         if rows is not None and self._history is not None:
             self._history.add(chosen_R, rows)
         logprobs = _asked_logprobs(ready, logits_RV, chosen_R) if special else None
-        return Flight(ready, chosen_R, open_R, logprobs)
+        return PendingTokens(ready, chosen_R, open_R, logprobs)
 
 
-def _allowed(ready: Rows[Sequence], logits_RV: Tensor) -> Tensor | None:
-    """What grammars let through, [R, V] bool on the CPU; None: everything."""
+def _allowed(ready: list[SequenceState], logits_RV: Tensor) -> Tensor | None:
+    """What grammars allow, [R, V] bool on the CPU; None: everything."""
     if all(sequence.request.grammar is None for sequence in ready):
         return None
     allowed_RV = torch.ones(logits_RV.shape, dtype=torch.bool)
@@ -155,7 +163,7 @@ def _allowed(ready: Rows[Sequence], logits_RV: Tensor) -> Tensor | None:
 
 
 def _asked_logprobs(
-    ready: Rows[Sequence], logits_RV: Tensor, chosen_R: Tensor
+    ready: list[SequenceState], logits_RV: Tensor, chosen_R: Tensor
 ) -> tuple[list[int], Logprobs] | None:
     asked = {
         row: most for row, s in enumerate(ready) if (most := s.request.top_logprobs) is not None
@@ -167,7 +175,7 @@ def _asked_logprobs(
 
 
 def _to_host(tensor: Tensor) -> Tensor:
-    """A copy that is there when the device has done all it was told so far."""
+    """A copy that is complete once the device has done all work queued so far."""
     if not tensor.is_cuda:
         return tensor
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

@@ -1,8 +1,8 @@
-"""Who runs in the next step, with how many tokens, on which pages.
+"""Which sequences run in the next step, with how many tokens, on which pages.
 
 Takes sequences as they come; gives the work of one forward pass. Knows nothing of tensors or tokens'
-meaning. First come, first served: the waiting line is never overtaken, and when pages run out it is
-the newest running sequence that goes back to the head of the line, to be computed again later.
+meaning. First come, first served: the waiting queue is never overtaken, and when pages run out the
+newest running sequence is preempted: back to the head of the queue, to be recomputed later.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mengya.generation.batch.page_allocator import PageAllocator, page_key, root_key
-from mengya.generation.batch.sequence import Sequence
+from mengya.generation.batch.sequence import SequenceState
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +27,18 @@ class Work:
         entered: sequences that have a row since this plan.
     """
 
-    sequences: list[Sequence] = field(default_factory=list)
+    sequences: list[SequenceState] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
-    ready: list[Sequence] = field(default_factory=list)
-    entered: list[Sequence] = field(default_factory=list)
+    ready: list[SequenceState] = field(default_factory=list)
+    entered: list[SequenceState] = field(default_factory=list)
 
 
 class Scheduler:
-    """The waiting line, the running sequences (oldest first), their rows and their pages.
+    """The waiting queue, the running sequences (oldest first), their rows and their pages.
 
     Attributes:
-        tables: [max_running, pages of a context] int32, the pages of each row in order; what stands
-            after them is of no meaning, but is the number of a page.
+        tables: [max_running, pages of a context] int32, the pages of each row in order; entries
+            after them are stale, but valid page numbers.
     """
 
     def __init__(
@@ -50,32 +50,32 @@ class Scheduler:
         reuse: bool,
         context: int,
     ) -> None:
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []
+        self.waiting: deque[SequenceState] = deque()
+        self.running: list[SequenceState] = []
         self.pages = pages
         self.tables = np.zeros((max_running, -(-context // page_size)), dtype=np.int32)
         self.preemptions = self.prefix_hits = self.prompt_tokens = self.cached_tokens = 0
         self._page_size, self._chunk, self._reuse = page_size, chunk, reuse
         self._free_rows = list(range(max_running - 1, -1, -1))
-        self._turns: dict[str | None, int] = {}  # when each adapter ran last
+        self._last_run: dict[str | None, int] = {}  # adapter -> its last step
         self._step = 0
 
-    def remove(self, sequence: Sequence) -> None:
-        """It is done or given up: its pages and its row are free at once."""
+    def remove(self, sequence: SequenceState) -> None:
+        """Free the pages and the row of a sequence that is finished or cancelled."""
         if sequence.row >= 0:
-            self._leave(sequence)
+            self._release(sequence)
         else:
             self.waiting.remove(sequence)
 
     def plan(self) -> Work:
-        """What to run now; nothing when nobody is there, or who was to run lost its pages."""
+        """What to run now; nothing when no sequence is there, or all were preempted."""
         work = Work(entered=self._admit())
         self._step += 1
-        chunks: list[tuple[Sequence, int]] = []
+        chunks: list[tuple[SequenceState, int]] = []
         budget, size = self._chunk, self._page_size
         for sequence in self._of_one_adapter():
             length = sequence.length
-            # An older one may just have taken its pages; or its last token is on its way.
+            # It may just have been preempted; or its last token is pending.
             if sequence.row < 0 or length >= sequence.limit:
                 continue
             if length > len(sequence.pages) * size and not self._extend(sequence):
@@ -97,14 +97,14 @@ class Scheduler:
         return work
 
     def advance(self, work: Work) -> None:
-        """What was planned is stored: pages that became full may be found from now on."""
+        """Mark the planned tokens as stored; publish pages that became full."""
         for sequence, count in zip(work.sequences, work.counts, strict=True):
             sequence.stored += count
             if self._reuse and sequence.stored - sequence.published >= self._page_size:
                 self._publish(sequence)
 
-    def _publish(self, sequence: Sequence) -> None:
-        # A full page is named by its tokens: the last of them may still be on its way.
+    def _publish(self, sequence: SequenceState) -> None:
+        # A full page is named by its tokens: the last of them may still be pending.
         full = min(sequence.stored, len(sequence.tokens)) // self._page_size
         before = sequence.published // self._page_size
         keys = self._keys(sequence, full)
@@ -112,38 +112,38 @@ class Scheduler:
             self.pages.publish(sequence.pages[index], keys[index])
         sequence.published = max(before, full) * self._page_size
 
-    def _of_one_adapter(self) -> list[Sequence]:
-        """The running sequences of the adapter whose turn it is."""
+    def _of_one_adapter(self) -> list[SequenceState]:
+        """The running sequences of the adapter that ran least recently."""
         adapters = {sequence.request.adapter for sequence in self.running}
         if len(adapters) < 2:
-            self._turns = dict.fromkeys(adapters, self._step)
+            self._last_run = dict.fromkeys(adapters, self._step)
             return list(self.running)
         order = dict.fromkeys(sequence.request.adapter for sequence in self.running)
-        adapter = min(order, key=lambda name: self._turns.get(name, -1))
-        self._turns = {name: self._turns.get(name, -1) for name in order}
-        self._turns[adapter] = self._step
+        adapter = min(order, key=lambda name: self._last_run.get(name, -1))
+        self._last_run = {name: self._last_run.get(name, -1) for name in order}
+        self._last_run[adapter] = self._step
         return [sequence for sequence in self.running if sequence.request.adapter == adapter]
 
-    def _admit(self) -> list[Sequence]:
-        admitted: list[Sequence] = []
+    def _admit(self) -> list[SequenceState]:
+        admitted: list[SequenceState] = []
         while self.waiting and self._free_rows:
             sequence = self.waiting[0]
             found: list[int] = []
             if self._reuse and not sequence.echoing:
                 # Not the last token: it must run to give the first logits.
-                whole = (len(sequence.tokens) - 1) // self._page_size
-                found = self.pages.find(self._keys(sequence, whole))
+                full = (len(sequence.tokens) - 1) // self._page_size
+                found = self.pages.find(self._keys(sequence, full))
             missing = self._pages_for(sequence.length) - len(found)
-            # One page more for each that runs, or admitting it would soon push someone out.
+            # One page more for each that runs, or admitting it would soon preempt one.
             spare = len(self.running)
-            taken = self.pages.take(missing) if missing + spare <= self.pages.free else None
-            if taken is None:
+            allocated = self.pages.allocate(missing) if missing + spare <= self.pages.free else None
+            if allocated is None:
                 self.pages.release(found)
                 break
             self.waiting.popleft()
             self.running.append(sequence)
             sequence.row = self._free_rows.pop()
-            self._give(sequence, found + taken)
+            self._append_pages(sequence, found + allocated)
             sequence.stored = sequence.published = len(found) * self._page_size
             if sequence.cached_tokens is None:
                 sequence.cached_tokens = sequence.stored
@@ -153,28 +153,28 @@ class Scheduler:
             admitted.append(sequence)
         return admitted
 
-    def _extend(self, sequence: Sequence) -> bool:
-        """Give it pages for all its tokens; False: it had to leave, being the newest itself."""
+    def _extend(self, sequence: SequenceState) -> bool:
+        """Allocate pages for all its tokens; False: it was preempted, being the newest itself."""
         missing = self._pages_for(sequence.length) - len(sequence.pages)
-        while (taken := self.pages.take(missing)) is None:
+        while (allocated := self.pages.allocate(missing)) is None:
             newest = self.running[-1]
             self._preempt(newest)
             if newest is sequence:
                 return False
-        self._give(sequence, taken)
+        self._append_pages(sequence, allocated)
         return True
 
-    def _give(self, sequence: Sequence, pages: list[int]) -> None:
+    def _append_pages(self, sequence: SequenceState, pages: list[int]) -> None:
         before = len(sequence.pages)
         sequence.pages += pages
         self.tables[sequence.row, before : len(sequence.pages)] = pages
 
-    def _preempt(self, sequence: Sequence) -> None:
-        self._leave(sequence)
+    def _preempt(self, sequence: SequenceState) -> None:
+        self._release(sequence)
         self.waiting.appendleft(sequence)
         self.preemptions += 1
 
-    def _leave(self, sequence: Sequence) -> None:
+    def _release(self, sequence: SequenceState) -> None:
         self.running.remove(sequence)
         self.pages.release(sequence.pages)
         self._free_rows.append(sequence.row)
@@ -184,7 +184,7 @@ class Scheduler:
     def _pages_for(self, tokens: int) -> int:
         return -(-tokens // self._page_size)
 
-    def _keys(self, sequence: Sequence, count: int) -> list[bytes]:
+    def _keys(self, sequence: SequenceState, count: int) -> list[bytes]:
         """Names of its first `count` pages."""
         keys, size = sequence.page_keys, self._page_size
         for index in range(len(keys), count):

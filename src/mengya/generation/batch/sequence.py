@@ -1,4 +1,4 @@
-"""A request on its way through the batch engine: its tokens, its pages, its row."""
+"""A request inside the batch engine: its tokens, its pages, its row."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from mengya.generation.batch.request import FinishReason, Request, TokenEvent, T
 
 
 @dataclass(slots=True, eq=False)
-class Sequence:
-    """A request on its way.
+class SequenceState:
+    """The state of one request.
 
     Attributes:
         limit: how long it may become.
         seed: of its random numbers.
         tokens: prompt and completion as far as the host knows them.
-        length: the same count, and one more while a chosen token is on its way from the device.
-        flight: the place among them of its token that is, or was last, on its way.
+        length: the same count, and one more while a chosen token is still on the device.
+        pending_index: the index in `PendingTokens` of its token that is, or was last, in flight.
         row: its row in the tables of the engine while it runs, -1 before and after.
         stored: tokens whose keys and values lie in `pages`.
         published: those of them whose pages other prompts may find.
         cached_tokens: prompt tokens reused when it first ran; None: it has not yet.
         echoed: log-probabilities of the prompt's tokens as far as they are known.
-        finished: nothing more is told about it.
+        finished: no more events come of it.
     """
 
     number: int
@@ -31,7 +31,7 @@ class Sequence:
     seed: int
     tokens: list[int]
     length: int
-    flight: int = -1
+    pending_index: int = -1
     row: int = -1
     pages: list[int] = field(default_factory=list)
     stored: int = 0
@@ -43,7 +43,7 @@ class Sequence:
 
     @property
     def echoing(self) -> bool:
-        """Whether log-probabilities of the prompt are still to be found out."""
+        """Whether log-probabilities of the prompt are still to be computed."""
         return self.request.echo_logprobs and len(self.echoed) < len(self.request.prompt)
 
     def event(
@@ -52,7 +52,7 @@ class Sequence:
         logprob: TokenLogprob | None = None,
         finish: FinishReason | None = None,
     ) -> TokenEvent:
-        """What to tell about `token`, the last of `tokens`, or about an end without one."""
+        """The event of `token`, the last of `tokens`, or of an end without one."""
         request, cached = self.request, self.cached_tokens or 0
         if logprob is None and not request.echo_logprobs:
             return TokenEvent(self.number, token, None, (), finish, cached)

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: runs a prepared request and tells its reply in OpenAI's words."""
+"""POST /v1/chat/completions: runs a prepared request and writes its reply in OpenAI's form."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 from starlette.requests import Request as HttpRequest
 
-from mengya.generation.batch.engine import Request
+from mengya.serving.api.answers import respond, usage_of
 from mengya.serving.api.chat_prompt import ChatPrompt, offered_tools, prepare_chat
 from mengya.serving.api.chat_protocol import ChatRequest
-from mengya.serving.api.events import EventStream, event
+from mengya.serving.api.prompts import prepare
 from mengya.serving.api.responses import (
     AssistantReply,
     ChatChoice,
@@ -30,61 +30,55 @@ from mengya.serving.api.responses import (
 )
 from mengya.serving.runtime.choice import Choice, Piece
 from mengya.serving.runtime.reply_parser import ReplyParser
-from mengya.serving.runtime.service import Counts, Service, prepare, unless_gone
+from mengya.serving.runtime.served import Served
+from mengya.serving.runtime.service import Service
+from mengya.serving.runtime.session import Session
 from mengya.serving.runtime.token_text import TokenText
-from mengya.serving.runtime.worker import Ticket
+from mengya.web.events import EventStream, event
 
 
 async def answer(
     service: Service, request: ChatRequest, http: HttpRequest
 ) -> ChatCompletion | EventStream:
-    """Answer a conversation, whole or as a stream.
+    """Answer a conversation, complete or as a stream.
 
     Raises:
         ApiError: whatever is wrong with the request, or with the server.
-        ClientGone: nobody waits any more.
+        ClientGone: the client disconnected.
     """
     prepared = await prepare(lambda: prepare_chat(service, request))
-    counts = Counts(len(prepared.requests[0].prompt))
-    choices = [_choice(service, request, prepared) for _ in prepared.requests]
-    if not request.stream:
-        return await unless_gone(http, _whole(service, request, prepared.requests, choices, counts))
-    ticket = await service.submit(prepared.requests)
-    events = _stream(service, request, ticket, choices, counts)
+    session = Session(service, prepared.requests, len(prepared.requests[0].prompt))
+    served = service.served()
+    choices = [_choice(served, request, prepared) for _ in prepared.requests]
+    return await respond(
+        http,
+        session,
+        stream=bool(request.stream),
+        body=lambda: _body(session, request, choices, served.token_text),
+        events=lambda: _events(session, request, choices, served.token_text),
+    )
 
-    return EventStream(events, service, ticket, counts)
 
-
-def _choice(service: Service, request: ChatRequest, prepared: ChatPrompt) -> Choice:
+def _choice(served: Served, request: ChatRequest, prepared: ChatPrompt) -> Choice:
     names = frozenset(tool.function.name for tool in offered_tools(request)) or None
     return Choice(
-        service.served().tokenizer,
+        served.tokenizer,
         parser=ReplyParser(names, prepared.opened),
         stops=request.stops,
         one_call=request.parallel_tool_calls is False,
     )
 
 
-async def _whole(
-    service: Service,
-    request: ChatRequest,
-    requests: list[Request],
-    choices: list[Choice],
-    counts: Counts,
+async def _body(
+    session: Session, request: ChatRequest, choices: list[Choice], text: TokenText
 ) -> ChatCompletion:
     pieces = [Piece() for _ in choices]
-    ticket = await service.submit(requests)
-    try:
-        async for place, piece in service.follow(ticket, counts, choices):
-            pieces[place].add(piece)
-    finally:
-        ticket.close()
-        service.count_prompt(counts)
-    text = service.token_text()
+    async for place, piece in session.follow(choices):
+        pieces[place].add(piece)
     return ChatCompletion(
         model=request.model,
         choices=[_reply(request, place, piece, text) for place, piece in enumerate(pieces)],
-        usage=counts.usage(),
+        usage=usage_of(session),
     )
 
 
@@ -107,30 +101,31 @@ def _reply(request: ChatRequest, place: int, piece: Piece, text: TokenText) -> C
     )
 
 
-async def _stream(
-    service: Service, request: ChatRequest, ticket: Ticket, choices: list[Choice], counts: Counts
+async def _events(
+    session: Session, request: ChatRequest, choices: list[Choice], text: TokenText
 ) -> AsyncGenerator[str, None]:
     """The events of a reply: each choice's role, its pieces, its end; then the usage if asked for."""
-    id_, created, text = new_id("chatcmpl"), now(), service.token_text()
+    id_, created = new_id("chatcmpl"), now()
     calls_of = [0] * len(choices)
 
     def chunk(*made: ChunkChoice, **more: Any) -> str:
         if request.include_usage:
             more = {"usage": None, **more}
-        whole = ChatChunk(
-            id=id_,
-            object="chat.completion.chunk",
-            created=created,
-            model=request.model,
-            choices=list(made),
-            **more,
+        return event(
+            ChatChunk(
+                id=id_,
+                object="chat.completion.chunk",
+                created=created,
+                model=request.model,
+                choices=list(made),
+                **more,
+            )
         )
-        return event(whole)
 
     for place in range(len(choices)):
         delta = Delta(role="assistant", content="")
         yield chunk(ChunkChoice(index=place, delta=delta, finish_reason=None))
-    async for place, piece in service.follow(ticket, counts, choices):
+    async for place, piece in session.follow(choices):
         for delta in _deltas(piece, calls_of[place]):
             logprobs = {"logprobs": _logprobs(piece, text)} if piece.tokens else {}
             piece.tokens = []
@@ -141,7 +136,7 @@ async def _stream(
             end = ChunkChoice(index=place, delta=Delta(), finish_reason=piece.finish, **logprobs)
             yield chunk(end)
     if request.include_usage:
-        yield chunk(usage=counts.usage())
+        yield chunk(usage=usage_of(session))
 
 
 def _deltas(piece: Piece, calls_before: int) -> list[Delta]:

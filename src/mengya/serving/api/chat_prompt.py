@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mengya.errors import UserError
 from mengya.generation.batch.engine import Request
 from mengya.serving.api.chat_protocol import (
     AssistantMessage,
@@ -19,11 +20,13 @@ from mengya.serving.api.chat_protocol import (
     Tool,
     ToolMessage,
 )
-from mengya.serving.errors import ApiError
+from mengya.serving.api.prompts import max_new_tokens
 from mengya.serving.runtime.grammar import JsonFilter, call_schema
 from mengya.serving.runtime.reply_parser import CALL, THINK
+from mengya.serving.runtime.served import Served
 from mengya.serving.runtime.service import Service
 from mengya.tokenizer.chat_template import encode_prompt
+from mengya.web.errors import ApiError
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +42,13 @@ class ChatPrompt:
 
 
 def prepare_chat(service: Service, request: ChatRequest) -> ChatPrompt:
-    """Render, tokenize and bound a request; slow enough to belong in a thread of its own.
+    """Render, tokenize and bound a request; slow: call it through `prepare`.
 
     Raises:
         ApiError, UserError: what does not fit this model.
     """
-    tokenizer = service.served().tokenizer
-    name = service.named(request.model)
+    served, name = service.served(), service.named(request.model)
+    tokenizer = served.tokenizer
     tools = offered_tools(request)
     messages = [template_message(message) for message in request.messages]
     prompt = encode_prompt(
@@ -54,21 +57,21 @@ def prepare_chat(service: Service, request: ChatRequest) -> ChatPrompt:
     opened = THINK if str(tokenizer.decode(prompt[-4:])).rstrip().endswith(THINK) else None
     schema = _schema(request)
     if request.tool_choice not in (None, "none", "auto"):
-        # The reply is held to the JSON inside the tags; the prompt opens them.
+        # The reply is constrained to the JSON inside the tags; the prompt opens them.
         opened = CALL
         opening = tokenizer.backend_tokenizer.encode(f"{CALL}\n", add_special_tokens=False)
         prompt = [*prompt, *opening.ids]
-    budget = service.new_tokens(len(prompt), request.limit, "max_completion_tokens")
+    budget = max_new_tokens(served.context, len(prompt), request.limit, "max_completion_tokens")
     top = (request.top_logprobs or 0) if request.logprobs else None
     defaults = service.settings.sampling.params()
     requests = [
         Request(
             prompt=tuple(prompt),
             params=request.sampling(defaults, budget, choice),
-            stop_token_ids=service.stop_ids(),
+            stop_token_ids=served.stop_token_ids,
             top_logprobs=top,
             adapter=name.adapter,
-            grammar=_grammar(service, schema) if schema is not None else None,
+            grammar=_grammar(served, schema) if schema is not None else None,
         )
         for choice in range(request.n or 1)
     ]
@@ -76,12 +79,12 @@ def prepare_chat(service: Service, request: ChatRequest) -> ChatPrompt:
 
 
 def offered_tools(request: ChatRequest) -> list[Tool]:
-    """The tools that the model is told of."""
+    """The tools that the prompt describes to the model."""
     return [] if request.tool_choice == "none" else request.tools or []
 
 
 def _schema(request: ChatRequest) -> dict[str, Any] | None:
-    """What the reply's JSON is held to, None for a free reply."""
+    """The schema of the reply's JSON, None for a free reply."""
     wanted = request.tool_choice
     if wanted not in (None, "none", "auto"):
         functions = [
@@ -96,9 +99,11 @@ def _schema(request: ChatRequest) -> dict[str, Any] | None:
     return {"type": "object"} if request.json_wanted else None
 
 
-def _grammar(service: Service, schema: dict[str, Any]) -> JsonFilter:
+def _grammar(served: Served, schema: dict[str, Any]) -> JsonFilter:
     try:
-        return service.grammars().json_schema(schema)
+        return served.grammars.json_schema(schema)
+    except UserError as error:
+        raise ApiError(400, str(error), code="unsupported") from error
     except ValueError as error:
         raise ApiError(
             400,

@@ -16,7 +16,7 @@ class TextPart(ApiModel):
     type: Literal["text"]
     text: str
     prompt_cache_breakpoint: Any = None
-    """Accepted, without effect: common beginnings of prompts are always reused."""
+    """Accepted, without effect: shared prefixes of prompts are always reused."""
 
 
 Content = str | list[TextPart]
@@ -62,7 +62,7 @@ class AssistantMessage(ApiModel):
     """Accepted, without effect: clients send replies back as they came."""
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _has_content(self) -> Self:
         if self.content is None and not self.tool_calls and self.reasoning_content is None:
             raise ValueError("an assistant message needs content or tool_calls")
         return self
@@ -156,7 +156,7 @@ class ChatRequest(GenerationRequest):
     tools: list[Tool] | None = Field(default=None, max_length=128)
     """Functions that the model may call."""
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
-    """required, or one function by name: the reply is a call of it, held to its schema."""
+    """required, or one function by name: the reply is a call of it, constrained to its schema."""
     parallel_tool_calls: bool | None = None
     """false: the reply ends with its first call."""
     response_format: (
@@ -179,7 +179,7 @@ class ChatRequest(GenerationRequest):
     safety_identifier: str | None = None
     """Accepted, without effect."""
     prompt_cache_key: str | None = None
-    """Accepted, without effect: common beginnings of prompts are always reused."""
+    """Accepted, without effect: shared prefixes of prompts are always reused."""
     prompt_cache_retention: str | None = None
     """Accepted, without effect."""
 
@@ -201,7 +201,7 @@ class ChatRequest(GenerationRequest):
                 raise ValueError("tool_choice names a function that is not among the tools")
         if self.json_wanted and names and self.tool_choice != "none":
             raise ValueError(
-                "response_format holds the whole reply to JSON, so that no tool could be called; "
+                "response_format constrains the full reply to JSON, so that no tool could be called; "
                 "send tool_choice=none, or no response_format"
             )
         return self
@@ -219,7 +219,7 @@ class ChatRequest(GenerationRequest):
 
     @property
     def enable_thinking(self) -> bool | None:
-        """What the chat template is told about reasoning."""
+        """The chat template's variable of this name."""
         if self.chat_template_kwargs and self.chat_template_kwargs.enable_thinking is not None:
             return self.chat_template_kwargs.enable_thinking
         return False if self.reasoning_effort == "none" else None

@@ -1,6 +1,6 @@
-"""One text completion in OpenAI's words: the prompt given back, the text, its log-probabilities.
+"""One text completion in OpenAI's form: the echoed prompt, the text, its log-probabilities.
 
-Takes a `Choice` and its events; gives `CompletionChoice`s that joined are the whole answer.
+Takes a `Choice` and its events; gives `CompletionChoice`s that joined are the complete answer.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from codecs import getincrementaldecoder
 from typing import NamedTuple
 
 from mengya.generation.batch.engine import TokenEvent
-from mengya.serving.api.inputs import Prompt
+from mengya.serving.api.prompts import Prompt
 from mengya.serving.api.protocol import CompletionRequest
 from mengya.serving.api.responses import CompletionChoice, CompletionLogprobs
 from mengya.serving.runtime.choice import Choice, Finish
 from mengya.serving.runtime.token_text import TokenText
 
 
-class _Told(NamedTuple):
+class _Token(NamedTuple):
     """A token, where its text begins, its log-probability (None: nothing predicts it), the likeliest."""
 
     offset: int
@@ -26,7 +26,7 @@ class _Told(NamedTuple):
 
 
 class _Echo:
-    """The prompt given back before a completion: its text, and its tokens where those were asked for."""
+    """The prompt given back before a completion: its text, and its tokens if asked for."""
 
     def __init__(self, prompt: Prompt, tokens: TokenText) -> None:
         self._shown = prompt.ids[prompt.hidden :]
@@ -35,19 +35,19 @@ class _Echo:
         self.text = raw.decode(errors="replace")
         self._tokens = tokens
 
-    def told(self, first: TokenEvent) -> list[_Told]:
+    def tokens(self, first: TokenEvent) -> list[_Token]:
         """The prompt's tokens, as far as the client sees them."""
         decoder, offset = getincrementaldecoder("utf-8")("replace"), 0
         found = []
         logprobs = (first.prompt_logprobs or ())[self._hidden :]
         for token, one in zip(self._shown, logprobs, strict=True):
-            found.append(_Told(offset, token, *(one or (None, ()))))
+            found.append(_Token(offset, token, *(one or (None, ()))))
             offset += len(decoder.decode(self._tokens.bytes(token)))
         return found
 
 
 class CompletionReply:
-    """Tells one completion: the echo first, then its pieces."""
+    """One completion as API objects: the echo first, then its pieces."""
 
     def __init__(
         self,
@@ -77,28 +77,28 @@ class CompletionReply:
         logprobs = None
         if self._request.logprobs is not None:
             chosen = [
-                _Told(self._offset + one.offset, one.token, one.logprob, one.top)
+                _Token(self._offset + one.offset, one.token, one.logprob, one.top)
                 for one in piece.tokens
             ]
-            logprobs = self._logprobs([*(echo.told(token_event) if echo else []), *chosen])
+            logprobs = self._logprobs([*(echo.tokens(token_event) if echo else []), *chosen])
         finish = None if piece.finish is None else "length" if piece.finish == "length" else "stop"
         return CompletionChoice(
             index=self._place, text=text, logprobs=logprobs, finish_reason=finish
         )
 
-    def _logprobs(self, told: list[_Told]) -> CompletionLogprobs:
+    def _logprobs(self, tokens: list[_Token]) -> CompletionLogprobs:
         name = self._tokens.named
         top_logprobs = [
             None
             if one.logprob is None
             else {**{name(token): value for token, value in one.top}, name(one.token): one.logprob}
-            for one in told
+            for one in tokens
         ]
         return CompletionLogprobs(
-            tokens=[name(one.token) for one in told],
-            token_logprobs=[one.logprob for one in told],
+            tokens=[name(one.token) for one in tokens],
+            token_logprobs=[one.logprob for one in tokens],
             top_logprobs=top_logprobs,
-            text_offset=[one.offset for one in told],
+            text_offset=[one.offset for one in tokens],
         )
 
 

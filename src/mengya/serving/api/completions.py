@@ -1,21 +1,22 @@
-"""POST /v1/completions: texts or ids -> engine requests, and the completions in OpenAI's words."""
+"""POST /v1/completions: texts or ids -> engine requests, and the completions in OpenAI's form."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from starlette.requests import Request as HttpRequest
 
 from mengya.generation.batch.engine import Request, TokenEvent
+from mengya.serving.api.answers import respond, usage_of
 from mengya.serving.api.completion_reply import CompletionReply, joined
-from mengya.serving.api.events import EventStream, event
-from mengya.serving.api.inputs import Prompt, read_inputs
+from mengya.serving.api.prompts import Prompt, max_new_tokens, prepare, read_prompts
 from mengya.serving.api.protocol import CompletionRequest
 from mengya.serving.api.responses import Completion, CompletionChoice, new_id, now
-from mengya.serving.errors import ApiError
 from mengya.serving.runtime.choice import Choice
-from mengya.serving.runtime.service import Counts, Service, prepare, unless_gone
-from mengya.serving.runtime.worker import Ticket
+from mengya.serving.runtime.service import Service
+from mengya.serving.runtime.session import Session
+from mengya.web.errors import ApiError
+from mengya.web.events import EventStream, event
 
 DEFAULT_MAX_TOKENS = 16  # of OpenAI's API
 MAX_COMPLETIONS = 2048
@@ -24,35 +25,37 @@ MAX_COMPLETIONS = 2048
 async def answer(
     service: Service, request: CompletionRequest, http: HttpRequest
 ) -> Completion | EventStream:
-    """Go on with every prompt, whole or as a stream.
+    """Continue every prompt, complete or as a stream.
 
     Raises:
         ApiError: whatever is wrong with the request, or with the server.
-        ClientGone: nobody waits any more.
+        ClientGone: the client disconnected.
     """
     prompts, requests = await prepare(lambda: _prepared(service, request))
-    counts = Counts(sum(len(prompt.ids) for prompt in prompts))
-    tokenizer = service.served().tokenizer
+    session = Session(service, requests, sum(len(prompt.ids) for prompt in prompts))
+    served = service.served()
     replies = [
         CompletionReply(
             request,
-            Choice(tokenizer, stops=request.stops),
+            Choice(served.tokenizer, stops=request.stops),
             prompts[place // (request.n or 1)],
             place,
-            service.token_text(),
+            served.token_text,
         )
         for place in range(len(requests))
     ]
-    if not request.stream:
-        return await unless_gone(http, _whole(service, request, requests, replies, counts))
-    ticket = await service.submit(requests)
-
-    return EventStream(_stream(service, request, ticket, replies, counts), service, ticket, counts)
+    return await respond(
+        http,
+        session,
+        stream=bool(request.stream),
+        body=lambda: _body(session, request, replies),
+        events=lambda: _events(session, request, replies),
+    )
 
 
 def _prepared(service: Service, request: CompletionRequest) -> tuple[list[Prompt], list[Request]]:
-    name = service.named(request.model)
-    prompts = read_inputs(service, request.prompt)
+    served, name = service.served(), service.named(request.model)
+    prompts = read_prompts(served, request.prompt)
     n = request.n or 1
     if len(prompts) * n > MAX_COMPLETIONS:
         raise ApiError(400, f"at most {MAX_COMPLETIONS} completions at once", param="n")
@@ -60,13 +63,15 @@ def _prepared(service: Service, request: CompletionRequest) -> tuple[list[Prompt
     defaults = service.settings.sampling.params()
     requests = []
     for prompt in prompts:
-        budget = service.new_tokens(len(prompt.ids), None if asked == -1 else asked, "max_tokens")
+        budget = max_new_tokens(
+            served.context, len(prompt.ids), None if asked == -1 else asked, "max_tokens"
+        )
         requests += [
             Request(
                 prompt=prompt.ids,
                 # One token is computed even for max_tokens=0, which asks for the prompt's own.
                 params=request.sampling(defaults, max(budget, 1), choice),
-                stop_token_ids=service.stop_ids(),
+                stop_token_ids=served.stop_token_ids,
                 top_logprobs=request.logprobs,
                 adapter=name.adapter,
                 echo_logprobs=bool(request.echo) and request.logprobs is not None,
@@ -76,32 +81,18 @@ def _prepared(service: Service, request: CompletionRequest) -> tuple[list[Prompt
     return prompts, requests
 
 
-async def _whole(
-    service: Service,
-    request: CompletionRequest,
-    requests: list[Request],
-    replies: list[CompletionReply],
-    counts: Counts,
+async def _body(
+    session: Session, request: CompletionRequest, replies: list[CompletionReply]
 ) -> Completion:
     choices: list[CompletionChoice | None] = [None] * len(replies)
-    ticket = await service.submit(requests)
-    try:
-        events = _wanted(request, ticket)
-        async for place, told in service.follow(ticket, counts, replies, events):
-            choices[place] = joined(choices[place], told)
-    finally:
-        ticket.close()
-        service.count_prompt(counts)
+    async for place, piece in session.follow(replies, _adapted(request)):
+        choices[place] = joined(choices[place], piece)
     given = [choice for choice in choices if choice is not None]
-    return Completion(model=request.model, choices=given, usage=counts.usage())
+    return Completion(model=request.model, choices=given, usage=usage_of(session))
 
 
-async def _stream(
-    service: Service,
-    request: CompletionRequest,
-    ticket: Ticket,
-    replies: list[CompletionReply],
-    counts: Counts,
+async def _events(
+    session: Session, request: CompletionRequest, replies: list[CompletionReply]
 ) -> AsyncGenerator[str, None]:
     id_, created = new_id("cmpl"), now()
 
@@ -115,19 +106,15 @@ async def _stream(
             )
         )
 
-    events = _wanted(request, ticket)
-    async for _, told in service.follow(ticket, counts, replies, events):
-        if told is not None:
-            yield chunk([told])
+    async for _, piece in session.follow(replies, _adapted(request)):
+        if piece is not None:
+            yield chunk([piece])
     if request.include_usage:
-        yield chunk([], usage=counts.usage())
+        yield chunk([], usage=usage_of(session))
 
 
-async def _wanted(
-    request: CompletionRequest, ticket: Ticket
-) -> AsyncGenerator[tuple[int, TokenEvent], None]:
-    """The events of a ticket, without the token that max_tokens=0 made the engine compute."""
-    async for place, token_event in ticket:
-        if request.max_tokens == 0:
-            token_event = token_event._replace(token=None, finish="length")
-        yield place, token_event
+def _adapted(request: CompletionRequest) -> Callable[[TokenEvent], TokenEvent]:
+    """Drops the token that max_tokens=0 made the engine compute."""
+    if request.max_tokens != 0:
+        return lambda event: event
+    return lambda event: event._replace(token=None, finish="length")

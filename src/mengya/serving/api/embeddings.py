@@ -16,12 +16,14 @@ import torch.nn.functional as F
 from starlette.requests import Request as HttpRequest
 
 from mengya.models.causal_lm import CausalLM
-from mengya.serving.api.inputs import Prompt, read_inputs
+from mengya.serving.api.prompts import Prompt, prepare, read_prompts
 from mengya.serving.api.protocol import EmbeddingRequest
 from mengya.serving.api.responses import Embedding, EmbeddingList, EmbeddingUsage
-from mengya.serving.errors import ApiError
 from mengya.serving.runtime.served import Served, ServedName
-from mengya.serving.runtime.service import Service, prepare, unless_gone
+from mengya.serving.runtime.service import Service
+from mengya.serving.runtime.session import engine_errors
+from mengya.web.disconnect import unless_gone
+from mengya.web.errors import ApiError
 
 
 async def answer(service: Service, request: EmbeddingRequest, http: HttpRequest) -> EmbeddingList:
@@ -29,7 +31,7 @@ async def answer(service: Service, request: EmbeddingRequest, http: HttpRequest)
 
     Raises:
         ApiError: whatever is wrong with the request, or with the server.
-        ClientGone: nobody waits any more.
+        ClientGone: the client disconnected.
     """
     name = service.named(request.model)
     prompts = await prepare(lambda: _prepared(service, request))
@@ -37,13 +39,13 @@ async def answer(service: Service, request: EmbeddingRequest, http: HttpRequest)
 
 
 def _prepared(service: Service, request: EmbeddingRequest) -> list[Prompt]:
-    prompts = read_inputs(service, request.input)
-    context = service.served().context
+    served = service.served()
+    prompts = read_prompts(served, request.input)
     for prompt in prompts:
-        if len(prompt.ids) > context:
+        if len(prompt.ids) > served.context:
             raise ApiError(
                 400,
-                f"an input has {len(prompt.ids)} tokens and the model's context is {context}; "
+                f"an input has {len(prompt.ids)} tokens and the model's context is {served.context}; "
                 "shorten it",
                 param="input",
                 code="context_length_exceeded",
@@ -57,7 +59,8 @@ async def _embedded(
     served = service.served()
     data = []
     for index, prompt in enumerate(prompts):
-        vector = await service.worker.call(lambda ids=prompt.ids: _vector(served, name, ids))
+        with engine_errors():
+            vector = await service.worker.call(lambda ids=prompt.ids: _vector(served, name, ids))
         value: list[float] | str = vector.tolist()
         if request.encoding_format == "base64":
             value = base64.b64encode(vector.astype("<f4").tobytes()).decode()

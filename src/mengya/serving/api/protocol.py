@@ -42,7 +42,7 @@ class ApiModel(BaseModel):
 
 
 class ApiRequest(ApiModel):
-    """A whole body."""
+    """A request body."""
 
     model: str
     """A name of GET /v1/models."""
@@ -67,7 +67,7 @@ class ApiRequest(ApiModel):
 
 class StreamOptions(ApiModel):
     include_usage: bool | None = None
-    """One more event before [DONE], with the tokens of the whole request."""
+    """One more event before [DONE], with the tokens of the full request."""
     include_obfuscation: bool | None = None
     """Accepted, without effect: this server pads no events."""
 
@@ -154,7 +154,7 @@ class GenerationRequest(ApiRequest):
 
 
 class CompletionRequest(GenerationRequest):
-    """POST /v1/completions: go on with a text."""
+    """POST /v1/completions: continue a text."""
 
     prompt: Inputs
     """A text, which begins a document; its token ids, taken as they are; or a list of either."""

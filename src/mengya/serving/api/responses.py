@@ -33,7 +33,7 @@ class Usage(BaseModel):
 
 
 class TopLogprob(BaseModel):
-    """A token's text (U+FFFD for bytes that are no whole character), its bytes, and ln of its probability."""
+    """A token's text (U+FFFD for incomplete characters), its bytes, and ln of its probability."""
 
     token: str
     logprob: float
@@ -136,7 +136,7 @@ class ChatChunk(BaseModel):
 
 
 class CompletionLogprobs(BaseModel):
-    """Parallel lists; bytes that are no whole character are written bytes:\\xe6..."""
+    """Parallel lists; bytes that are no complete character are written bytes:\\xe6..."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -182,7 +182,7 @@ class EmbeddingList(BaseModel):
 
 
 class ModelNotes(BaseModel):
-    """What this server tells beside OpenAI's fields."""
+    """Fields of this server, in addition to OpenAI's."""
 
     kind: Literal["chat", "base"]
     context: int

@@ -1,87 +1,18 @@
 /**
- * The server's HTTP interface (OpenAI's). Takes request bodies; gives models, chat deltas and completion tokens, or a `ServerProblem`
- * that says what went wrong as one of a few kinds, which i18n.js has words for. Knows nothing of the screen.
- *
- * The key lives in sessionStorage: it is gone with the tab, and it is sent in a header only, never in an address.
+ * The model server's API (OpenAI's). Takes request bodies; gives models, chat deltas and completion
+ * tokens. Knows nothing of the screen.
  */
-import { events } from "./sse.js";
+import { request, stream } from "./kit/server.js";
 
-/** @typedef {"unauthorized"|"busy"|"loading"|"notFound"|"tooLarge"|"refused"|"server"|"offline"|"broken"|"storage"} ProblemKind */
-/** @typedef {{kind: ProblemKind, detail: string, wait: number | null}} Problem */
 /** @typedef {{id: string, kind: "chat"|"base", context: number | null}} Model */
 /** @typedef {{prompt: number, completion: number, cached: number}} Usage */
 /** @typedef {{index: number, id?: string, name?: string, arguments?: string}} ToolPiece */
-/** @typedef {{content?: string, reasoning?: string, tools?: ToolPiece[], finish?: string, usage?: Usage}} Piece */
+/**
+ * @typedef {{content?: string, reasoning?: string, tools?: ToolPiece[], finish?: string, usage?:
+ *   Usage}} Piece
+ */
 /** @typedef {{text: string, logprob: number | null, top: [string, number][]}} Token */
 /** @typedef {{text: string, tokens: Token[], finish?: string, usage?: Usage}} CompletionPiece */
-
-const KEY = "mengya.key";
-
-/** @type {Object<number, ProblemKind>} */
-const KINDS = { 401: "unauthorized", 403: "unauthorized", 404: "notFound", 413: "tooLarge", 429: "busy", 503: "loading" };
-
-export class ServerProblem extends Error {
-  /** @param {ProblemKind} kind @param {string} detail @param {number | null} wait seconds the server asks to wait */
-  constructor(kind, detail = "", wait = null) {
-    super(`${kind}: ${detail}`);
-    /** @type {Problem} */
-    this.problem = { kind, detail, wait };
-  }
-}
-
-/** Asks a person for the key; true when there is one now. Set by app.js. @type {{ask: () => Promise<boolean>}} */
-export const keyHolder = { ask: async () => false };
-
-/** @param {string} key */
-export function setKey(key) {
-  sessionStorage.setItem(KEY, key);
-}
-
-/**
- * One request; asks for the key as long as the server wants one and the person gives one.
- * @param {string} path relative to the page, so that a server behind a prefix works
- * @param {object | null} body null: GET
- * @param {AbortSignal} [signal]
- * @returns {Promise<Response>}
- */
-async function request(path, body, signal) {
-  for (;;) {
-    /** @type {Record<string, string>} */
-    const headers = body ? { "Content-Type": "application/json" } : {};
-    const key = sessionStorage.getItem(KEY);
-    if (key) headers["Authorization"] = `Bearer ${key}`;
-    let response;
-    try {
-      response = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal });
-    } catch (error) {
-      if (signal?.aborted) throw error;
-      throw new ServerProblem("offline", String(error));
-    }
-    if (response.ok) return response;
-    const problem = await problemOf(response);
-    const asked = sessionStorage.getItem(KEY) !== key; // another request has got a new key meanwhile
-    if (response.status !== 401 || (!asked && !(await keyHolder.ask()))) throw problem;
-  }
-}
-
-/** @param {Response} response */
-async function problemOf(response) {
-  const text = await response.text().catch(() => "");
-  const wait = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
-  const kind = KINDS[response.status] ?? (response.status < 500 ? "refused" : "server");
-  return new ServerProblem(kind, detailOf(text), Number.isFinite(wait) ? wait : null);
-}
-
-/** The message of an error in OpenAI's shape, or the text itself. @param {string} text */
-function detailOf(text) {
-  try {
-    const value = JSON.parse(text);
-    const message = value.error?.message ?? value.detail ?? value.message;
-    return typeof message === "string" ? message.slice(0, 1000) : text.slice(0, 1000);
-  } catch {
-    return text.slice(0, 1000);
-  }
-}
 
 /** @returns {Promise<Model[]>} */
 export async function listModels() {
@@ -93,39 +24,20 @@ export async function listModels() {
   }));
 }
 
-/**
- * The parsed events of a streaming request, up to [DONE].
- * @param {string} path
- * @param {object} body
- * @param {AbortSignal} signal
- * @returns {AsyncGenerator<any>}
- */
-async function* stream(path, body, signal) {
-  const streaming = { ...body, stream: true, stream_options: { include_usage: true } };
-  const response = await request(path, streaming, signal);
-  let ended = false;
-  try {
-    if (response.body) {
-      for await (const data of events(response.body)) {
-        ended = data === "[DONE]";
-        if (ended) return;
-        const value = JSON.parse(data);
-        if (value.error) throw new ServerProblem("server", String(value.error.message ?? "").slice(0, 1000));
-        yield value;
-      }
-    }
-  } catch (error) {
-    if (signal.aborted || error instanceof ServerProblem) throw error;
-    throw new ServerProblem("broken", String(error));
-  }
-  if (!ended) throw new ServerProblem("broken");
+/** @param {object} body */
+function streamed(body) {
+  return { ...body, stream: true, stream_options: { include_usage: true } };
 }
 
 /** @param {any} usage @returns {Usage | undefined} */
 function usageOf(usage) {
   if (!usage) return undefined;
   const cached = usage.prompt_tokens_details?.cached_tokens;
-  return { prompt: Number(usage.prompt_tokens), completion: Number(usage.completion_tokens), cached: Number(cached ?? 0) };
+  return {
+    prompt: Number(usage.prompt_tokens),
+    completion: Number(usage.completion_tokens),
+    cached: Number(cached ?? 0),
+  };
 }
 
 /**
@@ -134,7 +46,7 @@ function usageOf(usage) {
  * @returns {AsyncGenerator<Piece>}
  */
 export async function* streamChat(body, signal) {
-  for await (const value of stream("v1/chat/completions", body, signal)) {
+  for await (const value of stream("v1/chat/completions", streamed(body), signal)) {
     const choice = value.choices?.[0];
     const delta = choice?.delta ?? {};
     yield {
@@ -158,7 +70,7 @@ export async function* streamChat(body, signal) {
  * @returns {AsyncGenerator<CompletionPiece>}
  */
 export async function* streamCompletion(body, signal) {
-  for await (const value of stream("v1/completions", body, signal)) {
+  for await (const value of stream("v1/completions", streamed(body), signal)) {
     const choice = value.choices?.[0];
     yield {
       text: choice?.text ?? "",
@@ -169,11 +81,16 @@ export async function* streamCompletion(body, signal) {
   }
 }
 
-/** OpenAI's four parallel lists of a completion's logprobs, as tokens. @param {any} logprobs @returns {Token[]} */
+/**
+ * OpenAI's four parallel lists of a completion's logprobs, as tokens.
+ * @param {any} logprobs
+ * @returns {Token[]}
+ */
 function tokensOf(logprobs) {
   return (logprobs?.tokens ?? []).map((/** @type {unknown} */ text, /** @type {number} */ index) => {
     const logprob = logprobs.token_logprobs?.[index];
-    const top = Object.entries(logprobs.top_logprobs?.[index] ?? {}).map(([name, value]) => [name, Number(value)]);
+    const likely = Object.entries(logprobs.top_logprobs?.[index] ?? {});
+    const top = likely.map(([name, value]) => [name, Number(value)]);
     return {
       text: String(text),
       logprob: typeof logprob === "number" ? logprob : null,

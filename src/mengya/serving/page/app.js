@@ -1,20 +1,28 @@
-/** Starts the page: puts the parts together and wires what belongs to none of them (models, language, theme, modes, global keys). */
-import { keyHolder, listModels, ServerProblem, setKey } from "./api.js";
-import { Chat } from "./chat.js";
-import { Completion } from "./completion.js";
-import { askKey, notice } from "./dialogs.js";
-import { append, byId, el, icon } from "./dom.js";
-import { Drawer } from "./drawer.js";
-import { problemWords, setLanguage, t } from "./i18n.js";
-import { isTyping } from "./keys.js";
+/**
+ * Starts the page: puts the parts together and wires what belongs to none of them (models,
+ * language, theme, modes, global keys).
+ */
+import { listModels } from "./api.js";
+import { Chat } from "./chat/chat.js";
+import { Completion } from "./completion/completion.js";
+import { askKeyWhenNeeded, notice } from "./kit/dialogs.js";
+import { append, byId, el, icon } from "./kit/dom.js";
+import { addWords, problemWords, setLanguage, t } from "./kit/i18n.js";
+import { isTyping } from "./kit/keys.js";
+import { ServerProblem } from "./kit/server.js";
+import { Drawer } from "./settings/drawer.js";
 import { Sidebar } from "./sidebar.js";
-import { Conversations, loadSettings, saveSettings } from "./store.js";
+import { Conversations, loadSettings, saveSettings } from "./store/store.js";
+import { EN } from "./words/en.js";
+import { ZH } from "./words/zh.js";
 
 const settings = loadSettings();
 const conversations = new Conversations();
 /** @type {import("./api.js").Model[]} */
 let models = [];
 
+addWords(ZH, EN);
+askKeyWhenNeeded();
 document.documentElement.dataset.theme = settings.theme;
 setLanguage(settings.language);
 append(byId("send"), [icon("send")]);
@@ -32,17 +40,6 @@ function keep() {
     notice(problemWords(error.problem), "trouble");
   }
 }
-
-/** The dialog that is open, so that two refused requests ask once. @type {Promise<boolean> | null} */
-let asking = null;
-keyHolder.ask = () => {
-  asking ??= askKey().then((key) => {
-    asking = null;
-    if (key) setKey(key);
-    return key !== null;
-  });
-  return asking;
-};
 
 const chat = new Chat(conversations, settings, () => {
   settings.current = chat.current.turns.length ? chat.current.id : null;
@@ -74,7 +71,9 @@ function drawModels() {
     [0, "model"],
     [1, "second-model"],
   ]) {
-    const options = models.map((model) => el("option", { value: model.id, selected: model.id === chosen[Number(lane)] }, model.id));
+    const options = models.map((model) =>
+      el("option", { value: model.id, selected: model.id === chosen[Number(lane)] }, model.id),
+    );
     byId(String(id)).replaceChildren(...(options.length ? options : [el("option", {}, t("noModels"))]));
   }
   byId("second-model").hidden = !comparing;
@@ -88,7 +87,8 @@ function chooseModels(chosen) {
   chat.current.models = [...chosen];
   chat.save(chat.current);
   if (!chat.isRunning) chat.draw();
-  const base = settings.mode === "chat" && chosen.length === 1 && models.some((model) => model.kind === "base" && chosen.includes(model.id));
+  const isBase = models.some((model) => model.kind === "base" && chosen.includes(model.id));
+  const base = settings.mode === "chat" && chosen.length === 1 && isBase;
   if (base) notice(t("baseModelNote"));
   drawModels();
   keep();
@@ -131,7 +131,8 @@ async function loadModels() {
 
 function drawToggles() {
   byId("language").textContent = settings.language === "zh" ? "English" : "中文";
-  byId("theme").textContent = t({ auto: "themeAuto", light: "themeLight", dark: "themeDark" }[settings.theme] ?? "themeAuto");
+  const names = { auto: "themeAuto", light: "themeLight", dark: "themeDark" };
+  byId("theme").textContent = t(names[settings.theme] ?? "themeAuto");
 }
 
 byId("language").addEventListener("click", () => {
@@ -160,7 +161,9 @@ function setMode(mode) {
   document.body.dataset.mode = mode;
   byId("chat").hidden = mode !== "chat";
   byId("completion").hidden = mode !== "completion";
-  for (const name of ["chat", "completion"]) byId(`${name}-mode`).setAttribute("aria-pressed", String(name === mode));
+  for (const name of ["chat", "completion"]) {
+    byId(`${name}-mode`).setAttribute("aria-pressed", String(name === mode));
+  }
   drawModels();
   keep();
   if (mode === "completion") completion.fit();
@@ -173,6 +176,11 @@ byId("completion-mode").addEventListener("click", () => {
 
 // Keys and other tabs
 
+/** @param {KeyboardEvent} event */
+function hasModifier(event) {
+  return event.ctrlKey || event.metaKey || event.altKey;
+}
+
 addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]") || event.isComposing) return;
   if (event.key === "Escape") {
@@ -180,7 +188,7 @@ addEventListener("keydown", (event) => {
     else if (chat.isRunning && settings.mode === "chat") chat.stop();
     else if (completion.stopper) completion.stop();
     else if (!drawer.panel.hidden) drawer.toggle(false);
-  } else if (event.key === "/" && !isTyping(event.target) && !event.ctrlKey && !event.metaKey && !event.altKey) {
+  } else if (event.key === "/" && !isTyping(event.target) && !hasModifier(event)) {
     event.preventDefault();
     byId(settings.mode === "chat" ? "message" : "prompt").focus();
   }

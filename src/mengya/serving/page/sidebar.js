@@ -1,19 +1,19 @@
 /**
- * The list of conversations: open, rename, delete, export, import. Takes the stored conversations and the chat; on a narrow screen it is
- * a panel that opens over the page.
+ * The list of conversations: open, rename, delete, export, import. Takes the stored conversations
+ * and the chat; on a narrow screen it is a panel that opens over the page.
  */
-import { ServerProblem } from "./api.js";
-import { askText, confirmed, notice } from "./dialogs.js";
-import { append, byId, el, icon, iconButton } from "./dom.js";
-import { problemWords, t } from "./i18n.js";
-import { download, fromJson, toJson, toMarkdown } from "./transfer.js";
+import { askText, confirmed, notice } from "./kit/dialogs.js";
+import { append, byId, el, icon, iconButton } from "./kit/dom.js";
+import { problemWords, t } from "./kit/i18n.js";
+import { ServerProblem } from "./kit/server.js";
+import { download, fromJson, toJson, toMarkdown } from "./store/transfer.js";
 
-/** @typedef {import("./conversation.js").Conversation} Conversation */
+/** @typedef {import("./store/conversation.js").Conversation} Conversation */
 
 export class Sidebar {
   /**
-   * @param {import("./store.js").Conversations} conversations
-   * @param {import("./chat.js").Chat} chat
+   * @param {import("./store/store.js").Conversations} conversations
+   * @param {import("./chat/chat.js").Chat} chat
    */
   constructor(conversations, chat) {
     this.conversations = conversations;
@@ -31,7 +31,7 @@ export class Sidebar {
     this.draw();
   }
 
-  /** @param {boolean} open whether the panel is over the page; on a wide screen it is always beside it */
+  /** @param {boolean} open whether the panel is over the page; on a wide screen it is always next to it */
   slide(open) {
     document.body.classList.toggle("menu-open", open);
     byId("veil").hidden = !open;
@@ -63,7 +63,12 @@ export class Sidebar {
     const title = conversation.title || t("untitled");
     const name = el(
       "button",
-      { type: "button", class: "entry", "aria-current": current && "true", onclick: () => this.open(conversation) },
+      {
+        type: "button",
+        class: "entry",
+        "aria-current": current && "true",
+        onclick: () => this.open(conversation),
+      },
       el("span", {}, title),
     );
     const markdown = () => download(`${title}.md`, toMarkdown(conversation), "text/markdown");
@@ -107,18 +112,27 @@ export class Sidebar {
       for (const conversation of read) this.conversations.save(conversation);
       notice(t("imported", { count: read.length }));
     } catch (error) {
-      const words = error instanceof ServerProblem ? problemWords(error.problem) : t("importFailed", { reason: String(error) });
+      const words =
+        error instanceof ServerProblem
+          ? problemWords(error.problem)
+          : t("importFailed", { reason: String(error) });
       notice(words, "trouble");
     }
     this.draw();
   }
 }
 
-/** Whether a conversation says something. @param {Conversation} conversation @param {string} sought in lower case */
+/**
+ * Whether a conversation says something.
+ * @param {Conversation} conversation
+ * @param {string} sought in lower case
+ */
 function holds(conversation, sought) {
   const says = (/** @type {string} */ text) => text.toLowerCase().includes(sought);
   return (
     says(conversation.title) ||
-    conversation.turns.some((turn) => says(turn.question) || turn.replies.some((lane) => lane.some((reply) => says(reply.content))))
+    conversation.turns.some(
+      (turn) => says(turn.question) || turn.replies.flat().some((reply) => says(reply.content)),
+    )
   );
 }

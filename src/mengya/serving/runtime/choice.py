@@ -1,12 +1,13 @@
 """One completion as it grows: token events -> pieces of text, reasoning, calls and log-probabilities.
 
-Takes the engine's events; gives what a client may see of them: whole characters, no part of a stop
+Takes the engine's events; gives what a client may see of them: complete characters, no part of a stop
 string, nothing after one. Knows nothing of HTTP or of the wording of the API.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,7 +15,6 @@ from transformers import PreTrainedTokenizerFast
 
 from mengya.generation.batch.engine import TokenEvent
 from mengya.serving.runtime.reply_parser import Call, Part, ReplyParser, Text
-from mengya.serving.runtime.stop_strings import StopStrings
 from mengya.tokenizer.stream import TextStream
 
 Finish = Literal["stop", "length", "tool_calls"]
@@ -49,6 +49,50 @@ class Piece:
         self.finish = later.finish
 
 
+class StopStrings:
+    """Text in pieces -> the same text up to the first stop string; holds back what may begin one.
+
+    Attributes:
+        found: whether a stop string has come; nothing is given out after it.
+        held: characters taken in but not given out; after a hit, all from the stop string on.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self.found = False
+        self._stops = tuple(stops)
+        self._longest = max(map(len, stops), default=0)
+        self._held = ""
+
+    @property
+    def held(self) -> int:
+        return len(self._held)
+
+    def push(self, text: str) -> str:
+        """What became certain with `text`."""
+        if self.found:
+            self._held += text
+            return ""
+        self._held += text
+        hits = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        self.found = bool(hits)
+        return self._release(min(hits) if hits else len(self._held) - self._open_ending())
+
+    def flush(self) -> str:
+        """The rest, once no more text comes; nothing after a hit."""
+        return "" if self.found else self._release(len(self._held))
+
+    def _release(self, count: int) -> str:
+        text, self._held = self._held[:count], self._held[count:]
+        return text
+
+    def _open_ending(self) -> int:
+        """Length of the longest ending that begins a stop string."""
+        for length in range(min(self._longest - 1, len(self._held)), 0, -1):
+            if any(stop.startswith(self._held[-length:]) for stop in self._stops):
+                return length
+        return 0
+
+
 class Choice:
     """The state between the tokens of one completion.
 
@@ -79,7 +123,7 @@ class Choice:
         self._one_call = one_call
         self._called = False
         self._length = 0  # characters decoded
-        self._waiting: deque[ChosenToken] = deque()  # their text is not given out yet
+        self._pending: deque[ChosenToken] = deque()  # their text is not given out yet
 
     def push(self, event: TokenEvent, /) -> Piece:
         """What one more event makes certain; sets `finish` when it is the last."""
@@ -91,7 +135,7 @@ class Choice:
                 # What comes before the token's own text is a character that it proved broken.
                 own = len(str(self._tokenizer.decode([event.token], skip_special_tokens=True)))
                 begin += max(len(text) - own, 0)
-                self._waiting.append(ChosenToken(begin, event.token, event.logprob, event.top))
+                self._pending.append(ChosenToken(begin, event.token, event.logprob, event.top))
             self._take(text, piece)
         if event.finish is not None and self.finish is None:
             self._take(self._text.flush(), piece)
@@ -134,5 +178,5 @@ class Choice:
             return
         given = self._length - self._stops.held - (self._parser.held if self._parser else 0)
         over = self.finish is not None and not self._stops.found
-        while self._waiting and (over or self._waiting[0].offset < given):
-            piece.tokens.append(self._waiting.popleft())
+        while self._pending and (over or self._pending[0].offset < given):
+            piece.tokens.append(self._pending.popleft())

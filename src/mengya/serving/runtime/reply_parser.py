@@ -89,7 +89,7 @@ class ReplyParser:
         return _joined(parts)
 
     def _step(self, parts: list[Part]) -> bool:
-        """Take the next whole thing out of the buffer; False when more text is needed first."""
+        """Take the next complete part out of the buffer; False when more text is needed first."""
         if self._state == "start":
             opening = self._buffer.lstrip()
             if opening.startswith(THINK):
@@ -166,7 +166,7 @@ def parse_call(text: str) -> Call | None:
         return Call(name, arguments)
     if not isinstance(arguments, dict):
         return None
-    # As the model wrote it where that can be told, so that the next prompt repeats it exactly and
+    # As the model wrote it where that can be found, so that the next prompt repeats it exactly and
     # its keys and values are still in the cache.
     written = re.fullmatch(r'\s*\{\s*"name":.*?"arguments":\s*(\{.*\})\s*\}\s*', text, re.DOTALL)
     if written is not None:

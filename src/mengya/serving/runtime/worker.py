@@ -15,14 +15,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
-from mengya.generation.batch.engine import EngineStats, Request, TokenEvent
-from mengya.serving.errors import where
+from mengya.generation.batch.engine import BatchEngine, EngineStats, Request, TokenEvent
 from mengya.serving.runtime.served import Served
+from mengya.web.errors import where
 
 log = logging.getLogger(__name__)
 S = TypeVar("S")
 T = TypeVar("T")
-_FAILURES = 3  # steps in a row: then the engine, or the device under it, is taken for broken
+_MAX_FAILURES = 3  # failed steps in a row, after which engine or device counts as broken
 
 
 class RequestLost(Exception):
@@ -30,7 +30,7 @@ class RequestLost(Exception):
 
 
 class Ticket:
-    """The requests of one call, in the engine; iterate for (position of the request, event).
+    """The requests of one call in the engine; iterate for (position of the request, event).
 
     Ends after the last event of every request. `close` frees what is left, whenever it is called.
     """
@@ -93,7 +93,7 @@ class Worker:
         self._load = load
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._tickets: dict[int, tuple[Ticket, int]] = {}
-        self._active: set[int] = set()  # the thread's own list of what is in the engine
+        self._active: set[int] = set()  # requests in the engine, as the thread knows them
         self._pending: set[asyncio.Future[Any]] = set()
         self._thread = threading.Thread(target=self._run, name="mengya-engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -116,7 +116,7 @@ class Worker:
 
         Raises:
             UserError: the engine refuses one.
-            EngineFull: its waiting line has no room for all.
+            EngineFull: its waiting queue has no room for all.
             RequestLost: the engine is gone.
         """
         ticket = Ticket(self, len(requests))
@@ -207,32 +207,36 @@ class Worker:
                 future.set_exception(RequestLost())
         self._pending.clear()
 
-    # What the thread runs.
+    # What the thread runs, once the model is loaded.
+
+    @property
+    def _engine(self) -> BatchEngine:
+        assert self.served is not None
+        return self.served.engine
 
     def _run(self) -> None:
         assert self._loop is not None
         try:
             self.served = self._load()
-            self._engine = self.served.engine
             self.stats = self._engine.stats
             self.state = "ready"
             self._work(self._loop)
             self.state = "stopped"
-        except BaseException as error:  # told to whoever runs the server
+        except BaseException as error:  # raised by whoever runs the server
             self.error, self.state = error, "failed"
         with suppress(RuntimeError):  # the loop is closed: it did not wait for a load to end
             self._loop.call_soon_threadsafe(self._lose_all)
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         failures = 0
-        while self._obey():
+        while self._handle_commands():
             try:
                 events = self._engine.step()
             except Exception as error:
-                # Which request it was cannot be told: all that are in the engine are given up.
+                # Which request caused it is unknown: all that are in the engine are given up.
                 log.error("a step of the engine failed: %s", where(error))
                 failures += 1
-                if failures == _FAILURES:
+                if failures == _MAX_FAILURES:
                     raise
                 self._cancel(list(self._active))
                 loop.call_soon_threadsafe(self.cancel_all)
@@ -241,8 +245,8 @@ class Worker:
             self._active -= {event.request_id for event in events if event.finish is not None}
             loop.call_soon_threadsafe(self._deliver, events, self._engine.stats)
 
-    def _obey(self) -> bool:
-        """Run the commands that wait; without work, wait for one. False: stop."""
+    def _handle_commands(self) -> bool:
+        """Run the pending commands; without work, wait for one. False: stop."""
         while not self._engine.has_work or not self._commands.empty():
             command = self._commands.get()
             if command is None:

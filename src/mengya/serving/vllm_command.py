@@ -1,0 +1,61 @@
+"""`mengya serve engine=vllm`: the checkpoint behind vLLM's own server, where that is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from mengya.errors import UserError
+from mengya.models.hf.open_checkpoint import ADAPTER, DtypeName, standard_folder
+from mengya.runtime.optional import require
+
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank may be
+
+
+def run_vllm(
+    checkpoint: Path,
+    name: str,
+    adapters: dict[str, Path],
+    host: str,
+    port: int,
+    key: str | None,
+    dtype: DtypeName,
+) -> None:
+    """Run vLLM's OpenAI server until it ends.
+
+    Raises:
+        UserError: vLLM is not installed, or it ended with an error.
+    """
+    require("vllm", "vllm")
+    # The key travels in the environment: arguments can be read by everybody on the machine.
+    environment = {**os.environ, **({"VLLM_API_KEY": key} if key else {})}
+    with standard_folder(checkpoint) as folder:
+        arguments = vllm_arguments(folder, name, adapters, host, port, dtype)
+        process = subprocess.Popen([sys.executable, *arguments], env=environment)
+        while True:
+            try:
+                status = process.wait()
+                break
+            except KeyboardInterrupt:
+                continue  # the terminal has signalled vLLM as well; it ends by itself
+    if status:
+        raise UserError(f"vLLM ended with status {status}; its own messages above say why")
+
+
+def vllm_arguments(
+    folder: Path, name: str, adapters: dict[str, Path], host: str, port: int, dtype: DtypeName
+) -> list[str]:
+    """What comes after `python`."""
+    found = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+    found += ["--served-model-name", name, "--host", host, "--port", str(port)]
+    found += ["--dtype", dtype]  # auto: vLLM goes by the checkpoint's own
+    if adapters:
+        configs = [json.loads((path / ADAPTER).read_text("utf-8")) for path in adapters.values()]
+        rank = max(int(config["r"]) for config in configs)
+        allowed = next((r for r in _RANKS if r >= rank), rank)
+        found += ["--enable-lora", "--max-lora-rank", str(allowed), "--lora-modules"]
+        found += [f"{name}={path}" for name, path in adapters.items()]
+    return found
