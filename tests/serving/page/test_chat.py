@@ -112,7 +112,7 @@ def test_edit_and_regenerate_make_branches_to_go_between(reader: Reader) -> None
     expect(page.locator(".turn")).to_have_count(2)  # what followed the first answer is back
     expect(page.locator(".reply").nth(1)).to_contain_text("答2：乙")
     page.locator(".bubble").nth(1).hover()
-    page.locator(".question [aria-label=修改]").nth(1).click()
+    page.locator(".question [aria-label=编辑]").nth(1).click()
     page.locator(".editor textarea").fill("丙")
     page.locator(".editor textarea").press("Enter")
     expect(page.locator(".reply").nth(1)).to_contain_text("答4：丙")

@@ -62,7 +62,7 @@ def test_a_hostile_question_and_model_name_are_text(reader: Reader) -> None:
     reader.answered()
     expect(page.locator(".bubble")).to_have_text(ATTACKS)
     page.locator(".bubble").hover()
-    page.locator("[aria-label=修改]").first.click()
+    page.locator("[aria-label=编辑]").first.click()
     expect(page.locator(".editor textarea")).to_have_value(ATTACKS)
     unharmed(reader)
 
