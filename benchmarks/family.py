@@ -36,8 +36,9 @@ from mengya.models.config.model import ModelConfig
 from mengya.planning.sizes import parameter_counts
 from mengya.runtime.device import pick_autocast_dtype, pick_device
 from mengya.runtime.seeding import seed_step
-from mengya.training.distributed.build import SingleDevice
-from mengya.training.optim.build import OptimizerConfig, build_optimizers, set_lr
+from mengya.training.distributed.single import SingleDevice
+from mengya.training.optim.build import build_optimizers, set_lr
+from mengya.training.optim.config import OptimizerConfig
 from mengya.training.schedule import ScheduleConfig, lr_factor
 from mengya.training.telemetry.expert_load import ExpertLoad
 from mengya.training.telemetry.metrics import read_jsonl

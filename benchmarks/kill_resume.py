@@ -38,7 +38,7 @@ from mengya.stages.pretrain import PretrainConfig
 from mengya.tokenizer.load import load_tokenizer, save_tokenizer, tokenizer_hash
 from mengya.tokenizer.train import train_tokenizer
 from mengya.training.checkpoint.integrity import problem
-from mengya.training.checkpoint.store import Checkpoints
+from mengya.training.checkpoint.store import CheckpointStore
 from mengya.training.telemetry.metrics import read_jsonl
 
 FORK = multiprocessing.get_context("fork")
@@ -156,7 +156,7 @@ def main() -> None:
             if ended:
                 continue
             moments[moment] += 1
-            checkpoints = Checkpoints(config.run_dir, 1)
+            checkpoints = CheckpointStore(config.run_dir, 1)
             latest = checkpoints.latest()
             damaged += latest is not None and problem(latest) is not None
             reached = max(

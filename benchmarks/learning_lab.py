@@ -34,8 +34,9 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.fp8_layers import use_fp8
 from mengya.runtime.device import pick_autocast_dtype, pick_device
-from mengya.training.distributed.build import SingleDevice
-from mengya.training.optim.build import OptimizerConfig, build_optimizers, set_lr
+from mengya.training.distributed.single import SingleDevice
+from mengya.training.optim.build import build_optimizers, set_lr
+from mengya.training.optim.config import OptimizerConfig
 from mengya.training.schedule import ScheduleConfig, lr_factor
 
 EVALUATIONS = 8  # of one run, the last at its end

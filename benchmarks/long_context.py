@@ -43,8 +43,9 @@ from mengya.models.hf.open_checkpoint import find_checkpoint
 from mengya.runtime.device import pick_autocast_dtype, pick_device
 from mengya.runtime.seeding import seed_step
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
-from mengya.training.distributed.build import SingleDevice
-from mengya.training.optim.build import OptimizerConfig, build_optimizers, set_lr
+from mengya.training.distributed.single import SingleDevice
+from mengya.training.optim.build import build_optimizers, set_lr
+from mengya.training.optim.config import OptimizerConfig
 from mengya.training.schedule import ScheduleConfig, lr_factor
 
 METHODS = ("none", "linear", "ntk", "yarn", "clex")

@@ -36,7 +36,7 @@ from mengya.kernels.fp32_linear import fp32_linear, split_linear
 from mengya.models import moe, router
 from mengya.models.config.model import ModelConfig
 from mengya.models.moe import MoE
-from mengya.training.distributed.build import SingleDevice
+from mengya.training.distributed.single import SingleDevice
 
 LAYERS: dict[str, dict[str, Any]] = {
     "4 x 2432 top-1": {

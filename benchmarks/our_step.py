@@ -19,11 +19,12 @@ from mengya.losses.token_nll import Loss, token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.fp8_layers import use_fp8
-from mengya.training.checkpoint.store import TrainState
-from mengya.training.config import LoopConfig
-from mengya.training.distributed.build import SingleDevice
-from mengya.training.health.watchdog import LossWatch
-from mengya.training.optim.build import OptimizerConfig, build_optimizers
+from mengya.training.distributed.single import SingleDevice
+from mengya.training.health.watchdog import Watchdog
+from mengya.training.optim.build import build_optimizers
+from mengya.training.optim.config import OptimizerConfig
+from mengya.training.run_config import LoopConfig
+from mengya.training.state import TrainState
 
 
 def ours(
@@ -65,7 +66,7 @@ def training_step(
     model.train()
     optimizers = build_optimizers(model, optimizer or OptimizerConfig())
     parameters = [p for p in model.parameters() if p.requires_grad]
-    watch = LossWatch(LoopConfig(), TrainState(), print)
+    watch = Watchdog(LoopConfig(), TrainState(), print)
 
     def step(batch: Batch) -> None:
         items = loss.items(batch)

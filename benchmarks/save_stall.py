@@ -33,10 +33,11 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.checkpoint import save_hf_folder
 from mengya.runtime.device import pick_autocast_dtype, pick_device
-from mengya.training.checkpoint.manager import Checkpointer
-from mengya.training.config import LoopConfig
-from mengya.training.distributed.build import SingleDevice
-from mengya.training.optim.build import OptimizerConfig, build_optimizers
+from mengya.training.checkpoint.manager import CheckpointManager
+from mengya.training.distributed.single import SingleDevice
+from mengya.training.optim.build import build_optimizers
+from mengya.training.optim.config import OptimizerConfig
+from mengya.training.run_config import LoopConfig
 from mengya.training.schedule import ScheduleConfig
 from mengya.training.telemetry.metrics import MetricsLog, read_jsonl
 from mengya.training.trainer import Trainer
@@ -91,7 +92,7 @@ def main() -> None:
         spike_threshold=None,
     )
     times: list[float] = []
-    checkpointer = Checkpointer(
+    checkpointer = CheckpointManager(
         folder, loop, strategy, model, optimizers,
         model_tensors=model.state_dict,
         write_model=lambda path, tensors: save_hf_folder(tensors, config, path),

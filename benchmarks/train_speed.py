@@ -37,8 +37,8 @@ from transformers import Trainer, TrainingArguments, set_seed
 from mengya.models.config.model import ModelConfig
 from mengya.planning.sizes import parameter_counts
 from mengya.runtime.device import pick_autocast_dtype, pick_device
-from mengya.training.distributed.build import SingleDevice
-from mengya.training.optim.build import OptimizerConfig
+from mengya.training.distributed.single import SingleDevice
+from mengya.training.optim.config import OptimizerConfig
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 3,

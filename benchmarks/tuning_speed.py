@@ -51,7 +51,7 @@ from mengya.losses.token_nll import Loss, token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.runtime.device import pick_autocast_dtype, pick_device
-from mengya.training.distributed.build import SingleDevice
+from mengya.training.distributed.single import SingleDevice
 
 LONGEST, VOCAB, CHECKED = 1024, 6400, 8
 BETA = 0.1

@@ -33,11 +33,13 @@ from mengya.models.config.model import ModelConfig
 from mengya.planning.sizes import parameter_counts
 from mengya.runtime.device import pick_autocast_dtype, pick_device
 from mengya.stages.pretrain import PretrainConfig
-from mengya.training.checkpoint.store import TrainState
-from mengya.training.config import LoopConfig
-from mengya.training.distributed.build import StrategyConfig, pick_strategy
-from mengya.training.health.watchdog import LossWatch
-from mengya.training.optim.build import OptimizerConfig, build_optimizers
+from mengya.training.distributed.config import StrategyConfig
+from mengya.training.distributed.registry import pick_strategy
+from mengya.training.health.watchdog import Watchdog
+from mengya.training.optim.build import build_optimizers
+from mengya.training.optim.config import OptimizerConfig
+from mengya.training.run_config import LoopConfig
+from mengya.training.state import TrainState
 
 RECIPE = Path(__file__).parents[1] / "recipes/bumblebee-1.5b/pretrain.yaml"
 RESULT = "result: "
@@ -88,7 +90,7 @@ def measure(job: Job) -> dict[str, float]:
     real = int((batch.document_ids >= 0).sum()) * job.micro_batches
     began, ready = started, 0.0
     model.train()
-    tokens, watch = 0, LossWatch(LoopConfig(), TrainState(), print)
+    tokens, watch = 0, Watchdog(LoopConfig(), TrainState(), print)
     for step in range(job.warmup + job.steps):
         if step == job.warmup:
             began = _now(device)

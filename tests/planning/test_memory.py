@@ -13,10 +13,10 @@ from mengya.models.adapters.lora import LoraConfig, add_lora
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.fp8_layers import fp8_layers
-from mengya.planning.activations import kept_bytes
+from mengya.planning.activations import MemorySettings, kept_bytes
 from mengya.planning.memory import Memory, training_memory
-from mengya.planning.memory_settings import MemorySettings
-from mengya.training.optim.build import OptimizerConfig, build_optimizers, optimizer_state
+from mengya.training.optim.build import build_optimizers, optimizer_state
+from mengya.training.optim.config import OptimizerConfig
 from tests.models.conftest import FAMILIES
 
 ROWS, SIZE = 2, 64

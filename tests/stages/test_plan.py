@@ -16,7 +16,7 @@ from mengya.config import load_config
 from mengya.errors import UserError
 from mengya.planning.hardware import expected_mfu, named_device
 from mengya.planning.inputs import Hardware
-from mengya.planning.lint import warnings_of
+from mengya.planning.lint import lint_plan
 from mengya.planning.plan import Plan
 from mengya.stages.plan import make_plan
 from mengya.stages.pretrain import PretrainConfig
@@ -47,7 +47,7 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def rules(plan: Plan) -> set[str]:
-    return {warning.rule for warning in warnings_of(plan)} - {"data"}
+    return {warning.rule for warning in lint_plan(plan)} - {"data"}
 
 
 def test_a_sound_recipe_has_no_warning(recipe: Path) -> None:
@@ -79,7 +79,7 @@ def test_each_warning_speaks(
     recipe: Path, rule: str, overrides: list[str], hardware: Hardware, said: str
 ) -> None:
     plan = make_plan(recipe, overrides, hardware)
-    found = [f"{w.message} -> {w.remedy}" for w in warnings_of(plan) if w.rule == rule]
+    found = [f"{w.message} -> {w.remedy}" for w in lint_plan(plan) if w.rule == rule]
     assert any(said in text for text in found), found
 
 
@@ -90,7 +90,7 @@ def test_repeated_data_is_warned_of_from_the_fifth_time_on(tmp_path: Path) -> No
     assert "epochs" not in rules(four) and four.steps == 3052
 
 
-def test_what_fits_fits(recipe: Path) -> None:
+def test_the_suggested_fit_fits(recipe: Path) -> None:
     """The remedy's own number of rows, tried."""
     card = Hardware("rtx4090")
     assert rules(make_plan(recipe, LARGE, card)) == {"memory"}
@@ -171,7 +171,7 @@ def test_recipes_of_models_that_are_not_there_yet(verb: str) -> None:
 
 def test_a_model_that_nothing_makes(tmp_path: Path) -> None:
     values = {"run_dir": "r", "init_from": "no/such", "max_steps": 1, "data": {"train": ["s"]}}
-    with pytest.raises(UserError, match="no recipe beside"):
+    with pytest.raises(UserError, match="no recipe next to"):
         make_plan(write(tmp_path, values, "sft.yaml"))
 
 
@@ -223,7 +223,7 @@ def test_the_table_is_80_columns_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["plan", "recipes/buddy-0.1b", "--device", "rtx4090"]
     done = CliRunner().invoke(app, command, env={"COLUMNS": "80"}, catch_exceptions=False)
     assert max(map(len, done.stdout.splitlines())) <= 80
-    for text in ("158,962,944", "73% of all", "optimizer state", "tokens/s", "! vocabulary"):
+    for text in ("158,962,944", "73% of all", "optimizer state", "tokens/s", "warning: vocabulary"):
         assert text in done.stdout
 
 

@@ -108,7 +108,7 @@ def logged(run_dir: Path) -> list[tuple[int, float]]:
 
 def test_killed_at_random_moments_and_resumed_equals_never_stopped() -> None:
     """SIGKILL, one of two during a save; the script fails on any other byte or a damaged checkpoint."""
-    script = Path(__file__).parents[2] / "benchmarks/kill_resume.py"
+    script = Path(__file__).parents[3] / "benchmarks/kill_resume.py"
     command = [sys.executable, str(script), "--kills", "4", "--steps", "60"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

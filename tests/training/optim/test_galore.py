@@ -12,13 +12,8 @@ from torch.optim import Optimizer
 
 from mengya.errors import UserError
 from mengya.training.checkpoint.tensor_files import Part, write_part
-from mengya.training.optim.build import (
-    OptimizerConfig,
-    build_optimizers,
-    load_optimizer_state,
-    optimizer_state,
-)
-from mengya.training.optim.galore import GaLoreConfig
+from mengya.training.optim.build import build_optimizers, load_optimizer_state, optimizer_state
+from mengya.training.optim.config import GaLoreConfig, OptimizerConfig
 
 RANK = 4
 
