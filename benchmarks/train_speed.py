@@ -38,6 +38,7 @@ from mengya.models.config.model import ModelConfig
 from mengya.planning.sizes import parameter_counts
 from mengya.runtime.device import pick_autocast_dtype, pick_device
 from mengya.training.distributed.single import SingleDevice
+from mengya.training.execution import Execution
 from mengya.training.optim.config import OptimizerConfig
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -185,7 +186,7 @@ def main() -> None:
         options.trainer = ["eager"]
     quiet()
     device = pick_device("cpu" if options.cpu else "auto")
-    strategy = SingleDevice(device, pick_autocast_dtype("auto", device))
+    strategy = SingleDevice(Execution(device, pick_autocast_dtype("auto", device)))
     peak = matmul_peak(device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     print(f"{where}, torch {torch.__version__}, bf16 matmul {peak / 1e12:.0f} TFLOP/s", flush=True)

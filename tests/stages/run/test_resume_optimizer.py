@@ -179,8 +179,4 @@ def test_every_rank_of_every_engine_refuses_another_optimizer(
     _, said = process.communicate(timeout=120)
     assert process.returncode != 0
     said = " ".join(said.split())
-    assert (
-        "was trained with optimizer.name=muon, this run says adamw; write optimizer.name=muon"
-        in said
-    )
-    assert "Traceback (most recent call last)" not in said
+    assert said.count("was trained with optimizer.name=muon, this run says adamw; write") == 1
