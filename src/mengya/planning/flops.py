@@ -113,7 +113,7 @@ def _layer_weights(model: CausalLM) -> list[_Weight]:
             if ".lora_" in name:
                 continue  # multiplied with one another once a step, not with tokens
             share = config.num_experts_per_tok / config.num_experts
-            # PEFT adds the adapters' product to the weight, whose whole gradient it then needs.
+            # PEFT adds the adapters' product to the weight, whose full gradient it then needs.
             trains = trains or ".base_layer." in name
         # The second factor of an adapter reads the first one's output, which always has a gradient.
         first = _FIRST.match(name) and ".lora_B." not in name

@@ -103,7 +103,7 @@ def training_memory(model: CausalLM, settings: MemorySettings) -> Memory:
 def _compute_copy(model: CausalLM, matrices: int, s: MemorySettings) -> float:
     """Autocast keeps a cast copy of each matrix for the backward pass; FSDP gathers the cast weights.
 
-    Of feed-forward layers in fp8 it is their 8-bit transpose, which is also kept beside gathered weights.
+    Of feed-forward layers in fp8 it is their 8-bit transpose, which is kept in addition to gathered weights.
     """
     in_fp8 = sum(p.numel() for m in fp8_layers(model) for p in m.parameters()) if s.fp8 else 0
     if s.sharded:

@@ -20,7 +20,7 @@ class Plan:
     """One run; tokens are real ones, padding not counted.
 
     Attributes:
-        steps, tokens, epochs, seconds, cost: of the whole run; None where the length of the data is
+        steps, tokens, epochs, seconds, cost: of the run; None where the length of the data is
             not known (tokens_per_second and what belongs to a step are known all the same).
         batch_rows: rows of a step over all devices.
         trained: parameters with a gradient.

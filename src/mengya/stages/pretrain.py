@@ -29,7 +29,7 @@ from mengya.training.run_config import RunConfig
 
 class PretrainConfig(RunConfig):
     tokenizer: Path | None = None
-    """Tokenizer folder; with init_from, the folder's own when left out."""
+    """Tokenizer folder; null with init_from: the folder's own."""
     model: ModelConfig | None = None
     """Shape of a new model; its vocab_size must hold the tokenizer's ids."""
     init_from: Path | None = None

@@ -31,7 +31,7 @@ def resolve_execution(config: RunConfig) -> Execution:
     """The execution of this process; on CUDA its device becomes the current one.
 
     Raises:
-        UserError: the device is not there, or does not compute in the precision asked for.
+        UserError: the device is not available, or does not compute in the precision asked for.
     """
     device = pick_device(config.device)
     return execution_on(device, pick_autocast_dtype(config.precision, device), config)

@@ -47,7 +47,7 @@ class LoopConfig(Config):
     sample_every: int = Field(default=200, ge=1)
     """Steps between samples from the fixed prompts; the last step always samples."""
     keep_last: int = Field(default=3, ge=1)
-    """CheckpointStore kept besides the best one."""
+    """Checkpoints kept in addition to the best one."""
     max_skipped_in_a_row: int = Field(default=20, ge=1)
     """Go back to a checkpoint after so many steps in a row that could not be applied (gradients not
     finite): fp16 alone skips some ten at the start."""
@@ -71,7 +71,7 @@ class RunConfig(Config):
     """auto takes CUDA where there is one."""
     precision: PrecisionName = "auto"
     """dtype of matrix products; weights and optimizer stay fp32. auto: bf16 where the hardware has it. fp8:
-    bf16, and feed-forward layers in fp8 while training (docs/concepts.md): faster on Ada, Hopper and later."""
+    bf16, and feed-forward layers in fp8 while training (docs/concepts.md): faster on Ada and later."""
     compile: bool | None = None
     """torch.compile; null means on CUDA only."""
     strategy: StrategyConfig = StrategyConfig()
@@ -83,7 +83,7 @@ class RunConfig(Config):
     global_batch_size: int | None = Field(default=None, ge=1)
     """Rows per step over all devices; null means one micro-batch a device. Accumulation is derived."""
     batch_ramp: BatchRamp | None = None
-    """Start with a smaller global batch and double it up to global_batch_size; null: the same at every step."""
+    """Start with a smaller global batch and double it up to global_batch_size; null: always the same."""
     max_steps: int | None = Field(default=None, ge=1)
     """Steps to train; give this or epochs."""
     epochs: float | None = Field(default=None, gt=0)

@@ -16,7 +16,7 @@ class TrainState:
         skipped: the loop and the watchdog. Steps not applied (no labels, or non-finite gradients).
         losses, last_good, skipped_row, spike_row: the watchdog. What it knows of the steps before.
         grad_scaler: the checkpoint manager. State of the fp16 loss scaler; empty without one.
-        quarantined, rewinds: the checkpoint manager. Steps whose batches are left out; how often the run
+        quarantined, rewinds: the checkpoint manager. Steps whose batches are skipped; how often the run
             went back.
     """
 

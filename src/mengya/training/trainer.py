@@ -161,7 +161,7 @@ class Trainer:
         return self.state.step >= self.optimization.max_steps
 
     def _start_monitors(self) -> tuple[Watchdog, ExpertLoad, LogWindow]:
-        """New ones, for a start from `state`; the loss scaler goes on from it too."""
+        """New ones, for a start from `state`; the loss scaler is set to it too."""
         self.checkpoints.stall_seconds = 0.0
         if self.state.grad_scaler:
             self.strategy.scaler.load_state_dict(self.state.grad_scaler)
@@ -224,7 +224,7 @@ class Trainer:
         return _Agreement(items, tokens, stops, Status(busy, failed), pending)
 
     def _forward_backward(self, micro_batches: Sequence[Batch], items: int) -> dict[str, Tensor]:
-        """Accumulate the gradients of the global mean; this rank's sums of loss and metrics, on the device."""
+        """Accumulate the gradients of the global mean; this rank's sums of loss and metrics, on device."""
         self.model.train()
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(micro_batches, 1):

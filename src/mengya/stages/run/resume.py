@@ -37,7 +37,7 @@ def check_run(config: RunConfig) -> None:
         )
     before = load_config(type(config), config.run_dir / "config.yaml").model_dump(mode="json")
     now = config.model_dump(mode="json")
-    # Left out, it is what the run started with (`full_batch`), for any number of processes.
+    # Not set, it is what the run started with (`full_batch`), for any number of processes.
     now["global_batch_size"] = now["global_batch_size"] or before["global_batch_size"]
     for values in (before, now):
         del values["data"]["verify"]  # whether to check the data, not which
@@ -64,7 +64,7 @@ def new_run(config: RunConfig, checkpoint: Path) -> str:
 
 
 def full_batch(config: RunConfig, world_size: int) -> int:
-    """Rows per step; where the setting is left out, a resumed run keeps what it started with."""
+    """Rows per step; where it is not set, a resumed run keeps what it started with."""
     if config.global_batch_size is not None:
         return config.global_batch_size
     earlier = config.run_dir / "config.yaml"

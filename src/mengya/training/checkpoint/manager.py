@@ -1,4 +1,4 @@
-"""Between a live run and its checkpoints: save while training goes on, resume, and rewind after trouble.
+"""Between a live run and its checkpoints: save while training continues, resume, rewind after trouble.
 
 Takes the tensors of a run by name and functions that write and load the model's folder. This is where
 a strategy that shards its tensors gives every rank's part (writer.py says how ranks save together).
@@ -93,7 +93,7 @@ class CheckpointManager:
         return state
 
     def save(self, state: TrainState) -> None:
-        """Copy what a checkpoint of `state` holds; its files are written while training goes on."""
+        """Copy what a checkpoint of `state` holds; its files are written while training continues."""
         started = time.perf_counter()
         state.grad_scaler = self._strategy.scaler.state_dict()
         rank, num_writers = self._strategy.rank, self._strategy.num_writers

@@ -1,4 +1,4 @@
-"""CheckpointStore on disk: written whole or not at all, sealed, rotated, the best kept, resumed exactly.
+"""Checkpoints on disk: written atomically, sealed, rotated, the best kept, resumed exactly.
 
     RUN/checkpoints/step-002000/         a standard model folder (or adapter folder), and
                     step-002000/trainer/ state.json, optimizer.safetensors, master.safetensors, sha256.json

@@ -1,4 +1,4 @@
-"""Saving while training goes on: a thread writes one checkpoint at a time; a two-phase commit over ranks.
+"""Saving while training continues: a thread writes one checkpoint at a time; a two-phase commit over ranks.
 
 Takes a function that writes files into a folder and calls it in the background; knows nothing of
 models, tensors or what is in the files.
@@ -36,7 +36,7 @@ from mengya.runtime.files import sync_tree
 from mengya.training.checkpoint.store import CheckpointStore
 from mengya.training.state import TrainState
 
-MAX_FAILURES = 3  # saves in a row; a full disk may be freed while training goes on
+MAX_FAILURES = 3  # saves in a row; a full disk may be freed while training continues
 
 
 class Status(NamedTuple):
@@ -158,6 +158,6 @@ class CheckpointWriter:
             )
         if self._rank == 0 or error is not None:
             self._warn(
-                f"{self.error}. Earlier checkpoints are complete, training goes on and the next save "
+                f"{self.error}. Earlier checkpoints are complete, training continues and the next save "
                 f"tries again ({self._failures} of {MAX_FAILURES} failures in a row before it stops)"
             )

@@ -24,7 +24,7 @@ _OWN_BUFFERS: dict[str, Any] = (
 
 
 class DDP(ProcessGroupStrategy):
-    """Gradients are summed over the ranks while the backward pass goes on.
+    """Gradients are summed over the ranks while the backward pass runs.
 
     A compiled model stays inside the wrapper: dynamo cuts its graph where a bucket of gradients is
     full, so that the exchange overlaps with the rest of the backward pass.

@@ -25,7 +25,7 @@ _GATES = ("mlp.gate.weight", "shared_expert_gate.weight")
 def build_optimizers(
     model: nn.Module, config: OptimizerConfig, dp_group: dist.ProcessGroup | None = None
 ) -> list[Optimizer]:
-    """AdamW, and the optimizer of the matrices where one is named; frozen parameters are left out.
+    """AdamW, and the optimizer of the matrices where one is named; frozen parameters are skipped.
 
     Each group carries `peak_lr`, so that the schedule can set `lr` from the step alone.
 
