@@ -97,13 +97,13 @@ def test_the_suggested_fit_fits(recipe: Path) -> None:
     assert rules(make_plan(recipe, [*LARGE, "micro_batch_size=128"], card)) == set()
 
 
-def test_problems_of_a_recipe_are_all_told_at_once(recipe: Path) -> None:
+def test_problems_of_a_recipe_are_all_named_at_once(recipe: Path) -> None:
     with pytest.raises(UserError) as error:
         make_plan(recipe, ["micro_batch_sise=8", "model.hidden_size=-1"], H200)
     assert "2 problems" in str(error.value) and "micro_batch_size" in str(error.value)
 
 
-def test_an_unknown_device_is_told_the_known_ones(recipe: Path) -> None:
+def test_an_unknown_device_gets_the_known_ones(recipe: Path) -> None:
     with pytest.raises(UserError, match=r"'rtx4080' is not known .*rtx4090.*h200.*--peak-tflops"):
         make_plan(recipe, hardware=Hardware("rtx4080"))
 
@@ -164,7 +164,7 @@ def test_the_verb_is_found_by_name_or_by_keys(tmp_path: Path, nursery: Nursery) 
 
 @pytest.mark.parametrize("verb", ["pretrain", "sft", "dpo"])
 def test_recipes_of_models_that_are_not_there_yet(verb: str) -> None:
-    """zh-26m: SFT goes on with pretraining and DPO with SFT, none of which has run."""
+    """zh-26m: SFT starts from pretraining and DPO from SFT, none of which has run."""
     plan = make_plan(ROOT / f"recipes/zh-26m/{verb}.yaml", hardware=H200)
     assert (plan.verb, plan.counts.total) == (verb, 25_830_912)
 

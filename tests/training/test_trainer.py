@@ -169,7 +169,7 @@ def test_reported_loss_does_not_depend_on_accumulation(tmp_path: Path) -> None:
         for i in range(2)
     ]
     results = []
-    for name, micro in (("whole", [batch]), ("halves", halves)):
+    for name, micro in (("one", [batch]), ("halves", halves)):
         model = tiny_model()
         make_trainer(
             tmp_path / name, model, [], batches=lambda _, micro=micro: iter([micro]), max_steps=1

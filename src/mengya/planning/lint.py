@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from mengya.planning.fit import suggest_fit
 from mengya.planning.plan import Plan
+from mengya.runtime.integers import ceil_div
 
 VOCABULARY_SHARE = 0.4  # of all parameters
 EPOCHS = 4  # Muennighoff et al. 2023, arXiv:2305.16264: repeated tokens are about as good as new
@@ -57,7 +58,7 @@ def _batch_split(plan: Plan) -> Iterator[LintWarning]:
             "batch_split",
             f"global_batch_size {plan.batch_rows} is not a multiple of micro_batch_size "
             f"{plan.config.micro_batch_size} x {plan.hardware.devices} devices: training refuses it",
-            f"write global_batch_size={-(-plan.batch_rows // each) * each}",
+            f"write global_batch_size={ceil_div(plan.batch_rows, each) * each}",
         )
 
 
@@ -109,7 +110,8 @@ def _widths(plan: Plan) -> Iterator[LintWarning]:
     if odd and plan.device.kind == "cuda":
         said = ", ".join(f"{name} {value} of {multiple}" for name, (value, multiple) in odd.items())
         near = ", ".join(
-            f"{name}={-(-value // multiple) * multiple}" for name, (value, multiple) in odd.items()
+            f"{name}={ceil_div(value, multiple) * multiple}"
+            for name, (value, multiple) in odd.items()
         )
         yield LintWarning(
             "widths",

@@ -54,7 +54,7 @@ QUICK = ["dense", "sigmoid", "normuon-moe", "sft-lora", "dpo"]
 def make_config(case: str, nursery: Nursery, run_dir: Path, micro: int, **over: Any) -> RunConfig:
     verb, more = CASES[case]
     # AdamW divides by the root of the second moment: with the usual eps of 1e-8 a gradient that is
-    # zero but for rounding moves a weight by the whole rate. A large eps leaves the sums to compare.
+    # zero but for rounding moves a weight by the full rate. A large eps leaves the sums to compare.
     optimizer = {"eps": 1e-3, **more.get("optimizer", {})}
     settings = nursery.settings(KINDS[verb], run_dir, **more) | {
         "micro_batch_size": micro, "global_batch_size": 8, "max_steps": 8, "optimizer": optimizer,
@@ -91,8 +91,8 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     """The trained tensors of the last checkpoint in fp32."""
     folder = run_dir / "checkpoints/latest"
     files = [folder / "adapter_model.safetensors", *folder.glob("trainer/master*.safetensors")]
-    whole = next((f for f in files if f.is_file()), folder / "model.safetensors")
-    return load_file(whole) if "-of-" not in whole.name else parts(folder)
+    file = next((f for f in files if f.is_file()), folder / "model.safetensors")
+    return load_file(file) if "-of-" not in file.name else parts(folder)
 
 
 def parts(folder: Path) -> dict[str, torch.Tensor]:

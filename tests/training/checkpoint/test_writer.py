@@ -1,4 +1,4 @@
-"""Saving while training goes on: the bytes of that step, one save at a time, ranks together, full disks."""
+"""Saving while training continues: the bytes of that step, one save at a time, ranks together, full disks."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Ranks:
             self.advance()
 
 
-def test_a_checkpoint_of_two_ranks_is_published_when_both_have_written(tmp_path: Path) -> None:
+def test_a_checkpoint_of_two_ranks_is_committed_when_both_have_written(tmp_path: Path) -> None:
     ranks = Ranks(tmp_path)
     go = threading.Event()
 
@@ -215,8 +215,8 @@ def test_training_outlives_a_full_disk_and_saves_when_there_is_room(
     ).fit()
     error = capfd.readouterr().err
     assert "step-000008 could not be written" in error
-    whole = [p.name for p in sorted(small_disk.glob("step-*"))]
-    assert whole == ["step-000004", "step-000012", "step-000014"]
+    complete = [p.name for p in sorted(small_disk.glob("step-*"))]
+    assert complete == ["step-000004", "step-000012", "step-000014"]
     CheckpointStore(run, 3).recover(pytest.fail)
 
     roomy = tmp_path / "roomy"

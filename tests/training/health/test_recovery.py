@@ -166,9 +166,9 @@ def test_a_resumed_run_decides_as_an_uninterrupted_one(tmp_path: Path) -> None:
     """Stopped inside a row of spikes: what the watchdog remembers is in the state."""
     data = planted()
     loop = LoopConfig(log_every=1, save_every=8, spike_steps=3)
-    whole, parts = tiny_model(), tiny_model()
+    straight, parts = tiny_model(), tiny_model()
     make_trainer(
-        tmp_path / "whole", whole, data, loss=Damaging(10.0), schedule=FLAT, loop=loop
+        tmp_path / "straight", straight, data, loss=Damaging(10.0), schedule=FLAT, loop=loop
     ).fit()
     first = make_trainer(
         tmp_path / "parts", parts, data, loss=Damaging(10.0), schedule=FLAT, loop=loop, max_steps=43
@@ -179,7 +179,7 @@ def test_a_resumed_run_decides_as_an_uninterrupted_one(tmp_path: Path) -> None:
         tmp_path / "parts", parts, data, loss=Damaging(10.0), schedule=FLAT, loop=loop, resume=True
     )
     second.fit()
-    for (name, a), b in zip(whole.named_parameters(), parts.parameters(), strict=True):
+    for (name, a), b in zip(straight.named_parameters(), parts.parameters(), strict=True):
         assert torch.equal(a, b), name
     assert second.state.quarantined == [40, *BAD]
 
@@ -190,8 +190,8 @@ def test_a_damaged_checkpoint_is_skipped_when_going_back(tmp_path: Path) -> None
         return documents(step)
 
     went_back, _ = train(tmp_path / "spoilt", planted(), 10.0, documents=spoil)
-    whole, _ = train(tmp_path / "whole", planted(), 10.0)
-    for (name, a), b in zip(went_back.named_parameters(), whole.parameters(), strict=True):
+    straight, _ = train(tmp_path / "straight", planted(), 10.0)
+    for (name, a), b in zip(went_back.named_parameters(), straight.parameters(), strict=True):
         assert torch.equal(a, b), name
     assert (tmp_path / "spoilt/checkpoints/damaged-step-000040").is_dir()
 

@@ -172,16 +172,16 @@ def shard(t):
     axis = 1 if t.ndim == 3 and len(t) % 2 else 0
     return distribute_tensor(t, mesh, [Shard(axis)])
 
-def whole(t):
+def full(t):
     return (t.full_tensor() if isinstance(t, DTensor) else t).detach().clone()
 
 for layout, place in {"replicated": lambda t: t, "sharded": shard}.items():
     parameters = [nn.Parameter(place(p.detach())) for p in start(STACKED)]
     optimizer = Muon(parameters, lr=0.02, beta2=0.95, weight_decay=0.1, dp_group=dist.group.WORLD)
     run(optimizer, parameters, steps=4, place=place)
-    tensors = {f"{i}.weight": whole(p) for i, p in enumerate(parameters)}
+    tensors = {f"{i}.weight": full(p) for i, p in enumerate(parameters)}
     for i, p in enumerate(parameters):
-        tensors |= {f"{i}.{k}": whole(v) for k, v in optimizer.state[p].items()}
+        tensors |= {f"{i}.{k}": full(v) for k, v in optimizer.state[p].items()}
     save_file(tensors, f"{sys.argv[1]}/{layout}{dist.get_rank()}.safetensors")
 dist.destroy_process_group()
 """

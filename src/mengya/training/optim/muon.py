@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
+from mengya.runtime.integers import ceil_div
 from mengya.training.optim.config import OptimizerConfig
 from mengya.training.optim.matrix_optimizer import State
 from mengya.training.optim.orthogonalize import orthogonalize
@@ -119,7 +120,7 @@ class Muon(Optimizer):
             return orthogonalize(x_NOI)
         rank, world_size = dist.get_rank(self._dp_group), dist.get_world_size(self._dp_group)
         N = len(x_NOI)
-        share = -(-N // world_size)
+        share = ceil_div(N, world_size)
         mine = F.pad(x_NOI, (0, 0, 0, 0, 0, share * world_size - N))
         mine = orthogonalize(mine[rank * share : (rank + 1) * share])
         gathered = mine.new_empty(share * world_size, *mine.shape[1:])
