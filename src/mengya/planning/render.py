@@ -49,10 +49,10 @@ def print_plan(plan: Plan, warnings: Sequence[LintWarning], console: Console) ->
         console.print(Padding(text, (0, 0, 0, 2)), highlight=False, markup=False)
 
 
-Row = tuple[str, str, str, str]
+_TableRow = tuple[str, str, str, str]
 
 
-def _model(plan: Plan) -> list[Row]:
+def _model(plan: Plan) -> list[_TableRow]:
     counts = plan.counts
     name = CLASSES[plan.model.config.model_type].removesuffix("ForCausalLM")
     rows = [("model", "parameters", f"{counts.total:,}", name)]
@@ -65,7 +65,7 @@ def _model(plan: Plan) -> list[Row]:
     return rows
 
 
-def _work(plan: Plan) -> list[Row]:
+def _work(plan: Plan) -> list[_TableRow]:
     S = plan.config.data.sequence_length
     shape = f"{plan.batch_rows} rows x {S:,}"
     tokens = plan.batch_rows * S
@@ -82,7 +82,7 @@ def _work(plan: Plan) -> list[Row]:
     return rows
 
 
-def _memory(plan: Plan) -> list[Row]:
+def _memory(plan: Plan) -> list[_TableRow]:
     parts = {name: size for name, size in asdict(plan.memory).items() if size}
     notes = {"activations": f"{plan.settings.rows} rows at once"}
     first = "memory"
@@ -95,7 +95,7 @@ def _memory(plan: Plan) -> list[Row]:
     return rows
 
 
-def _time(plan: Plan) -> list[Row]:
+def _time(plan: Plan) -> list[_TableRow]:
     if plan.expected is None or plan.tokens_per_second is None or plan.device.peak_flops is None:
         return [("time", "not known", "", "the device's peak is not known")]
     peak = f"of {plan.device.peak_flops / 1e12:,.3g} TFLOP/s" + (
