@@ -86,25 +86,14 @@ def open_device(
     Raises:
         UserError: the device is not known, or cannot compute in the precision asked for.
     """
-    own = hardware.peak_tflops is not None and hardware.memory_gib is not None
     if hardware.device is None:
         execution = resolve_execution(config)
         rows = min(config.micro_batch_size * config.data.sequence_length, 4096)
         product = (rows, shape.hidden_size, shape.intermediate_size)
         device = this_device(execution.device, execution.autocast_dtype, product)
     else:
-        half = config.precision != "fp32"
-        if own:
-            device = Device(hardware.device, "cuda", None, 0.0, bf16=True, fp8=True)
-        else:
-            device = named_device(hardware.device, half)
-        if config.precision == "bf16" and not device.bf16:
-            raise UserError(
-                f"precision=bf16, but {device.name} has no bf16; write precision=fp16 or auto"
-            )
-        fp16 = config.precision == "fp16" or not device.bf16
-        dtype = (torch.float16 if fp16 else torch.bfloat16) if half else None
-        execution = execution_on(torch.device(device.kind), dtype, config)
+        device = _device_elsewhere(hardware.device, hardware, half=config.precision != "fp32")
+        execution = _execution_elsewhere(config, device)
     if execution.fp8 and not device.fp8:
         raise UserError(
             f"precision=fp8, but {device.name} does not multiply fp8; write precision=bf16 or auto"
@@ -114,3 +103,22 @@ def open_device(
     if hardware.memory_gib is not None:
         device = device._replace(memory=hardware.memory_gib * 2**30)
     return device, execution
+
+
+def _device_elsewhere(name: str, hardware: Hardware, half: bool) -> Device:
+    """A device by name, of hardware.yaml unless the user gives peak and memory."""
+    if hardware.peak_tflops is not None and hardware.memory_gib is not None:
+        return Device(name, "cuda", None, 0.0, bf16=True, fp8=True)
+    return named_device(name, half)
+
+
+def _execution_elsewhere(config: RunConfig, device: Device) -> Execution:
+    """What `resolve_execution` would give there."""
+    if config.precision == "bf16" and not device.bf16:
+        raise UserError(
+            f"precision=bf16, but {device.name} has no bf16; write precision=fp16 or auto"
+        )
+    fp16 = config.precision == "fp16" or not device.bf16
+    half = torch.float16 if fp16 else torch.bfloat16
+    dtype = None if config.precision == "fp32" else half
+    return execution_on(torch.device(device.kind), dtype, config)
