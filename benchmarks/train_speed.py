@@ -4,7 +4,7 @@ All get the same documents of 64 to 1,024 tokens, bf16, fused AdamW, the same sh
 tokens, never padding. Each case runs on its own: one that fails prints why and the rest goes on.
 
 ours             packed rows, documents masked from each other, through loader, loss, strategy and
-                 optimizer as `mengya pretrain` puts them together (training_run.py)
+                 optimizer as `mengya pretrain` puts them together (stages/run/assemble.py)
 Trainer, padded  what its users give it: one document a row, padded to the longest of the batch
                  (compiled: to the full length, so that shapes stay fixed)
 Trainer, masked  rows packed full with position ids that start again in each document: the same
