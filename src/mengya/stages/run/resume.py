@@ -1,4 +1,4 @@
-"""What a run must have in common with the earlier run in the same folder that it resumes.
+"""What a run must have in common with the run of the same folder that it goes on with.
 
 Takes the settings and what the folder has of earlier ones (config.yaml, checkpoints); refuses, or says
 how many rows a step has. Weights and state are restored elsewhere (training/checkpoint/manager.py).

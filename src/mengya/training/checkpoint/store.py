@@ -3,7 +3,7 @@
     RUN/checkpoints/step-002000/         a standard model folder (or adapter folder), and
                     step-002000/trainer/ state.json, optimizer.safetensors, master.safetensors, sha256.json
     RUN/checkpoints/latest -> step-002000,  best -> step-001500
-                    .step-002200.tmp/    one that is being written: its staging folder
+                    .step-002200.tmp/    one that is being written
                     damaged-step-001900/ one whose files are not what was written, set aside
 
 Knows folders; nothing of models, threads or ranks (writer.py has those).
