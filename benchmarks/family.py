@@ -36,8 +36,10 @@ from mengya.models.config.model import ModelConfig
 from mengya.planning.sizes import parameter_counts
 from mengya.runtime.device import pick_autocast_dtype, pick_device
 from mengya.runtime.seeding import seed_step
-from mengya.training.distributed.build import SingleDevice
-from mengya.training.optim.build import OptimizerConfig, build_optimizers, set_lr
+from mengya.training.distributed.single import SingleDevice
+from mengya.training.execution import Execution
+from mengya.training.optim.build import build_optimizers, set_lr
+from mengya.training.optim.config import OptimizerConfig
 from mengya.training.schedule import ScheduleConfig, lr_factor
 from mengya.training.telemetry.expert_load import ExpertLoad
 from mengya.training.telemetry.metrics import read_jsonl
@@ -89,7 +91,7 @@ def train(
 ) -> Iterator[dict[str, float]]:
     """Train for options.seconds; a line of numbers every LOG_EVERY steps."""
     device = pick_device("cpu" if options.cpu else "auto")
-    strategy = SingleDevice(device, pick_autocast_dtype("auto", device))
+    strategy = SingleDevice(Execution(device, pick_autocast_dtype("auto", device)))
     compiled = device.type == "cuda"
     seed_step(0, -1, 0)
     model = CausalLM(config).to(device).train()
@@ -100,7 +102,7 @@ def train(
     optimizers = build_optimizers(model, OptimizerConfig(lr=2e-3))
     parameters = list(model.parameters())
     schedule = ScheduleConfig(name="constant", warmup_steps=WARMUP_STEPS)
-    experts = ExpertLoad(model, strategy.sum)
+    experts = ExpertLoad(model, strategy.all_reduce)
     steps = batches(
         rows, start_step=0, batch_size=BatchSize(options.rows), micro_batch_size=options.rows
     )

@@ -46,6 +46,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mengya.training.distributed.build import SingleDevice
 from our_step import ours, real_tokens, steps_of
 from pretraining_data import RowList, documents, packed_rows
 from shapes import SHAPES, config_of, rows_of
@@ -54,7 +55,6 @@ from torch._dynamo.comptime import comptime
 
 from mengya.models.config.model import ModelConfig
 from mengya.runtime.device import DeviceName, pick_autocast_dtype, pick_device
-from mengya.training.distributed.build import SingleDevice
 from mengya.training.optim.build import OptimizerConfig
 
 # kernel -> (module in which the name is looked up, name): what takes it away. When files move, these

@@ -3,7 +3,7 @@
     python benchmarks/kill_resume.py [--kills 100] [--steps 300] [--save-every 10] [--seed 0] [--folder DIR]
 
 Trains a tiny model on the CPU. Every second kill falls at any time, the others while a checkpoint is
-being written (its draft folder is there). Each time the same settings go on with resume=true. When a
+being written (its staging folder exists). Each time the same settings resume with resume=true. When a
 run reaches its end before all kills are spent, another is begun. Prints a table, and fails where the
 final bytes differ from the uninterrupted run, a checkpoint is not whole after a kill, or more steps
 were lost than two saves are apart (one save may be under way, the one before is on disk).
@@ -37,8 +37,8 @@ from mengya.stages import pretrain
 from mengya.stages.pretrain import PretrainConfig
 from mengya.tokenizer.load import load_tokenizer, save_tokenizer, tokenizer_hash
 from mengya.tokenizer.train import train_tokenizer
-from mengya.training.checkpoint.integrity import problem
-from mengya.training.checkpoint.store import Checkpoints
+from mengya.training.checkpoint.integrity import find_damage
+from mengya.training.checkpoint.store import CheckpointStore
 from mengya.training.telemetry.metrics import read_jsonl
 
 FORK = multiprocessing.get_context("fork")
@@ -156,9 +156,9 @@ def main() -> None:
             if ended:
                 continue
             moments[moment] += 1
-            checkpoints = Checkpoints(config.run_dir, 1)
+            checkpoints = CheckpointStore(config.run_dir, 1)
             latest = checkpoints.latest()
-            damaged += latest is not None and problem(latest) is not None
+            damaged += latest is not None and find_damage(latest) is not None
             reached = max(
                 (of["step"] for of in read_jsonl(config.run_dir / "metrics.jsonl")), default=0
             )

@@ -30,7 +30,7 @@ from learning_report import best_run, read_results, report
 from pydantic import ValidationError
 from shapes import SHAPES
 
-from mengya.training.optim.build import OptimizerConfig
+from mengya.training.optim.config import OptimizerConfig
 
 COST = {"tiny": 1.0, "26m": 1.0, "64m": 1.6}  # seconds per token, relative
 

@@ -43,8 +43,10 @@ from mengya.models.hf.open_checkpoint import find_checkpoint
 from mengya.runtime.device import pick_autocast_dtype, pick_device
 from mengya.runtime.seeding import seed_step
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
-from mengya.training.distributed.build import SingleDevice
-from mengya.training.optim.build import OptimizerConfig, build_optimizers, set_lr
+from mengya.training.distributed.single import SingleDevice
+from mengya.training.execution import Execution
+from mengya.training.optim.build import build_optimizers, set_lr
+from mengya.training.optim.config import OptimizerConfig
 from mengya.training.schedule import ScheduleConfig, lr_factor
 
 METHODS = ("none", "linear", "ntk", "yarn", "clex")
@@ -149,7 +151,7 @@ class Measure:
 
 def run(method: str, checkpoint: Path, options: argparse.Namespace) -> dict[str, Any]:
     device = pick_device("cpu" if options.cpu else "auto")
-    strategy = SingleDevice(device, pick_autocast_dtype("auto", device))
+    strategy = SingleDevice(Execution(device, pick_autocast_dtype("auto", device)))
     torch.set_float32_matmul_precision("high")
     train, held_out = (TokenShards(options.shards / part) for part in ("train", "validation"))
     for shards in (train, held_out):

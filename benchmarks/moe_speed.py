@@ -36,7 +36,8 @@ from mengya.kernels.fp32_linear import fp32_linear, split_linear
 from mengya.models import moe, router
 from mengya.models.config.model import ModelConfig
 from mengya.models.moe import MoE
-from mengya.training.distributed.build import SingleDevice
+from mengya.training.distributed.single import SingleDevice
+from mengya.training.execution import Execution
 
 LAYERS: dict[str, dict[str, Any]] = {
     "4 x 2432 top-1": {
@@ -268,7 +269,7 @@ def time_model(dense: bool, rows: int, size: int) -> tuple[float, float]:
     shape = SHAPES["64m" if dense else "198m-moe"]
     config = ModelConfig(vocab_size=6400, max_position_embeddings=size, **shape)
     batch = packed(documents(rows * 4, size, config.vocab_size), rows, size)
-    strategy = SingleDevice(torch.device("cuda"), torch.bfloat16)
+    strategy = SingleDevice(Execution(torch.device("cuda"), torch.bfloat16))
     step = ours(config, strategy)
     timing = time_steps(step, itertools.repeat(batch), real_tokens, Clock(strategy.device, 3, 5, 3))
     speed, peak = timing.speed, timing.peak

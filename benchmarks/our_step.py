@@ -19,11 +19,12 @@ from mengya.losses.token_nll import Loss, token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.fp8_layers import use_fp8
-from mengya.training.checkpoint.store import TrainState
-from mengya.training.config import LoopConfig
-from mengya.training.distributed.build import SingleDevice
-from mengya.training.health.watchdog import LossWatch
-from mengya.training.optim.build import OptimizerConfig, build_optimizers
+from mengya.training.distributed.single import SingleDevice
+from mengya.training.health.watchdog import Watchdog
+from mengya.training.optim.build import build_optimizers
+from mengya.training.optim.config import OptimizerConfig
+from mengya.training.run_config import LoopConfig
+from mengya.training.state import TrainState
 
 
 def ours(
@@ -50,7 +51,7 @@ def ours(
 
 
 def next_token(strategy: SingleDevice, compiled: bool, logits: bool = False) -> NextToken:
-    """The loss of pretraining and SFT as `pick_loss.pick_next_token` makes it."""
+    """The loss of pretraining and SFT as `stages/run/losses.py` makes it."""
     nll = torch.compile(token_nll) if compiled else token_nll
     chunked = strategy.device.type == "cuda" and not logits
     return NextToken(nll, linear_nll=linear_nll if chunked else None)
@@ -65,17 +66,18 @@ def training_step(
     model.train()
     optimizers = build_optimizers(model, optimizer or OptimizerConfig())
     parameters = [p for p in model.parameters() if p.requires_grad]
-    watch = LossWatch(LoopConfig(), TrainState(), print)
+    watchdog = Watchdog(LoopConfig(), TrainState(), print)
 
     def step(batch: Batch) -> None:
         items = loss.items(batch)
-        watch.judge(watch.due())
+        if (pending := watchdog.pending_loss()) is not None:
+            watchdog.resolve(pending)
         batch = batch.to(strategy.device, non_blocking=True)
         with strategy.autocast():
             result = loss(model, batch)
         strategy.backward(result.loss / items)
         norm = strategy.step(optimizers, parameters, 1.0)
-        watch.done(0, items, 0, result.loss, norm)
+        watchdog.record(0, items, 0, result.loss, norm)
         if waits:
             assert norm.isfinite()
 

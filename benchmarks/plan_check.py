@@ -29,7 +29,7 @@ import yaml
 
 from mengya.data.shards import ShardWriter
 from mengya.planning.estimate import model_kind, run_kind
-from mengya.planning.hardware import known_as
+from mengya.planning.hardware import match_device
 from mengya.stages.plan import make_plan
 from mengya.tokenizer.load import save_tokenizer, tokenizer_hash
 from mengya.tokenizer.train import train_tokenizer
@@ -152,7 +152,7 @@ def main() -> None:
         if plan.config.optimizer.name == "muon":
             continue
         kind, run = model_kind(plan.model), run_kind(plan.settings)
-        key = known_as(plan.device.name)
+        key = match_device(plan.device.name)
         device = "" if key is None else f"device: {key}, "
         share = plan.flops.output / plan.flops.total
         rows = f"{plan.settings.rows} x {plan.settings.length:,}"

@@ -33,13 +33,16 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.checkpoint import save_hf_folder
 from mengya.runtime.device import pick_autocast_dtype, pick_device
-from mengya.training.checkpoint.manager import Checkpointer
-from mengya.training.config import LoopConfig
-from mengya.training.distributed.build import SingleDevice
-from mengya.training.optim.build import OptimizerConfig, build_optimizers
+from mengya.training.checkpoint.manager import CheckpointManager
+from mengya.training.distributed.single import SingleDevice
+from mengya.training.execution import Execution
+from mengya.training.optim.build import build_optimizers
+from mengya.training.optim.config import OptimizerConfig
+from mengya.training.run_config import LoopConfig
 from mengya.training.schedule import ScheduleConfig
 from mengya.training.telemetry.metrics import MetricsLog, read_jsonl
-from mengya.training.trainer import Trainer
+from mengya.training.telemetry.progress import ProgressBar
+from mengya.training.trainer import Data, Observer, Optimization, Trainer
 
 VOCAB = 6400
 
@@ -72,7 +75,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="save-stall-"))
     device, block = pick_device(), options.block
-    strategy = SingleDevice(device, pick_autocast_dtype("auto", device))
+    strategy = SingleDevice(Execution(device, pick_autocast_dtype("auto", device)))
     config = ModelConfig(
         vocab_size=VOCAB, max_position_embeddings=options.length, **SHAPES[options.shape]
     )
@@ -91,17 +94,27 @@ def main() -> None:
         spike_threshold=None,
     )
     times: list[float] = []
-    checkpointer = Checkpointer(
+    progress = ProgressBar("save_stall", steps, shown=True)
+    checkpoints = CheckpointManager(
         folder, loop, strategy, model, optimizers,
         model_tensors=model.state_dict,
         write_model=lambda path, tensors: save_hf_folder(tensors, config, path),
         read_model=lambda model, path: None,
+        warn=progress.warn,
     )  # fmt: skip
     Trainer(
-        model, model, NextToken(nll), lambda step: endless(options.rows, options.length, times), optimizers,
-        strategy, ScheduleConfig(), loop, steps, 1.0, 0, folder, "save_stall", checkpointer,
-        partial(MetricsLog, folder, trackers=[], run_config={}),
-    ).fit()  # fmt: skip
+        model=model,
+        module=model,
+        loss=NextToken(nll),
+        data=Data(lambda step: endless(options.rows, options.length, times)),
+        optimization=Optimization(optimizers, ScheduleConfig(), steps, max_grad_norm=1.0),
+        strategy=strategy,
+        observer=Observer(progress, partial(MetricsLog, folder, trackers=[], run_config={})),
+        checkpoints=checkpoints,
+        loop=loop,
+        seed=0,
+        run_dir=folder,
+    ).fit()
 
     durations = [after - before for before, after in pairwise(times)]
     step = statistics.median(durations[block // 2 :])

@@ -4,7 +4,7 @@ All get the same documents of 64 to 1,024 tokens, bf16, fused AdamW, the same sh
 tokens, never padding. Each case runs on its own: one that fails prints why and the rest goes on.
 
 ours             packed rows, documents masked from each other, through loader, loss, strategy and
-                 optimizer as `mengya pretrain` puts them together (training_run.py)
+                 optimizer as `mengya pretrain` puts them together (stages/run/assemble.py)
 Trainer, padded  what its users give it: one document a row, padded to the longest of the batch
                  (compiled: to the full length, so that shapes stay fixed)
 Trainer, masked  rows packed full with position ids that start again in each document: the same
@@ -38,8 +38,9 @@ from transformers import Trainer, TrainingArguments, set_seed
 from mengya.models.config.model import ModelConfig
 from mengya.planning.sizes import parameter_counts
 from mengya.runtime.device import pick_autocast_dtype, pick_device
-from mengya.training.distributed.build import SingleDevice
-from mengya.training.optim.build import OptimizerConfig
+from mengya.training.distributed.single import SingleDevice
+from mengya.training.execution import Execution
+from mengya.training.optim.config import OptimizerConfig
 
 # What makes ours fast, and how to take it away: (keywords of `ours`, names to patch).
 MEANS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -170,7 +171,7 @@ def main() -> None:
         options.trainer = ["eager"]
     quiet()
     device = pick_device("cpu" if options.cpu else "auto")
-    strategy = SingleDevice(device, pick_autocast_dtype("auto", device))
+    strategy = SingleDevice(Execution(device, pick_autocast_dtype("auto", device)))
     peak = matmul_peak(device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     print(f"{where}, torch {torch.__version__}, bf16 matmul {peak / 1e12:.0f} TFLOP/s", flush=True)

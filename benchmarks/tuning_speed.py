@@ -51,7 +51,8 @@ from mengya.losses.token_nll import Loss, token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.runtime.device import pick_autocast_dtype, pick_device
-from mengya.training.distributed.build import SingleDevice
+from mengya.training.distributed.single import SingleDevice
+from mengya.training.execution import Execution
 
 LONGEST, VOCAB, CHECKED = 1024, 6400, 8
 BETA = 0.1
@@ -248,7 +249,7 @@ def main() -> None:
     disable_progress_bar()
     quiet()
     device = pick_device("cpu" if options.cpu else "auto")
-    strategy = SingleDevice(device, pick_autocast_dtype("auto", device))
+    strategy = SingleDevice(Execution(device, pick_autocast_dtype("auto", device)))
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     print(f"{where}, torch {torch.__version__}", flush=True)
     for shape in options.shape:

@@ -31,13 +31,13 @@ from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.planning.sizes import parameter_counts
-from mengya.runtime.device import pick_autocast_dtype, pick_device
 from mengya.stages.pretrain import PretrainConfig
-from mengya.training.checkpoint.store import TrainState
-from mengya.training.config import LoopConfig
-from mengya.training.distributed.build import StrategyConfig, pick_strategy
-from mengya.training.health.watchdog import LossWatch
-from mengya.training.optim.build import OptimizerConfig, build_optimizers
+from mengya.training.distributed.registry import build_strategy
+from mengya.training.execution import resolve_execution
+from mengya.training.health.watchdog import Watchdog
+from mengya.training.optim.build import build_optimizers
+from mengya.training.run_config import LoopConfig
+from mengya.training.state import TrainState
 
 RECIPE = Path(__file__).parents[1] / "recipes/bumblebee-1.5b/pretrain.yaml"
 RESULT = "result: "
@@ -70,17 +70,24 @@ class Job:
 
 def measure(job: Job) -> dict[str, float]:
     """Run the job as one of its processes; real tokens per second of all, peak GiB of this one."""
-    device = pick_device("cpu" if job.device == "cpu" else "cuda")
-    strategy = pick_strategy(
-        StrategyConfig(**job.strategy), device, pick_autocast_dtype("auto", device)
-    )
+    run = PretrainConfig.model_validate(
+        {
+            "run_dir": ".", "tokenizer": ".", "data": {"train": ["."]}, "max_steps": 1,
+            "model": job.model, "optimizer": job.optimizer, "strategy": job.strategy,
+            "device": "cpu" if job.device == "cpu" else "cuda", "compile": job.compiled,
+            "micro_batch_size": job.rows, "global_batch_size": None,
+        }
+    )  # fmt: skip
+    execution = resolve_execution(run)
+    device = execution.device
+    strategy = build_strategy(run, execution)
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
     config = ModelConfig(**job.model)
     started = time.perf_counter()
-    model = CausalLM(config, device=strategy.birth)
-    strategy.place(model, job.compiled)
-    optimizers = build_optimizers(model, OptimizerConfig(**job.optimizer), strategy.replicas)
+    model = CausalLM(config, device=strategy.init_device)
+    strategy.place(model)
+    optimizers = build_optimizers(model, run.optimizer, strategy.dp_group)
     module = strategy.wrap(model, optimizers)
     parameters = [p for p in model.parameters() if p.requires_grad]
     loss = NextToken(linear_nll=linear_nll if device.type == "cuda" else None)
@@ -88,17 +95,19 @@ def measure(job: Job) -> dict[str, float]:
     real = int((batch.document_ids >= 0).sum()) * job.micro_batches
     began, ready = started, 0.0
     model.train()
-    tokens, watch = 0, LossWatch(LoopConfig(), TrainState(), print)
+    tokens, watchdog = 0, Watchdog(LoopConfig(), TrainState(), print)
     for step in range(job.warmup + job.steps):
         if step == job.warmup:
             began = _now(device)
             ready = began - started
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
-        own = [loss.items(batch) * job.micro_batches, real, watch.due()]
-        *whole, late_loss = strategy.sum(torch.tensor(own, dtype=torch.float64)).tolist()
-        items, tokens = map(int, whole)
-        watch.judge(late_loss)
+        pending = watchdog.pending_loss()
+        own = [loss.items(batch) * job.micro_batches, real, pending or 0.0]
+        *counts, loss_sum = strategy.all_reduce(torch.tensor(own, dtype=torch.float64)).tolist()
+        items, tokens = map(int, counts)
+        if pending is not None:
+            watchdog.resolve(loss_sum)
         total = torch.zeros((), device=device)
         for number in range(1, job.micro_batches + 1):
             with strategy.accumulate(module, last=number == job.micro_batches):
@@ -107,7 +116,7 @@ def measure(job: Job) -> dict[str, float]:
                 strategy.backward(result.loss / items)
             total += result.loss.detach()
         norm = strategy.step(optimizers, parameters, 1.0)
-        watch.done(step, items, tokens, total, norm)
+        watchdog.record(step, items, tokens, total, norm)
     seconds = (_now(device) - began) / job.steps
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
     rank = strategy.rank

@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from mengya.training.distributed.build import DDP
+from mengya.training.distributed.ddp import DDP
+from mengya.training.execution import Execution
 from tests.training.health.test_recovery import planted, train
 
 
 def main(folder: Path, factor: float) -> None:
-    strategy = DDP(torch.device("cpu"), None)
+    strategy = DDP(Execution(torch.device("cpu")))
     bad = (41, 42, 43) if strategy.rank == 1 else ()
     model, state = train(folder, planted(bad), factor, strategy=strategy)
     save_file(

@@ -29,7 +29,7 @@ def one_document() -> dict[str, Tensor]:
 
 
 def counted(model: CausalLM) -> tuple[int, int]:
-    """(forward, forward and backward) by torch; masked attention is counted as the whole square."""
+    """(forward, forward and backward) by torch; masked attention is counted as the full square."""
     inputs = one_document()
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         logits = model(**inputs).logits
@@ -39,7 +39,7 @@ def counted(model: CausalLM) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_model_trained_whole_costs_exactly_what_torch_counts(family: str) -> None:
+def test_a_fully_trained_model_costs_exactly_what_torch_counts(family: str) -> None:
     model = CausalLM(tiny_config(family, num_hidden_layers=3)).train()
     forward, both = counted(model)
     assert ROWS * SIZE * forward_flops(model, SIZE).total == forward

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mengya.planning.hardware import measured_peak, named_device, peak_flops, rate_of
+from mengya.planning.hardware import measured_peak, named_device, peak_flops, peak_flops_for
 
 BF16 = torch.bfloat16
 
@@ -28,12 +28,12 @@ BF16 = torch.bfloat16
     ],
 )
 def test_peaks_by_the_drivers_names(name: str, tflops: float | None) -> None:
-    assert rate_of(name, BF16) == (None if tflops is None else tflops * 1e12)
+    assert peak_flops_for(name, BF16) == (None if tflops is None else tflops * 1e12)
 
 
 def test_fp32_runs_as_tf32_where_there_is_one() -> None:
-    assert rate_of("nvidia a100-sxm4-80gb", None) == 156e12
-    assert rate_of("tesla t4", None) is None
+    assert peak_flops_for("nvidia a100-sxm4-80gb", None) == 156e12
+    assert peak_flops_for("tesla t4", None) is None
 
 
 def test_a_cpu_has_no_data_sheet_but_can_be_measured() -> None:

@@ -13,10 +13,10 @@ from mengya.models.adapters.lora import LoraConfig, add_lora
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.fp8_layers import fp8_layers
-from mengya.planning.activations import kept_bytes
+from mengya.planning.activations import MemorySettings, kept_bytes
 from mengya.planning.memory import Memory, training_memory
-from mengya.planning.memory_settings import MemorySettings
-from mengya.training.optim.build import OptimizerConfig, build_optimizers, optimizer_state
+from mengya.training.optim.build import build_optimizers, optimizer_state
+from mengya.training.optim.config import OptimizerConfig
 from tests.models.conftest import FAMILIES
 
 ROWS, SIZE = 2, 64
@@ -122,17 +122,17 @@ def memory_of(**changes: Any) -> Memory:
 
 
 def test_what_each_setting_saves() -> None:
-    whole = memory_of()
-    assert memory_of(rows=32).activations == whole.activations / 2
-    assert memory_of(gradient_checkpointing=True).activations < whole.activations / 3
+    plain = memory_of()
+    assert memory_of(rows=32).activations == plain.activations / 2
+    assert memory_of(gradient_checkpointing=True).activations < plain.activations / 3
     sharded = memory_of(devices=4, sharded=True)
-    assert sharded.optimizer == whole.optimizer / 4 and sharded.weights == whole.weights / 4
-    assert sharded.communication > 0 == whole.communication
-    assert memory_of(devices=4).optimizer == whole.optimizer
+    assert sharded.optimizer == plain.optimizer / 4 and sharded.weights == plain.weights / 4
+    assert sharded.communication > 0 == plain.communication
+    assert memory_of(devices=4).optimizer == plain.optimizer
     pairs = memory_of(reference=True)
     assert memory_of(reference=True, labelled=0.5).logits == pairs.logits / 2
     assert memory_of(rows=256).logits < 1.1 * memory_of(rows=128).logits  # chunk by chunk
-    assert whole.needed == whole.allocated + whole.reserve
+    assert plain.needed == plain.allocated + plain.reserve
 
 
 def test_adapters_have_no_gradients_and_state_of_frozen_weights() -> None:

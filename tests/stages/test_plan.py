@@ -16,7 +16,7 @@ from mengya.config import load_config
 from mengya.errors import UserError
 from mengya.planning.hardware import expected_mfu, named_device
 from mengya.planning.inputs import Hardware
-from mengya.planning.lint import warnings_of
+from mengya.planning.lint import lint_plan
 from mengya.planning.plan import Plan
 from mengya.stages.plan import make_plan
 from mengya.stages.pretrain import PretrainConfig
@@ -47,7 +47,7 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def rules(plan: Plan) -> set[str]:
-    return {warning.rule for warning in warnings_of(plan)} - {"data"}
+    return {warning.rule for warning in lint_plan(plan)} - {"data"}
 
 
 def test_a_sound_recipe_has_no_warning(recipe: Path) -> None:
@@ -79,7 +79,7 @@ def test_each_warning_speaks(
     recipe: Path, rule: str, overrides: list[str], hardware: Hardware, said: str
 ) -> None:
     plan = make_plan(recipe, overrides, hardware)
-    found = [f"{w.message} -> {w.remedy}" for w in warnings_of(plan) if w.rule == rule]
+    found = [f"{w.message} -> {w.remedy}" for w in lint_plan(plan) if w.rule == rule]
     assert any(said in text for text in found), found
 
 
@@ -90,20 +90,20 @@ def test_repeated_data_is_warned_of_from_the_fifth_time_on(tmp_path: Path) -> No
     assert "epochs" not in rules(four) and four.steps == 3052
 
 
-def test_what_fits_fits(recipe: Path) -> None:
+def test_the_suggested_fit_fits(recipe: Path) -> None:
     """The remedy's own number of rows, tried."""
     card = Hardware("rtx4090")
     assert rules(make_plan(recipe, LARGE, card)) == {"memory"}
     assert rules(make_plan(recipe, [*LARGE, "micro_batch_size=128"], card)) == set()
 
 
-def test_problems_of_a_recipe_are_all_told_at_once(recipe: Path) -> None:
+def test_problems_of_a_recipe_are_all_named_at_once(recipe: Path) -> None:
     with pytest.raises(UserError) as error:
         make_plan(recipe, ["micro_batch_sise=8", "model.hidden_size=-1"], H200)
     assert "2 problems" in str(error.value) and "micro_batch_size" in str(error.value)
 
 
-def test_an_unknown_device_is_told_the_known_ones(recipe: Path) -> None:
+def test_an_unknown_device_gets_the_known_ones(recipe: Path) -> None:
     with pytest.raises(UserError, match=r"'rtx4080' is not known .*rtx4090.*h200.*--peak-tflops"):
         make_plan(recipe, hardware=Hardware("rtx4080"))
 
@@ -164,14 +164,14 @@ def test_the_verb_is_found_by_name_or_by_keys(tmp_path: Path, nursery: Nursery) 
 
 @pytest.mark.parametrize("verb", ["pretrain", "sft", "dpo"])
 def test_recipes_of_models_that_are_not_there_yet(verb: str) -> None:
-    """zh-26m: SFT goes on with pretraining and DPO with SFT, none of which has run."""
+    """zh-26m: SFT starts from pretraining and DPO from SFT, none of which has run."""
     plan = make_plan(ROOT / f"recipes/zh-26m/{verb}.yaml", hardware=H200)
     assert (plan.verb, plan.counts.total) == (verb, 25_830_912)
 
 
 def test_a_model_that_nothing_makes(tmp_path: Path) -> None:
     values = {"run_dir": "r", "init_from": "no/such", "max_steps": 1, "data": {"train": ["s"]}}
-    with pytest.raises(UserError, match="no recipe beside"):
+    with pytest.raises(UserError, match="no recipe next to"):
         make_plan(write(tmp_path, values, "sft.yaml"))
 
 
@@ -223,7 +223,7 @@ def test_the_table_is_80_columns_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["plan", "recipes/buddy-0.1b", "--device", "rtx4090"]
     done = CliRunner().invoke(app, command, env={"COLUMNS": "80"}, catch_exceptions=False)
     assert max(map(len, done.stdout.splitlines())) <= 80
-    for text in ("158,962,944", "73% of all", "optimizer state", "tokens/s", "! vocabulary"):
+    for text in ("158,962,944", "73% of all", "optimizer state", "tokens/s", "warning: vocabulary"):
         assert text in done.stdout
 
 

@@ -1,20 +1,56 @@
-"""Bytes that wait for the backward pass, from the shape of the model and the run.
+"""Bytes that autograd keeps for the backward pass, from the shape of the model and the run.
 
-They are what autograd keeps between forward and backward, counted tensor by tensor from the layers as
-they are written: `tests/planning/test_memory.py` counts the real ones (saved_tensors_hooks) against this.
+Counted tensor by tensor from the layers as they are written: `tests/planning/test_memory.py` compares
+them with the real ones (saved_tensors_hooks).
 Widths below are numbers per position of one layer; c is the bytes of a number in the dtype of matrix
 products, which the residual stream has too.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from mengya.planning.memory_settings import MemorySettings
+
+
+@dataclass(frozen=True)
+class MemorySettings:
+    """What decides memory in addition to the model.
+
+    Attributes:
+        rows, length: of a micro-batch on one device.
+        compute_bytes: of a number in matrix products: 2 under autocast, 4 in fp32.
+        compiled: torch.compile, whose partition of the graph keeps less.
+        on_cpu: attention by a mask, norms in pieces.
+        optimizer: optimizer.name.
+        devices, sharded: with FSDP weights, gradients and optimizer are split over the devices, and
+            half-precision weights gathered layer by layer.
+        fp8: feed-forward layers keep 8-bit copies (precision=fp8).
+        keeps_gathered: strategy.reshard_after_forward=false.
+        reference: DPO's frozen model; `reference_copy` when it is one of its own (no LoRA).
+        labelled: share of the positions that get logits.
+    """
+
+    rows: int
+    length: int
+    compute_bytes: Literal[2, 4]
+    compiled: bool
+    on_cpu: bool = False
+    optimizer: str = "adamw"
+    gradient_checkpointing: bool = False
+    fp8: bool = False
+    devices: int = 1
+    sharded: bool = False
+    keeps_gathered: bool = False
+    reference: bool = False
+    reference_copy: bool = False
+    labelled: float = 1.0
 
 
 def kept_bytes(model: CausalLM, s: MemorySettings) -> float:
-    """Bytes per position that wait for the backward pass, logits left out."""
+    """Bytes per position kept for the backward pass, logits not counted."""
     config = model.config
     layers = [_layer(config, index, s) for index in range(config.num_hidden_layers)]
     residual = s.compute_bytes
@@ -55,7 +91,7 @@ def _attention(config: ModelConfig, s: MemorySettings) -> float:
     q, kv = heads * D, config.num_key_value_heads * D
     kept = config.hidden_size * c + 4 * heads  # the input, the log-sum of each head
     if _kernels(s):
-        # the merged product of q, k, v; then each of them normalized and turned; the result
+        # the merged product of q, k, v; then each of them normalized and rotated; the result
         return kept + (2 * (q + 2 * kv) + q) * c
     if config.qk_norm:
         kept += _norm(q, c, s, heads) + _norm(kv, c, s, config.num_key_value_heads)
@@ -71,7 +107,7 @@ def _latent_attention(config: ModelConfig, s: MemorySettings) -> float:
         kept += _norm(config.q_lora_rank, c, s) + config.q_lora_rank * c
     kept += _norm(rank, c, s) + (rank + rope) * c
     if s.on_cpu and keys != value:
-        # No kernel of a CPU takes two widths: scores are made whole, in fp32, out of autocast's reach.
+        # No CPU kernel takes two widths: full scores are made, in fp32, which autocast does not reach.
         wide = c if s.compiled else 4
         return kept + heads * ((2 * keys + value) * wide + 4 * s.length + value * c)
     # The kernel on CUDA wants one width: queries, keys and values padded to it.
@@ -94,7 +130,7 @@ def _experts(config: ModelConfig, s: MemorySettings) -> float:
     c, H, k, E = s.compute_bytes, config.hidden_size, config.num_experts_per_tok, config.num_experts
     kept = H * c + 4 * 8 * k + 3 * 4 * E  # the input; orders and weights; scores
     if _kernels(s):
-        kept += k * 2 * config.expert_width * c  # gate and up: all else is made again
+        kept += k * 2 * config.expert_width * c  # gate and up: all else is recomputed
     else:
         # each choice: sorted input, the expert's inside, result sorted back
         kept += k * (2 * H * c + _swiglu(config.expert_width, s))

@@ -1,6 +1,6 @@
-"""What makes a plan fit into the memory of its device: the settings to change, with the numbers.
+"""Suggests settings with which a plan fits into the memory of its device.
 
-Takes a `Plan` that needs more than there is; gives the words of a remedy.
+Takes a `Plan` that needs more than there is; gives the text of a remedy, with the numbers.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from mengya.planning.activations import MemorySettings
 from mengya.planning.memory import training_memory
-from mengya.planning.memory_settings import MemorySettings
 from mengya.planning.plan import Plan
 
 GIB = 2**30
 
 
-def what_fits(plan: Plan) -> str:
-    """Each way to fit with the largest micro-batch that it allows, or what is left when none does."""
+def suggest_fit(plan: Plan) -> str:
+    """Each way to fit with the largest micro-batch that it allows, or what remains when there is none."""
     found: list[str] = []
     most = 0
     for words, changes in _ways(plan):

@@ -2,13 +2,13 @@
 
 Takes a `CausalLM` (on any device, meta too) and the mean number of positions that a token sees; gives
 FLOPs per token. A multiplication and an addition count as two. Counted are matrix products alone:
-norms, activations, RoPE, softmax and the optimizer are left out, as in PaLM (Chowdhery et al. 2022,
-arXiv:2204.02311, appendix B), whose definition of MFU this serves.
+norms, activations, RoPE, softmax and the optimizer are not counted, as in PaLM (Chowdhery et al. 2022,
+arXiv:2204.02311, appendix B), whose definition of MFU this is.
 
     forward   2 * weights that a token meets  +  2 * layers * heads * (key width + value width) * visible
     backward  as much again for the inputs' gradients, and again for those of weights that are trained
 
-So a model trained whole costs 6 per weight and 12 * layers * heads * head_dim * visible per token.
+So a fully trained model costs 6 per weight and 12 * layers * heads * head_dim * visible per token.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def forward_flops(model: CausalLM, visible: float, labelled: float = 1.0) -> Flo
 
     Args:
         visible: mean number of positions that a token attends to, itself included:
-            (S + 1) / 2 for whole rows, less where documents are packed (`Mixture.visible`).
+            (S + 1) / 2 for rows of one document, less where documents are packed (`Mixture.visible`).
         labelled: share of the positions whose logits are computed (`NextToken.labelled_only`).
     """
     weights = sum(weight.numbers for weight in _layer_weights(model))
@@ -76,7 +76,7 @@ def recomputed_flops(model: CausalLM, visible: float) -> float:
 
 
 def muon_flops(matrices: Mapping[str, Tensor], steps: int = 5) -> float:
-    """Orthogonalizing all matrices once: what a step of Muon costs beside the gradients.
+    """Orthogonalizing all matrices once: what a step of Muon costs in addition to the gradients.
 
     For r rows and c >= r columns one iteration is X X^T, its square and their product with X:
     2 r^2 c + 2 r^3 + 2 r^2 c. Experts are a stack of matrices, gate and up of each one below the other.
@@ -113,7 +113,7 @@ def _layer_weights(model: CausalLM) -> list[_Weight]:
             if ".lora_" in name:
                 continue  # multiplied with one another once a step, not with tokens
             share = config.num_experts_per_tok / config.num_experts
-            # PEFT adds the adapters' product to the weight, whose whole gradient it then needs.
+            # PEFT adds the adapters' product to the weight, whose full gradient it then needs.
             trains = trains or ".base_layer." in name
         # The second factor of an adapter reads the first one's output, which always has a gradient.
         first = _FIRST.match(name) and ".lora_B." not in name

@@ -1,7 +1,7 @@
-"""What devices can do: their peak and memory, and what part of the peak training reaches.
+"""Devices: their peak and memory, and the MFU that training reaches on them.
 
 Takes a device's name or the device of this process; gives FLOP/s and bytes, read from hardware.yaml
-beside this file, where every figure has its source. Knows nothing of models.
+in this folder, where every figure has its source. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Device(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """The part of the peak that training is expected to reach.
+    """The MFU that training is expected to reach.
 
     estimate: no run of this kind of model was measured, or it is another device than the measured one.
     """
@@ -106,16 +106,16 @@ def peak_flops(device: torch.device, dtype: torch.dtype | None) -> float | None:
     """Dense peak of a CUDA device in FLOP/s; None where no data sheet says it (CPUs too)."""
     if device.type != "cuda":
         return None
-    return rate_of(torch.cuda.get_device_name(device), dtype)
+    return peak_flops_for(torch.cuda.get_device_name(device), dtype)
 
 
-def rate_of(name: str, dtype: torch.dtype | None) -> float | None:
+def peak_flops_for(name: str, dtype: torch.dtype | None) -> float | None:
     """Dense peak by the name that the driver gives."""
-    key = known_as(name)
+    key = match_device(name)
     return None if key is None else _rate(_table()["devices"][key], half=dtype is not None)
 
 
-def known_as(name: str) -> str | None:
+def match_device(name: str) -> str | None:
     """The key in hardware.yaml of a device by that key or by the name that its driver gives."""
     entries = _table()["devices"]
     if name in entries:
@@ -156,7 +156,7 @@ def expected_mfu(
         weights.append(1 / (distance**2 + 1e-6))
     mfu = sum(w * p["mfu"] for w, p in zip(weights, same, strict=True)) / sum(weights)
     nearest = same[weights.index(max(weights))]
-    elsewhere = "device" in nearest and nearest["device"] != known_as(device.name)
+    elsewhere = "device" in nearest and nearest["device"] != match_device(device.name)
     guess = nearest["kind"] != kind or elsewhere
     return Expected(mfu, nearest["source"], guess)
 

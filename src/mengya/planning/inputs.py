@@ -1,6 +1,6 @@
 """What an estimate starts from: the data of one epoch, and the device.
 
-Shards do not have to be there yet: what is missing is assumed, and said so.
+Shards do not have to exist yet: what is missing is assumed, and named.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mengya.data.shards import MANIFEST, TokenShards
 from mengya.errors import UserError
 from mengya.models.config.model import ModelConfig
 from mengya.planning.hardware import Device, named_device, this_device
-from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.training.execution import Execution, execution_on, resolve_execution
 from mengya.training.run_config import RunConfig
 
 Verb = Literal["pretrain", "sft", "dpo"]
@@ -28,10 +28,10 @@ class Data:
     """The rows of one epoch.
 
     Attributes:
-        rows: None where the shards are not there and nothing says how much they will hold.
-        visible: positions that a token sees on average. fill: part of the positions that is no padding.
-        labelled: part of the positions with a label.
-        missing: shard folders that are not there; then visible and fill are those of whole rows.
+        rows: None where shards do not exist yet and nothing says how many rows they will have.
+        visible: positions that a token sees on average. fill: share of the positions that is no padding.
+        labelled: share of the positions with a label.
+        missing: shard folders that do not exist; then visible and fill are those of full rows.
     """
 
     rows: int | None
@@ -58,7 +58,7 @@ class Hardware:
 
 
 def open_data(config: RunConfig, tokens: float | None, needs_labels: bool) -> Data:
-    """What one epoch holds: from the shards where they are, else from `tokens`.
+    """What one epoch has: from the shards where they exist, else from `tokens`.
 
     Args:
         tokens: of one epoch, given by the user; used only where shards are missing.
@@ -80,28 +80,21 @@ def open_data(config: RunConfig, tokens: float | None, needs_labels: bool) -> Da
 
 def open_device(
     config: RunConfig, hardware: Hardware, shape: ModelConfig
-) -> tuple[Device, torch.dtype | None]:
-    """The device to plan for, and the dtype of its matrix products (None: fp32)."""
-    own = hardware.peak_tflops is not None and hardware.memory_gib is not None
+) -> tuple[Device, Execution]:
+    """The device to plan for, and how the run computes on it.
+
+    Raises:
+        UserError: the device is not known, or cannot compute in the precision asked for.
+    """
     if hardware.device is None:
-        here = pick_device(config.device)
-        dtype = pick_autocast_dtype(config.precision, here)
+        execution = resolve_execution(config)
         rows = min(config.micro_batch_size * config.data.sequence_length, 4096)
         product = (rows, shape.hidden_size, shape.intermediate_size)
-        device = this_device(here, dtype, product)
+        device = this_device(execution.device, execution.autocast_dtype, product)
     else:
-        half = config.precision != "fp32"
-        if own:
-            device = Device(hardware.device, "cuda", None, 0.0, bf16=True, fp8=True)
-        else:
-            device = named_device(hardware.device, half)
-        if config.precision == "bf16" and not device.bf16:
-            raise UserError(
-                f"precision=bf16, but {device.name} has no bf16; write precision=fp16 or auto"
-            )
-        fp16 = config.precision == "fp16" or not device.bf16
-        dtype = (torch.float16 if fp16 else torch.bfloat16) if half else None
-    if config.precision == "fp8" and not device.fp8:
+        device = _device_elsewhere(hardware.device, hardware, half=config.precision != "fp32")
+        execution = _execution_elsewhere(config, device)
+    if execution.fp8 and not device.fp8:
         raise UserError(
             f"precision=fp8, but {device.name} does not multiply fp8; write precision=bf16 or auto"
         )
@@ -109,4 +102,23 @@ def open_device(
         device = device._replace(peak_flops=hardware.peak_tflops * 1e12)
     if hardware.memory_gib is not None:
         device = device._replace(memory=hardware.memory_gib * 2**30)
-    return device, dtype
+    return device, execution
+
+
+def _device_elsewhere(name: str, hardware: Hardware, half: bool) -> Device:
+    """A device by name, of hardware.yaml unless the user gives peak and memory."""
+    if hardware.peak_tflops is not None and hardware.memory_gib is not None:
+        return Device(name, "cuda", None, 0.0, bf16=True, fp8=True)
+    return named_device(name, half)
+
+
+def _execution_elsewhere(config: RunConfig, device: Device) -> Execution:
+    """What `resolve_execution` would give there."""
+    if config.precision == "bf16" and not device.bf16:
+        raise UserError(
+            f"precision=bf16, but {device.name} has no bf16; write precision=fp16 or auto"
+        )
+    fp16 = config.precision == "fp16" or not device.bf16
+    half = torch.float16 if fp16 else torch.bfloat16
+    dtype = None if config.precision == "fp32" else half
+    return execution_on(torch.device(device.kind), dtype, config)

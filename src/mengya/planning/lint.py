@@ -1,6 +1,6 @@
-"""What in a plan is likely to be regretted: each warning says the number, the rule and what to do.
+"""Lint rules for a plan: each warning gives the number, the rule and the remedy.
 
-Takes a `Plan`; gives `PlanWarning`s. A rule is a habit or a fit of a paper, not a law: none stops a run.
+Takes a `Plan`; gives `LintWarning`s. A rule is common practice or a fit of a paper: none stops a run.
 """
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from mengya.planning.fit import what_fits
+from mengya.planning.fit import suggest_fit
 from mengya.planning.plan import Plan
+from mengya.runtime.integers import ceil_div
 
 VOCABULARY_SHARE = 0.4  # of all parameters
-EPOCHS = (
-    4  # Muennighoff et al. 2023, arXiv:2305.16264: up to here repeated tokens are as good as new
-)
+EPOCHS = 4  # Muennighoff et al. 2023, arXiv:2305.16264: repeated tokens are about as good as new
 TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022, arXiv:2203.15556
 FEW, MANY = 5, 400  # a fourth, and twenty times, of that
 BATCH_FACTOR, LR_FACTOR = 4, 5  # from the fit of DeepSeek LLM
@@ -27,7 +26,7 @@ TUNING_LR = {
 }  # (verb, LoRA)
 
 
-class PlanWarning(NamedTuple):
+class LintWarning(NamedTuple):
     """rule: its short name. message: the number and the rule. remedy: what to write or do."""
 
     rule: str
@@ -35,46 +34,46 @@ class PlanWarning(NamedTuple):
     remedy: str
 
 
-def warnings_of(plan: Plan) -> Iterator[PlanWarning]:
-    """Every warning, the gravest first."""
+def lint_plan(plan: Plan) -> Iterator[LintWarning]:
+    """All warnings, the most serious first."""
     for rule in _RULES:
         yield from rule(plan)
 
 
-def _memory(plan: Plan) -> Iterator[PlanWarning]:
+def _memory(plan: Plan) -> Iterator[LintWarning]:
     needed, room = plan.memory.needed, plan.device.memory
     if needed > room:
-        yield PlanWarning(
+        yield LintWarning(
             "memory",
             f"needs {needed / 2**30:.1f} GiB on each device, {plan.device.name} has "
             f"{room / 2**30:.1f}",
-            what_fits(plan),
+            suggest_fit(plan),
         )
 
 
-def _batch_split(plan: Plan) -> Iterator[PlanWarning]:
+def _batch_split(plan: Plan) -> Iterator[LintWarning]:
     each = plan.config.micro_batch_size * plan.hardware.devices
     if plan.batch_rows % each:
-        yield PlanWarning(
+        yield LintWarning(
             "batch_split",
             f"global_batch_size {plan.batch_rows} is not a multiple of micro_batch_size "
             f"{plan.config.micro_batch_size} x {plan.hardware.devices} devices: training refuses it",
-            f"write global_batch_size={-(-plan.batch_rows // each) * each}",
+            f"write global_batch_size={ceil_div(plan.batch_rows, each) * each}",
         )
 
 
-def _context(plan: Plan) -> Iterator[PlanWarning]:
+def _context(plan: Plan) -> Iterator[LintWarning]:
     S, context = plan.config.data.sequence_length, plan.model.config.context_length
     if context < S:
-        yield PlanWarning(
+        yield LintWarning(
             "context",
-            f"sequence_length {S:,} is above the {context:,} positions that the model is meant for "
+            f"sequence_length {S:,} is above the {context:,} positions that the model supports "
             "(max_position_embeddings)",
             f"write data.sequence_length={context}, or scale the positions (rope_parameters)",
         )
 
 
-def _vocabulary(plan: Plan) -> Iterator[PlanWarning]:
+def _vocabulary(plan: Plan) -> Iterator[LintWarning]:
     counts, config = plan.counts, plan.model.config
     share = counts.embedding / counts.total
     if plan.verb != "pretrain" or plan.config.model_dump().get("model") is None:
@@ -84,7 +83,7 @@ def _vocabulary(plan: Plan) -> Iterator[PlanWarning]:
         small = 6400 * tables
         smaller_share = small / (counts.total - counts.embedding + small)
         tie = "" if config.tie_word_embeddings else "tie_word_embeddings=true, or "
-        yield PlanWarning(
+        yield LintWarning(
             "vocabulary",
             f"the vocabulary of {config.vocab_size:,} takes {share:.0%} of the parameters (more than "
             f"{VOCABULARY_SHARE:.0%})",
@@ -95,7 +94,7 @@ def _vocabulary(plan: Plan) -> Iterator[PlanWarning]:
         )
 
 
-def _widths(plan: Plan) -> Iterator[PlanWarning]:
+def _widths(plan: Plan) -> Iterator[LintWarning]:
     config = plan.model.config
     odd = {
         name: (value, multiple)
@@ -111,18 +110,19 @@ def _widths(plan: Plan) -> Iterator[PlanWarning]:
     if odd and plan.device.kind == "cuda":
         said = ", ".join(f"{name} {value} of {multiple}" for name, (value, multiple) in odd.items())
         near = ", ".join(
-            f"{name}={-(-value // multiple) * multiple}" for name, (value, multiple) in odd.items()
+            f"{name}={ceil_div(value, multiple) * multiple}"
+            for name, (value, multiple) in odd.items()
         )
-        yield PlanWarning(
+        yield LintWarning(
             "widths",
             f"not a multiple: {said}; matrix products and attention of odd widths leave the fast paths",
             f"for example {near}",
         )
 
 
-def _epochs(plan: Plan) -> Iterator[PlanWarning]:
+def _epochs(plan: Plan) -> Iterator[LintWarning]:
     if plan.verb == "pretrain" and plan.epochs is not None and plan.epochs > EPOCHS * 1.01:
-        yield PlanWarning(
+        yield LintWarning(
             "epochs",
             f"{plan.epochs:.1f} passes over the data; after {EPOCHS} repeated tokens are worth "
             "clearly less than new ones (arXiv:2305.16264)",
@@ -134,12 +134,12 @@ def _from_scratch(plan: Plan) -> bool:
     return plan.verb == "pretrain" and getattr(plan.config, "init_from", None) is None
 
 
-def _tokens(plan: Plan) -> Iterator[PlanWarning]:
+def _tokens(plan: Plan) -> Iterator[LintWarning]:
     if plan.tokens is None or not _from_scratch(plan):
         return
     ratio, wanted = plan.tokens / plan.counts.total, TOKENS_PER_PARAMETER * plan.counts.total
     if ratio < FEW:
-        yield PlanWarning(
+        yield LintWarning(
             "tokens",
             f"{ratio:.1f} tokens per parameter, far below the {TOKENS_PER_PARAMETER} that use the "
             "FLOPs best (arXiv:2203.15556)",
@@ -147,7 +147,7 @@ def _tokens(plan: Plan) -> Iterator[PlanWarning]:
             f"{plan.tokens / TOKENS_PER_PARAMETER:,.0f} parameters",
         )
     elif ratio > MANY:
-        yield PlanWarning(
+        yield LintWarning(
             "tokens",
             f"{ratio:,.0f} tokens per parameter, far above the {TOKENS_PER_PARAMETER} that use the "
             "FLOPs best (arXiv:2203.15556)",
@@ -163,7 +163,7 @@ def _compute(plan: Plan) -> float | None:
     return (plan.flops.layers + plan.flops.attention) * plan.tokens
 
 
-def _batch(plan: Plan) -> Iterator[PlanWarning]:
+def _batch(plan: Plan) -> Iterator[LintWarning]:
     compute = _compute(plan)
     if compute is None:
         return
@@ -174,7 +174,7 @@ def _batch(plan: Plan) -> Iterator[PlanWarning]:
         small = tokens < usual
         each = plan.config.micro_batch_size * plan.hardware.devices
         rows = max(1, round(usual / S / each)) * each
-        yield PlanWarning(
+        yield LintWarning(
             "batch",
             f"{tokens:,} tokens a step are far {'below' if small else 'above'} the {usual:,.0f} that "
             "suit a run of these FLOPs (0.292 C^0.3271, arXiv:2401.02954): "
@@ -187,7 +187,7 @@ def _batch(plan: Plan) -> Iterator[PlanWarning]:
         )
 
 
-def _learning_rate(plan: Plan) -> Iterator[PlanWarning]:
+def _learning_rate(plan: Plan) -> Iterator[LintWarning]:
     optimizer, lora = plan.config.optimizer, getattr(plan.config, "lora", None) is not None
     compute = _compute(plan)
     low = high = None
@@ -202,21 +202,21 @@ def _learning_rate(plan: Plan) -> Iterator[PlanWarning]:
     if low is None or high is None:
         return
     rates = {"optimizer.lr": optimizer.lr}
-    if optimizer.name != "adamw" and optimizer.muon.lr is not None:
+    if optimizer.name in ("muon", "normuon") and optimizer.muon.lr is not None:
         rates["optimizer.muon.lr"] = optimizer.muon.lr  # in AdamW's units
     for key, rate in rates.items():
         if not low <= rate <= high:
-            yield PlanWarning(
+            yield LintWarning(
                 "learning_rate",
                 f"{key} {rate:g} is outside of {low:.1g} to {high:.1g}, usual for {where}",
                 f"for example {key}={(low * high) ** 0.5:.1g}",
             )
 
 
-def _warmup(plan: Plan) -> Iterator[PlanWarning]:
+def _warmup(plan: Plan) -> Iterator[LintWarning]:
     warmup = plan.config.schedule.warmup_steps
     if warmup is not None and plan.steps is not None and warmup >= plan.steps:
-        yield PlanWarning(
+        yield LintWarning(
             "warmup",
             f"schedule.warmup_steps {warmup} is not shorter than the run of {plan.steps} steps: the "
             "peak rate is never reached",
@@ -224,28 +224,28 @@ def _warmup(plan: Plan) -> Iterator[PlanWarning]:
         )
 
 
-def _data(plan: Plan) -> Iterator[PlanWarning]:
+def _data(plan: Plan) -> Iterator[LintWarning]:
     if plan.data.missing:
         names = ", ".join(str(path) for path in plan.data.missing)
         known = plan.data.rows is not None or plan.config.max_steps is not None
-        yield PlanWarning(
+        yield LintWarning(
             "data",
-            f"{names} is not there yet: rows are taken as full and one document each",
+            f"{names} does not exist yet: rows are taken as full and one document each",
             "make it with `mengya prepare` for the real figures"
-            + ("" if known else ", or say --data-tokens N (of one epoch) for hours and cost"),
+            + ("" if known else ", or give --data-tokens N (of one epoch) for hours and cost"),
         )
 
 
-def _peak(plan: Plan) -> Iterator[PlanWarning]:
+def _peak(plan: Plan) -> Iterator[LintWarning]:
     if plan.device.peak_flops is None:
-        yield PlanWarning(
+        yield LintWarning(
             "peak",
             f"the peak of {plan.device.name} is not known: no speed, hours or cost",
             "write --peak-tflops from its data sheet (dense, in the precision of the run)",
         )
 
 
-_RULES: list[Callable[[Plan], Iterator[PlanWarning]]] = [
+_RULES: list[Callable[[Plan], Iterator[LintWarning]]] = [
     _memory, _batch_split, _context, _vocabulary, _epochs, _tokens, _batch, _learning_rate, _warmup,
     _widths, _data, _peak,
 ]  # fmt: skip

@@ -16,17 +16,17 @@ from mengya.kernels.cross_entropy import CHUNK_BYTES
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.fp8_layers import fp8_layers
-from mengya.planning.activations import kept_bytes
-from mengya.planning.memory_settings import MemorySettings
+from mengya.planning.activations import MemorySettings, kept_bytes
 from mengya.training.optim.build import hidden_matrices
 from mengya.training.optim.muon import BATCH_ELEMENTS
+from mengya.training.optim.registry import MATRIX_OPTIMIZERS
 
 # Bytes for one logit, from the product to its gradient. Compiled: the logits and their gradient in c
 # bytes each. Eager: logits in c, their fp32 copy's log-softmax and its gradient in 4, the gradient in c.
 COMPILED_LOGIT = (2, 0)  # (times c, times 4)
 EAGER_LOGIT = (1, 2)
 # The loss taken chunk by chunk (kernels/cross_entropy.py, CUDA, not DPO): as above what it makes of each
-# logit of a chunk. The gradient of the last hidden states waits beside.
+# logit of a chunk. The gradient of the last hidden states is kept as well.
 COMPILED_CHUNK_LOGIT = (2, 0)
 EAGER_CHUNK_LOGIT = (2, 3)
 REFERENCE_LOGIT = 1  # times c, without a gradient
@@ -67,9 +67,9 @@ class Memory:
 
 
 def training_memory(model: CausalLM, settings: MemorySettings) -> Memory:
-    """Memory at the peak, the beginning of the backward pass.
+    """Memory at the peak, the start of the backward pass.
 
-    Gradients are counted whole: with accumulation they are there at that moment.
+    All gradients are counted: with accumulation they are there at that moment.
     """
     s, parameters = settings, list(model.parameters())
     total = sum(p.numel() for p in parameters)
@@ -82,8 +82,9 @@ def training_memory(model: CausalLM, settings: MemorySettings) -> Memory:
     if s.on_cpu:
         activations += positions * s.length * s.compute_bytes  # the mask, shared by the layers
     logits = _logits(model.config, s)
-    if s.optimizer in ("muon", "normuon"):
-        # Its step begins when activations are gone: only what it needs beyond them is more.
+    optimizer = MATRIX_OPTIMIZERS.get(s.optimizer)
+    if optimizer is not None and optimizer.orthogonalizes:
+        # Its step starts when activations are freed: only what it needs beyond them is more.
         activations = max(activations, _muon_transient(model) - logits)
     reserve = CPU_PROCESS if s.on_cpu else CUDA_CONTEXT + FRAGMENTATION * (activations + logits)
     return Memory(
@@ -102,7 +103,7 @@ def training_memory(model: CausalLM, settings: MemorySettings) -> Memory:
 def _compute_copy(model: CausalLM, matrices: int, s: MemorySettings) -> float:
     """Autocast keeps a cast copy of each matrix for the backward pass; FSDP gathers the cast weights.
 
-    Of feed-forward layers in fp8 it is their 8-bit transpose, which is also kept beside gathered weights.
+    Of feed-forward layers in fp8 it is their 8-bit transpose, which is kept in addition to gathered weights.
     """
     in_fp8 = sum(p.numel() for m in fp8_layers(model) for p in m.parameters()) if s.fp8 else 0
     if s.sharded:
@@ -111,14 +112,13 @@ def _compute_copy(model: CausalLM, matrices: int, s: MemorySettings) -> float:
 
 
 def _optimizer_bytes(model: CausalLM, s: MemorySettings) -> float:
-    """AdamW: two moments of each number; Muon: one, and NorMuon a number more for each row."""
+    """AdamW keeps two moments of each number; of the matrices it is what their optimizer keeps."""
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    muon = s.optimizer in ("muon", "normuon")
-    matrices = hidden_matrices(named, s.optimizer) if muon else {}
-    rest = sum(p.numel() for n, p in named.items() if n not in matrices)
-    numbers = 2 * rest + sum(p.numel() for p in matrices.values())
-    if s.optimizer == "normuon":
-        numbers += sum(p.numel() // p.shape[-1] for p in matrices.values())
+    matrices = hidden_matrices(named, s.optimizer)
+    numbers = 2 * sum(p.numel() for n, p in named.items() if n not in matrices)
+    if matrices:
+        planned = MATRIX_OPTIMIZERS[s.optimizer].planned_numbers
+        numbers += sum(planned(tuple(p.shape)) for p in matrices.values())
     return 4 * numbers
 
 
@@ -136,7 +136,7 @@ def _communication(model: CausalLM, s: MemorySettings) -> float:
         return 0.0
     if not s.sharded:
         return DDP_BUCKETS
-    # FSDP gathers a layer while it computes another, and has their gradients whole on the way out.
+    # FSDP gathers a layer while it computes another, and holds their full gradients until reduced.
     layer = sum(p.numel() for p in model.model.layers[0].parameters())
     ends = model.model.embed_tokens.weight.numel()
     return 2 * s.compute_bytes * max(layer, ends) + 4 * max(layer, ends)

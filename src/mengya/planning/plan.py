@@ -1,4 +1,4 @@
-"""What is known of a run before it starts: a `Plan`, in numbers. estimate.py fills it, render.py shows it."""
+"""The estimate of a run before it starts, in numbers: estimate.py makes it, render.py shows it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mengya.models.causal_lm import CausalLM
+from mengya.planning.activations import MemorySettings
 from mengya.planning.flops import Flops
 from mengya.planning.hardware import Device, Expected
 from mengya.planning.inputs import Data, Hardware, Verb
 from mengya.planning.memory import Memory
-from mengya.planning.memory_settings import MemorySettings
 from mengya.planning.sizes import ParameterCounts
 from mengya.training.run_config import RunConfig
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is known before the start; tokens are real ones, padding left out.
+    """One run; tokens are real ones, padding not counted.
 
     Attributes:
-        steps, tokens, epochs, seconds, cost: of the whole run; None where the length of the data is
+        steps, tokens, epochs, seconds, cost: of the run; None where the length of the data is
             not known (tokens_per_second and what belongs to a step are known all the same).
         batch_rows: rows of a step over all devices.
         trained: parameters with a gradient.

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from mengya.models.hf.config import CLASSES
-from mengya.planning.lint import PlanWarning
+from mengya.planning.lint import LintWarning
 from mengya.planning.plan import Plan
 
 _MEMORY_NAMES = {
@@ -27,11 +27,11 @@ _MEMORY_NAMES = {
 }
 
 
-def print_plan(plan: Plan, warnings: Sequence[PlanWarning], console: Console) -> None:
-    """One table of four parts, then the warnings."""
+def print_plan(plan: Plan, warnings: Sequence[LintWarning], console: Console) -> None:
+    """One table of four parts, then the warnings of lint."""
     devices = plan.hardware.devices
     on = plan.device.name if devices == 1 else f"{devices} x {plan.device.name}"
-    title = f"{plan.recipe or 'command line'}: {plan.verb} on {on}"
+    title = f"{plan.recipe or 'command line'}: estimate of {plan.verb} on {on}"
     console.print(title, style="bold", highlight=False)
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="cyan")
@@ -44,15 +44,15 @@ def print_plan(plan: Plan, warnings: Sequence[PlanWarning], console: Console) ->
         table.add_row()
     console.print(table, highlight=False)
     for warning in warnings:
-        console.print(f"! {warning.rule}", style="yellow", highlight=False)
+        console.print(f"warning: {warning.rule}", style="yellow", highlight=False)
         text = f"{warning.message}.\n-> {warning.remedy}."
         console.print(Padding(text, (0, 0, 0, 2)), highlight=False, markup=False)
 
 
-Row = tuple[str, str, str, str]
+_TableRow = tuple[str, str, str, str]
 
 
-def _model(plan: Plan) -> list[Row]:
+def _model(plan: Plan) -> list[_TableRow]:
     counts = plan.counts
     name = CLASSES[plan.model.config.model_type].removesuffix("ForCausalLM")
     rows = [("model", "parameters", f"{counts.total:,}", name)]
@@ -65,7 +65,7 @@ def _model(plan: Plan) -> list[Row]:
     return rows
 
 
-def _work(plan: Plan) -> list[Row]:
+def _work(plan: Plan) -> list[_TableRow]:
     S = plan.config.data.sequence_length
     shape = f"{plan.batch_rows} rows x {S:,}"
     tokens = plan.batch_rows * S
@@ -82,7 +82,7 @@ def _work(plan: Plan) -> list[Row]:
     return rows
 
 
-def _memory(plan: Plan) -> list[Row]:
+def _memory(plan: Plan) -> list[_TableRow]:
     parts = {name: size for name, size in asdict(plan.memory).items() if size}
     notes = {"activations": f"{plan.settings.rows} rows at once"}
     first = "memory"
@@ -95,7 +95,7 @@ def _memory(plan: Plan) -> list[Row]:
     return rows
 
 
-def _time(plan: Plan) -> list[Row]:
+def _time(plan: Plan) -> list[_TableRow]:
     if plan.expected is None or plan.tokens_per_second is None or plan.device.peak_flops is None:
         return [("time", "not known", "", "the device's peak is not known")]
     peak = f"of {plan.device.peak_flops / 1e12:,.3g} TFLOP/s" + (
@@ -122,7 +122,7 @@ def _clock(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def to_json(plan: Plan, warnings: Sequence[PlanWarning]) -> dict[str, Any]:
+def to_json(plan: Plan, warnings: Sequence[LintWarning]) -> dict[str, Any]:
     """The plan in fixed keys; bytes, seconds and plain counts, null where something is not known."""
     memory = {name: round(size) for name, size in asdict(plan.memory).items()}
     return {

@@ -22,12 +22,12 @@ from mengya.stages.run.assemble import open_strategy, train
 from mengya.stages.run.losses import pick_token_nll
 from mengya.stages.run.resume import check_run, in_run_folder
 from mengya.stages.run.tuning import TuneConfig, open_tuned, sample_replies
-from mengya.training.distributed.build import SingleDevice
+from mengya.training.distributed.strategy import Strategy
 
 
 class DpoConfig(TuneConfig):
     beta: float = Field(default=0.1, gt=0)
-    """Strength of the tie to the reference."""
+    """Strength of the penalty for moving away from the reference."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     """Assumed share of wrongly labelled pairs (conservative DPO)."""
     sft_weight: float = Field(default=0.0, ge=0)
@@ -62,19 +62,19 @@ def run(config: DpoConfig) -> bool:
         beta=config.beta,
         label_smoothing=config.label_smoothing,
         sft_weight=config.sft_weight,
-        token_nll=pick_token_nll(config, strategy),
+        token_nll=pick_token_nll(strategy.execution),
     )
     sample = partial(sample_replies, config, tokenizer) if config.sample_prompts else None
     return train("dpo", config, strategy, trained, loss, "preference", sample)
 
 
 def _reference(
-    config: DpoConfig, strategy: SingleDevice, policy: CausalLM
+    config: DpoConfig, strategy: Strategy, policy: CausalLM
 ) -> Callable[[Batch], ModelOutput]:
     if config.lora is None:
-        frozen = load_causal_lm(config.init_from, device=strategy.birth).eval()
+        frozen = load_causal_lm(config.init_from, device=strategy.init_device).eval()
         frozen.requires_grad_(False)
-        strategy.place(frozen, config.compiles(strategy.device.type))
+        strategy.place(frozen)
         return lambda batch: frozen(**batch.model_inputs())
 
     def without_adapters(batch: Batch) -> ModelOutput:

@@ -1,6 +1,6 @@
 """`mengya plan`: estimate memory, time and cost of a run before it is started, and lint its settings.
 
-Nothing is trained and no weight gets memory: the shape, the recipe and the shards say it all.
+Nothing is trained and no weight gets memory: shape, recipe and shards suffice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mengya.models.config.model import ModelConfig
 from mengya.models.hf.config import load_model_config
 from mengya.planning.estimate import estimate
 from mengya.planning.inputs import Hardware, Verb
-from mengya.planning.lint import warnings_of
+from mengya.planning.lint import lint_plan
 from mengya.planning.plan import Plan
 from mengya.planning.render import print_plan, to_json
 from mengya.stages.dpo import DpoConfig
@@ -44,9 +44,9 @@ def run(
     data_tokens: float | None = None,
     as_json: bool = False,
 ) -> None:
-    """Print the plan of one recipe with its warnings, as tables or as JSON."""
+    """Print the estimate of one recipe and the warnings of lint, as tables or as JSON."""
     plan = make_plan(recipe, overrides, hardware, verb, data_tokens)
-    found = list(warnings_of(plan))
+    found = list(lint_plan(plan))
     if as_json:
         sys.stdout.write(json.dumps(to_json(plan, found), indent=2, ensure_ascii=False) + "\n")
     else:
@@ -119,7 +119,7 @@ def open_model(config: RunConfig, recipe: Path | None) -> CausalLM:
     """The model of the run without memory, adapters in it and the rest frozen where LoRA trains.
 
     Raises:
-        UserError: it goes on with a folder that is not there, and no recipe beside makes it.
+        UserError: init_from does not exist, and no recipe in the same folder makes it.
     """
     model = CausalLM(find_shape(config, recipe), device="meta")
     if isinstance(config, TuneConfig) and config.lora is not None:
@@ -130,15 +130,16 @@ def open_model(config: RunConfig, recipe: Path | None) -> CausalLM:
 
 
 def find_shape(config: RunConfig, recipe: Path | None, seen: tuple[Path, ...] = ()) -> ModelConfig:
-    """The recipe's own model; of the folder in init_from; or of the recipe beside that will make it."""
+    """The recipe's own model; that of the folder in init_from; or of the recipe in the same folder whose run
+    will make init_from."""
     shape = getattr(config, "model", None)
     if shape is not None:
         return shape
     folder: Path = getattr(config, "init_from")  # noqa: B009 - every verb without a model has it
     if (folder / "config.json").is_file():
         return load_model_config(folder)
-    beside = [] if recipe is None else sorted(recipe.parent.glob("*.yaml"))
-    for path in beside:
+    others = [] if recipe is None else sorted(recipe.parent.glob("*.yaml"))
+    for path in others:
         if path in seen or path == recipe:
             continue
         values = read_recipe(path)
@@ -146,7 +147,7 @@ def find_shape(config: RunConfig, recipe: Path | None, seen: tuple[Path, ...] = 
             _, earlier = read_run(path, (), None)
             return find_shape(earlier, path, (*seen, path))
     raise UserError(
-        f"init_from={folder} is not there yet, and no recipe beside {recipe or 'this one'} has a "
+        f"init_from={folder} does not exist yet, and no recipe next to {recipe or 'this one'} has a "
         "run_dir that makes it; train it first, or name a folder with a config.json"
     )
 

@@ -29,22 +29,22 @@ from mengya.training.run_config import RunConfig
 
 class PretrainConfig(RunConfig):
     tokenizer: Path | None = None
-    """Tokenizer folder; with init_from, the folder's own when left out."""
+    """Tokenizer folder; null with init_from: the folder's own."""
     model: ModelConfig | None = None
     """Shape of a new model; its vocab_size must hold the tokenizer's ids."""
     init_from: Path | None = None
-    """Go on from this checkpoint folder (continued pretraining) instead of random weights."""
+    """Start from this checkpoint folder (continued pretraining) instead of random weights."""
     stretch: StretchConfig | None = None
     """With init_from: give the model a longer context, such as {max_position_embeddings: 4096,
     rope_parameters: {rope_type: yarn, factor: 4, original_max_position_embeddings: 1024}}."""
     z_loss: float = Field(default=0.0, ge=0)
-    """Weight of log^2 Z beside the loss (docs/optimizers.md): 1e-4 keeps logits small; 0 for none."""
+    """Weight of log^2 Z added to the loss (docs/optimizers.md): 1e-4 keeps logits small; 0 for none."""
 
     @model_validator(mode="after")
     def _one_start(self) -> PretrainConfig:
         if (self.model is None) == (self.init_from is None):
             raise ValueError(
-                "give model (a new model) or init_from (go on with a folder), one of them"
+                "give model (a new model) or init_from (start from a folder), one of them"
             )
         if self.stretch is not None and self.init_from is None:
             raise ValueError(
@@ -62,18 +62,18 @@ class PretrainConfig(RunConfig):
 def run(config: PretrainConfig) -> bool:
     check_run(config)
     tokenizer_folder = config.tokenizer or config.init_from
-    assert tokenizer_folder is not None  # the config validator saw to it
+    assert tokenizer_folder is not None  # the config was validated
     tokenizer = load_tokenizer(tokenizer_folder)
     strategy = open_strategy(config)
     if config.init_from is not None:
         shape = load_model_config(config.init_from)
         if config.stretch is not None:
             shape = shape.stretched(config.stretch)
-        model = load_causal_lm(config.init_from, device=strategy.birth, config=shape)
+        model = load_causal_lm(config.init_from, device=strategy.init_device, config=shape)
     else:
         assert config.model is not None
         # Drawn on the CPU, so that every device starts from the same weights.
-        model = CausalLM(config.model, device=strategy.birth)
+        model = CausalLM(config.model, device=strategy.init_device)
     check_vocabulary(model, tokenizer)
     if strategy.rank == 0:
         counts = parameter_counts(model.config)
@@ -91,7 +91,7 @@ def run(config: PretrainConfig) -> bool:
         ),
         restore=lambda model, path: load_weights(model, path, read_tensors(path, "master")),
     )
-    loss = pick_next_token(config, strategy, model, config.z_loss, few_labels=False)
+    loss = pick_next_token(strategy.execution, model, config.z_loss, few_labels=False)
     sample = partial(_complete, config, tokenizer) if config.sample_prompts else None
     return train("pretrain", config, strategy, trained, loss, "text", sample)
 

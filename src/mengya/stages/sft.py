@@ -1,7 +1,7 @@
 """`mengya sft`: next-token prediction on the assistant's turns of conversations; full or LoRA.
 
-Text shards may be mixed in (`data.train` with weights): learned whole, they keep the model from
-forgetting what it was pretrained on.
+Text shards may be mixed in (`data.train` with weights): every token of them has a label, and they keep
+the model from forgetting what it was pretrained on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class SftConfig(TuneConfig):
     """Settings of `mengya sft`."""
 
     z_loss: float = Field(default=0.0, ge=0)
-    """Weight of log^2 Z beside the loss (docs/optimizers.md): 1e-4 keeps logits small; 0 for none."""
+    """Weight of log^2 Z added to the loss (docs/optimizers.md): 1e-4 keeps logits small; 0 for none."""
 
 
 @in_run_folder
@@ -28,6 +28,6 @@ def run(config: SftConfig) -> bool:
     check_run(config)
     strategy = open_strategy(config)
     trained, tokenizer = open_tuned(config, strategy)
-    loss = pick_next_token(config, strategy, trained.module, config.z_loss, few_labels=True)
+    loss = pick_next_token(strategy.execution, trained.module, config.z_loss, few_labels=True)
     sample = partial(sample_replies, config, tokenizer) if config.sample_prompts else None
     return train("sft", config, strategy, trained, loss, "conversation", sample, ["text"])

@@ -10,9 +10,8 @@ from pydantic import Field, model_validator
 from mengya.config import Config, OneOrMany, PathConfig
 from mengya.data.rows.batch_size import BatchRamp, BatchSize
 from mengya.runtime.device import DeviceName, PrecisionName
-from mengya.training.config import LoopConfig
-from mengya.training.distributed.build import StrategyConfig
-from mengya.training.optim.build import OptimizerConfig
+from mengya.training.distributed.config import StrategyConfig
+from mengya.training.optim.config import OptimizerConfig
 from mengya.training.schedule import ScheduleConfig
 from mengya.training.telemetry.metrics import TrackerName
 
@@ -35,21 +34,44 @@ class DataConfig(Config):
     """Use only the first rows of the validation set."""
     verify: bool = False
     """Compare all shards with their checksums before the run; reads every byte once. For shards that were
-    copied, or when a run fails in a strange way."""
+    copied, or when a run fails for no visible reason."""
+
+
+class LoopConfig(Config):
+    log_every: int = Field(default=10, ge=1)
+    """Steps between lines of metrics."""
+    eval_every: int = Field(default=200, ge=1)
+    """Steps between validations; the last step always validates."""
+    save_every: int = Field(default=200, ge=1)
+    """Steps between checkpoints; the last step always saves."""
+    sample_every: int = Field(default=200, ge=1)
+    """Steps between samples from the fixed prompts; the last step always samples."""
+    keep_last: int = Field(default=3, ge=1)
+    """Checkpoints kept in addition to the best one."""
+    max_skipped_in_a_row: int = Field(default=20, ge=1)
+    """Go back to a checkpoint after so many steps in a row that could not be applied (gradients not
+    finite): fp16 alone skips some ten at the start."""
+    spike_threshold: float | None = Field(default=10.0, gt=0)
+    """A loss so many robust standard deviations above the median of the last 64 steps, and at least
+    half as much again, is a spike; null turns this off."""
+    spike_steps: int = Field(default=5, ge=1)
+    """Go back to a checkpoint after so many spikes in a row; a single one is left to clipping."""
+    max_rewinds: int = Field(default=3, ge=0)
+    """Times that a run may go back, leaving out the batches at fault, before it stops with a report."""
 
 
 class RunConfig(Config):
     run_dir: Path
     """Folder of this run: config.yaml, metrics.jsonl, samples.jsonl, report.html, checkpoints/."""
     resume: bool = False
-    """Go on from the newest checkpoint in run_dir, if there is one."""
+    """Resume from the newest checkpoint in run_dir, if there is one."""
     seed: int = 0
     """Decides initial weights, order of data and noise."""
     device: DeviceName = "auto"
     """auto takes CUDA where there is one."""
     precision: PrecisionName = "auto"
     """dtype of matrix products; weights and optimizer stay fp32. auto: bf16 where the hardware has it. fp8:
-    bf16, and feed-forward layers in fp8 while training (docs/concepts.md): faster on Ada, Hopper and later."""
+    bf16, and feed-forward layers in fp8 while training (docs/concepts.md): faster on Ada and later."""
     compile: bool | None = None
     """torch.compile; null means on CUDA only."""
     strategy: StrategyConfig = StrategyConfig()
@@ -61,7 +83,7 @@ class RunConfig(Config):
     global_batch_size: int | None = Field(default=None, ge=1)
     """Rows per step over all devices; null means one micro-batch a device. Accumulation is derived."""
     batch_ramp: BatchRamp | None = None
-    """Begin with a smaller global batch and double it up to global_batch_size; null: the same at every step."""
+    """Start with a smaller global batch and double it up to global_batch_size; null: always the same."""
     max_steps: int | None = Field(default=None, ge=1)
     """Steps to train; give this or epochs."""
     epochs: float | None = Field(default=None, gt=0)
@@ -83,7 +105,7 @@ class RunConfig(Config):
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of the saved model.safetensors; fp32 weights are kept in trainer/ as well where it is shorter."""
     trackers: list[TrackerName] = ["tensorboard"]
-    """Where metrics go besides metrics.jsonl."""
+    """Where metrics go in addition to metrics.jsonl."""
     sample_prompts: list[str] = []
     """Prompts completed every loop.sample_every steps into samples.jsonl."""
     sample_tokens: int = Field(default=64, ge=1)
@@ -106,10 +128,6 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _engine_of_fp8(self) -> RunConfig:
-        if self.precision == "fp8" and self.strategy.name == "deepspeed":
+        if self.precision == "fp8" and not self.strategy.supports_fp8:
             raise ValueError("precision=fp8 runs with strategy.name auto, ddp or fsdp")
         return self
-
-    def compiles(self, device: str) -> bool:
-        """Whether the run compiles on a device of this type ("cpu", "cuda")."""
-        return device == "cuda" if self.compile is None else self.compile

@@ -26,6 +26,7 @@ from mengya.stages.sft import SftConfig
 from mengya.training.run_config import RunConfig
 from tests.stages.conftest import MODEL, Nursery
 
+ROOT = Path(__file__).parents[3]
 DENSE = {**MODEL, "vocab_size": 400}
 # Three experts divide over no even number of ranks: FSDP shards their rows instead.
 MOE = {**DENSE, "num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
@@ -53,7 +54,7 @@ QUICK = ["dense", "sigmoid", "normuon-moe", "sft-lora", "dpo"]
 def make_config(case: str, nursery: Nursery, run_dir: Path, micro: int, **over: Any) -> RunConfig:
     verb, more = CASES[case]
     # AdamW divides by the root of the second moment: with the usual eps of 1e-8 a gradient that is
-    # zero but for rounding moves a weight by the whole rate. A large eps leaves the sums to compare.
+    # zero but for rounding moves a weight by the full rate. A large eps leaves the sums to compare.
     optimizer = {"eps": 1e-3, **more.get("optimizer", {})}
     settings = nursery.settings(KINDS[verb], run_dir, **more) | {
         "micro_batch_size": micro, "global_batch_size": 8, "max_steps": 8, "optimizer": optimizer,
@@ -82,7 +83,7 @@ def recipe(verb: str, config: RunConfig) -> str:
 
 
 def run_together(processes: int, jobs: Sequence[str]) -> None:
-    script = str(Path(__file__).with_name("together.py"))
+    script = str(ROOT / "tests/helpers/together.py")
     subprocess.run([*torchrun(processes), script, *jobs], check=True, env=environment())
 
 
@@ -90,8 +91,8 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     """The trained tensors of the last checkpoint in fp32."""
     folder = run_dir / "checkpoints/latest"
     files = [folder / "adapter_model.safetensors", *folder.glob("trainer/master*.safetensors")]
-    whole = next((f for f in files if f.is_file()), folder / "model.safetensors")
-    return load_file(whole) if "-of-" not in whole.name else parts(folder)
+    file = next((f for f in files if f.is_file()), folder / "model.safetensors")
+    return load_file(file) if "-of-" not in file.name else parts(folder)
 
 
 def parts(folder: Path) -> dict[str, torch.Tensor]:
@@ -207,7 +208,7 @@ def test_engine_and_number_of_processes_may_change_at_every_start(
     for processes, max_steps, engine in starts:
         config = make_config(
             case, nursery, run_dir, micro=2, strategy={"name": engine}, max_steps=max_steps, resume=True,
-            # Left out, it is what the run began with.
+            # Left out, it is what the run started with.
             global_batch_size=8 if max_steps == starts[0][1] else None,
         )  # fmt: skip
         if processes == 1:
@@ -237,7 +238,7 @@ ZERO_CASES = ["dense", "sigmoid", "sft-lora", "dpo"]
 def zero(stage: int) -> dict[str, Any]:
     return {
         "name": "deepspeed",
-        "deepspeed_config": Path(__file__).parents[2] / f"recipes/deepspeed/zero{stage}.json",
+        "deepspeed_config": ROOT / f"recipes/deepspeed/zero{stage}.json",
     }
 
 
@@ -254,7 +255,7 @@ def test_zero_equals_one_process(stage: int, nursery: Nursery, one_process, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_zero_goes_on_from_fsdp_and_fsdp_from_zero(
+def test_zero_resumes_from_fsdp_and_fsdp_from_zero(
     stage: int, nursery: Nursery, one_process, tmp_path: Path
 ) -> None:
     pytest.importorskip("deepspeed")
@@ -283,7 +284,7 @@ def wait_for_steps(run_dir: Path, steps: int, process: subprocess.Popen[str]) ->
         time.sleep(0.01)
 
 
-def test_sigterm_to_torchrun_saves_and_the_other_world_size_goes_on(
+def test_sigterm_to_torchrun_saves_and_the_other_world_size_resumes(
     nursery: Nursery, tmp_path: Path
 ) -> None:
     more: dict[str, Any] = {"model": DENSE, "max_steps": 3000}

@@ -15,7 +15,7 @@ from tests.stages.conftest import Nursery
 from tests.stages.run.test_distributed import losses, make_config, recipe, run_together
 
 
-def test_a_cpu_is_told_what_to_write(tmp_path: Path, nursery: Nursery) -> None:
+def test_a_cpu_is_refused_with_what_to_write(tmp_path: Path, nursery: Nursery) -> None:
     settings = nursery.settings("text", tmp_path / "run", precision="fp8", init_from=nursery.base)
     with pytest.raises(
         UserError, match="needs an NVIDIA GPU, and the device is cpu; write precision=bf16"

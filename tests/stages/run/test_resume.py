@@ -84,8 +84,8 @@ def test_stopped_and_resumed_equals_never_stopped(
     case: str, nursery: Nursery, tmp_path: Path
 ) -> None:
     stage, config_class, kind, more = CASES[case]
-    whole = config_class(**nursery.settings(kind, tmp_path / "whole", **more))
-    stage.run(whole)
+    straight = config_class(**nursery.settings(kind, tmp_path / "straight", **more))
+    stage.run(straight)
 
     watcher = stop_after(tmp_path / "parts", 7)
     parts = config_class(**nursery.settings(kind, tmp_path / "parts", **more))
@@ -97,8 +97,8 @@ def test_stopped_and_resumed_equals_never_stopped(
         stage.run(parts)
     stage.run(parts.model_copy(update={"resume": True}))
 
-    assert final_bytes(tmp_path / "whole") == final_bytes(tmp_path / "parts")
-    assert logged(tmp_path / "whole") == logged(tmp_path / "parts")
+    assert final_bytes(tmp_path / "straight") == final_bytes(tmp_path / "parts")
+    assert logged(tmp_path / "straight") == logged(tmp_path / "parts")
 
 
 def logged(run_dir: Path) -> list[tuple[int, float]]:
@@ -108,29 +108,29 @@ def logged(run_dir: Path) -> list[tuple[int, float]]:
 
 def test_killed_at_random_moments_and_resumed_equals_never_stopped() -> None:
     """SIGKILL, one of two during a save; the script fails on any other byte or a damaged checkpoint."""
-    script = Path(__file__).parents[2] / "benchmarks/kill_resume.py"
+    script = Path(__file__).parents[3] / "benchmarks/kill_resume.py"
     command = [sys.executable, str(script), "--kills", "4", "--steps", "60"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "equal to the uninterrupted run" in done.stdout
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_the_run_is_the_same(
+def test_a_damaged_checkpoint_is_skipped_and_the_run_is_the_same(
     nursery: Nursery, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     more: dict[str, Any] = {"model": {**MODEL, "vocab_size": 400}, "max_steps": 9}
     more["schedule"] = {"name": "constant"}
     more["loop"] = {"log_every": 1, "eval_every": 40, "save_every": 3, "sample_every": 40}
-    for name in ("whole", "damaged"):
+    for name in ("straight", "damaged"):
         pretrain.run(PretrainConfig(**nursery.settings("text", tmp_path / name, **more)))
     model = tmp_path / "damaged/checkpoints/step-000009/model.safetensors"
     os.truncate(model, model.stat().st_size - 100)
-    for name in ("whole", "damaged"):
+    for name in ("straight", "damaged"):
         longer = {**more, "max_steps": 12, "resume": True}
         pretrain.run(PretrainConfig(**nursery.settings("text", tmp_path / name, **longer)))
     assert "model.safetensors has" in capfd.readouterr().err
-    assert final_bytes(tmp_path / "whole") == final_bytes(tmp_path / "damaged")
-    assert logged(tmp_path / "whole") == logged(tmp_path / "damaged")
+    assert final_bytes(tmp_path / "straight") == final_bytes(tmp_path / "damaged")
+    assert logged(tmp_path / "straight") == logged(tmp_path / "damaged")
 
 
 def test_resume_with_other_data_settings_is_refused_by_name(

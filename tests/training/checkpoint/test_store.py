@@ -10,15 +10,16 @@ import pytest
 import torch
 
 from mengya.errors import UserError
-from mengya.training.checkpoint.store import Checkpoints, TrainState
+from mengya.training.checkpoint.store import CheckpointStore
 from mengya.training.checkpoint.tensor_files import Part, read_tensors, write_part
+from mengya.training.state import TrainState
 
 
-def write(checkpoints: Checkpoints, step: int, **more: object) -> Path:
-    draft = checkpoints.draft(step)
-    draft.mkdir(parents=True)
-    write_part(draft, "optimizer", Part({"w": torch.full((9,), float(step))}))
-    return checkpoints.publish(TrainState(step=step, **more))  # type: ignore[arg-type]
+def write(checkpoints: CheckpointStore, step: int, **more: object) -> Path:
+    staging = checkpoints.staging(step)
+    staging.mkdir(parents=True)
+    write_part(staging, "optimizer", Part({"w": torch.full((9,), float(step))}))
+    return checkpoints.commit(TrainState(step=step, **more))  # type: ignore[arg-type]
 
 
 def names(folder: Path) -> list[str]:
@@ -26,7 +27,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_rotation_keeps_the_last_and_the_best(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep_last=2)
+    checkpoints = CheckpointStore(tmp_path, keep_last=2)
     for step in range(1, 7):
         write(checkpoints, step, best_step=2 if step >= 2 else 1, best_loss=1.0)
     kept = ["best", "latest", "step-000002", "step-000005", "step-000006"]
@@ -36,7 +37,7 @@ def test_rotation_keeps_the_last_and_the_best(tmp_path: Path) -> None:
 
 
 def test_steps_are_numbers_not_words(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep_last=1)
+    checkpoints = CheckpointStore(tmp_path, keep_last=1)
     write(checkpoints, 999_999)
     write(checkpoints, 1_000_000)
     assert names(checkpoints.folder) == ["latest", "step-1000000"]
@@ -70,7 +71,7 @@ def altered(file: Path) -> None:
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
     tmp_path: Path, name: str, damage, rule: str
 ) -> None:
-    checkpoints = Checkpoints(tmp_path, keep_last=3)
+    checkpoints = CheckpointStore(tmp_path, keep_last=3)
     for step in (1, 2):
         write(checkpoints, step, best_step=step, best_loss=1.0)
     file = checkpoints.path(2) / "trainer" / name
@@ -85,7 +86,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
 
 
 def test_without_any_good_checkpoint_the_message_names_all_and_the_remedy(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep_last=3)
+    checkpoints = CheckpointStore(tmp_path, keep_last=3)
     for step in (1, 2):
         altered(write(checkpoints, step) / "trainer/optimizer.safetensors")
     with pytest.raises(UserError, match=r"(?s)step-000002: .*step-000001: .*another run_dir"):
@@ -93,12 +94,12 @@ def test_without_any_good_checkpoint_the_message_names_all_and_the_remedy(tmp_pa
 
 
 def test_what_a_kill_left_is_cleaned_and_a_replaced_folder_comes_back(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep_last=3)
+    checkpoints = CheckpointStore(tmp_path, keep_last=3)
     for step in (1, 2):
         write(checkpoints, step)
     folder = checkpoints.folder
-    (checkpoints.draft(3) / "trainer").mkdir(parents=True)
-    (checkpoints.draft(3) / "model.safetensors").write_bytes(b"half")
+    (checkpoints.staging(3) / "trainer").mkdir(parents=True)
+    (checkpoints.staging(3) / "model.safetensors").write_bytes(b"half")
     (folder / ".latest.77.tmp").symlink_to("step-000001")
     checkpoints.path(2).rename(folder / ".step-000002.old")  # killed between two renames
     checkpoints.recover(lambda text: None)
@@ -107,7 +108,7 @@ def test_what_a_kill_left_is_cleaned_and_a_replaced_folder_comes_back(tmp_path: 
 
 
 def test_dropping_an_undone_future_moves_the_links_back(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep_last=3)
+    checkpoints = CheckpointStore(tmp_path, keep_last=3)
     write(checkpoints, 1, best_step=1, best_loss=2.0)
     write(checkpoints, 2, best_step=2, best_loss=1.0)
     checkpoints.drop_after(1)
@@ -116,7 +117,7 @@ def test_dropping_an_undone_future_moves_the_links_back(tmp_path: Path) -> None:
 
 
 def test_damaged_tensors_are_named_with_the_remedy(tmp_path: Path) -> None:
-    path = write(Checkpoints(tmp_path, keep_last=2), 1)
+    path = write(CheckpointStore(tmp_path, keep_last=2), 1)
     truncated(path / "trainer/optimizer.safetensors")
     with pytest.raises(
         UserError, match=r"optimizer\.safetensors is damaged .* remove .*step-000001"

@@ -1,4 +1,4 @@
-"""Saving while training goes on: the bytes of that step, one save at a time, ranks together, full disks."""
+"""Saving while training continues: the bytes of that step, one save at a time, ranks together, full disks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from torch import Tensor
 
 from mengya.batch import Batch
 from mengya.errors import UserError
-from mengya.training.checkpoint.snapshot import HostCopy
-from mengya.training.checkpoint.store import Checkpoints, TrainState
-from mengya.training.checkpoint.writer import MAX_FAILURES, Saver
-from mengya.training.config import LoopConfig
+from mengya.training.checkpoint.snapshot import HostSnapshot
+from mengya.training.checkpoint.store import CheckpointStore
+from mengya.training.checkpoint.writer import MAX_FAILURES, CheckpointWriter, Status
+from mengya.training.run_config import LoopConfig
 from mengya.training.schedule import ScheduleConfig
+from mengya.training.state import TrainState
 from tests.training.test_trainer import make_trainer, random_batch, tiny_model, write_model
 
 LOOP = LoopConfig(log_every=1, save_every=4)
@@ -87,12 +88,12 @@ def test_an_error_of_the_loop_waits_for_the_write(tmp_path: Path) -> None:
     )
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
-    checkpoints = Checkpoints(tmp_path, 3)
+    checkpoints = CheckpointStore(tmp_path, 3)
     checkpoints.recover(pytest.fail)
     assert checkpoints.latest() == checkpoints.path(4)
 
 
-def test_a_defect_of_the_writer_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+def test_a_bug_in_the_writer_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
     def broken(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         raise ZeroDivisionError
 
@@ -102,25 +103,24 @@ def test_a_defect_of_the_writer_is_not_taken_for_a_full_disk(tmp_path: Path) -> 
 
 
 class Ranks:
-    """Savers of two ranks that share a folder; votes are summed by hand."""
+    """Writers of two ranks that share a folder; their statuses are summed by hand."""
 
     def __init__(self, folder: Path) -> None:
-        self.checkpoints = Checkpoints(folder, 3)
+        self.store = CheckpointStore(folder, 3)
         self.said: list[str] = []
-        self.savers = [Saver(self.checkpoints, rank, 2, self.said.append) for rank in (0, 1)]
+        self.writers = [CheckpointWriter(self.store, rank, 2, self.said.append) for rank in (0, 1)]
 
-    def settle(self) -> None:
-        votes = [saver.votes() for saver in self.savers]
-        for saver in self.savers:
-            saver.settle(*(sum(vote) for vote in zip(*votes, strict=True)))
+    def advance(self) -> None:
+        busy, failed = zip(*(writer.status() for writer in self.writers), strict=True)
+        for writer in self.writers:
+            writer.advance(Status(sum(busy), sum(failed)))
 
     def finish(self) -> None:
-        while not all(saver.idle for saver in self.savers):
-            self.settle()
-        assert all(saver.idle for saver in self.savers)
+        while not all(writer.idle for writer in self.writers):
+            self.advance()
 
 
-def test_a_checkpoint_of_two_ranks_is_published_when_both_have_written(tmp_path: Path) -> None:
+def test_a_checkpoint_of_two_ranks_is_committed_when_both_have_written(tmp_path: Path) -> None:
     ranks = Ranks(tmp_path)
     go = threading.Event()
 
@@ -128,17 +128,17 @@ def test_a_checkpoint_of_two_ranks_is_published_when_both_have_written(tmp_path:
         assert go.wait(timeout=60)
         (folder / "rank1").write_text("1")
 
-    ranks.savers[0].start(TrainState(step=5), lambda folder: write_text(folder / "rank0"))
-    ranks.savers[1].start(TrainState(step=5), late)
+    ranks.writers[0].start(TrainState(step=5), lambda folder: write_text(folder / "rank0"))
+    ranks.writers[1].start(TrainState(step=5), late)
     for _ in range(3):
-        ranks.settle()
-    assert ranks.checkpoints.latest() is None
+        ranks.advance()
+    assert ranks.store.latest() is None
     go.set()
     ranks.finish()
-    latest = ranks.checkpoints.latest()
+    latest = ranks.store.latest()
     assert latest is not None
     assert set(files(latest)) == {"rank0", "rank1", "trainer/state.json", "trainer/sha256.json"}
-    assert [saver.saved.step for saver in ranks.savers] == [5, 5]
+    assert [writer.saved.step for writer in ranks.writers] == [5, 5]
 
 
 def test_one_rank_that_cannot_write_makes_all_drop_the_checkpoint(tmp_path: Path) -> None:
@@ -149,18 +149,20 @@ def test_one_rank_that_cannot_write_makes_all_drop_the_checkpoint(tmp_path: Path
             file.write("x" * 100_000)
 
     for attempt in range(1, MAX_FAILURES):
-        ranks.savers[0].start(TrainState(step=attempt), lambda folder: write_text(folder / "rank0"))
-        ranks.savers[1].start(TrainState(step=attempt), full)
+        ranks.writers[0].start(
+            TrainState(step=attempt), lambda folder: write_text(folder / "rank0")
+        )
+        ranks.writers[1].start(TrainState(step=attempt), full)
         ranks.finish()
-        assert list(ranks.checkpoints.folder.iterdir()) == []
-        assert [saver.saved.step for saver in ranks.savers] == [0, 0]
+        assert list(ranks.store.folder.iterdir()) == []
+        assert [writer.saved.step for writer in ranks.writers] == [0, 0]
     assert "another process failed" in ranks.said[0] and "No space left" in ranks.said[1]
-    for saver, write in zip(ranks.savers, (lambda folder: None, full), strict=True):
-        saver.start(TrainState(step=MAX_FAILURES), write)
-    for saver in ranks.savers:
+    for writer, write in zip(ranks.writers, (lambda folder: None, full), strict=True):
+        writer.start(TrainState(step=MAX_FAILURES), write)
+    for writer in ranks.writers:
         with pytest.raises(UserError, match=r"3 saves in a row .* resume=true"):
             while True:
-                saver.settle(0, 1)
+                writer.advance(Status(busy=0, failed=1))
 
 
 def write_text(path: Path) -> None:
@@ -213,9 +215,9 @@ def test_training_outlives_a_full_disk_and_saves_when_there_is_room(
     ).fit()
     error = capfd.readouterr().err
     assert "step-000008 could not be written" in error
-    whole = [p.name for p in sorted(small_disk.glob("step-*"))]
-    assert whole == ["step-000004", "step-000012", "step-000014"]
-    Checkpoints(run, 3).recover(pytest.fail)
+    complete = [p.name for p in sorted(small_disk.glob("step-*"))]
+    assert complete == ["step-000004", "step-000012", "step-000014"]
+    CheckpointStore(run, 3).recover(pytest.fail)
 
     roomy = tmp_path / "roomy"
     make_trainer(roomy, tiny_model(), data, loop=LOOP).fit()
@@ -235,23 +237,23 @@ def test_a_run_whose_last_checkpoint_does_not_fit_ends_in_a_clear_error(
 
     (tmp_path / "checkpoints").symlink_to(small_disk)
     trainer = make_trainer(tmp_path, tiny_model(), data, batches=steps, loop=LOOP)
-    with pytest.raises(UserError, match=r"step-000006 .*No space left.*whole.*resume=true"):
+    with pytest.raises(UserError, match=r"step-000006 .*No space left.*complete.*resume=true"):
         trainer.fit()
-    Checkpoints(tmp_path, 3).recover(pytest.fail)
+    CheckpointStore(tmp_path, 3).recover(pytest.fail)
     assert (small_disk / "latest").resolve().name == "step-000004"
     assert not list(small_disk.glob(".*"))
 
 
 def test_a_model_is_copied_once_under_two_names() -> None:
     weight = torch.arange(6.0).view(2, 3)
-    copy = HostCopy(torch.device("cpu")).take(
-        {"model": {"a": weight, "tied": weight, "turned": weight.T}, "master": {"a": weight}}
+    copy = HostSnapshot(torch.device("cpu")).copy(
+        {"model": {"a": weight, "tied": weight, "transposed": weight.T}, "master": {"a": weight}}
     )
     taken = copy["model"]["a"]
     assert taken is copy["model"]["tied"] is copy["master"]["a"]
     weight.zero_()
-    assert taken.sum() == 15 and copy["model"]["turned"].is_contiguous()
-    assert torch.equal(copy["model"]["turned"], taken.T)
+    assert taken.sum() == 15 and copy["model"]["transposed"].is_contiguous()
+    assert torch.equal(copy["model"]["transposed"], taken.T)
 
 
 @pytest.mark.gpu
@@ -259,13 +261,13 @@ def test_on_a_gpu_the_copy_is_of_its_step_though_updates_follow_at_once() -> Non
     device = torch.device("cuda", torch.cuda.current_device())
     weights = {str(i): torch.full((1 << 24,), float(i), device=device) for i in range(16)}  # 1 GiB
     bf16 = torch.arange(512, device=device, dtype=torch.bfloat16).view(16, 32).T  # not contiguous
-    host_copy = HostCopy(device)
+    snapshot = HostSnapshot(device)
     for save in range(3):  # the memory is used again
-        copy = host_copy.take({"model": {**weights, "bf16": bf16}})
-        host_copy.before_update()
+        copy = snapshot.copy({"model": {**weights, "bf16": bf16}})
+        snapshot.before_update()
         for weight in weights.values():
             weight.add_(100.0)
-        host_copy.wait()
+        snapshot.wait()
         assert all(copy["model"][name].is_pinned() for name in weights)
         for i in range(16):
             expected = float(i + 100 * save)

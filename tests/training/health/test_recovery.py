@@ -17,10 +17,11 @@ from mengya.batch import Batch
 from mengya.errors import UserError
 from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
-from mengya.training.checkpoint.store import Checkpoints, TrainState
-from mengya.training.config import LoopConfig
-from mengya.training.health.watchdog import ENOUGH, LossWatch, Trouble
+from mengya.training.checkpoint.store import CheckpointStore
+from mengya.training.health.watchdog import ENOUGH, Trouble, Watchdog
+from mengya.training.run_config import LoopConfig
 from mengya.training.schedule import ScheduleConfig
+from mengya.training.state import TrainState
 from tests.training.test_trainer import (
     VOCAB,
     all_masked,
@@ -92,7 +93,7 @@ def test_after_going_back_the_run_equals_one_without_the_batches(
     for (name, a), b in zip(went_back.named_parameters(), clean.parameters(), strict=True):
         assert torch.equal(a, b), name
 
-    checkpoints = Checkpoints(tmp_path / "planted", 3)
+    checkpoints = CheckpointStore(tmp_path / "planted", 3)
     state = checkpoints.read_state(checkpoints.path(STEPS))
     assert (state.quarantined, state.rewinds, state.skipped) == ([40, *BAD], 1, 4)
     lines = [
@@ -110,15 +111,15 @@ def test_after_going_back_the_run_equals_one_without_the_batches(
 
 
 def test_two_ranks_go_back_together_when_one_meets_the_batches(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("two_ranks.py")
+    root = Path(__file__).parents[3]
+    script = root / "tests/helpers/two_ranks.py"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    root = str(Path(__file__).parents[2])
     subprocess.run(
         [*torchrun, str(script), str(tmp_path), "30"],
         check=True,
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([root, *sys.path]),
+            "PYTHONPATH": os.pathsep.join([str(root), *sys.path]),
             "OMP_NUM_THREADS": "1",
         },
     )
@@ -132,7 +133,7 @@ def test_two_ranks_go_back_together_when_one_meets_the_batches(tmp_path: Path) -
 
 def test_one_bad_batch_is_no_reason_to_go_back(tmp_path: Path) -> None:
     train(tmp_path, planted((41,)), 10.0)
-    checkpoints = Checkpoints(tmp_path, 3)
+    checkpoints = CheckpointStore(tmp_path, 3)
     assert checkpoints.read_state(checkpoints.path(STEPS)).rewinds == 0
     assert not (tmp_path / "quarantine.jsonl").exists()
 
@@ -161,13 +162,13 @@ def test_trouble_before_the_first_checkpoint(
     assert "no checkpoint is old enough to go back to" in capfd.readouterr().err
 
 
-def test_a_resumed_run_decides_as_the_whole_one(tmp_path: Path) -> None:
-    """Stopped inside a row of spikes: what the watch remembers is in the state."""
+def test_a_resumed_run_decides_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    """Stopped inside a row of spikes: what the watchdog remembers is in the state."""
     data = planted()
     loop = LoopConfig(log_every=1, save_every=8, spike_steps=3)
-    whole, parts = tiny_model(), tiny_model()
+    straight, parts = tiny_model(), tiny_model()
     make_trainer(
-        tmp_path / "whole", whole, data, loss=Damaging(10.0), schedule=FLAT, loop=loop
+        tmp_path / "straight", straight, data, loss=Damaging(10.0), schedule=FLAT, loop=loop
     ).fit()
     first = make_trainer(
         tmp_path / "parts", parts, data, loss=Damaging(10.0), schedule=FLAT, loop=loop, max_steps=43
@@ -175,23 +176,22 @@ def test_a_resumed_run_decides_as_the_whole_one(tmp_path: Path) -> None:
     first.fit()
     assert first.state.spike_row == [41, 42]
     second = make_trainer(
-        tmp_path / "parts", parts, data, loss=Damaging(10.0), schedule=FLAT, loop=loop
+        tmp_path / "parts", parts, data, loss=Damaging(10.0), schedule=FLAT, loop=loop, resume=True
     )
-    second.state = second.checkpointer.resume(pytest.fail)
     second.fit()
-    for (name, a), b in zip(whole.named_parameters(), parts.parameters(), strict=True):
+    for (name, a), b in zip(straight.named_parameters(), parts.parameters(), strict=True):
         assert torch.equal(a, b), name
     assert second.state.quarantined == [40, *BAD]
 
 
-def test_a_damaged_checkpoint_is_passed_over_when_going_back(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped_when_going_back(tmp_path: Path) -> None:
     def spoil(step: int) -> list[dict[str, Any]]:
         (tmp_path / "spoilt/checkpoints/step-000040/model.safetensors").write_bytes(b"")
         return documents(step)
 
     went_back, _ = train(tmp_path / "spoilt", planted(), 10.0, documents=spoil)
-    whole, _ = train(tmp_path / "whole", planted(), 10.0)
-    for (name, a), b in zip(went_back.named_parameters(), whole.parameters(), strict=True):
+    straight, _ = train(tmp_path / "straight", planted(), 10.0)
+    for (name, a), b in zip(went_back.named_parameters(), straight.parameters(), strict=True):
         assert torch.equal(a, b), name
     assert (tmp_path / "spoilt/checkpoints/damaged-step-000040").is_dir()
 
@@ -199,11 +199,12 @@ def test_a_damaged_checkpoint_is_passed_over_when_going_back(tmp_path: Path) -> 
 def judge(losses: list[float]) -> list[str]:
     """What is said of a sequence of losses; 'trouble' last when it comes to that."""
     said: list[str] = []
-    watch = LossWatch(LoopConfig(), TrainState(), said.append)
+    watchdog = Watchdog(LoopConfig(), TrainState(), said.append)
     try:
         for step, loss in enumerate(losses):
-            watch.done(step, 4, 4, torch.tensor(4 * loss), torch.ones(()))
-            watch.judge(watch.due())
+            watchdog.record(step, 4, 4, torch.tensor(4 * loss), torch.ones(()))
+            if (pending := watchdog.pending_loss()) is not None:
+                watchdog.resolve(pending)
     except Trouble as trouble:
         said.append(f"trouble {trouble.steps}")
     return said
@@ -218,8 +219,7 @@ def test_what_is_a_spike_and_what_is_not() -> None:
     assert not any("trouble" in said for said in judge(heavy))
     level = [3.0 + 0.05 * float(x) for x in noise[:100]]
     assert judge([*level, 9.0, *level, 9.0, 9.0, *level]) == [
-        "loss 9 at step 203 is above 4.5, the 2. spike in a row; "
-        "at 5 the run goes back to a checkpoint"
+        "loss 9 at step 203 is above 4.5, 2 spikes in a row; at 5 the run goes back to a checkpoint"
     ]
     assert (
         judge([*level, 6.0, 7.0, 8.0, 9.0, 10.0, *level])[-1]
@@ -231,6 +231,6 @@ def test_what_is_a_spike_and_what_is_not() -> None:
 def test_data_without_labels_is_said_to_be_that(tmp_path: Path) -> None:
     data = [random_batch(0), *(all_masked(random_batch(step)) for step in range(1, 9))]
     with pytest.raises(
-        UserError, match=r"3 steps in a row .* no labelled token .* look at the data"
+        UserError, match=r"3 steps in a row .* no labelled token .* check the labels"
     ):
         train(tmp_path, data, 1.0)

@@ -1,4 +1,4 @@
-"""GaLore through the library: what it saves of memory, and that its state is tensors that go on."""
+"""GaLore through the library: what it saves of memory, and that a run resumes from its state."""
 
 from __future__ import annotations
 
@@ -12,13 +12,8 @@ from torch.optim import Optimizer
 
 from mengya.errors import UserError
 from mengya.training.checkpoint.tensor_files import Part, write_part
-from mengya.training.optim.build import (
-    OptimizerConfig,
-    build_optimizers,
-    load_optimizer_state,
-    optimizer_state,
-)
-from mengya.training.optim.galore import GaLoreConfig
+from mengya.training.optim.build import build_optimizers, load_optimizer_state, optimizer_state
+from mengya.training.optim.config import GaLoreConfig, OptimizerConfig
 
 RANK = 4
 
@@ -60,8 +55,8 @@ def test_moments_are_of_the_subspace_and_all_state_is_tensors() -> None:
 
 
 def test_computes_what_the_library_does_and_resumes_bit_for_bit(tmp_path: Path) -> None:
-    whole, resumed, theirs = Net(), Net(), Net()
-    train(whole, build(whole), range(8))
+    straight, resumed, theirs = Net(), Net(), Net()
+    train(straight, build(straight), range(8))
     before = build(resumed)
     train(resumed, before, range(5))
     after = build(resumed)
@@ -75,7 +70,7 @@ def test_computes_what_the_library_does_and_resumes_bit_for_bit(tmp_path: Path) 
     library = GaLore([matrices], lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
     train(theirs, [library], range(8))
     for layer, (a, b, c) in enumerate(
-        zip(whole.linears, resumed.linears, theirs.linears, strict=True)
+        zip(straight.linears, resumed.linears, theirs.linears, strict=True)
     ):
         assert torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias), layer
         # Only the layout of the subspace differs, and with it the order of sums.

@@ -13,8 +13,8 @@ from mengya.errors import UserError
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.training.checkpoint.tensor_files import Part, Stored, write_part
-from mengya.training.optim.build import OptimizerConfig, build_optimizers, optimizer_state
-from mengya.training.optim.galore import GaLoreConfig
+from mengya.training.optim.build import build_optimizers, optimizer_state
+from mengya.training.optim.config import GaLoreConfig, OptimizerConfig
 from mengya.training.optim.layout import FILE, OptimizerLayout, read_layout, run_layout
 
 NAMES = ["adamw", "muon", "normuon", "galore"]
@@ -82,7 +82,7 @@ DIFFERENCES: dict[str, tuple[Any, str]] = {
     ),
     "kind": (
         lambda run: replace(run, kinds={**run.kinds, MATRIX: "adamw"}),
-        f"has {MATRIX} moved by galore, in this run adamw moves it",
+        f"has {MATRIX} updated by galore, in this run by adamw",
     ),
     "keys": (
         lambda run: replace(run, states={**run.states, NORM: adamw(16, max_exp_avg_sq=stored(16))}),

@@ -16,8 +16,9 @@ from torch.optim import Optimizer
 
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from mengya.training.optim.build import OptimizerConfig, build_optimizers
-from mengya.training.optim.muon import Muon, MuonConfig
+from mengya.training.optim.build import build_optimizers
+from mengya.training.optim.config import MuonConfig, OptimizerConfig
+from mengya.training.optim.muon import Muon
 from mengya.training.optim.orthogonalize import orthogonalize
 
 SHAPES = [(16, 32), (16, 32), (32, 8), (16, 32), (8, 8)]
@@ -171,16 +172,16 @@ def shard(t):
     axis = 1 if t.ndim == 3 and len(t) % 2 else 0
     return distribute_tensor(t, mesh, [Shard(axis)])
 
-def whole(t):
+def full(t):
     return (t.full_tensor() if isinstance(t, DTensor) else t).detach().clone()
 
 for layout, place in {"replicated": lambda t: t, "sharded": shard}.items():
     parameters = [nn.Parameter(place(p.detach())) for p in start(STACKED)]
-    optimizer = Muon(parameters, lr=0.02, beta2=0.95, weight_decay=0.1, ranks=dist.group.WORLD)
+    optimizer = Muon(parameters, lr=0.02, beta2=0.95, weight_decay=0.1, dp_group=dist.group.WORLD)
     run(optimizer, parameters, steps=4, place=place)
-    tensors = {f"{i}.weight": whole(p) for i, p in enumerate(parameters)}
+    tensors = {f"{i}.weight": full(p) for i, p in enumerate(parameters)}
     for i, p in enumerate(parameters):
-        tensors |= {f"{i}.{k}": whole(v) for k, v in optimizer.state[p].items()}
+        tensors |= {f"{i}.{k}": full(v) for k, v in optimizer.state[p].items()}
     save_file(tensors, f"{sys.argv[1]}/{layout}{dist.get_rank()}.safetensors")
 dist.destroy_process_group()
 """
@@ -189,7 +190,7 @@ dist.destroy_process_group()
 def test_two_processes_share_the_work_and_end_with_the_same_state(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(RANK_PROGRAM)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = {"PYTHONPATH": f"{root}:{root / 'src'}", "OMP_NUM_THREADS": "1"}
     command = [*torchrun, str(tmp_path / "program.py"), str(tmp_path)]
     subprocess.run(command, check=True, env={**os.environ, **environment}, cwd=root)

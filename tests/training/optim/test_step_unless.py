@@ -7,8 +7,10 @@ import torch
 
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from mengya.training.distributed.build import SingleDevice
-from mengya.training.optim.build import OptimizerConfig, build_optimizers, optimizer_state
+from mengya.training.distributed.single import SingleDevice
+from mengya.training.execution import Execution
+from mengya.training.optim.build import build_optimizers, optimizer_state
+from mengya.training.optim.config import OptimizerConfig
 
 DEVICES = [
     "cpu",
@@ -35,7 +37,7 @@ def test_a_bad_step_between_good_ones_leaves_no_trace(name: str, device: str) ->
             num_attention_heads=2, num_key_value_heads=1,
         )  # fmt: skip
         model = CausalLM(config).to(device)
-        strategy = SingleDevice(torch.device(device), None)
+        strategy = SingleDevice(Execution(torch.device(device)))
         galore = {"rank": 4, "update_every": 2}
         settings = OptimizerConfig.model_validate({"name": name, "lr": 1e-2, "galore": galore})
         optimizers = build_optimizers(model, settings)

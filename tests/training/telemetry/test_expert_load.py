@@ -90,7 +90,7 @@ def test_experts_that_starve_are_named_once() -> None:
     model.expert_load.fill_(5)
     experts.after_step(applied=True)
     experts.report(said.append)
-    assert said[1:] == ["no expert starves any more"]
+    assert said[1:] == ["all experts receive tokens again"]
     assert experts.report(said.append) == {}
 
 

@@ -57,7 +57,7 @@ def test_remote_trackers_keep_a_run_offline(
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path), tracker],
-        cwd=Path(__file__).parents[2], env={**os.environ, mode: "offline"},
+        cwd=Path(__file__).parents[3], env={**os.environ, mode: "offline"},
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -1,8 +1,9 @@
 """How a run of pretrain, sft or dpo is put together.
 
 A stage gives a model, a loss and samples; `train` composes them with data, optimizer, strategy and
-checkpoints, and runs the one Trainer. Composition only: settings are in run_config.py, losses in
-pick_loss.py, rows in open_rows.py, and what a resumed run must share in resumed_run.py.
+checkpoints, and runs the one Trainer. Composition only: settings are in training/run_config.py, losses
+in losses.py, shards in rows.py, and what a resumed run must have in common with the earlier one in
+resume.py.
 """
 
 from __future__ import annotations
@@ -32,20 +33,22 @@ from mengya.models.extensions.shifted_groups import check_shifted_groups
 from mengya.models.fp8_layers import use_fp8
 from mengya.planning.flops import training_flops
 from mengya.planning.hardware import peak_flops
-from mengya.runtime.device import pick_autocast_dtype, pick_device
 from mengya.runtime.seeding import seed_step
 from mengya.stages.run.resume import full_batch, new_run
 from mengya.stages.run.rows import open_rows
-from mengya.stages.run.summary import model_size, run_summary
 from mengya.tokenizer.load import load_tokenizer
-from mengya.training.checkpoint.manager import Checkpointer
-from mengya.training.distributed.build import AutoValues, SingleDevice, pick_strategy
+from mengya.training.checkpoint.manager import CheckpointManager
+from mengya.training.distributed.registry import build_strategy
+from mengya.training.distributed.strategy import Strategy
+from mengya.training.execution import Execution, resolve_execution
 from mengya.training.optim.build import build_optimizers
 from mengya.training.optim.layout import run_layout
 from mengya.training.run_config import RunConfig
+from mengya.training.state import TrainState
 from mengya.training.telemetry.metrics import MetricsLog
+from mengya.training.telemetry.progress import ProgressBar
 from mengya.training.telemetry.report import write_report
-from mengya.training.trainer import Trainer
+from mengya.training.trainer import Data, Observer, Optimization, Trainer
 
 
 @dataclass
@@ -57,7 +60,7 @@ class TrainedModel:
         tokenizer_folder: what the shards must have been made with.
         tensors: the tensors that `write` needs, as they are now.
         write: writes the standard folder (or adapter folder) from a copy of them, in another thread.
-        restore: loads the weights of a checkpoint of this run into the module, or a whole copy of it.
+        restore: loads the weights of a checkpoint of this run into the module, or a full copy of it.
     """
 
     module: CausalLM
@@ -67,15 +70,21 @@ class TrainedModel:
     restore: Callable[[CausalLM, Path], object]
 
 
-def open_strategy(config: RunConfig) -> SingleDevice:
+@dataclass(frozen=True)
+class _RunData:
+    """The rows of a run, and how many steps they make."""
+
+    train: Mixture
+    held_out: Mixture | None
+    batch_size: BatchSize
+    max_steps: int
+
+
+def open_strategy(config: RunConfig) -> Strategy:
     """Device, precision and processes of this run; random numbers are seeded for the initial weights."""
-    device = pick_device(config.device)
-    auto = AutoValues(
-        config.micro_batch_size, config.global_batch_size, config.optimizer.max_grad_norm
-    )
-    dtype = pick_autocast_dtype(config.precision, device)
-    strategy = pick_strategy(config.strategy, device, dtype, auto)
-    if device.type == "cuda":
+    execution = resolve_execution(config)
+    strategy = build_strategy(config, execution)
+    if execution.device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     seed_step(config.seed, -1, 0)
     return strategy
@@ -84,7 +93,7 @@ def open_strategy(config: RunConfig) -> SingleDevice:
 def train(
     name: str,
     config: RunConfig,
-    strategy: SingleDevice,
+    strategy: Strategy,
     trained: TrainedModel,
     loss: Loss,
     kind: Kind,
@@ -94,34 +103,25 @@ def train(
     """Compose the run and train it to its end, or to a signal; then write report.html.
 
     Args:
-        kind: of the shards; `mixed_in` are kinds that may stand beside it in data.train.
+        kind: of the shards; `mixed_in` are kinds that data.train may have in addition.
 
     Returns:
         Whether the run reached its end.
     """
     model = trained.module
     console = Console(stderr=True, quiet=strategy.rank > 0)
-    folder = trained.tokenizer_folder
-    train_rows = open_rows(config, config.data.train, (kind, *mixed_in), folder, console)
-    held_out = None
-    if config.data.validation:
-        held_out = open_rows(config, config.data.validation, (kind,), folder, console)
-    batch_size = BatchSize(full_batch(config, strategy.world_size), config.batch_ramp)
-    max_steps = config.max_steps or batch_size.steps_for((config.epochs or 0) * len(train_rows))
+    data = _open_data(config, strategy, trained.tokenizer_folder, (kind, *mixed_in), console)
 
-    def documents(step: int) -> Iterator[dict[str, Any]]:
-        tokenizer = load_tokenizer(folder)
-        rows = range(batch_size.first_row(step), batch_size.first_row(step + 1))
-        return step_documents(train_rows, rows, lambda ids: str(tokenizer.decode(ids)))
-
-    _set_training_modes(model, config, strategy.device)
-    size = model_size(model)
-    flops_per_token = _flops_per_token(model, train_rows, loss)
-    strategy.place(model, config.compiles(strategy.device.type))
-    optimizers = build_optimizers(model, config.optimizer, strategy.replicas)
+    _set_training_modes(model, config, strategy.execution)
+    size = _model_size(model)
+    flops_per_token = _flops_per_token(model, data.train, loss)
+    strategy.place(model)
+    optimizers = build_optimizers(model, config.optimizer, strategy.dp_group)
     layout = run_layout(optimizers, model, config.optimizer)
     module = strategy.wrap(model, optimizers)
-    checkpointer = Checkpointer(
+
+    progress = ProgressBar(name, data.max_steps, shown=strategy.rank == 0)
+    checkpoints = CheckpointManager(
         config.run_dir,
         config.loop,
         strategy,
@@ -130,84 +130,109 @@ def train(
         model_tensors=trained.tensors,
         write_model=trained.write,
         read_model=trained.restore,
+        warn=progress.warn,
         master=lambda: trainable(model) if config.save_dtype != "float32" else None,
-        documents=documents,
+        documents=partial(_documents, data, trained.tokenizer_folder),
         write_layout=layout.write,
         check=lambda checkpoint: layout.check(checkpoint, new_run(config, checkpoint)),
     )
-    warn = partial(console.print, style="bold red", markup=False, soft_wrap=True)
-    state = checkpointer.resume(warn)
+    state = checkpoints.resume()
     if strategy.rank == 0:
         config.run_dir.mkdir(parents=True, exist_ok=True)
-        resolved = config.model_copy(update={"global_batch_size": batch_size.rows})
+        resolved = config.model_copy(update={"global_batch_size": data.batch_size.rows})
         save_config(resolved, config.run_dir / "config.yaml")
-        summary = run_summary(name, config, size, train_rows, batch_size, max_steps, state)
-        console.print(summary, highlight=False)
-
-    def validation() -> Iterable[Batch]:
-        assert held_out is not None
-        return validation_batches(
-            held_out,
-            config.micro_batch_size,
-            strategy.rank,
-            strategy.world_size,
-            config.data.max_validation_rows,
-        )
-
-    def steps_from(step: int) -> Iterator[list[Batch]]:
-        return batches(
-            train_rows,
-            start_step=step,
-            batch_size=batch_size,
-            micro_batch_size=config.micro_batch_size,
-            rank=strategy.rank,
-            world_size=strategy.world_size,
-        )
+        console.print(_summary(name, config, size, data, state), highlight=False)
 
     trainer = Trainer(
         model=model,
         module=module,
         loss=loss,
-        batches=steps_from,
-        optimizers=optimizers,
+        data=_batches(config, strategy, data),
+        optimization=Optimization(
+            optimizers, config.schedule, data.max_steps, config.optimizer.max_grad_norm
+        ),
         strategy=strategy,
-        schedule=config.schedule,
+        observer=Observer(
+            progress=progress,
+            open_metrics=partial(
+                MetricsLog,
+                config.run_dir,
+                trackers=config.trackers,
+                run_config=config.model_dump(mode="json"),
+            ),
+            sample=sample,
+            flops_per_token=flops_per_token,
+            peak_flops=peak_flops(strategy.device, strategy.execution.autocast_dtype),
+        ),
+        checkpoints=checkpoints,
         loop=config.loop,
-        max_steps=max_steps,
-        max_grad_norm=config.optimizer.max_grad_norm,
         seed=config.seed,
         run_dir=config.run_dir,
-        name=name,
-        checkpointer=checkpointer,
-        open_metrics=partial(
-            MetricsLog,
-            config.run_dir,
-            trackers=config.trackers,
-            run_config=config.model_dump(mode="json"),
-        ),
-        validation=validation if held_out is not None else None,
-        characters=_characters(held_out) if config.data.max_validation_rows is None else None,
-        sample=sample,
-        flops_per_token=flops_per_token,
-        peak_flops=peak_flops(strategy.device, strategy.autocast_dtype),
         state=state,
     )
     done = trainer.fit()
     if strategy.rank == 0:
         report = config.run_dir / "report.html"
         write_report(report, f"mengya {name}: {config.run_dir.name}", [config.run_dir])
-        end = "done" if done else "stopped and saved; go on with resume=true"
+        end = "done" if done else "stopped and saved; resume with resume=true"
         console.print(
-            f"{name} {end}: {checkpointer.checkpoints.latest()}, curves in {report}",
-            highlight=False,
+            f"{name} {end}: {checkpoints.store.latest()}, curves in {report}", highlight=False
         )
     strategy.close()
     return done
 
 
-def _set_training_modes(model: CausalLM, config: RunConfig, device: torch.device) -> None:
-    if config.precision == "fp8":
-        use_fp8(model, device)
+def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights that are trained, by parameter name."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _open_data(
+    config: RunConfig, strategy: Strategy, tokenizer: Path, kinds: Sequence[Kind], console: Console
+) -> _RunData:
+    train_rows = open_rows(config, config.data.train, kinds, tokenizer, console)
+    held_out = None
+    if config.data.validation:
+        held_out = open_rows(config, config.data.validation, kinds[:1], tokenizer, console)
+    batch_size = BatchSize(full_batch(config, strategy.world_size), config.batch_ramp)
+    max_steps = config.max_steps or batch_size.steps_for((config.epochs or 0) * len(train_rows))
+    return _RunData(train_rows, held_out, batch_size, max_steps)
+
+
+def _batches(config: RunConfig, strategy: Strategy, data: _RunData) -> Data:
+    """The micro-batches of this rank."""
+    rank, world_size = strategy.rank, strategy.world_size
+    max_rows, held_out = config.data.max_validation_rows, data.held_out
+
+    def steps_from(step: int) -> Iterator[list[Batch]]:
+        return batches(
+            data.train,
+            start_step=step,
+            batch_size=data.batch_size,
+            micro_batch_size=config.micro_batch_size,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    if held_out is None:
+        return Data(steps_from)
+
+    def validation() -> Iterable[Batch]:
+        return validation_batches(held_out, config.micro_batch_size, rank, world_size, max_rows)
+
+    return Data(steps_from, validation, _characters(held_out) if max_rows is None else None)
+
+
+def _documents(data: _RunData, tokenizer_folder: Path, step: int) -> Iterator[dict[str, Any]]:
+    """What is known of the documents of a step's batches, for the quarantine."""
+    tokenizer = load_tokenizer(tokenizer_folder)
+    rows = range(data.batch_size.first_row(step), data.batch_size.first_row(step + 1))
+    return step_documents(data.train, rows, lambda ids: str(tokenizer.decode(ids)))
+
+
+def _set_training_modes(model: CausalLM, config: RunConfig, execution: Execution) -> None:
+    if execution.fp8:
+        use_fp8(model, execution.device)
     model.neftune_alpha = config.neftune_alpha
     if config.shifted_sparse_ratio is not None:
         check_shifted_groups(model.config)
@@ -215,9 +240,7 @@ def _set_training_modes(model: CausalLM, config: RunConfig, device: torch.device
     model.gradient_checkpointing = config.gradient_checkpointing
 
 
-def _characters(rows: Mixture | None) -> int | None:
-    if rows is None:
-        return None
+def _characters(rows: Mixture) -> int:
     return sum(part.shards.manifest["characters"] for part in rows.sources)
 
 
@@ -226,6 +249,29 @@ def _flops_per_token(model: CausalLM, rows: Mixture, loss: Loss) -> float:
     return training_flops(model, rows.visible, labelled, reference=isinstance(loss, DPO)).total
 
 
-def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights that are trained, by parameter name."""
-    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+def _model_size(model: nn.Module) -> tuple[int, int]:
+    """Parameters, and those of them that are trained; before an engine shards them."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
+
+
+def _summary(
+    name: str, config: RunConfig, size: tuple[int, int], data: _RunData, state: TrainState
+) -> str:
+    """How large the model is, how long the run, and where it starts.
+
+    Args:
+        size: of `_model_size`.
+    """
+    parameters, trained = size
+    batch_size, max_steps = data.batch_size, data.max_steps
+    count, length = batch_size.first_row(max_steps), config.data.sequence_length
+    grows = "" if batch_size.ramp is None else f"{batch_size.at(0)} to "
+    text = (
+        f"{name}: {parameters / 1e6:.2f}M parameters ({trained / parameters:.1%} trained), "
+        f"{max_steps} steps of {grows}{batch_size.at(max_steps)} x {length} = {count * length:,} tokens, "
+        f"{count / len(data.train):.2f} epochs"
+    )
+    if state.step:
+        text += f"; resuming at step {state.step}"
+    return text

@@ -1,7 +1,7 @@
 """The folder of a run: who may write it, and what a run must have in common with the one that it resumes.
 
-Takes the settings and what the folder holds of earlier ones (config.yaml, checkpoints); says no, or how
-many rows a step has. Weights and state are restored elsewhere (training/checkpoint/manager.py).
+Takes the settings and what the folder has of earlier ones (config.yaml, checkpoints); refuses, or says
+how many rows a step has. Weights and state are restored elsewhere (training/checkpoint/manager.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 from mengya.config import load_config
 from mengya.errors import UserError
 from mengya.runtime.output_folder import FolderKind, open_run_folder
-from mengya.training.checkpoint.store import Checkpoints
+from mengya.training.checkpoint.store import CheckpointStore
 from mengya.training.run_config import RunConfig
 
 # A run resumed with another of these would not be the run that was stopped.
@@ -74,21 +74,21 @@ def _is_run(folder: Path) -> bool:
 
 
 def check_run(config: RunConfig) -> None:
-    """Refuse a run folder that holds another run, or one that is not to be resumed."""
-    latest = Checkpoints(config.run_dir, config.loop.keep_last).latest()
+    """Refuse a run folder of another run, or of one that is not to be resumed."""
+    latest = CheckpointStore(config.run_dir, config.loop.keep_last).latest()
     if latest is None:
         return
     if not config.resume:
         raise UserError(
             f"{config.run_dir} already holds a run with checkpoints up to {latest.name}; "
-            "write resume=true to go on with it, or choose another run_dir"
+            "write resume=true to resume it, or choose another run_dir"
         )
     before = load_config(type(config), config.run_dir / "config.yaml").model_dump(mode="json")
     now = config.model_dump(mode="json")
-    # Left out, it is what the run began with (`full_batch`), for any number of processes.
+    # Not set, it is what the run started with (`full_batch`), for any number of processes.
     now["global_batch_size"] = now["global_batch_size"] or before["global_batch_size"]
     for values in (before, now):
-        del values["data"]["verify"]  # says whether to look, not what at
+        del values["data"]["verify"]  # whether to check the data, not which
     changed = [
         f"{name}: was {before[name]}, now {now[name]}"
         for name in (*_FIXED, "model", "init_from", "stretch", "lora")
@@ -112,7 +112,7 @@ def new_run(config: RunConfig, checkpoint: Path) -> str:
 
 
 def full_batch(config: RunConfig, world_size: int) -> int:
-    """Rows per step; where the setting is left out, a resumed run keeps what it began with."""
+    """Rows per step; where it is not set, a resumed run keeps what it started with."""
     if config.global_batch_size is not None:
         return config.global_batch_size
     earlier = config.run_dir / "config.yaml"

@@ -37,7 +37,7 @@ def open_rows(
         if rows.dropped_pairs:
             console.print(
                 f"{source.path}: {rows.dropped_pairs} pairs are too long for "
-                f"sequence_length={config.data.sequence_length} and are left out"
+                f"sequence_length={config.data.sequence_length} and are skipped"
             )
         parts.append((rows, source.weight))
     return Mixture(parts, config.seed)

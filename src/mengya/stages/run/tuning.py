@@ -21,7 +21,7 @@ from mengya.stages.run.assemble import TrainedModel, trainable
 from mengya.tokenizer.chat_template import encode_prompt
 from mengya.tokenizer.load import copy_tokenizer, load_tokenizer, stop_token_ids
 from mengya.training.checkpoint.tensor_files import read_tensors
-from mengya.training.distributed.build import SingleDevice
+from mengya.training.distributed.strategy import Strategy
 from mengya.training.run_config import RunConfig
 
 
@@ -33,7 +33,7 @@ class TuneConfig(RunConfig):
 
 
 def open_tuned(
-    config: TuneConfig, strategy: SingleDevice
+    config: TuneConfig, strategy: Strategy
 ) -> tuple[TrainedModel, PreTrainedTokenizerFast]:
     """The model of `init_from`, with adapters when asked for, and how to write and restore it."""
     folder = config.init_from
@@ -42,7 +42,7 @@ def open_tuned(
             f"{folder} is a LoRA adapter; merge it first: mengya merge {folder} out=FOLDER"
         )
     tokenizer = load_tokenizer(folder)
-    model = load_causal_lm(folder, device=strategy.birth)
+    model = load_causal_lm(folder, device=strategy.init_device)
     check_vocabulary(model, tokenizer)
     if config.lora is None:
         write = partial(write_folder, model, tokenizer, folder, getattr(torch, config.save_dtype))

@@ -1,6 +1,6 @@
 """Whether a checkpoint still is what was written: size and SHA-256 of every file, in trainer/sha256.json.
 
-Takes a folder; gives its record, or what is wrong with it. Knows nothing of what the files mean.
+Takes a folder; gives its record, or what is wrong with it. Knows nothing of the contents.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def seal(folder: Path) -> None:
     write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
 
 
-def problem(folder: Path) -> str | None:
+def find_damage(folder: Path) -> str | None:
     """The first file that is not as it was sealed, and how; None when all are."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))

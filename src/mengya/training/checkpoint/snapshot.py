@@ -1,8 +1,8 @@
 """A copy of tensors in host memory, made without stopping the device.
 
-On CUDA the copies run on a stream of their own into page-locked memory, beside the next forward and
-backward pass; weights and moments change only in the optimizer's update, which `before_update`
-orders behind them. So no second copy on the device is needed. Elsewhere the copy is made at once.
+On CUDA the copies run on a stream of their own into page-locked memory, overlapping the next forward and
+backward pass; weights and moments change only in the optimizer's update, which `before_update` orders
+after them. So no second copy on the device is needed. Elsewhere the copy is made at once.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 
-class HostCopy:
-    """Host memory for one set of tensors, allocated at the first `take` and used again by the next.
+class HostSnapshot:
+    """Host memory for one set of tensors, allocated by the first `copy` and reused by the next.
 
     The process keeps as much host memory as one checkpoint is large.
     """
@@ -25,12 +25,12 @@ class HostCopy:
         self._copied: torch.Event | None = None
         self._memory: dict[str, Tensor] = {}  # by group/name
 
-    def take(self, groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-        """Begin to copy named groups of tensors; the result may be read after `wait`, until the next `take`.
+    def copy(self, groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+        """Start to copy named groups of tensors; the result may be read after `wait`, until the next `copy`.
 
         Names of one and the same tensor (tied weights, fp32 weights saved twice) share one copy.
         """
-        taken: dict[str, dict[str, Tensor]] = {name: {} for name in groups}
+        copies: dict[str, dict[str, Tensor]] = {name: {} for name in groups}
         done: dict[tuple[object, ...], Tensor] = {}
         memory, self._memory = self._memory, {}
         if self._stream is not None:
@@ -41,12 +41,12 @@ class HostCopy:
                     key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
                     if tensor.numel() == 0 or key not in done:
                         place = f"{group}/{name}"
-                        host = self._memory[place] = _fitting(memory.get(place), tensor)
+                        host = self._memory[place] = _reuse(memory.get(place), tensor)
                         done[key] = host.copy_(tensor, non_blocking=tensor.is_cuda)
-                    taken[group][name] = done[key]
+                    copies[group][name] = done[key]
         if self._stream is not None:
             self._copied = self._stream.record_event()
-        return taken
+        return copies
 
     def before_update(self) -> None:
         """Called before tensors are changed: the device, not the host, waits for the copy."""
@@ -54,12 +54,12 @@ class HostCopy:
             torch.cuda.current_stream(self._cuda).wait_event(self._copied)
 
     def wait(self) -> None:
-        """Block this thread until what was taken is whole."""
+        """Block this thread until the copy is complete."""
         if self._copied is not None:
             self._copied.synchronize()
 
 
-def _fitting(memory: Tensor | None, tensor: Tensor) -> Tensor:
+def _reuse(memory: Tensor | None, tensor: Tensor) -> Tensor:
     if memory is not None and memory.shape == tensor.shape and memory.dtype == tensor.dtype:
         return memory
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)

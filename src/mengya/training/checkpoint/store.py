@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written whole or not at all, sealed, rotated, the best kept, resumed exactly.
+"""Checkpoints on disk: written atomically, sealed, rotated, the best kept, resumed exactly.
 
     RUN/checkpoints/step-002000/         a standard model folder (or adapter folder), and
                     step-002000/trainer/ state.json, optimizer.json, optimizer.safetensors,
@@ -8,7 +8,7 @@
                     left-step-001000/    files that somebody put into a checkpoint that was rotated away
                     damaged-step-001900/ one whose files are not what was written, set aside
 
-Knows folders, and tensors by name; nothing of models, threads or ranks (saver.py has those).
+Knows folders; nothing of models, threads or ranks (writer.py has those).
 """
 
 from __future__ import annotations
@@ -18,45 +18,18 @@ import re
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 from mengya.errors import UserError
 from mengya.runtime.files import point_link, sync_tree, write_text
 from mengya.runtime.output_folder import ADDED_LATER, free_name, remove_files, replace_folder
-from mengya.training.checkpoint.integrity import problem, seal, sealed_files
+from mengya.training.checkpoint.integrity import find_damage, seal, sealed_files
+from mengya.training.state import TrainState
 
 
-@dataclass
-class TrainState:
-    """All that a run has to remember besides tensors; everything else is a function of `step`.
-
-    Attributes:
-        step: optimizer steps done, skipped ones included: the position in data and schedule.
-        tokens: tokens trained on so far, padding not counted.
-        skipped: steps that were not applied (no labels, or non-finite gradients).
-        best_loss, best_step: the lowest validation loss of a checkpoint and where it was.
-        grad_scaler: state of the fp16 loss scaler; empty without one.
-        losses, last_good, skipped_row, spike_row: what loss_watch.py remembers of the steps before.
-        quarantined: steps whose batches are left out; rewinds: how often the run went back.
-    """
-
-    step: int = 0
-    tokens: int = 0
-    skipped: int = 0
-    best_loss: float | None = None
-    best_step: int | None = None
-    grad_scaler: dict[str, float] = field(default_factory=dict)
-    losses: list[float] = field(default_factory=list)
-    last_good: int | None = None
-    skipped_row: list[int] = field(default_factory=list)
-    spike_row: list[int] = field(default_factory=list)
-    quarantined: list[int] = field(default_factory=list)
-    rewinds: int = 0
-
-
-class Checkpoints:
-    """The checkpoints folder of one run. Only one process changes it, but for files below `draft`."""
+class CheckpointStore:
+    """The checkpoints folder of one run. Only one process changes it, except for files in `staging`."""
 
     def __init__(self, run_dir: Path, keep_last: int) -> None:
         self.folder = run_dir / "checkpoints"
@@ -71,9 +44,9 @@ class Checkpoints:
         return paths[-1] if paths else None
 
     def recover(self, say: Callable[[str], None]) -> None:
-        """Make `latest` a checkpoint whose files are what was written; called before a run goes on.
+        """Make `latest` a checkpoint whose files are what was written; called before a run resumes.
 
-        What a killed process left half-done is removed; damaged checkpoints that are newer are set
+        What a killed process left unfinished is removed; damaged checkpoints that are newer are set
         aside with a message, and the links moved.
 
         Raises:
@@ -82,7 +55,7 @@ class Checkpoints:
         self._clean()
         damaged = []
         for path in reversed(self._all()):
-            wrong = problem(path)
+            wrong = find_damage(path)
             if wrong is None:
                 return self._relink()
             aside = free_name(path.with_name(f"damaged-{path.name}"))
@@ -91,24 +64,24 @@ class Checkpoints:
             say(f"checkpoint {path} is damaged ({wrong}); it is set aside as {aside.name}")
         if damaged:
             raise UserError(
-                f"{self.folder} holds no checkpoint that is whole:\n  - "
+                f"{self.folder} has no undamaged checkpoint:\n  - "
                 + "\n  - ".join(damaged)
                 + "\nput an undamaged copy in its place under the name step-..., or start again with "
                 "another run_dir"
             )
 
-    def draft(self, step: int) -> Path:
+    def staging(self, step: int) -> Path:
         """The folder in which checkpoint `step` is being written; every rank may add files."""
         return self.folder / f".{self.path(step).name}.mengya-partial"
 
-    def publish(self, state: TrainState) -> Path:
-        """Seal the draft of `state.step`, put it in place, move the links, remove what is too old."""
-        draft, path = self.draft(state.step), self.path(state.step)
-        (draft / "trainer").mkdir(exist_ok=True)
-        write_text(draft / "trainer/state.json", json.dumps(asdict(state), indent=2) + "\n")
-        seal(draft)
-        sync_tree(draft)
-        replace_folder(draft, path, self._discard)
+    def commit(self, state: TrainState) -> Path:
+        """Seal the staging folder of `state.step`, rename it, move the links, remove what is too old."""
+        staging, path = self.staging(state.step), self.path(state.step)
+        (staging / "trainer").mkdir(exist_ok=True)
+        write_text(staging / "trainer/state.json", json.dumps(asdict(state), indent=2) + "\n")
+        seal(staging)
+        sync_tree(staging)
+        replace_folder(staging, path, self._discard)
         point_link(self.folder / "latest", path.name)
         if state.best_step == state.step:
             point_link(self.folder / "best", path.name)
@@ -123,7 +96,7 @@ class Checkpoints:
         return any(_step(p) <= step for p in self._all())
 
     def drop_after(self, step: int) -> None:
-        """Remove checkpoints beyond `step`: they are of a future that is to be undone."""
+        """Remove checkpoints after `step`: of a future that is to be undone."""
         self._remove(p for p in self._all() if _step(p) > step)
         self._relink()
 

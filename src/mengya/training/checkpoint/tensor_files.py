@@ -1,9 +1,9 @@
-"""Tensors by name in trainer/ of a checkpoint, whole or in parts: any number of ranks reads what any wrote.
+"""Tensors by name in trainer/ of a checkpoint, full or in shards, for any number of ranks to read.
 
     NAME.safetensors                    written by one rank, or
     NAME-00002-of-00004.safetensors     by each of several, which have shards of DTensors
 
-The layout is that of torch.distributed.checkpoint's safetensors storage, whose reader fills whole
+The layout is that of torch.distributed.checkpoint's safetensors storage, whose reader fills full
 tensors and shards of any other size from it, reading no more than it needs. Its own writer plans
 together with all ranks; here each rank writes alone, so that a thread can do it. Nothing is pickled.
 """
@@ -34,7 +34,7 @@ from mengya.errors import UserError
 
 
 class Part(NamedTuple):
-    """What one rank writes: its tensors, and where in the whole one each begins."""
+    """What one rank writes: its tensors, and the offset of each in the full one."""
 
     tensors: Mapping[str, Tensor]
     offsets: Mapping[str, list[int]] = {}
@@ -42,7 +42,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor on disk, whole: its shape and dtype."""
+    """A full tensor on disk: its shape and dtype."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -92,7 +92,7 @@ def stored_tensors(checkpoint: Path, name: str) -> dict[str, Stored]:
 
 
 def fill(checkpoint: Path, name: str, places: Mapping[str, Tensor]) -> None:
-    """Read tensors of NAME into the memory given: whole, or the shard that a DTensor has here.
+    """Read tensors of NAME into the memory given: full, or the shard that a DTensor has here.
 
     Raises:
         UserError: a file is damaged.
@@ -100,7 +100,7 @@ def fill(checkpoint: Path, name: str, places: Mapping[str, Tensor]) -> None:
     reader = _open(checkpoint)
     try:
         with warnings.catch_warnings():
-            # It wonders that ranks do not plan together: each knows from the files what it needs.
+            # Silences DCP's warning that ranks do not plan together: each knows from the files what it needs.
             warnings.filterwarnings("ignore", "torch.distributed is disabled")
             dcp.load(dict(places), storage_reader=reader, no_dist=True)
     except (OSError, SafetensorError, dcp.CheckpointException) as error:
@@ -108,7 +108,7 @@ def fill(checkpoint: Path, name: str, places: Mapping[str, Tensor]) -> None:
 
 
 def read_tensors(checkpoint: Path, name: str) -> dict[str, Tensor] | None:
-    """All tensors of NAME, whole, on the CPU; None when the checkpoint has none."""
+    """All full tensors of NAME on the CPU; None when the checkpoint has none."""
     stored = stored_tensors(checkpoint, name)
     places = {key: torch.empty(of.shape, dtype=of.dtype) for key, of in stored.items()}
     if not places:

@@ -1,22 +1,21 @@
-"""Saving while training goes on: one checkpoint at a time is written by a thread, then published.
+"""Saving while training continues: a thread writes one checkpoint at a time; a two-phase commit over ranks.
 
 Takes a function that writes files into a folder and calls it in the background; knows nothing of
 models, tensors or what is in the files.
 
-How several ranks save together. A strategy says with `writers` on how many ranks there is something
-to write: 1 where rank 0 holds everything (one device, DDP), the number of ranks where each holds a
-shard. A save then goes through the same stages on all ranks:
+A strategy says with `num_writers` how many ranks have something to write: 1 where rank 0 holds
+everything (one device, DDP), the number of ranks where each holds a shard. A save goes through the same
+phases on all ranks:
 
-    start    every rank, same step: ranks below `writers` give a `write(folder)`. What needs
-             collectives or the live tensors (gathering, copying to the host) is done before, by the
-             loop. `write` runs in a thread: it may not communicate, reads only its own copy, and
-             writes files that no other rank writes, into a folder that all ranks see.
-    votes    before every step each rank says whether it is busy, and whether it failed; the loop adds
-             the votes to the host vector that it sums over ranks anyway.
-    settle   every rank gets the same sums and so moves on alike: when nobody is busy, rank 0 is told
-             to publish (seal, rename, links), or all drop the draft because somebody failed.
+    preparing   `start`, on every rank at the same step: ranks below `num_writers` give a `write(folder)`.
+                What needs collectives or the live tensors (gathering, copying to the host) is done
+                before, by the loop. `write` runs in a thread: it may not communicate, reads only its own
+                copy, and writes files that no other rank writes, into a staging folder that all ranks see.
+    committing  when every rank has prepared, rank 0 seals the folder and renames it (`store.commit`);
+                when one failed, all abort and rank 0 removes the staging folder.
 
-Only the summed votes move a rank from stage to stage, so no rank is ever ahead of another.
+Before every step each rank gives its `status`; the loop sums them over ranks in the host vector that it
+reduces anyway, and `advance` moves every rank alike by the sums. So no rank is ever ahead of another.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -34,121 +33,131 @@ from torch import Tensor
 
 from mengya.errors import UserError
 from mengya.runtime.files import sync_tree
-from mengya.training.checkpoint.store import Checkpoints, TrainState
+from mengya.training.checkpoint.store import CheckpointStore
+from mengya.training.state import TrainState
 
-MAX_FAILURES = 3  # saves in a row; a full disk may be freed while training goes on
+MAX_FAILURES = 3  # saves in a row; a full disk may be freed while training continues
 
 
-class Saver:
+class Status(NamedTuple):
+    """Of one rank 0 or 1; summed, the number of ranks."""
+
+    busy: int
+    failed: int
+
+
+class CheckpointWriter:
     """At most one save in flight.
 
     Args:
-        writers: ranks below this number write files.
-        say: shows a message; called on rank 0, and on a rank whose own part failed.
+        num_writers: ranks below this number write files.
+        warn: shows a message; called on rank 0, and on a rank whose own part failed.
 
     Attributes:
-        saved: the state of the last checkpoint that was published, or that the loop came from.
-        trouble: why the last failed save failed.
+        saved: the state of the last committed checkpoint, or the one that the run resumed from.
+        error: why the last failed save failed.
     """
 
     def __init__(
         self,
-        checkpoints: Checkpoints,
+        store: CheckpointStore,
         rank: int,
-        writers: int,
-        say: Callable[[str], None],
+        num_writers: int,
+        warn: Callable[[str], None],
     ) -> None:
         self.saved = TrainState()
-        self.trouble = ""
-        self._checkpoints, self._say = checkpoints, say
-        self._rank, self._writers = rank, writers
-        self._stage: Literal["idle", "writing", "publishing"] = "idle"
+        self.error = ""
+        self._store, self._warn = store, warn
+        self._rank, self._num_writers = rank, num_writers
+        self._phase: Literal["idle", "preparing", "committing"] = "idle"
         self._state = self.saved
         self._failures = 0
         self._job: Future[object] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mengya-saver")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mengya-checkpoint")
 
     @property
     def idle(self) -> bool:
-        return self._stage == "idle"
+        return self._phase == "idle"
 
     def start(self, state: TrainState, write: Callable[[Path], None]) -> None:
-        """Write a checkpoint of `state` in the background; the save before must be finished."""
+        """Write a checkpoint of `state` in the background; the writer must be idle."""
         assert self.idle, "one save at a time"
         self._state = deepcopy(state)
-        self._stage = "writing"
-        if self._rank < self._writers:
-            self._job = self._thread.submit(self._write, self._state, write)
+        self._phase = "preparing"
+        if self._rank < self._num_writers:
+            self._job = self._thread.submit(self._prepare, self._state, write)
 
-    def votes(self) -> tuple[int, int]:
-        """(busy, failed) of this rank, to be summed over ranks and given to `settle`."""
+    def status(self) -> Status:
+        """Of this rank, to be summed over ranks and given to `advance`."""
         if self._job is None:
-            return 0, 0
+            return Status(busy=0, failed=0)
         if not self._job.done():
-            return 1, 0
-        return 0, int(self._job.exception() is not None)
+            return Status(busy=1, failed=0)
+        return Status(busy=0, failed=int(self._job.exception() is not None))
 
-    def settle(self, busy: int, failed: int) -> None:
-        """Move to the next stage when every rank is done with this one.
+    def advance(self, ranks: Status) -> None:
+        """Go to the next phase when every rank is done with this one.
+
+        Args:
+            ranks: the sum of all `status`.
 
         Raises:
             UserError: MAX_FAILURES saves in a row could not be written.
         """
-        if self.idle or busy:
+        if self.idle or ranks.busy:
             return
         job, self._job = self._job, None
-        if failed:
-            self._stage = "idle"
-            self._failed(job.exception() if job is not None else None)
-        elif self._stage == "writing" and self._writers > 1:
-            self._stage = "publishing"
+        if ranks.failed:
+            self._phase = "idle"
+            self._abort(job.exception() if job is not None else None)
+        elif self._phase == "preparing" and self._num_writers > 1:
+            self._phase = "committing"
             if self._rank == 0:
-                self._job = self._thread.submit(self._checkpoints.publish, self._state)
+                self._job = self._thread.submit(self._store.commit, self._state)
         else:
-            self._stage, self.saved, self._failures = "idle", self._state, 0
+            self._phase, self.saved, self._failures = "idle", self._state, 0
 
-    def finish(self, total: Callable[[Tensor], Tensor]) -> None:
-        """Wait until nothing is in flight; `saved` says what came of it.
+    def wait(self, all_reduce: Callable[[Tensor], Tensor]) -> None:
+        """Wait until the writer is idle; `saved` says what came of it.
 
         Args:
-            total: adds a host vector over all ranks; every rank must call this at the same place.
+            all_reduce: sums a host vector over all ranks, which call this together.
         """
         while not self.idle:
             if self._job is not None:
                 self._job.exception()  # blocks until it is done
-            busy, failed = total(torch.tensor(self.votes(), dtype=torch.float64)).tolist()
-            self.settle(int(busy), int(failed))
+            sums = all_reduce(torch.tensor(self.status(), dtype=torch.float64)).tolist()
+            self.advance(Status(*map(int, sums)))
 
     def close(self) -> None:
-        """End the thread after its work; for the way out of an error, where ranks do not meet."""
+        """End the thread after its work; after an error of the loop too, where ranks do not meet."""
         self._thread.shutdown()
 
-    def _write(self, state: TrainState, write: Callable[[Path], None]) -> None:
-        draft = self._checkpoints.draft(state.step)
-        draft.mkdir(parents=True, exist_ok=True)
-        write(draft)
-        sync_tree(draft)
-        if self._writers == 1:
-            self._checkpoints.publish(state)
+    def _prepare(self, state: TrainState, write: Callable[[Path], None]) -> None:
+        staging = self._store.staging(state.step)
+        staging.mkdir(parents=True, exist_ok=True)
+        write(staging)
+        sync_tree(staging)
+        if self._num_writers == 1:
+            self._store.commit(state)
 
-    def _failed(self, error: BaseException | None) -> None:
+    def _abort(self, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, (OSError, SafetensorError, UserError)):
-            raise error  # not the disk: a defect, which would only hide behind another try
-        draft = self._checkpoints.draft(self._state.step)
+            raise error  # not the disk but a bug: do not hide it behind another try
         if self._rank == 0:
-            shutil.rmtree(draft, ignore_errors=True)
+            shutil.rmtree(self._store.staging(self._state.step), ignore_errors=True)
         self._failures += 1
-        self.trouble = (
-            f"checkpoint {self._checkpoints.path(self._state.step)} could not be written: "
+        self.error = (
+            f"checkpoint {self._store.path(self._state.step)} could not be written: "
             f"{error or 'another process failed, see its message'}"
         )
         if self._failures >= MAX_FAILURES:
             raise UserError(
-                f"{self.trouble}; {self._failures} saves in a row failed. Earlier checkpoints are "
-                "whole: free some space, then continue with resume=true"
+                f"{self.error}; {self._failures} saves in a row failed. Earlier checkpoints are "
+                "complete: free some space, then resume with resume=true"
             )
         if self._rank == 0 or error is not None:
-            self._say(
-                f"{self.trouble}. Earlier checkpoints are whole, training goes on and the next save "
+            self._warn(
+                f"{self.error}. Earlier checkpoints are complete, training continues and the next save "
                 f"tries again ({self._failures} of {MAX_FAILURES} failures in a row before it stops)"
             )

@@ -1,4 +1,4 @@
-"""PyTorch's DistributedDataParallel: every rank holds the whole model and trains on its own rows."""
+"""PyTorch's DistributedDataParallel: every rank holds the full model and trains on its own rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from mengya.models.causal_lm import CausalLM
-from mengya.training.distributed.process_group import Ranks
+from mengya.training.distributed.process_group import ProcessGroupStrategy
 
 # Buffers are each rank's own (load of experts) or moved alike on all (biases of routers): the forward
-# pass must not copy those of rank 0. torch 2.13 renamed the word for it.
+# pass must not copy those of rank 0. torch 2.13 renamed the argument.
 _OWN_BUFFERS: dict[str, Any] = (
     {"forward_sync_buffers": False}
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
@@ -23,8 +23,8 @@ _OWN_BUFFERS: dict[str, Any] = (
 )
 
 
-class DDP(Ranks):
-    """Gradients are summed over the ranks while the backward pass goes on.
+class DDP(ProcessGroupStrategy):
+    """Gradients are summed over the ranks while the backward pass runs.
 
     A compiled model stays inside the wrapper: dynamo cuts its graph where a bucket of gradients is
     full, so that the exchange overlaps with the rest of the backward pass.

@@ -1,7 +1,7 @@
 """DeepSpeed's ZeRO 0 to 3, as an optional extra: `pip install 'mengya[deepspeed]'`.
 
-Its own checkpoints are pickled and are not used: whole fp32 weights and moments are gathered and set
-through its public functions, so a run goes on under any other engine.
+Its own checkpoints are pickled and are not used: full fp32 weights and moments are gathered and set
+through its public functions, so that a run resumes under any other strategy.
 """
 
 from __future__ import annotations
@@ -23,41 +23,40 @@ from mengya.runtime.optional import require
 from mengya.training.checkpoint.tensor_files import read_tensors
 from mengya.training.distributed.config import StrategyConfig
 from mengya.training.distributed.deepspeed_config import AutoValues, read_deepspeed_config
-from mengya.training.distributed.sharded import Skeletons
+from mengya.training.distributed.process_group import ProcessGroupStrategy
+from mengya.training.distributed.sharded import ShardedStrategy
+from mengya.training.execution import Execution
 from mengya.training.optim.build import load_optimizer_state, optimizer_state
 
 
-class DeepSpeed(Skeletons):
+class DeepSpeed(ShardedStrategy, ProcessGroupStrategy):
     """The engine's backward and step, with our sums: the loss is a share of the global mean already."""
 
-    def __init__(
-        self,
-        device: torch.device,
-        autocast_dtype: torch.dtype | None,
-        config: StrategyConfig,
-        auto: AutoValues,
-    ) -> None:
-        os.environ.setdefault("DS_ACCELERATOR", device.type)
+    def __init__(self, execution: Execution, config: StrategyConfig, auto: AutoValues) -> None:
+        os.environ.setdefault("DS_ACCELERATOR", execution.device.type)
         self._deepspeed: Any = require("deepspeed", "deepspeed")
-        if autocast_dtype == torch.float16:
+        if execution.autocast_dtype == torch.float16:
             raise UserError(
                 "strategy.name=deepspeed computes in bf16 or fp32; write precision=bf16 or "
                 "precision=fp32, or strategy.name=ddp for fp16"
             )
-        super().__init__(device, autocast_dtype)
-        assert config.deepspeed_config is not None  # the config validator saw to it
+        ProcessGroupStrategy.__init__(self, execution)
+        ShardedStrategy.__init__(self)
+        assert config.deepspeed_config is not None  # the config was validated
         self._config = read_deepspeed_config(
-            config.deepspeed_config, auto, self.world_size, autocast_dtype
+            config.deepspeed_config, auto, self.world_size, execution.autocast_dtype
         )
         self._stage: int = self._config["zero_optimization"]["stage"]
         self._engine: Any = None
         self._named: dict[str, nn.Parameter] = {}
 
-    def place(self, model: CausalLM, compiled: bool = False) -> None:
+    def place(self, model: CausalLM) -> None:
         self.remember(model)
-        super().place(model, compiled and self._stage < 3)
+        model.to(self.device)
+        if self.execution.compile and self._stage < 3:
+            model.compile_layers()
         if self._stage == 3:
-            # The hook that gathers a weight is that of its own module: nobody may use it from outside.
+            # Its own module's hook gathers a weight: it must not be used from outside of that module.
             model.pad_vocabulary = False
             layers = {type(layer) for layer in model.model.layers}
             self._deepspeed.utils.set_z3_leaf_modules(model, list(layers))
@@ -88,7 +87,9 @@ class DeepSpeed(Skeletons):
                         "exp_avg": torch.zeros_like(part),
                         "exp_avg_sq": torch.zeros_like(part),
                     }
-        if self.autocast_dtype is not None:  # its fp32 weights were made from rounded ones
+        if (
+            self.execution.autocast_dtype is not None
+        ):  # its fp32 weights were made from rounded ones
             for name, value in exact.items():
                 self._deepspeed.utils.safe_set_full_fp32_param(
                     self._named[name], value.to(self.device)
@@ -125,7 +126,7 @@ class DeepSpeed(Skeletons):
         return torch.as_tensor(float(norm) if applied else float("inf"), device=self.device)
 
     @torch.no_grad()
-    def gather(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def gather_full(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Exact weights, whatever the module holds of them; one after another to rank 0's host."""
         gathered: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
@@ -136,13 +137,13 @@ class DeepSpeed(Skeletons):
         return gathered
 
     @torch.no_grad()
-    def spread(self, name: str, whole: Tensor | None, place: Tensor) -> None:
+    def scatter(self, name: str, full: Tensor | None, place: Tensor) -> None:
         shape = getattr(place, "ds_shape", place.shape)
         value = torch.empty(shape, dtype=torch.float32, device=self.device)
         if not place.is_floating_point():
             value = value.to(place.dtype)
-        if whole is not None:
-            value.copy_(whole)
+        if full is not None:
+            value.copy_(full)
         if not value.numel():
             return
         dist.broadcast(value, src=0)
@@ -155,8 +156,8 @@ class DeepSpeed(Skeletons):
             return
         place.copy_(value)
 
-    def shards(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return self.gather(tensors)
+    def local_shards(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return self.gather_full(tensors)
 
     def optimizer_state(
         self, optimizers: Sequence[Optimizer], model: nn.Module

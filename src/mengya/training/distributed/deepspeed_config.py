@@ -73,9 +73,10 @@ def read_deepspeed_config(
     bf16 = values.setdefault("bf16", {})
     if bf16.get("enabled", "auto") not in ("auto", dtype == torch.bfloat16):
         raise UserError(
-            f'{path}: bf16.enabled is {bf16["enabled"]}, which is not the precision of the run; write "auto" for it'
+            f"{path}: bf16.enabled is {bf16['enabled']}, which is not the precision of the run; write "
+            '"auto" for it'
         )
-    # With non-finite gradients the step must be left out in bf16 too.
+    # Steps with non-finite gradients must be skipped in bf16 too.
     values["bf16"] = {"enabled": dtype == torch.bfloat16, "check_grad_overflow": True}
     if stage == 0:
         values["gradient_clipping"] = 0.0  # ours, as the norm must be known before the update

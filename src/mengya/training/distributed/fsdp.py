@@ -1,7 +1,7 @@
 """PyTorch's FSDP2: weights, gradients and optimizer state are sharded over the ranks, layer by layer.
 
 Rank 0 makes or reads the weights, the others a model without memory; `place` shards the modules and
-scatters one tensor after another, so no GPU ever holds more than its part and one whole tensor.
+scatters one tensor after another, so no GPU ever holds more than its part and one full tensor.
 """
 
 from __future__ import annotations
@@ -20,40 +20,41 @@ from torch.optim import Optimizer
 from mengya.errors import UserError
 from mengya.models.causal_lm import CausalLM
 from mengya.training.distributed.config import StrategyConfig
-from mengya.training.distributed.sharded import Skeletons, named_tensors
+from mengya.training.distributed.process_group import ProcessGroupStrategy
+from mengya.training.distributed.sharded import ShardedStrategy, named_tensors
+from mengya.training.execution import Execution
 from mengya.training.optim.muon import Muon
 
 
-class FSDP(Skeletons):
+class FSDP(ShardedStrategy, ProcessGroupStrategy):
     """`fully_shard` on each decoder layer and on the root (embedding, last norm, output layer).
 
     Matrix products run in `autocast_dtype` because the gathered weights are of it; the shards, the
     optimizer and (unless strategy.reduce_dtype=bf16) the sum of gradients stay fp32.
     """
 
-    def __init__(
-        self, device: torch.device, autocast_dtype: torch.dtype | None, config: StrategyConfig
-    ) -> None:
-        if autocast_dtype == torch.float16:
+    def __init__(self, execution: Execution, config: StrategyConfig) -> None:
+        if execution.autocast_dtype == torch.float16:
             raise UserError(
                 "strategy.name=fsdp computes in bf16 or fp32; write precision=bf16 or precision=fp32, "
                 "or strategy.name=ddp for fp16"
             )
-        super().__init__(device, autocast_dtype)
-        self.birth = torch.device("cpu" if self.rank == 0 else "meta")
-        self.writers = self.world_size
+        ProcessGroupStrategy.__init__(self, execution)
+        ShardedStrategy.__init__(self)
+        self.init_device = torch.device("cpu" if self.rank == 0 else "meta")
+        self.num_writers = self.world_size
         self._reshard = config.reshard_after_forward
         self._precision = MixedPrecisionPolicy(
-            param_dtype=autocast_dtype,
+            param_dtype=execution.autocast_dtype,
             reduce_dtype=torch.bfloat16 if config.reduce_dtype == "bf16" else torch.float32,
         )
-        self._mesh = init_device_mesh(device.type, (self.world_size,))
+        self._mesh = init_device_mesh(self.device.type, (self.world_size,))
 
-    def place(self, model: CausalLM, compiled: bool = False) -> None:
-        whole = dict(named_tensors(model))
+    def place(self, model: CausalLM) -> None:
+        full = dict(named_tensors(model))
         _drop_memory(model)
         self.remember(model)
-        if compiled:
+        if self.execution.compile:
             model.compile_layers(inside_hooks=True)  # they gather and free the weights
         for layer in model.model.layers:
             self._shard(layer)
@@ -62,13 +63,13 @@ class FSDP(Skeletons):
         model.to_empty(device=self.device)
         model.tie_weights()
         for name, place in named_tensors(model):
-            self.spread(name, whole.pop(name) if self.rank == 0 else None, place)
+            self.scatter(name, full.pop(name) if self.rank == 0 else None, place)
 
     def wrap(self, model: CausalLM, optimizers: Sequence[Optimizer]) -> nn.Module:
         if not all(isinstance(o, torch.optim.AdamW | Muon) for o in optimizers):
             raise UserError(
-                "strategy.name=fsdp shards the matrices, which optimizer.name must know of: write "
-                "adamw, muon or normuon, or strategy.name=ddp"
+                "strategy.name=fsdp shards the matrices, which this optimizer.name does not support: "
+                "write adamw, muon or normuon, or strategy.name=ddp"
             )
         return model
 
@@ -86,13 +87,13 @@ class FSDP(Skeletons):
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     @torch.no_grad()
-    def gather(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """One tensor after another: a device holds one whole tensor at a time, rank 0's host all."""
+    def gather_full(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """One tensor after another: a device holds one full tensor at a time, rank 0's host all."""
         gathered: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
-            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
             if self.rank == 0:
-                gathered[name] = whole.to("cpu")
+                gathered[name] = full.to("cpu")
         return gathered
 
     def _shard(self, module: nn.Module) -> None:
@@ -105,7 +106,7 @@ class FSDP(Skeletons):
         )
 
     def _placement(self, parameter: nn.Parameter) -> Shard:
-        """Rows; of stacked experts whole experts, or rows of each where experts do not divide evenly."""
+        """Rows; of stacked experts entire experts, or rows of each where experts do not divide evenly."""
         if parameter.ndim == 3:
             experts, rows = parameter.shape[0], parameter.shape[1]
             if experts % self.world_size and rows % self.world_size == 0:
@@ -113,11 +114,11 @@ class FSDP(Skeletons):
         return Shard(0)
 
     @torch.no_grad()
-    def spread(self, name: str, whole: Tensor | None, place: Tensor) -> None:
-        """Send every rank its part of rank 0's tensor; a buffer is sent whole."""
+    def scatter(self, name: str, full: Tensor | None, place: Tensor) -> None:
+        """Send every rank its part of rank 0's tensor; a buffer is broadcast."""
         source = torch.empty(place.shape, dtype=place.dtype, device=self.device)
-        if whole is not None:
-            source.copy_(whole)
+        if full is not None:
+            source.copy_(full)
         if not isinstance(place, DTensor):
             if source.numel():  # a dense model has an empty buffer for the load of its experts
                 dist.broadcast(source, src=0)

@@ -1,4 +1,4 @@
-"""What the engines of several processes share: the process group, sums over it, the scale of the loss."""
+"""What the engines of several processes share: the process group, all-reduce, the scale of the loss."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from torch import Tensor
 
 from mengya.errors import UserError
 from mengya.training.distributed.single import SingleDevice
+from mengya.training.execution import Execution
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-class Ranks(SingleDevice):
-    """One process per device. Sums of small host vectors go over gloo, tensors of a GPU over NCCL.
+class ProcessGroupStrategy(SingleDevice):
+    """One process per device. Small host vectors are reduced over gloo, tensors of a GPU over NCCL.
 
     Raises:
-        UserError: no launcher set the variables that tell the processes of one another.
+        UserError: no launcher set the variables by which processes find one another.
     """
 
-    def __init__(self, device: torch.device, autocast_dtype: torch.dtype | None) -> None:
-        super().__init__(device, autocast_dtype)
+    def __init__(self, execution: Execution) -> None:
+        super().__init__(execution)
         self._owns_group = not dist.is_initialized()
         if self._owns_group:
             missing = [name for name in _VARIABLES if name not in os.environ]
@@ -32,22 +33,22 @@ class Ranks(SingleDevice):
                     "set): torchrun --nproc_per_node 2 -m mengya ... ; one process is enough with "
                     "--nproc_per_node 1"
                 )
-            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+            dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
-        self.replicas = dist.group.WORLD
+        self.dp_group = dist.group.WORLD
 
     def backward(self, loss: Tensor) -> None:
         # The engines average over ranks; our losses are already shares of the global mean.
         super().backward(loss * self.world_size)
 
-    def sum(self, values: Tensor) -> Tensor:
+    def all_reduce(self, values: Tensor) -> Tensor:
         dist.all_reduce(values)
         return values
 
     def barrier(self) -> None:
         # A sum on the host: dist.barrier would wait on the GPU's stream under NCCL.
-        self.sum(torch.zeros(1))
+        self.all_reduce(torch.zeros(1))
 
     def close(self) -> None:
         if self._owns_group:

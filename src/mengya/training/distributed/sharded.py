@@ -1,52 +1,59 @@
-"""The engines under which no process can use the trained module by itself: a whole copy where one is needed."""
+"""What the engines with sharded weights share: full models made from shards, and shards from full models."""
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from mengya.models.causal_lm import CausalLM
-from mengya.training.distributed.process_group import Ranks
 
 
-class Skeletons(Ranks, ABC):
-    """Remembers the bare module of each placed model, to be filled with gathered weights."""
+class ShardedStrategy(ABC):
+    """Mixin for strategies under which no process can use the trained module by itself.
 
-    def __init__(self, device: torch.device, autocast_dtype: torch.dtype | None) -> None:
-        super().__init__(device, autocast_dtype)
-        self._skeletons: dict[nn.Module, CausalLM] = {}
+    Keeps the unsharded structure of each placed model, without memory, to be filled with gathered weights.
+    """
+
+    rank: int
+
+    def __init__(self) -> None:
+        self._unsharded: dict[nn.Module, CausalLM] = {}
 
     def remember(self, model: CausalLM) -> None:
-        """Keep the shape of `model` without memory: before the engine changes its modules."""
-        bare = {id(t): _bare(t) for _, t in named_tensors(model)}
-        self._skeletons[model] = copy.deepcopy(model, bare)
+        """Keep the structure of `model`: called before the engine changes its modules."""
+        meta = {id(t): _on_meta(t) for _, t in named_tensors(model)}
+        self._unsharded[model] = copy.deepcopy(model, meta)
 
-    def whole(self, model: CausalLM, device: torch.device) -> CausalLM | None:
-        tensors = self.gather(dict(named_tensors(model)))
+    def full_model(self, model: CausalLM, device: torch.device) -> CausalLM | None:
+        tensors = self.gather_full(dict(named_tensors(model)))
         if self.rank > 0:
             return None
-        whole = copy.deepcopy(self._skeletons[model]).to_empty(device=device)
-        whole.tie_weights()
+        full = copy.deepcopy(self._unsharded[model]).to_empty(device=device)
+        full.tie_weights()
         with torch.no_grad():
-            for name, place in named_tensors(whole):
+            for name, place in named_tensors(full):
                 place.copy_(tensors[name])
-        return whole
+        return full
 
-    def refill(self, model: CausalLM, read: Callable[[CausalLM], object]) -> None:
-        whole = self.whole(model, torch.device("cpu"))
-        if whole is not None:
-            read(whole)
-        tensors = dict(named_tensors(whole)) if whole is not None else {}
+    def load_full_weights(self, model: CausalLM, load: Callable[[CausalLM], object]) -> None:
+        full = self.full_model(model, torch.device("cpu"))
+        if full is not None:
+            load(full)
+        tensors = dict(named_tensors(full)) if full is not None else {}
         for name, place in list(named_tensors(model)):
-            self.spread(name, tensors.get(name), place)
+            self.scatter(name, tensors.get(name), place)
 
     @abstractmethod
-    def spread(self, name: str, whole: Tensor | None, place: Tensor) -> None:
-        """Bring rank 0's tensor, None on the others, to where every rank has its part of it."""
+    def gather_full(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """As `Strategy.gather_full`."""
+
+    @abstractmethod
+    def scatter(self, name: str, full: Tensor | None, place: Tensor) -> None:
+        """Send every rank its part of rank 0's tensor `full` (None on the others), into `place`."""
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -55,8 +62,8 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_buffers()
 
 
-def _bare(tensor: Tensor) -> Tensor:
-    bare = tensor.detach().to("meta")
+def _on_meta(tensor: Tensor) -> Tensor:
+    meta = tensor.detach().to("meta")
     if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(bare, tensor.requires_grad)
-    return bare
+        return nn.Parameter(meta, tensor.requires_grad)
+    return meta

@@ -1,8 +1,8 @@
-"""Whether training still goes well: steps that could not be applied, and losses that jump.
+"""Watches the steps of a run: those that could not be applied, and losses that spike.
 
 Takes loss and gradient norm of every step, the same on all ranks and in order; raises `Trouble` after
 several bad steps in a row. They are read two steps late, so that the host never waits for the device.
-What it remembers is in the `TrainState`, so a resumed run decides as the whole one.
+What it remembers is in the `TrainState`, so a resumed run decides as an uninterrupted one.
 
 A step is bad when it was skipped (gradients not finite, no label), or when its loss is a spike:
 
@@ -26,12 +26,12 @@ import torch
 from torch import Tensor
 
 from mengya.errors import UserError
-from mengya.training.checkpoint.store import TrainState
-from mengya.training.config import LoopConfig
+from mengya.training.run_config import LoopConfig
+from mengya.training.state import TrainState
 
-WINDOW, ENOUGH = 64, 32  # ordinary losses remembered, and needed before a spike is called one
-NO_LABEL = "no labelled token in the whole step"
-LATE = 2  # steps: the host reads a loss when the device has long had time to compute it
+WINDOW, ENOUGH = 64, 32  # ordinary losses remembered, and needed before a loss counts as a spike
+NO_LABEL = "no labelled token in the step"
+LAG = 2  # steps: the host reads a loss when the device has long computed it
 
 
 class Trouble(Exception):
@@ -59,15 +59,15 @@ class _Step:
     skipped: str = ""
 
 
-class LossWatch:
-    """The judge of a run's steps."""
+class Watchdog:
+    """Judges the steps of a run in order, LAG steps after they were started."""
 
     def __init__(self, loop: LoopConfig, state: TrainState, say: Callable[[str], None]) -> None:
         self._loop, self._state, self._say = loop, state, say
-        self._open: deque[_Step] = deque()
+        self._pending: deque[_Step] = deque()
 
-    def done(self, step: int, items: int, tokens: int, loss: Tensor, norm: Tensor) -> None:
-        """Note a step; whether it was applied shows when `norm` is read.
+    def record(self, step: int, items: int, tokens: int, loss: Tensor, norm: Tensor) -> None:
+        """Add a step; whether it was applied shows when `norm` is read.
 
         Args:
             items, tokens: of all ranks.
@@ -76,63 +76,69 @@ class LossWatch:
         numbers = torch.stack((loss.detach().float(), norm.float()))
         host = numbers.to("cpu", non_blocking=numbers.is_cuda)
         copied = torch.cuda.current_stream(loss.device).record_event() if loss.is_cuda else None
-        self._open.append(_Step(step, items, tokens, host, copied))
+        self._pending.append(_Step(step, items, tokens, host, copied))
 
-    def skipped(self, step: int, reason: str) -> None:
-        """Note a step that was not even computed."""
-        self._open.append(_Step(step, 1, 0, torch.zeros(2), None, reason))
+    def record_skipped(self, step: int, reason: str) -> None:
+        """Add a step that was not computed."""
+        self._pending.append(_Step(step, 1, 0, torch.zeros(2), None, reason))
 
-    def due(self, all_of_them: bool = False) -> float:
-        """This rank's loss sum of the step that `judge` is to hear of next; 0 when none is due."""
-        if len(self._open) < (1 if all_of_them else LATE):
-            return 0.0
-        first = self._open[0]
-        if first.copied is not None:
-            first.copied.synchronize()
-        return float(first.numbers[0])
+    def pending_loss(self, drain: bool = False) -> float | None:
+        """This rank's loss sum of the oldest unresolved step, or None: None on all ranks alike.
 
-    def judge(self, loss_sum: float, all_of_them: bool = False) -> bool:
-        """Hear the sum over all ranks of what `due` gave; returns whether a step was due.
+        Args:
+            drain: whether to wait for the latest steps too.
+        """
+        if len(self._pending) < (1 if drain else LAG):
+            return None
+        oldest = self._pending[0]
+        if oldest.copied is not None:
+            oldest.copied.synchronize()
+        return float(oldest.numbers[0])
+
+    def resolve(self, loss_sum: float) -> None:
+        """Judge the step of `pending_loss`.
+
+        Args:
+            loss_sum: its loss, summed over all ranks.
 
         Raises:
             Trouble: on all ranks alike.
-            UserError: so many steps in a row had nothing to learn.
+            UserError: too many steps in a row had no label.
         """
-        if len(self._open) < (1 if all_of_them else LATE):
-            return False
-        step = self._open.popleft()
-        state, loop = self._state, self._loop
+        step = self._pending.popleft()
         norm = float(step.numbers[1])
         if not math.isfinite(norm):
             step.skipped = f"gradient norm is {norm}"
         if step.skipped:
-            state.skipped += 1
-            state.tokens -= step.tokens
-            self._say(f"step {step.step + 1} skipped: {step.skipped}")
-            state.skipped_row.append(step.step)
-            if len(state.skipped_row) >= loop.max_skipped_in_a_row:
-                row = f"{len(state.skipped_row)} steps in a row were skipped, the last because: "
-                if step.skipped == NO_LABEL:
-                    raise UserError(f"{row}{NO_LABEL}; look at the data, no weights are at fault")
-                self._trouble(row + step.skipped, spike=False)
-            return True
-        loss = loss_sum / step.items
-        limit = self._limit()
-        if not math.isfinite(loss) or (limit is not None and loss > limit):
-            state.spike_row.append(step.step)
-            row = len(state.spike_row)
-            told = (
-                f"loss {loss:.3g} at step {step.step + 1} is above {limit or math.inf:.3g}, "
-                f"the {row}. spike in a row"
-            )
-            if row >= loop.spike_steps:
-                self._trouble(told, spike=True)
-            if row > 1:  # a single one is not worth a line
-                self._say(f"{told}; at {loop.spike_steps} the run goes back to a checkpoint")
-            return True
-        state.skipped_row, state.spike_row, state.last_good = [], [], step.step
-        state.losses = [*state.losses[1 - WINDOW :], loss]
-        return True
+            return self._count_skipped(step)
+        self._judge_loss(step, loss_sum / step.items)
+
+    def _count_skipped(self, step: _Step) -> None:
+        state = self._state
+        state.skipped += 1
+        state.tokens -= step.tokens
+        self._say(f"step {step.step + 1} skipped: {step.skipped}")
+        state.skipped_row.append(step.step)
+        if len(state.skipped_row) >= self._loop.max_skipped_in_a_row:
+            row = f"{len(state.skipped_row)} steps in a row were skipped, the last because: "
+            if step.skipped == NO_LABEL:
+                raise UserError(f"{row}{NO_LABEL}; check the labels; the model is fine")
+            self._raise_trouble(row + step.skipped, spike=False)
+
+    def _judge_loss(self, step: _Step, loss: float) -> None:
+        state, limit = self._state, self._limit()
+        if math.isfinite(loss) and (limit is None or loss <= limit):
+            state.skipped_row, state.spike_row, state.last_good = [], [], step.step
+            state.losses = [*state.losses[1 - WINDOW :], loss]
+            return
+        state.spike_row.append(step.step)
+        spikes = len(state.spike_row)
+        message = f"loss {loss:.3g} at step {step.step + 1} is above {limit or math.inf:.3g}, "
+        message += "1 spike" if spikes == 1 else f"{spikes} spikes in a row"
+        if spikes >= self._loop.spike_steps:
+            self._raise_trouble(message, spike=True)
+        if spikes > 1:  # a single one is not worth a line
+            self._say(f"{message}; at {self._loop.spike_steps} the run goes back to a checkpoint")
 
     def _limit(self) -> float | None:
         losses = self._state.losses
@@ -142,7 +148,7 @@ class LossWatch:
         spread = 1.4826 * statistics.median(abs(loss - median) for loss in losses)
         return median + max(self._loop.spike_threshold * spread, 0.5 * max(median, 1.0))
 
-    def _trouble(self, reason: str, spike: bool) -> None:
+    def _raise_trouble(self, reason: str, spike: bool) -> None:
         state = self._state
         steps = sorted(state.skipped_row + state.spike_row)
         if state.last_good is not None:

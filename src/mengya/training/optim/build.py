@@ -8,57 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.distributed as dist
-from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mengya.config import Config
 from mengya.errors import UserError
 from mengya.training.checkpoint.tensor_files import fill, stored_tensors
-from mengya.training.optim.galore import GaLoreConfig, build_galore
-from mengya.training.optim.muon import Muon, MuonConfig
+from mengya.training.optim.config import OptimizerConfig
+from mengya.training.optim.registry import MATRIX_OPTIMIZERS
 
 _GATES = ("mlp.gate.weight", "shared_expert_gate.weight")
-_PAIRS = ("experts.gate_up_proj",)  # two matrices in one, the second below the first
-
-
-class OptimizerConfig(Config):
-    name: Literal["adamw", "muon", "normuon", "galore"] = "adamw"
-    """muon, normuon and galore move the matrices of the layers (docs/optimizers.md), AdamW the rest."""
-    lr: float = Field(default=1e-3, gt=0)
-    """Peak learning rate."""
-    weight_decay: float = Field(default=0.1, ge=0)
-    """Decoupled decay of matrices and embeddings; norms and biases are never decayed."""
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    """AdamW: decay of the first moment."""
-    beta2: float = Field(default=0.95, ge=0, lt=1)
-    """AdamW: decay of the second moment."""
-    eps: float = Field(default=1e-8, gt=0)
-    """AdamW: added to the root of the second moment."""
-    muon: MuonConfig = MuonConfig()
-    """What is different for the matrices with name=muon or normuon."""
-    galore: GaLoreConfig = GaLoreConfig()
-    """The subspaces of name=galore."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients are scaled down to this global norm."""
 
 
 def build_optimizers(
-    model: nn.Module, config: OptimizerConfig, ranks: dist.ProcessGroup | None = None
+    model: nn.Module, config: OptimizerConfig, dp_group: dist.ProcessGroup | None = None
 ) -> list[Optimizer]:
-    """One AdamW, or AdamW and what moves the matrices; frozen parameters are left out.
+    """AdamW, and the optimizer of the matrices where one is named; frozen parameters are skipped.
 
     Each group carries `peak_lr`, so that the schedule can set `lr` from the step alone.
 
     Args:
-        ranks: processes with equal gradients that may share the work of Muon.
+        dp_group: processes with equal gradients that may share the work of orthogonalizing.
     """
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    matrices = {} if config.name == "adamw" else hidden_matrices(named, config.name)
+    matrices = hidden_matrices(named, config.name)
     rest = [p for n, p in named.items() if n not in matrices]
     decayed = {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay}
     kept = {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0}
@@ -69,14 +44,8 @@ def build_optimizers(
             lr=config.lr, betas=betas, eps=config.eps, fused=True,
         )
     ]  # fmt: skip
-    if config.name in ("muon", "normuon"):
-        optimizers.append(_build_muon(matrices, config, ranks))
-    elif config.name == "galore":
-        optimizers.append(
-            build_galore(
-                matrices.values(), config.galore, config.lr, betas, config.eps, config.weight_decay
-            )
-        )
+    if config.name in MATRIX_OPTIMIZERS:
+        optimizers.append(MATRIX_OPTIMIZERS[config.name].build(matrices, config, dp_group))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
@@ -94,7 +63,7 @@ def step_unless(not_finite: Tensor, optimizer: Optimizer) -> None:
     """`optimizer.step()` that changes nothing where `not_finite`, a fp32 scalar on the device, is 1.
 
     AdamW and Muon decide on the device, by the attribute that torch.amp.GradScaler has for it; for
-    others (GaLore) the host has to wait.
+    others the host has to wait.
     """
     if getattr(optimizer, "_step_supports_amp_scaling", False):
         optimizer.found_inf = not_finite  # type: ignore[attr-defined]
@@ -107,7 +76,7 @@ def step_unless(not_finite: Tensor, optimizer: Optimizer) -> None:
 def optimizer_state(optimizers: Sequence[Optimizer], model: nn.Module) -> dict[str, Tensor]:
     """All optimizer state as `parameter.key` -> tensor (moments in their own dtype, steps fp32).
 
-    What is sharded comes as DTensors: whoever wants whole tensors gathers them.
+    Sharded state comes as DTensors.
     """
     names: dict[Tensor, str] = {p: n for n, p in model.named_parameters()}
     return {
@@ -137,7 +106,8 @@ def load_optimizer_state(
         odd = sorted(trained.keys() ^ keys.keys())[:3]
         raise UserError(
             "the checkpoint's optimizer state belongs to other parameters than this run trains "
-            f"(for example {', '.join(odd)}); resume with the run's own model, lora and optimizer settings"
+            f"(for example {', '.join(odd)}); resume with the run's own model, lora and optimizer "
+            "settings"
         )
     places = {}
     for name, parameter in trained.items():
@@ -147,36 +117,22 @@ def load_optimizer_state(
     fill(checkpoint, "optimizer", places)
 
 
-def _build_muon(
-    matrices: Mapping[str, nn.Parameter], config: OptimizerConfig, ranks: dist.ProcessGroup | None
-) -> Muon:
-    muon = config.muon
-    pairs = [p for n, p in matrices.items() if n.endswith(_PAIRS)]
-    single = [p for n, p in matrices.items() if not n.endswith(_PAIRS)]
-    groups = [{"params": single}, {"params": pairs, "parts": 2}]
-    return Muon(
-        [g for g in groups if g["params"]],
-        lr=config.lr if muon.lr is None else muon.lr,
-        momentum=muon.momentum,
-        beta2=muon.beta2 if config.name == "normuon" else None,
-        weight_decay=config.weight_decay if muon.weight_decay is None else muon.weight_decay,
-        ranks=ranks,
-    )
-
-
 def hidden_matrices(named: Mapping[str, nn.Parameter], optimizer: str) -> dict[str, nn.Parameter]:
-    """The matrices inside layers that map hidden to hidden; no routers. Stacked experts too, for Muon.
+    """The matrices inside layers, hidden to hidden, that this optimizer.name updates; no routers.
 
     Raises:
-        UserError: when there is none, or only adapters are trained.
+        UserError: there are none, or only adapters are trained.
     """
+    if optimizer not in MATRIX_OPTIMIZERS:
+        return {}
+    stacks = MATRIX_OPTIMIZERS[optimizer].takes_stacks
     found = {
-        n: p for n, p in named.items() if p.ndim >= 2 and ".layers." in n and not n.endswith(_GATES)
+        n: p
+        for n, p in named.items()
+        if ".layers." in n and not n.endswith(_GATES) and (p.ndim == 2 or (stacks and p.ndim > 2))
     }
-    if optimizer == "galore":
-        found = {n: p for n, p in found.items() if p.ndim == 2}
     if not found or any("lora_" in n for n in named):
         raise UserError(
-            f"optimizer.name={optimizer} wants the full matrices of the layers; with LoRA use adamw"
+            f"optimizer.name={optimizer} needs the full matrices of the layers; with LoRA use adamw"
         )
     return found

@@ -1,9 +1,9 @@
-"""Which optimizer moves each parameter and what state it keeps: compared before a run resumes.
+"""Which optimizer updates each parameter and what state it keeps: compared before a run resumes.
 
     trainer/optimizer.json     {"name": "muon", "kinds": {"model.norm.weight": "adamw", ...}}
 
-A checkpoint without this file (of an earlier version) tells the same by the names of its state tensors.
-Names, shapes and dtypes only; values are loaded elsewhere (optim.py).
+In a checkpoint without this file (of an earlier version) the names of the state tensors say the same.
+Names, shapes and dtypes only; values are loaded elsewhere (build.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,20 +21,15 @@ from torch.optim import Optimizer
 from mengya.errors import UserError
 from mengya.runtime.files import write_text
 from mengya.training.checkpoint.tensor_files import Stored, stored_tensors
-from mengya.training.optim.build import OptimizerConfig
-from mengya.training.optim.galore import galore_state_shapes
-from mengya.training.optim.muon import muon_state_shapes
+from mengya.training.optim.config import OptimizerConfig
+from mengya.training.optim.matrix_optimizer import State
+from mengya.training.optim.registry import MATRIX_OPTIMIZERS
 
 FILE = Path("trainer/optimizer.json")
 
-_KINDS = {
-    frozenset({"step", "exp_avg", "exp_avg_sq"}): "adamw",
-    frozenset({"momentum_buffer"}): "muon",
-    frozenset({"momentum_buffer", "second_moment"}): "normuon",
-    frozenset({"step", "exp_avg", "exp_avg_sq", "subspace"}): "galore",
+_KINDS = {frozenset({"step", "exp_avg", "exp_avg_sq"}): "adamw"} | {
+    optimizer.state_names: name for name, optimizer in MATRIX_OPTIMIZERS.items()
 }
-
-State = Mapping[str, Stored]  # the name of a state tensor -> what it is
 
 
 @dataclass(frozen=True)
@@ -43,13 +38,17 @@ class OptimizerLayout:
 
     Attributes:
         name: optimizer.name.
-        kinds: parameter -> the optimizer that moves it, "adamw" or `name`.
+        kinds: parameter -> the optimizer that updates it, "adamw" or `name`.
         states: parameter -> its state tensors.
     """
 
     name: str
     kinds: Mapping[str, str]
     states: Mapping[str, State]
+
+    def states_of(self, kind: str) -> list[State]:
+        """The states of the parameters that this optimizer updates."""
+        return [self.states[name] for name, found in self.kinds.items() if found == kind]
 
     def write(self, checkpoint: Path) -> None:
         """Write trainer/optimizer.json; names, shapes and dtypes of tensors are in their own file."""
@@ -121,20 +120,16 @@ def read_layout(checkpoint: Path) -> OptimizerLayout:
 def _state_shapes(
     kind: str, shape: tuple[int, ...], group: Mapping[str, Any]
 ) -> Mapping[str, tuple[int, ...]]:
-    match kind:
-        case "adamw":
-            return {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
-        case "galore":
-            return galore_state_shapes(shape, group["rank"])
-        case _:
-            return muon_state_shapes(shape, group["parts"], kind == "normuon")
+    if kind == "adamw":
+        return {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+    return MATRIX_OPTIMIZERS[kind].state_shapes(shape, group)
 
 
 def _difference(theirs: OptimizerLayout, ours: OptimizerLayout) -> str | None:
     """The first difference and the setting that undoes it, of a checkpoint and this run."""
     version = "resume with the version of mengya that wrote it"
     if theirs.name != ours.name:
-        known = get_args(OptimizerConfig.model_fields["name"].annotation)
+        known = ("adamw", *MATRIX_OPTIMIZERS)
         undo = f"write optimizer.name={theirs.name} to resume it"
         return (
             f"was trained with optimizer.name={theirs.name}, this run says {ours.name}; "
@@ -149,7 +144,7 @@ def _difference(theirs: OptimizerLayout, ours: OptimizerLayout) -> str | None:
     for name, kind in ours.kinds.items():
         if theirs.kinds.get(name) != kind:
             was = theirs.kinds.get(name)
-            return f"has {name} moved by {was}, in this run {kind} moves it; {version}"
+            return f"has {name} updated by {was}, in this run by {kind}; {version}"
         if theirs.states[name].keys() != ours.states[name].keys():
             has, wants = (", ".join(sorted(of.states[name])) for of in (theirs, ours))
             return f"has the state {has} of {name}, {kind} keeps {wants}; {version}"
@@ -157,11 +152,10 @@ def _difference(theirs: OptimizerLayout, ours: OptimizerLayout) -> str | None:
         has, wants = (_parameter_shape(kind, of.states[name]) for of in (theirs, ours))
         if has != wants:
             return f"has {name} in the shape {has}, this run in {wants}; {own}"
-    if ours.name == "galore" and (has := _rank(theirs)) != (wants := _rank(ours)):
-        return (
-            f"has subspaces of rank {has}, this run makes them of {wants}; write "
-            f"optimizer.galore.rank={has} to resume it"
-        )
+    if (optimizer := MATRIX_OPTIMIZERS.get(ours.name)) is not None:
+        changed = optimizer.changed_setting(*(of.states_of(ours.name) for of in (theirs, ours)))
+        if changed is not None:
+            return changed
     for name, state in ours.states.items():
         for key, wanted in state.items():
             found = theirs.states[name][key]
@@ -176,15 +170,6 @@ def _difference(theirs: OptimizerLayout, ours: OptimizerLayout) -> str | None:
 
 def _parameter_shape(kind: str, state: State) -> list[int]:
     """Of a parameter with this state."""
-    if kind == "galore":  # moments of [O, rank] and subspace [rank, I], or [rank, I] and [O, rank]
-        moments, subspace = state["exp_avg"].shape, state["subspace"].shape
-        if moments[1:] == subspace[:1]:
-            return [moments[0], subspace[1]]
-        return [subspace[0], moments[1]]
-    return list(state["momentum_buffer" if "momentum_buffer" in state else "exp_avg"].shape)
-
-
-def _rank(layout: OptimizerLayout) -> int:
-    """Of GaLore's largest subspace: optimizer.galore.rank, or less where no matrix has so many rows."""
-    ranks = [min(s["subspace"].shape) for s in layout.states.values() if "subspace" in s]
-    return max(ranks)
+    if kind in MATRIX_OPTIMIZERS:
+        return MATRIX_OPTIMIZERS[kind].parameter_shape(state)
+    return list(state["exp_avg"].shape)

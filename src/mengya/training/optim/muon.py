@@ -3,8 +3,8 @@
 Takes matrices [O, I] and stacks of them [E, O, I] (experts), with gradients that are the same on every
 rank. Matrices of one shape are orthogonalized in one batch; given a process group, each rank does its
 share of the batch and the results are gathered. Of parameters sharded by FSDP (DTensors) the momentum
-is sharded alike and gathered for the update; the neurons' moments are whole on every rank. So a run
-goes on with any number of ranks. Nothing here waits for the device.
+is sharded alike and gathered for the update; the neurons' moments are replicated on every rank. So a
+run resumes with any number of ranks. Nothing here waits for the device.
 Shapes: N matrices of O output neurons (rows) and I inputs.
 """
 
@@ -14,36 +14,26 @@ Shapes: N matrices of O output neurons (rows) and I inputs.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from mengya.config import Config
+from mengya.runtime.integers import ceil_div
+from mengya.training.optim.config import OptimizerConfig
+from mengya.training.optim.matrix_optimizer import State
 from mengya.training.optim.orthogonalize import orthogonalize
 
-_UPDATE_RMS = (
-    0.2  # about what AdamW's updates have (Liu et al. 2025, arXiv:2502.16982, section 2.2)
-)
+# About the RMS of AdamW's updates (Liu et al. 2025, arXiv:2502.16982, section 2.2).
+_UPDATE_RMS = 0.2
+_PAIRS = ("experts.gate_up_proj",)  # two matrices in one, the second below the first
 BATCH_ELEMENTS = 1 << 26  # matrices orthogonalized at once: 256 MiB in fp32, however many there are
-
-
-class MuonConfig(Config):
-    lr: float | None = Field(default=None, gt=0)
-    """Peak rate of the matrices; null: optimizer.lr. In AdamW's units, as updates are as large."""
-    momentum: float = Field(default=0.95, ge=0, lt=1)
-    """Nesterov momentum."""
-    beta2: float = Field(default=0.95, ge=0, lt=1)
-    """normuon: decay of each neuron's second moment."""
-    weight_decay: float | None = Field(default=None, ge=0)
-    """Decoupled decay of the matrices; null: optimizer.weight_decay."""
 
 
 class Muon(Optimizer):
@@ -57,7 +47,7 @@ class Muon(Optimizer):
         params: parameters, or groups of them. A group may say `parts`: how many matrices, one below
             the other, each [O, I] or expert is made of (gate and up stored as one).
         beta2: None for Muon, the decay of the neurons' second moment for NorMuon.
-        ranks: the processes that share the work, or None. Gradients must already be equal on all.
+        dp_group: the processes that share the work, or None. Gradients must already be equal on all.
 
     Attributes:
         found_inf: a scalar on the device that torch.amp.GradScaler and `step_unless` set for the time of
@@ -74,9 +64,9 @@ class Muon(Optimizer):
         momentum: float = 0.95,
         beta2: float | None = None,
         weight_decay: float = 0.0,
-        ranks: dist.ProcessGroup | None = None,
+        dp_group: dist.ProcessGroup | None = None,
     ) -> None:
-        self._ranks = ranks
+        self._dp_group = dp_group
         defaults = {"lr": lr, "momentum": momentum, "beta2": beta2, "weight_decay": weight_decay}
         super().__init__(params, defaults | {"parts": 1})
 
@@ -92,14 +82,14 @@ class Muon(Optimizer):
     def _step_batch(self, group: dict[str, Any], parameters: list[Tensor], skip: Tensor) -> None:
         *_, rows, I = parameters[0].shape
         O = rows // group["parts"]
-        buffers = [_own(self._momentum(p)) for p in parameters]
-        gradients = [_own(p.grad) for p in parameters if p.grad is not None]
-        # A step to skip is one whose gradient is the momentum itself.
+        buffers = [_local(self._momentum(p)) for p in parameters]
+        gradients = [_local(p.grad) for p in parameters if p.grad is not None]
+        # To skip: set grad = momentum, so that lerp is a no-op.
         ahead = [torch.where(skip, b, g) for b, g in zip(buffers, gradients, strict=True)]
         torch._foreach_lerp_(buffers, ahead, 1 - group["momentum"])
         torch._foreach_lerp_(ahead, buffers, group["momentum"])
-        whole = [_gathered(m, p) for m, p in zip(ahead, parameters, strict=True)]
-        update_NOI = self._orthogonalized(torch.cat([m.reshape(-1, O, I) for m in whole]))
+        full = [_full(m, p) for m, p in zip(ahead, parameters, strict=True)]
+        update_NOI = self._orthogonalized(torch.cat([m.reshape(-1, O, I) for m in full]))
         if group["beta2"] is None:
             rms = _UPDATE_RMS * max(O, I) ** 0.5
             scale = torch.full((1, 1, 1), rms, device=update_NOI.device)
@@ -109,16 +99,16 @@ class Muon(Optimizer):
             scale = _even_neurons(update_NOI, moments, group["beta2"], skip)
         update_NOI = update_NOI * (scale * (~skip * group["lr"]))  # one pass, bf16 to fp32 on CUDA
         updates = [
-            _part(u.view(p.shape), p)
+            _shard(u.view(p.shape), p)
             for u, p in zip(update_NOI.chunk(len(parameters)), parameters, strict=True)
         ]
-        mine = [_own(p) for p in parameters]
+        own = [_local(p) for p in parameters]
         if group["weight_decay"]:
-            torch._foreach_mul_(mine, 1 - ~skip * (group["lr"] * group["weight_decay"]))
-        torch._foreach_sub_(mine, updates)
+            torch._foreach_mul_(own, 1 - ~skip * (group["lr"] * group["weight_decay"]))
+        torch._foreach_sub_(own, updates)
 
     def _skip(self) -> Tensor:
-        """Whether this step must change nothing: a bool on the device."""
+        """Whether to skip this step: a bool on the device."""
         found_inf = getattr(self, "found_inf", None)
         if found_inf is not None:
             return found_inf != 0
@@ -126,15 +116,15 @@ class Muon(Optimizer):
 
     def _orthogonalized(self, x_NOI: Tensor) -> Tensor:
         """`orthogonalize`, the matrices divided among the ranks."""
-        if self._ranks is None:
+        if self._dp_group is None:
             return orthogonalize(x_NOI)
-        rank, world_size = dist.get_rank(self._ranks), dist.get_world_size(self._ranks)
+        rank, world_size = dist.get_rank(self._dp_group), dist.get_world_size(self._dp_group)
         N = len(x_NOI)
-        share = -(-N // world_size)
+        share = ceil_div(N, world_size)
         mine = F.pad(x_NOI, (0, 0, 0, 0, 0, share * world_size - N))
         mine = orthogonalize(mine[rank * share : (rank + 1) * share])
         gathered = mine.new_empty(share * world_size, *mine.shape[1:])
-        dist.all_gather_into_tensor(gathered, mine, self._ranks)
+        dist.all_gather_into_tensor(gathered, mine, self._dp_group)
         return gathered[:N]
 
     def _momentum(self, parameter: Tensor) -> Tensor:
@@ -152,13 +142,55 @@ class Muon(Optimizer):
         return state[key]
 
 
-def muon_state_shapes(
-    shape: tuple[int, ...], parts: int, neurons: bool
-) -> dict[str, tuple[int, ...]]:
-    """State tensors of a parameter [..., O * parts, I]; `neurons`: NorMuon keeps their moments too."""
-    *stack, rows, _ = shape
-    moments = {"second_moment": (prod(stack) * parts, rows // parts)} if neurons else {}
-    return {"momentum_buffer": shape, **moments}
+class MuonMatrices:
+    """A `MatrixOptimizer`: Muon, or NorMuon where it `normalizes`.
+
+    State of a parameter [..., O * parts, I]: the momentum, and NorMuon's second moment of each row.
+    """
+
+    takes_stacks = True
+    orthogonalizes = True
+
+    def __init__(self, normalizes: bool) -> None:
+        self._normalizes = normalizes
+        moments = {"second_moment"} if normalizes else set[str]()
+        self.state_names = frozenset({"momentum_buffer", *moments})
+
+    def build(
+        self,
+        matrices: Mapping[str, nn.Parameter],
+        config: OptimizerConfig,
+        dp_group: dist.ProcessGroup | None,
+    ) -> Muon:
+        muon = config.muon
+        pairs = [p for n, p in matrices.items() if n.endswith(_PAIRS)]
+        single = [p for n, p in matrices.items() if not n.endswith(_PAIRS)]
+        groups = [{"params": single}, {"params": pairs, "parts": 2}]
+        return Muon(
+            [g for g in groups if g["params"]],
+            lr=config.lr if muon.lr is None else muon.lr,
+            momentum=muon.momentum,
+            beta2=muon.beta2 if self._normalizes else None,
+            weight_decay=config.weight_decay if muon.weight_decay is None else muon.weight_decay,
+            dp_group=dp_group,
+        )
+
+    def state_shapes(
+        self, shape: tuple[int, ...], group: Mapping[str, Any]
+    ) -> Mapping[str, tuple[int, ...]]:
+        *stack, rows, _ = shape
+        parts = group["parts"]
+        moments = {"second_moment": (prod(stack) * parts, rows // parts)}
+        return {"momentum_buffer": shape, **(moments if self._normalizes else {})}
+
+    def parameter_shape(self, state: State) -> list[int]:
+        return list(state["momentum_buffer"].shape)
+
+    def changed_setting(self, saved: list[State], own: list[State]) -> str | None:
+        return None
+
+    def planned_numbers(self, shape: tuple[int, ...]) -> int:
+        return prod(shape) + (prod(shape[:-1]) if self._normalizes else 0)
 
 
 def _batches(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
@@ -172,26 +204,26 @@ def _batches(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         yield from (alike[at : at + count] for at in range(0, len(alike), count))
 
 
-def _own(tensor: Tensor) -> Tensor:
+def _local(tensor: Tensor) -> Tensor:
     """The memory of this rank: its shard of a DTensor, or all of a plain tensor."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _gathered(own: Tensor, parameter: Tensor) -> Tensor:
-    """The whole matrix of which every rank has `own`, sharded as `parameter` is."""
+def _full(local: Tensor, parameter: Tensor) -> Tensor:
+    """The full matrix of which every rank has `local`, sharded as `parameter` is."""
     if not isinstance(parameter, DTensor):
-        return own
+        return local
     mesh, placements = parameter.device_mesh, parameter.placements
     shape, stride = parameter.shape, parameter.stride()
-    return DTensor.from_local(own, mesh, placements, shape=shape, stride=stride).full_tensor()
+    return DTensor.from_local(local, mesh, placements, shape=shape, stride=stride).full_tensor()
 
 
-def _part(whole: Tensor, parameter: Tensor) -> Tensor:
-    """This rank's part of a matrix that every rank has whole."""
+def _shard(full: Tensor, parameter: Tensor) -> Tensor:
+    """This rank's shard, as that of `parameter`, of a matrix that every rank has in full."""
     if not isinstance(parameter, DTensor):
-        return whole
+        return full
     mesh, placements = parameter.device_mesh, parameter.placements
-    return distribute_tensor(whole, mesh, placements, src_data_rank=None).to_local()
+    return distribute_tensor(full, mesh, placements, src_data_rank=None).to_local()
 
 
 def _even_neurons(update_NOI: Tensor, moments: list[Tensor], beta2: float, skip: Tensor) -> Tensor:

@@ -11,9 +11,8 @@ from torch import Tensor
 # Polar Express (Amsel et al. 2025, arXiv:2505.16932, algorithm 1): the odd quintic polynomial of each
 # step is the best one for what the steps before it left. On spectra like those of gradients, five of
 # them end half as far from U V^T as five of the fixed quintic that Muon began with (docs/optimizers.md).
-_MARGIN = (
-    1.02  # bf16 rounding must not push a singular value out of the interval that they hold for
-)
+# bf16 rounding must not push a singular value out of the interval that they hold for.
+_MARGIN = 1.02
 _POLYNOMIALS = [
     (a / _MARGIN, b / _MARGIN**3, c / _MARGIN**5)
     for a, b, c in (
@@ -30,7 +29,7 @@ def orthogonalize(x_NIO: Tensor) -> Tensor:
     """Nearly U V^T of each of N matrices U S V^T: X <- aX + (b XX^T + c (XX^T)^2) X, five times.
 
     Returns:
-        [N, I, O], contiguous, in the dtype that the products ran in: bf16 on CUDA, fp32 elsewhere, since a CPU
+        [N, I, O], contiguous, in the dtype of the products: bf16 on CUDA, fp32 elsewhere, since a CPU
         without bf16 instructions is many times slower in it. A matrix of zeros stays zero.
     """
     tall = x_NIO.shape[-2] > x_NIO.shape[-1]

@@ -1,7 +1,7 @@
 """The load of experts in training: sums it over ranks, moves the routers' biases, reports and warns.
 
-Takes a model that counts (`CausalLM`, alone or inside another module) and the strategy's sum; gives
-numbers for the log. The loads stay on the device until a line is logged. Does nothing for a model
+Takes a model that counts (`CausalLM`, alone or inside another module) and an all-reduce; gives numbers
+for the log. The loads stay on the device until a line is logged. Does nothing for a model
 without experts.
 Shapes: L layers with experts, E experts.
 """
@@ -24,21 +24,21 @@ class ExpertLoad:
     """What happened to the tokens of the steps since the last report.
 
     Args:
-        total: adds a tensor on the model's device over all ranks.
+        all_reduce: sums a tensor on the model's device over all ranks.
     """
 
-    def __init__(self, model: nn.Module, total: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, model: nn.Module, all_reduce: Callable[[Tensor], Tensor]) -> None:
         models = (module for module in model.modules() if isinstance(module, CausalLM))
         model_or_none = next(models, None)
         self._model = model_or_none if model_or_none and model_or_none.config.num_experts else None
-        self._total = total
+        self._all_reduce = all_reduce
         self._dead: list[tuple[int, int]] = []
         if self._model is not None:
             self._first_layer = self._model.config.first_k_dense_replace
             self._window_LE = torch.zeros_like(self._model.expert_load)
 
     def after_step(self, applied: bool | Tensor) -> None:
-        """Take the step's load, without waiting for the device.
+        """Add the step's load, without waiting for the device.
 
         Args:
             applied: whether the step was; a bool tensor may stay on the device. A step that was not
@@ -46,12 +46,12 @@ class ExpertLoad:
         """
         if self._model is None:
             return
-        load_LE = self._total(self._model.take_expert_load() * applied)
+        load_LE = self._all_reduce(self._model.take_expert_load() * applied)
         self._model.move_router_biases(load_LE)
         self._window_LE += load_LE
 
     def report(self, say: Callable[[str], None]) -> dict[str, float]:
-        """Numbers by layer since the last report; an alarm when the experts that starve change.
+        """Numbers by layer since the last report; a warning when the set of starving experts changes.
 
         `experts/layer3/2` is expert 2's share of the layer's choices; entropy is 1 when even.
         """
@@ -80,6 +80,6 @@ class ExpertLoad:
                 f"experts that get less than {_DEAD:.0%} of an even share: {where}{more}; raise "
                 "router_aux_loss_coef or router_bias_update_speed if they stay"
                 if dead
-                else "no expert starves any more"
+                else "all experts receive tokens again"
             )
         return values

@@ -27,7 +27,7 @@ class Tracker(Protocol):
 class MetricsLog:
     """metrics.jsonl and the trackers of one run, on the rank that writes.
 
-    Lines of steps after `start_step` are removed first: they are of a future that a crash undid.
+    Lines of steps after `start_step` are removed first: a crash or a rewind undid them.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class MetricsLog:
         self._trackers = [_open_tracker(name, run_dir, run_config) for name in trackers]
 
     def cut(self, step: int) -> None:
-        """Remove the lines after `step`; trackers keep theirs, and get them anew."""
+        """Remove the lines after `step`; trackers keep theirs, and get those steps again."""
         self._file.close()
         kept = [line for line in read_jsonl(self.path) if line["step"] <= step]
         write_text(self.path, "".join(_line(values) for values in kept))
@@ -62,7 +62,7 @@ class MetricsLog:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file of our own; a last line cut short by a crash is left out."""
+    """The objects of a JSONL file of our own; a last line cut short by a crash is skipped."""
     if not path.is_file():
         return
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar on a terminal, plain lines in a log file."""
+"""What a person sees while a run trains: a bar on a terminal, plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.progress import (
 class ProgressBar:
     """Steps done of all, with loss, tokens/s, MFU where the device's peak is known, and the time left."""
 
-    def __init__(self, name: str, total: int, done: int, shown: bool) -> None:
+    def __init__(self, name: str, total: int, shown: bool) -> None:
         self._console = Console(stderr=True, quiet=not shown)
         self._loud = self._console if shown else Console(stderr=True)
         self._total = total
@@ -35,7 +35,11 @@ class ProgressBar:
             disable=not (shown and self._console.is_terminal),
         )
         self._name = name
-        self._task = self._bar.add_task(name, total=total, completed=done, numbers="")
+        self._task = self._bar.add_task(name, total=total, numbers="")
+
+    def start_at(self, step: int) -> None:
+        """Show `step` as done; called before the bar runs."""
+        self._bar.reset(self._task, completed=step)
 
     def __enter__(self) -> ProgressBar:
         self._bar.start()

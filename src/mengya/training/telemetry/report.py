@@ -47,7 +47,7 @@ class ReportTable:
 def write_report(
     path: Path, title: str, run_dirs: Sequence[Path], tables: Sequence[ReportTable] = ()
 ) -> None:
-    """Write the page whole; runs are shown in the order given."""
+    """Write the page atomically; runs are shown in the order given."""
     environment = Environment(
         loader=PackageLoader("mengya.training.telemetry", "templates"), autoescape=True
     )

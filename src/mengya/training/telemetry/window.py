@@ -1,4 +1,4 @@
-"""What a line of the log tells of the steps since the last one: sums that stay on the device till then.
+"""The metrics of the steps between two lines of the log: sums that stay on the device till then.
 
 Takes the sums of each step; gives means per item over all ranks, the last gradient norm, and speed.
 Knows no model and no files.
@@ -13,7 +13,8 @@ from torch import Tensor
 
 
 class LogWindow:
-    """
+    """Sums over the steps since the last line.
+
     Attributes:
         seconds: time of the steps, set by the loop; what the device still has to do included.
     """
@@ -39,14 +40,14 @@ class LogWindow:
         self._norm = torch.where(applied, norm, self._norm)
         self._tokens += tokens
 
-    def values(self, total: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    def values(self, all_reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Means of the applied steps, if there were any, and tokens per second.
 
         Args:
-            total: adds a tensor on the host over all ranks, which call this together.
+            all_reduce: sums a tensor on the host over all ranks, which call this together.
         """
         sums = [value.double().cpu() for value in self._sums.values()]
-        totals = total(torch.stack(sums or [torch.zeros(())])).tolist()
+        totals = all_reduce(torch.stack(sums or [torch.zeros(())])).tolist()
         values = {"tokens_per_second": self._tokens / max(self.seconds, 1e-9)}
         items = int(self._items)
         if items:
