@@ -66,12 +66,12 @@ def learn(model: CausalLM, steps: int = 60) -> float:
     rows = torch.randint(64, (4, 33), generator=torch.Generator().manual_seed(1))
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     for _ in range(steps):
-        loss = token_nll(model.train()(rows[:, :-1]).logits, rows[:, 1:]).mean()
+        loss = token_nll(model.train()(rows[:, :-1]).head_output, rows[:, 1:]).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        return float(token_nll(model.eval()(rows[:, :-1]).logits, rows[:, 1:]).mean())
+        return float(token_nll(model.eval()(rows[:, :-1]).head_output, rows[:, 1:]).mean())
 
 
 def test_a_model_learns_as_in_fp32_and_is_evaluated_in_fp32() -> None:
@@ -80,8 +80,8 @@ def test_a_model_learns_as_in_fp32_and_is_evaluated_in_fp32() -> None:
     ours.load_state_dict(plain.state_dict())
     use_anywhere(ours)
     rows = torch.arange(32)[None]
-    torch.testing.assert_close(ours.eval()(rows).logits, plain.eval()(rows).logits)
-    assert not torch.equal(ours.train()(rows).logits, plain.train()(rows).logits)
+    torch.testing.assert_close(ours.eval()(rows).head_output, plain.eval()(rows).head_output)
+    assert not torch.equal(ours.train()(rows).head_output, plain.train()(rows).head_output)
     at_first = learn(plain, steps=0)
     expected, got = learn(plain), learn(ours)
     assert expected < 0.5 * at_first
@@ -96,7 +96,7 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
     gradients = []
     for model.gradient_checkpointing in (False, True):
         model.zero_grad()
-        model(rows).logits.square().mean().backward()
+        model(rows).head_output.square().mean().backward()
         layer = next(m for m in model.modules() if isinstance(m, SwiGLU))
         gradients.append(layer.up_proj.weight.grad)
     torch.testing.assert_close(*gradients, rtol=0, atol=0)

@@ -84,7 +84,7 @@ def test_a_small_twin_trains_saves_and_generates_in_transformers(
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
     for _ in range(2):
-        logits = model(ids).logits[:, :-1]
+        logits = model(ids).head_output[:, :-1]
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
         loss.backward()
         optimizer.step()

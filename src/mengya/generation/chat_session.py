@@ -7,7 +7,7 @@ computes nothing that the last one already did: the cache keeps the longest comm
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
@@ -16,7 +16,6 @@ from mengya.errors import UserError
 from mengya.generation.engine import stream
 from mengya.generation.sampling import SamplingParams
 from mengya.models.cache.kv import KVCache
-from mengya.models.cache.streaming import StreamingCache, StreamingConfig
 from mengya.models.causal_lm import CausalLM
 from mengya.tokenizer.chat_template import Message, encode_prompt
 from mengya.tokenizer.load import document_token_id, encode_texts, stop_token_ids
@@ -41,7 +40,7 @@ class ChatSession:
         system: str | None = None,
         tools: list[dict[str, Any]] | None = None,
         enable_thinking: bool | None = None,
-        streaming: StreamingConfig | None = None,
+        make_cache: Callable[[], KVCache] | None = None,
     ) -> None:
         self.params = params
         self.notice = ""
@@ -49,7 +48,7 @@ class ChatSession:
         self._tokenizer = tokenizer
         self._tools = tools
         self._enable_thinking = enable_thinking
-        self._streaming = streaming
+        self._make_cache = make_cache or (lambda: KVCache(model.config.num_hidden_layers))
         self._stop = frozenset(stop_token_ids(tokenizer))
         self._opening: list[Message] = [{"role": "system", "content": system}] if system else []
         self.reset()
@@ -58,10 +57,7 @@ class ChatSession:
         """Forget the conversation; the system message stays."""
         self.messages = list(self._opening)
         self.notice = ""
-        if self._streaming is None:
-            self._cache = KVCache(self._model.config.num_hidden_layers)
-        else:
-            self._cache = StreamingCache(self._model.config, self._streaming)
+        self._cache = self._make_cache()
         self._cached_ids: list[int] = []
 
     def reply(self, text: str) -> Generator[str, None, None]:
@@ -141,8 +137,8 @@ class ChatSession:
 
     def _room(self) -> int:
         """Longest prompt that leaves space for an answer: a quarter of the context at most."""
-        if self._streaming is not None:
-            return sys.maxsize  # what is old goes out of sight by itself
+        if self._cache.bounded:
+            return sys.maxsize  # the cache drops old tokens by itself
         context = self._model.config.context_length
         return context - min(self.params.max_new_tokens, max(context // 4, 1))
 

@@ -63,11 +63,11 @@ def split_norm_rotate(
     )
 
 
-def fused_qkv_runs(x: Tensor, head_dim: int, rotary_width: int) -> bool:
-    """Whether the kernel serves: CUDA in half precision, whole heads turned."""
+def is_supported(x: Tensor, head_dim: int, rotary_width: int) -> bool:
+    """Whether there is a kernel: CUDA in half precision, every number of a head rotated."""
     half = x.dtype in (torch.bfloat16, torch.float16)
-    whole = rotary_width == head_dim and head_dim % 16 == 0
-    return _HAS_TRITON and x.is_cuda and half and whole
+    rotated = rotary_width == head_dim and head_dim % 16 == 0
+    return _HAS_TRITON and x.is_cuda and half and rotated
 
 
 def _launch(

@@ -30,8 +30,8 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return torch.ops.mengya.swiglu(gate_up)
 
 
-def fused_swiglu_runs(gate_up: Tensor) -> bool:
-    """Whether the kernel serves and pays: CUDA, half precision, where gradients are wanted."""
+def is_supported(gate_up: Tensor) -> bool:
+    """Whether there is a kernel and it pays: CUDA, half precision, gradients wanted."""
     half = gate_up.dtype in (torch.bfloat16, torch.float16)
     return _HAS_TRITON and gate_up.is_cuda and half and torch.is_grad_enabled()
 

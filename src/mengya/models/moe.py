@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mengya.kernels.experts.op import fused_experts, fused_runs
+from mengya.kernels.experts import op
 from mengya.kernels.experts.reference import grouped_experts
 from mengya.models.config.model import ModelConfig
 from mengya.models.feed_forward import SwiGLU
@@ -37,7 +37,7 @@ class Experts(nn.Module):
         dtype = torch.get_autocast_dtype(device_type) if autocast else x_NH.dtype
         x_NH, gate_up = x_NH.to(dtype), self.gate_up_proj.to(dtype)
         down = self.down_proj.to(dtype)
-        multiply = fused_experts if fused_runs(x_NH, down) else grouped_experts
+        multiply = op.fused_experts if op.is_supported(x_NH, down) else grouped_experts
         return multiply(x_NH, weights_Nk, experts_Nk, gate_up, down)
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mengya.kernels.fp32_linear import fp32_linear
+from mengya.kernels.linear import fp32_linear
 from mengya.models.config.model import ModelConfig
 
 _PASSES = 4  # up to so many experts per token are searched one by one

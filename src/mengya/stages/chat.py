@@ -20,7 +20,7 @@ from mengya.errors import UserError
 from mengya.generation.chat_detection import has_learnt_to_chat
 from mengya.generation.chat_session import ChatSession
 from mengya.generation.sampling import SamplingParams
-from mengya.models.cache.streaming import StreamingConfig
+from mengya.models.cache.streaming import StreamingCache, StreamingConfig
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.open_checkpoint import DtypeName, open_checkpoint, pick_dtype
 from mengya.runtime.device import DeviceName, pick_device
@@ -147,13 +147,16 @@ class Conversation:
         self._note(f"{key} = {getattr(self._params, key)}")
 
     def _new_session(self, system: str | None) -> ChatSession:
+        model, streaming = self._model, self._config.streaming
         return ChatSession(
             self._model,
             self._tokenizer,
             self._params,
             system=system,
             enable_thinking=self._config.enable_thinking,
-            streaming=self._config.streaming,
+            make_cache=None
+            if streaming is None
+            else lambda: StreamingCache(model.config, streaming),
         )
 
     def _note(self, text: str) -> None:

@@ -61,14 +61,14 @@ class BatchEngine:
                 f"{model.config.sliding_window}; `mengya chat` and transformers run this model"
             )
         rope = model.config.rope_parameters
-        if rope.rope_type == "clex":
+        if rope.learned:
             raise UserError(
-                "rope_type=clex turns each text by its own length, so texts cannot share a batch; freeze "
-                "its factor first: mengya merge CHECKPOINT out=FOLDER factor=4"
+                f"rope_type={rope.rope_type} rotates each text by its own length, so texts cannot share a "
+                "batch; freeze its factor first: mengya merge CHECKPOINT out=FOLDER factor=4"
             )
         if rope.rope_type == "dynamic" or rope.long_factor != rope.short_factor:
             raise UserError(
-                f"rope_type={rope.rope_type} turns each text by its own length, so texts cannot share a batch; "
+                f"rope_type={rope.rope_type} rotates each text by its own length, so texts cannot share a batch; "
                 "write rope_type=yarn or linear in the model's config.json"
             )
         self._pass = ForwardPass(model, settings, select_adapter)

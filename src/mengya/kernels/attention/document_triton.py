@@ -1,7 +1,7 @@
 # pyright: basic, reportInvalidTypeForm=false, reportGeneralTypeIssues=false
-"""The kernels of document_attention.py: flash attention (Dao 2023, arXiv:2307.08691) of packed documents.
+"""The kernels of document.py: flash attention (Dao 2023, arXiv:2307.08691) of packed documents.
 
-Position i sees j where begins[i] <= j <= i, which is where i < stops[j]. Both grow with the position, so
+Position i sees j where first_visible[i] <= j <= i, which is where i < visible_end[j]. Both grow with the position, so
 a block's first and last entry bound what it meets, and only blocks at a border compare positions.
 A head's width is D1 + D2 columns, powers of two (D2 may be 0): 96 = 64 + 32 is not padded to 128.
 Every sum has one order and one writer: no atomics, the same bits each time.
@@ -53,13 +53,13 @@ def _block(bounds, T, beyond, ROWS: tl.constexpr):
 
 @triton.jit
 def forward(
-    q, k, v, begins, out, lse, T, log2_scale,
+    q, k, v, first_visible, out, lse, T, log2_scale,
     q_T, q_H, k_T, k_H, v_T, v_H, out_T, out_H,
     GROUP: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr, ROWS: tl.constexpr,
     STEP: tl.constexpr, EVEN: tl.constexpr, BRANCH: tl.constexpr,
 ):  # fmt: skip
     """One block of query positions of one query head; softmax as the keys come."""
-    first, head, i, begin, lowest, common = _block(begins, T, T, ROWS)
+    first, head, i, begin, lowest, common = _block(first_visible, T, T, ROWS)
     q += first.to(tl.int64) * q_T + head * q_H
     k_at, v_at = k + head // GROUP * k_H, v + head // GROUP * v_H
     k_step, v_step = tl.cast(k_T, tl.int64), tl.cast(v_T, tl.int64)
@@ -104,7 +104,7 @@ def forward(
 
 @triton.jit
 def query_gradient(
-    q, k, v, begins, out, dout, lse, delta, dq, T, log2_scale, scale,
+    q, k, v, first_visible, out, dout, lse, delta, dq, T, log2_scale, scale,
     q_T, q_H, k_T, k_H, v_T, v_H, out_T, out_H,
     GROUP: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr, ROWS: tl.constexpr,
     STEP: tl.constexpr, EVEN: tl.constexpr, BRANCH: tl.constexpr,
@@ -113,7 +113,7 @@ def query_gradient(
 
     dout and dq have out's strides.
     """
-    first, head, i, begin, lowest, common = _block(begins, T, T, ROWS)
+    first, head, i, begin, lowest, common = _block(first_visible, T, T, ROWS)
     q += first.to(tl.int64) * q_T + head * q_H
     k_at, v_at = k + head // GROUP * k_H, v + head // GROUP * v_H
     k_step, v_step = tl.cast(k_T, tl.int64), tl.cast(v_T, tl.int64)
@@ -160,7 +160,7 @@ def query_gradient(
 
 @triton.jit
 def key_value_gradient(
-    q, k, v, stops, dout, lse, delta, dk, dv, T, log2_scale, scale,
+    q, k, v, visible_end, dout, lse, delta, dk, dv, T, log2_scale, scale,
     q_T, q_H, k_T, k_H, v_T, v_H, dout_T, dout_H, dk_T, dk_H,
     GROUP: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr, ROWS: tl.constexpr,
     STEP: tl.constexpr, EVEN: tl.constexpr, BRANCH: tl.constexpr,
@@ -169,7 +169,7 @@ def key_value_gradient(
 
     Scores are transposed, [keys, queries], so that they multiply from registers. dv has dk's strides.
     """
-    first, head, j, stop, common, highest = _block(stops, T, 0, ROWS)
+    first, head, j, stop, common, highest = _block(visible_end, T, 0, ROWS)
     k += first.to(tl.int64) * k_T + head * k_H
     v += first.to(tl.int64) * v_T + head * v_H
     q_at, g_at = q + head * GROUP * q_H, dout + head * GROUP * dout_H

@@ -22,8 +22,8 @@ _TILE_ROWS = 64  # new tokens times heads of a group that a tile of a long chunk
 _MOST_SPLITS = 32
 
 
-def kernels_run(device: torch.device) -> bool:
-    """CUDA, and Triton."""
+def is_supported(device: torch.device) -> bool:
+    """CUDA with Triton."""
     return device.type == "cuda" and has_triton()
 
 

@@ -29,8 +29,8 @@ _HAS_TRITON = has_triton()
 _MULTIPLE = 16  # of H and I: loads of 16 bytes and more
 
 
-def fused_runs(x_NH: Tensor, down_EHI: Tensor) -> bool:
-    """bf16 on an NVIDIA device with Triton, and widths of whole 32 bytes."""
+def is_supported(x_NH: Tensor, down_EHI: Tensor) -> bool:
+    """bf16 on an NVIDIA device with Triton, and widths that are multiples of 32 bytes."""
     aligned = down_EHI.shape[1] % _MULTIPLE == 0 and down_EHI.shape[2] % _MULTIPLE == 0
     cuda = x_NH.is_cuda and torch.version.cuda is not None
     return _HAS_TRITON and cuda and aligned and x_NH.dtype == down_EHI.dtype == torch.bfloat16
@@ -39,7 +39,7 @@ def fused_runs(x_NH: Tensor, down_EHI: Tensor) -> bool:
 def fused_experts(
     x_NH: Tensor, weights_Nk: Tensor, experts_Nk: Tensor, gate_up_EJH: Tensor, down_EHI: Tensor
 ) -> Tensor:
-    """`grouped_experts`, where `fused_runs`; weights_Nk are fp32."""
+    """`grouped_experts`, where `is_supported`; weights_Nk are fp32."""
     learns = torch.is_grad_enabled()
     return _experts(x_NH, weights_Nk, experts_Nk, gate_up_EJH, down_EHI, learns)[0]
 

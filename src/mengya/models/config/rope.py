@@ -14,6 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from mengya.config import Config
 
 RopeType = Literal["default", "linear", "dynamic", "yarn", "longrope", "clex"]
+_LEARNED = ("clex",)
 # Fields that not every type reads.
 _YARN = (
     "original_max_position_embeddings", "beta_fast", "beta_slow", "attention_factor", "mscale",
@@ -26,13 +27,13 @@ _READ_BY: dict[str, tuple[str, ...]] = {
 
 
 class RopeParameters(Config):
-    """Rotary positions, and how they are stretched over a longer context than was trained.
+    """Rotary positions, and how they are scaled for a longer context than was trained.
 
     linear: positions divided by factor (Chen et al. 2023, arXiv:2306.15595). dynamic: a larger
     rope_theta once a text is longer than max_position_embeddings (dynamic NTK). yarn: fast pairs keep
     their frequency, slow ones are divided by factor (Peng et al. 2023, arXiv:2309.00071). longrope:
     each pair is divided by a number of its own (Ding et al. 2024, arXiv:2402.13753). clex: the stretch
-    of each pair is learnt, for every factor (Chen et al. 2023, arXiv:2310.16450); not in transformers.
+    of each pair is learned, for every factor (Chen et al. 2023, arXiv:2310.16450); not in transformers.
     """
 
     rope_type: RopeType = "default"
@@ -128,6 +129,16 @@ class RopeParameters(Config):
     def mla_score_factor(self) -> float:
         """What DeepSeek's MLA multiplies the scores by under YaRN; else 1."""
         return self._mscale(self.mscale_all_dim) ** 2 if self.mscale_all_dim else 1.0
+
+    @property
+    def learned(self) -> bool:
+        """Whether frequencies are trained: then no class of transformers holds the model."""
+        return self.rope_type in _LEARNED
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether the angle of one position may change with the length of its text."""
+        return self.rope_type in ("dynamic", "longrope", *_LEARNED)
 
     def _mscale(self, weight: float) -> float:
         assert self.factor is not None  # only YaRN asks, whose factor is checked

@@ -83,7 +83,7 @@ def _positions(config: ModelConfig) -> Iterator[str]:
             f"rope_type={rope.rope_type} and less than original_max_position_embeddings={original}; "
             f"write max_position_embeddings={int(original * (rope.factor or 1))}"
         )
-    if rope.rope_type in ("dynamic", "clex") and config.rotary_width <= 2:
+    if (rope.learned or rope.rope_type == "dynamic") and config.rotary_width <= 2:
         yield f"rope_type={rope.rope_type} needs a head of more than 2 turned numbers; use a wider head"
     for name in ("long_factor", "short_factor"):
         numbers = getattr(rope, name)

@@ -78,12 +78,12 @@ def load_causal_lm(
     model = CausalLM(config, device="meta").to(dtype).to_empty(device=device)
     model.tie_weights()
     model.expert_load.zero_()  # the only memory that no file fills
-    if model.model.clex is not None:
-        model.model.clex.reset_parameters()
+    if model.model.learned_rope is not None:
+        model.model.learned_rope.reset_parameters()
     _fill(
         model,
         directory,
-        new_clex=config.rope_parameters.rope_type != stored.rope_parameters.rope_type,
+        new_rope=config.rope_parameters.rope_type != stored.rope_parameters.rope_type,
     )
     return model
 
@@ -113,7 +113,7 @@ def _saved_tensors(
 
 
 @torch.no_grad()
-def _fill(model: CausalLM, directory: Path, new_clex: bool) -> None:
+def _fill(model: CausalLM, directory: Path, new_rope: bool) -> None:
     """Copy every tensor of the folder to its place and check that each place is filled once."""
     places = _places(model)
     unknown = []
@@ -133,8 +133,8 @@ def _fill(model: CausalLM, directory: Path, new_clex: bool) -> None:
             f"{directory}: {len(unknown)} tensors that {CLASSES[model.config.model_type]} does not "
             f"have, such as {unknown[0]}; is it an adapter, or config.json of another model?"
         )
-    if new_clex:  # stretched just now, and not yet trained
-        places = {name: p for name, p in places.items() if not name.startswith("model.clex.")}
+    if new_rope:  # stretched just now, and not yet trained
+        places = {n: p for n, p in places.items() if not n.startswith("model.learned_rope.")}
     missing = _without_alternatives(places)
     if missing:
         raise UserError(

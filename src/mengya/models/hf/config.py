@@ -28,7 +28,9 @@ CLASSES = {
     "glm4_moe": "Glm4MoeForCausalLM",
     "deepseek_v3": "DeepseekV3ForCausalLM",
 }
-CLEX = "mengya_clex"  # our own model_type: rope_type clex over one of the classes
+_OWN = (
+    "mengya_"  # our own model_type of a learned rope_type over one of the classes: mengya_ROPE_TYPE
+)
 _SUPPORTED = ", ".join(CLASSES.values())
 _SAME_NAME = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -61,8 +63,8 @@ def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     }
     if partial:
         values["partial_rotary_factor"] = config.rope_parameters.partial_rotary_factor
-    own_rope = config.rope_parameters.rope_type == "clex"  # no class of transformers can hold it
-    if config.rope_parameters.rope_type != "default" and not own_rope:
+    rope_type, learned = config.rope_parameters.rope_type, config.rope_parameters.learned
+    if rope_type != "default" and not learned:
         # transformers 5 prefers this to rope_parameters where both are; they say the same.
         values["rope_scaling"] = {k: v for k, v in rope.items() if k != "rope_theta"}
     if config.model_type not in ("qwen2", "qwen2_moe"):  # Qwen2 has no such field, or another name
@@ -75,9 +77,9 @@ def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
         values |= {name: getattr(config, name) for name in _WINDOW}
         values["layer_types"] = _layer_types(config.num_hidden_layers, config.max_window_layers)
     values |= experts_to_hf(config)
-    if own_rope:
-        values |= {"architectures": ["MengyaClexForCausalLM"], "model_type": CLEX}
-        values["base_model_type"] = config.model_type
+    if learned:
+        values["architectures"] = [f"Mengya{rope_type.capitalize()}ForCausalLM"]
+        values |= {"model_type": _OWN + rope_type, "base_model_type": config.model_type}
     return values
 
 
@@ -97,8 +99,8 @@ def load_model_config(directory: Path | str) -> ModelConfig:
         ) from None
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not readable JSON: {error}") from error
-    if model_type == CLEX:
-        return _clex_from_hf(values, path)
+    if str(model_type).startswith(_OWN):
+        return _learned_from_hf(values, path)
     if model_type not in CLASSES:
         architectures = values.get("architectures") or [model_type]
         raise UserError(
@@ -108,24 +110,24 @@ def load_model_config(directory: Path | str) -> ModelConfig:
     return _config_from_hf(values, path)
 
 
-def _clex_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
-    """The class that CLEX was put on, with CLEX on it."""
+def _learned_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
+    """The base class, with our own rope_type."""
     rope = values.get("rope_parameters")
     base = values.get("base_model_type")
     if not isinstance(rope, dict) or base not in CLASSES or "rope_theta" not in rope:
         raise UserError(
-            f"{path}: {CLEX} needs base_model_type (one of {', '.join(CLASSES)}) and rope_parameters with "
+            f"{path}: model_type={values['model_type']} needs base_model_type (one of {', '.join(CLASSES)}) and rope_parameters with "
             "rope_theta; was the file edited?"
         )
     kept = {name: rope[name] for name in ("rope_theta", "partial_rotary_factor") if name in rope}
     stock = {**values, "model_type": base, "rope_parameters": {"rope_type": "default", **kept}}
     plain = _config_from_hf(stock, path)
     try:
-        clex = RopeParameters(**{name: v for name, v in rope.items() if name != "rope_theta"})
+        learned = RopeParameters(**{name: v for name, v in rope.items() if name != "rope_theta"})
     except ValidationError as error:
         raise UserError(f"{path}: {'; '.join(map(_reason, error.errors()))}") from error
     length = plain.max_position_embeddings
-    return plain.stretched(StretchConfig(max_position_embeddings=length, rope_parameters=clex))
+    return plain.stretched(StretchConfig(max_position_embeddings=length, rope_parameters=learned))
 
 
 def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:

@@ -54,7 +54,7 @@ class FSDP(Skeletons):
         _drop_memory(model)
         self.remember(model)
         if compiled:
-            model.compile_layers(inside_hooks=True)  # they gather and free the weights
+            model.compile_layers()
         for layer in model.model.layers:
             self._shard(layer)
         self._shard(model)
