@@ -23,7 +23,7 @@ def by_hand(checkpoint: Path, texts: list[str], window: int) -> tuple[float, int
         while start < len(ids) - 1:
             piece = ids[start : start + window + 1]
             with torch.no_grad():
-                logits = model(torch.tensor([piece[:-1]])).head_output[0]
+                logits = model(torch.tensor([piece[:-1]])).logits[0]
             logps = torch.log_softmax(logits.double(), -1)
             bits -= sum(logps[i, t].item() for i, t in enumerate(piece[1:])) / math.log(2)
             tokens += len(piece) - 1

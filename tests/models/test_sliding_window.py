@@ -101,7 +101,7 @@ def test_folders_keep_the_window_both_ways(model: CausalLM, oracle: Any, tmp_pat
     save_hf_folder(model, model.config, tmp_path / "ours")
     assert load_model_config(tmp_path / "ours") == model.config
     loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
-    assert_near(loaded.eval()(IDS).head_output, expected)
+    assert_near(loaded.eval()(IDS).logits, expected)
     oracle.save_pretrained(tmp_path / "theirs")
     assert load_model_config(tmp_path / "theirs") == model.config
     assert_near(load_causal_lm(tmp_path / "theirs").eval()(IDS).head_output, expected)

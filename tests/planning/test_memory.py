@@ -130,8 +130,8 @@ def test_what_each_setting_saves() -> None:
     assert sharded.communication > 0 == whole.communication
     assert memory_of(devices=4).optimizer == whole.optimizer
     pairs = memory_of(reference=True)
-    assert memory_of(reference=True, labelled=0.5).head_output == pairs.head_output / 2
-    assert memory_of(rows=256).head_output < 1.1 * memory_of(rows=128).head_output  # chunk by chunk
+    assert memory_of(reference=True, labelled=0.5).logits == pairs.logits / 2
+    assert memory_of(rows=256).logits < 1.1 * memory_of(rows=128).logits  # chunk by chunk
     assert whole.needed == whole.allocated + whole.reserve
 
 

@@ -1,4 +1,4 @@
-"""What a model asks of the memory that it decodes with: `KVCache`, `StreamingCache` and `PagedStep` are such.
+"""What a model asks of the memory that it decodes with; `KVCache` and `PagedStep` are such.
 
 Shapes: B rows, S new tokens, H query heads, K key/value heads, D width of a key, V width of a value, C
 width of a latent (which is key and value in one), T tokens held.
