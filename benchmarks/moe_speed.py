@@ -29,8 +29,7 @@ from torch import Tensor, nn
 from train_speed import SHAPES
 
 from mengya.kernels.experts import op as fused
-from mengya.kernels.experts.launch import TILES, Tile, sort_rows
-from mengya.kernels.experts.op import fused_experts
+from mengya.kernels.experts.op import TILES, Tile, fused_experts, sort_rows
 from mengya.kernels.experts.reference import grouped_experts
 from mengya.kernels.linear import fp32_linear, split_linear
 from mengya.models import router

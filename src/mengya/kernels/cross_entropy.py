@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mengya.batch import IGNORE_INDEX
 from mengya.kernels.triton_available import has_triton
+from mengya.runtime.integers import ceil_div
 
 CHUNK_BYTES = 5 * 2**28  # of logits; fewer positions would leave a large GPU's tiles half empty
 _MULTIPLE = 128  # tensor cores: an odd width doubles the time of the products
@@ -139,8 +140,8 @@ def _scale_rows(x_TH: Tensor, scale_T: Tensor, out_TH: Tensor) -> Tensor:
 def _chunk_size(positions: int, padded_VH: Tensor) -> int:
     """Positions of a chunk: as equal as can be, a multiple of 128, at most CHUNK_BYTES of logits."""
     most = max(CHUNK_BYTES // (padded_VH.shape[0] * padded_VH.element_size()), 1)
-    chunks = -(-positions // most)
-    return -(-positions // chunks // 128) * 128
+    chunks = ceil_div(positions, most)
+    return ceil_div(ceil_div(positions, chunks), 128) * 128
 
 
 def _add_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from mengya.batch import IGNORE_INDEX
+from mengya.runtime.integers import ceil_div
 
 # Columns of a step and warps of a program: the fastest of seven pairs on an H100, at 6,400 and 151,669.
 _SHORT_ROW = 2048, 4
@@ -43,7 +44,7 @@ def scale_rows(x_TH: Tensor, scale_T: Tensor, out_TH: Tensor) -> None:
     """out = x * scale of each row; x and out contiguous, scale fp32. torch.mul of bf16 by fp32 took 0.2 ms at 64M."""
     T, H = x_TH.shape
     kernel: Any = _scale_rows
-    kernel[(T, -(-H // 1024))](x_TH, scale_T, out_TH, H, 1024)
+    kernel[(T, ceil_div(H, 1024))](x_TH, scale_T, out_TH, H, 1024)
 
 
 @triton.jit

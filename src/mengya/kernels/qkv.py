@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mengya.kernels.rotary import rotate
 from mengya.kernels.triton_available import has_triton
+from mengya.runtime.integers import ceil_div
 
 _HAS_TRITON = has_triton()
 _ROWS = 16  # heads of one program's tile
@@ -83,7 +84,7 @@ def _launch(
     rows = N * (heads + 2 * kv_heads)
     norm = q_weight is not None
     kernel: Any = qkv_kernels.forward
-    kernel[(-(-rows // _ROWS),)](
+    kernel[(ceil_div(rows, _ROWS),)](
         qkv_NC, q_weight if norm else cos, k_weight if norm else cos, cos, sin, q, k, v,
         rows, eps, heads, kv_heads, D // 2, next_power_of_2(D // 2), _ROWS, norm,
     )  # fmt: skip
@@ -115,7 +116,7 @@ def _backward(
     rows = dq.shape[0] * (heads + 2 * kv_heads)
     norm = q_weight is not None
     d_qkv = torch.empty_like(qkv_NC)
-    programs = min(_PROGRAMS, -(-rows // _ROWS))
+    programs = min(_PROGRAMS, ceil_div(rows, _ROWS))
     parts_P2D = torch.empty(programs if norm else 1, 2, D, device=dq.device)
     kernel: Any = qkv_kernels.backward
     kernel[(programs,)](

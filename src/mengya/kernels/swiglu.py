@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mengya.kernels.triton_available import has_triton
+from mengya.runtime.integers import ceil_div
 
 _HAS_TRITON = has_triton()
 _ROWS, _COLUMNS = 8, 256  # of one program: rows of 2,432 or 1,408 leave few of its threads idle
@@ -58,7 +59,7 @@ def _backward(d_hidden: Tensor, gate_up: Tensor) -> Tensor:
 def _launch(kernel: Any, shape: torch.Size, *tensors: Tensor) -> None:
     """Over the elements of [..., F]."""
     N, width = shape[:-1].numel(), shape[-1]
-    kernel[-(-N // _ROWS), -(-width // _COLUMNS)](*tensors, N, width, _ROWS, _COLUMNS)
+    kernel[ceil_div(N, _ROWS), ceil_div(width, _COLUMNS)](*tensors, N, width, _ROWS, _COLUMNS)
 
 
 def _half(gate_up: Tensor) -> Tensor:

@@ -2,8 +2,7 @@
 
 Takes hidden states; gives hidden states and, in training, the load of each expert and one balancing
 loss per row. Each token is sent to its top-k experts whatever their load: no capacity, nothing is
-dropped. Who goes where is the business of router.py, how the experts are multiplied that of
-fused_experts.py (Triton) and grouped_experts.py (anywhere).
+dropped. router.py chooses them, kernels/experts computes their products.
 Shapes: B rows, S positions, N = B*S tokens, k experts per token, E experts.
 """
 

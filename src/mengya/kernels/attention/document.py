@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mengya.kernels.attention.varlen import varlen_attention
 from mengya.kernels.triton_available import has_triton
+from mengya.runtime.integers import ceil_div
 
 _HAS_TRITON = has_triton()
 _LOG2_E = 1.4426950408889634
@@ -239,7 +240,7 @@ def launch(name: str, T: int, heads: int, D: int, group: int, *arguments: Any) -
     blocks = next(blocks for widest, blocks in BLOCKS[name].items() if widest >= D)
     kernel: Any = getattr(document_triton, name)
     with torch.cuda.device_of(arguments[0]):
-        kernel[(-(-T // blocks.rows), heads)](*arguments, **options(blocks, T, D, group))
+        kernel[(ceil_div(T, blocks.rows), heads)](*arguments, **options(blocks, T, D, group))
 
 
 def options(blocks: Blocks, T: int, D: int, group: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mengya.runtime.device import to_device
+from mengya.runtime.integers import ceil_div
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class PlainAttention:
 
     def _plan_rows(self, tables_BM: np.ndarray, starts_B: np.ndarray) -> None:
         self._longest = int(starts_B.max()) + 1
-        width = -(-self._longest // self._page_size)
+        width = ceil_div(self._longest, self._page_size)
         # What a short table holds beyond its own pages is some page: the mask hides it.
         self._table_BM = to_device(np.ascontiguousarray(tables_BM[:, :width]), self._device)
         hidden_BT = np.arange(self._longest) > starts_B[:, None]
@@ -91,7 +92,7 @@ class PlainAttention:
             end = start + count
             table_M = mask_ST = None
             if start:
-                used = table[: -(-end // self._page_size)]
+                used = table[: ceil_div(end, self._page_size)]
                 table_M = to_device(np.ascontiguousarray(used), self._device)
                 mask_ST = torch.full(
                     (count, end), float("-inf"), dtype=self._dtype, device=self._device

@@ -19,6 +19,7 @@ from mengya.errors import UserError
 from mengya.kernels.attention.pattern import AttentionPattern
 from mengya.models.attention_mask import documents_pattern
 from mengya.models.config.model import ModelConfig
+from mengya.runtime.integers import ceil_div
 
 
 class ShiftedGroups:
@@ -104,7 +105,7 @@ def group_boundaries(groups_BS: Tensor, cu_seqlens: Tensor, group_size: int) -> 
     and one for the shift. The rest is filled up with B*S (empty documents).
     """
     B, S = groups_BS.shape
-    most = min(cu_seqlens.numel() + B * -(-S // group_size) + cu_seqlens.numel(), B * S + 1)
+    most = min(cu_seqlens.numel() + B * ceil_div(S, group_size) + cu_seqlens.numel(), B * S + 1)
     places = torch.arange(B * S, device=groups_BS.device)
     begins = torch.ones_like(groups_BS, dtype=torch.bool)
     begins[:, 1:] = groups_BS[:, 1:] != groups_BS[:, :-1]
