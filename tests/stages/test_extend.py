@@ -14,8 +14,7 @@ from mengya.config import load_config
 from mengya.errors import UserError
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from mengya.models.hf.checkpoint import load_causal_lm
-from mengya.models.hf.folder import write_folder
+from mengya.models.hf.checkpoint import load_causal_lm, write_folder
 from mengya.stages import pretrain
 from mengya.stages.extend import ExtendConfig, run
 from mengya.stages.pretrain import PretrainConfig

@@ -13,8 +13,7 @@ from mengya.config import Config
 from mengya.errors import UserError
 from mengya.models.adapters.lora import load_merged
 from mengya.models.extensions.freeze import freeze_rope
-from mengya.models.hf.checkpoint import load_causal_lm
-from mengya.models.hf.folder import write_folder
+from mengya.models.hf.checkpoint import load_causal_lm, write_folder
 from mengya.models.hf.open_checkpoint import ADAPTER, find_checkpoint
 from mengya.runtime.files import whole_directory
 from mengya.tokenizer.load import load_tokenizer

@@ -16,9 +16,8 @@ from mengya.errors import UserError
 from mengya.models.adapters.lora import load_merged
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from mengya.models.hf.checkpoint import load_causal_lm
+from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, write_folder
 from mengya.models.hf.config import load_model_config
-from mengya.models.hf.folder import check_vocabulary, write_folder
 from mengya.tokenizer.load import load_tokenizer
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
