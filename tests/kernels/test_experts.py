@@ -67,7 +67,9 @@ def inputs(N: int, k: int, E: int, H: int, I: int) -> list[Tensor]:
     return [tensor.bfloat16().float() for tensor in made]
 
 
-def run(compute: Callable[..., Tensor], values: list[Tensor], experts: Tensor, dtype: torch.dtype) -> list[Tensor]:  # fmt: skip
+def run(
+    compute: Callable[..., Tensor], values: list[Tensor], experts: Tensor, dtype: torch.dtype
+) -> list[Tensor]:
     """The output and the gradients of x, weights, gate_up and down, in fp32."""
     x, weights, gate_up, down, dout = (value.to(DEVICE) for value in values)
     x, gate_up, down = (value.to(dtype) for value in (x, gate_up, down))

@@ -1,4 +1,4 @@
-"""Next-token sums: against cross entropy, at labelled positions only, and with the experts' balancing loss."""
+"""Next-token sums: against cross entropy, at labelled positions only, with the balancing loss."""
 
 from __future__ import annotations
 

@@ -13,9 +13,10 @@ from mengya.losses.token_nll import LossSums, Model, balance_sum, log_partition,
 
 @dataclass(frozen=True)
 class NextToken:
-    """L = sum_t (-log p(x_t | x_<t) + z_loss log^2 Z_t) / N, with N the labelled tokens of the whole step.
+    """L = sum_t (-log p(x_t | x_<t) + z_loss log^2 Z_t) / N, with N the labelled tokens of the step.
 
-    Z is the softmax's denominator; the second term keeps logits from drifting (PaLM, arXiv:2204.02311, section 5).
+    Z is the softmax's denominator; the second term keeps logits from drifting (PaLM,
+    arXiv:2204.02311, section 5).
 
     Attributes:
         token_nll: as `token_nll.token_nll`, or that function compiled.

@@ -246,7 +246,8 @@ class CausalLM(nn.Module):
         for layer in self.model.layers:
             if self.gradient_checkpointing and self.training and not eager:
                 x = x if update is None else x + update  # one tensor to keep, not two
-                x, update, routing = checkpoint(layer, x, None, plan, real_BS, use_reentrant=False)  # type: ignore[misc]
+                made = checkpoint(layer, x, None, plan, real_BS, use_reentrant=False)
+                x, update, routing = made  # type: ignore[misc]
             else:
                 x, update, routing = layer(x, update, plan, real_BS, cache, eager)
             if routing is not None:

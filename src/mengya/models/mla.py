@@ -116,5 +116,5 @@ class LatentAttention(nn.Module):
 
 
 def _pairs_to_halves(x: Tensor) -> Tensor:
-    """(x0, x1), (x2, x3), ... as DeepSeek's weights give them -> x0 x2 ... x1 x3 ..., as `rotate` takes them."""
+    """(x0, x1), (x2, x3), ..., DeepSeek's layout -> x0 x2 ... x1 x3 ..., the layout of `rotate`."""
     return x.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)

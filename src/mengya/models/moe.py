@@ -54,8 +54,8 @@ class Routing(NamedTuple):
 class MoE(nn.Module):
     """The feed-forward part of a Qwen3Moe, Qwen2Moe, Glm4Moe or DeepseekV3 layer.
 
-    Shared experts are one SwiGLU that every token passes: as it is beside a sigmoid router, through a
-    learned sigmoid gate of its own beside a softmax router (`shared_expert_gate`, Qwen2Moe).
+    Shared experts are one SwiGLU that every token passes: added as it is with a sigmoid router,
+    times a learned sigmoid gate with a softmax router (`shared_expert_gate`, Qwen2Moe).
     """
 
     def __init__(self, config: ModelConfig, device: torch.device | str | None = None) -> None:

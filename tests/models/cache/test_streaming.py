@@ -1,4 +1,4 @@
-"""Streaming attention: what stays in sight, at which positions, in how much memory, and how well it predicts."""
+"""The streaming cache: what stays visible, at which positions, in how much memory, how well it predicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Causal attention of packed documents, given by their boundaries: no mask, nothing computed across documents.
+"""Causal attention of packed documents, given by their boundaries: nothing is computed across documents.
 
 `document_pattern` prepares boundaries for all layers, for our Triton kernels (document_triton.py) or for
 FlashAttention 2 (varlen.py). CUDA and half precision; elsewhere see `dense.document_mask`.
@@ -20,7 +20,7 @@ from mengya.runtime.integers import ceil_div
 
 _HAS_TRITON = has_triton()
 _LOG2_E = 1.4426950408889634
-_WIDEST = 128  # wider heads do not fit the registers with both gradients beside the scores
+_WIDEST = 128  # wider heads do not fit the registers with both gradients and the scores
 
 
 class Blocks(NamedTuple):

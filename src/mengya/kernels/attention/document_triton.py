@@ -1,8 +1,9 @@
 # pyright: basic, reportInvalidTypeForm=false, reportGeneralTypeIssues=false
 """The kernels of document.py: flash attention (Dao 2023, arXiv:2307.08691) of packed documents.
 
-Position i sees j where first_visible[i] <= j <= i, which is where i < visible_end[j]. Both grow with the position, so
-a block's first and last entry bound what it meets, and only blocks at a border compare positions.
+Position i sees j where first_visible[i] <= j <= i, which is where i < visible_end[j]. Both grow with the
+position, so a block's first and last entry bound what it meets, and only blocks at a border compare
+positions.
 A head's width is D1 + D2 columns, powers of two (D2 may be 0): 96 = 64 + 32 is not padded to 128.
 Every sum has one order and one writer: no atomics, the same bits each time.
 
@@ -82,7 +83,8 @@ def forward(
             s = tl.dot(q2, tl.trans(k2), s)
         if (not BRANCH) or (start < common) | (start + STEP > first + 1):
             j = start + tl.arange(0, STEP)
-            s = tl.where((j[None, :] <= i[:, None]) & (j[None, :] >= begin[:, None]), s, float("-inf"))  # fmt: skip
+            seen = (j[None, :] <= i[:, None]) & (j[None, :] >= begin[:, None])
+            s = tl.where(seen, s, float("-inf"))
         new_top = tl.maximum(top, tl.max(s, 1) * log2_scale)
         p = tl.exp2(s * log2_scale - new_top[:, None])
         shrink = tl.exp2(top - new_top)
@@ -147,7 +149,8 @@ def query_gradient(
             dp = tl.dot(g2, tl.trans(v2), dp)
         if (not BRANCH) or (start < common) | (start + STEP > first + 1):
             j = start + tl.arange(0, STEP)
-            s = tl.where((j[None, :] <= i[:, None]) & (j[None, :] >= begin[:, None]), s, float("-inf"))  # fmt: skip
+            seen = (j[None, :] <= i[:, None]) & (j[None, :] >= begin[:, None])
+            s = tl.where(seen, s, float("-inf"))
         p = tl.exp2(s * log2_scale - norm[:, None])
         ds = (p * (dp - d[:, None])).to(k.dtype.element_ty)
         dq1 = tl.dot(ds, k1, dq1)
@@ -165,7 +168,7 @@ def key_value_gradient(
     GROUP: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr, ROWS: tl.constexpr,
     STEP: tl.constexpr, EVEN: tl.constexpr, BRANCH: tl.constexpr,
 ):  # fmt: skip
-    """One block of key positions of one key head: its query heads in turn, each block that sees it.
+    """One block of key positions of one key head: its query heads one after another, each block that sees it.
 
     Scores are transposed, [keys, queries], so that they multiply from registers. dv has dk's strides.
     """
@@ -204,7 +207,8 @@ def key_value_gradient(
             s = tl.dot(k2, tl.trans(q2), s)
             dp = tl.dot(v2, tl.trans(g2), dp)
         if (not BRANCH) or (start < first + ROWS - 1) | (start + STEP > common):
-            s = tl.where((i[None, :] >= j[:, None]) & (i[None, :] < stop[:, None]), s, float("-inf"))  # fmt: skip
+            seen = (i[None, :] >= j[:, None]) & (i[None, :] < stop[:, None])
+            s = tl.where(seen, s, float("-inf"))
         p = tl.exp2(s * log2_scale - norm[None, :])
         ds = (p * (dp - d[None, :])).to(q.dtype.element_ty)
         p = p.to(dout.dtype.element_ty)

@@ -57,7 +57,7 @@ class KernelAttention:
         self._page_size, self._value_width = page_size, value_width
         self._table_RM = to_device(np.ascontiguousarray(tables_RM), device)
         self._starts_R, self._counts_R = starts_R, counts_R
-        # How long a tile is depends on the heads of a group, which the first layer tells.
+        # The length of a tile depends on the heads of a group, known from the first layer.
         self._tiles: list[Tiles] | None = None
 
     @classmethod

@@ -1,7 +1,7 @@
 """Attention of new tokens over the pages of their sequences, in plain PyTorch.
 
 Takes the tables of one forward pass, then queries layer by layer; gives attention's sums. Runs on any
-device; where Triton runs, `paged_kernels` does the same sums without gathering keys first.
+device; with Triton, paged.py computes the same without gathering keys first.
 Shapes: N new tokens of all sequences end to end, R sequences, B of them with one new token each, S
 new tokens of one sequence, T tokens seen, M pages of a table, X = 2 (keys, values) or 1 (latents,
 which are both), H query heads, K key/value heads, D width of a key, V width of a value.
@@ -107,7 +107,7 @@ class PlainAttention:
         gathered = memory.index_select(0, self._table_BM.flatten())
         seen = gathered.view(B, M * self._page_size, *memory.shape[2:])[:, : self._longest]
         k_BKTD, v_BKTV = self._keys_and_values(seen)
-        # The heads of a group stand in line as positions, so that no key is copied for them.
+        # The query heads of a group take the place of positions, so that no key is copied for them.
         q_BKGD = q_BHD.reshape(B, memory.shape[3], -1, memory.shape[4])
         out = F.scaled_dot_product_attention(
             q_BKGD, k_BKTD, v_BKTV, attn_mask=self._mask_B11T, scale=scale

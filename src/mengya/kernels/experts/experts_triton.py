@@ -71,7 +71,7 @@ def gate_up(
     begin = tl.load(tiles_T3 + tile * 3 + 1).to(tl.int64)
     hidden_MI += begin * I
     gate_up_MJ += begin * 2 * I
-    # In halves: the whole tile with all that is made of it would not fit the registers.
+    # In halves: the full tile with its intermediate values would not fit the registers.
     left, right = _halves(acc, BM, 2 * BN)
     units = column * BN + tl.arange(0, BN // 2)
     _swiglu(left, units, live, gate_up_MJ, hidden_MI, I, SAVE, BM, BN // 2)
@@ -157,7 +157,7 @@ def swiglu_backward(
     dgate_up_MJ += begin * 2 * I
     weighted_MI += begin * I
     weight = tl.load(weights_M + back, mask=live, other=0.0)[:, None]
-    # In quarters: the whole tile with all that it is multiplied by would not fit the registers.
+    # In quarters: the full tile with its factors would not fit the registers.
     left, right = _halves(acc, BM, BN)
     a0, a1 = _halves(left, BM, BN // 2)
     a2, a3 = _halves(right, BM, BN // 2)

@@ -42,7 +42,7 @@ def lora_targets(model: CausalLM, wanted: list[str] | None) -> tuple[list[str], 
             f"lora.targets: no layer named {', '.join(unmatched) or '(empty list)'}; "
             f"this model has {', '.join(known)}"
         )
-    # PEFT matches by suffix; expert parameters are told apart by the module that holds them.
+    # PEFT matches by suffix; expert parameters are distinguished by the module that holds them.
     chosen = [t for t in wanted if any(f".{name}".endswith(f".{t}") for name in layers)]
     suffixes = {name.partition(".mlp.")[2] for name in parameters}
     in_experts = sorted(

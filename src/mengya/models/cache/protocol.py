@@ -56,7 +56,7 @@ class Cache(Protocol):
         pattern: AttentionPattern,
         scale: float,
     ) -> Tensor:
-        """As `attend` with one latent per token, whose first `rank` numbers are the value: [B, S, H, rank]."""
+        """As `attend` with one latent per token, its first `rank` numbers the value: [B, S, H, rank]."""
         ...
 
     def expandable_latents(self, layer: int, new_BSC: Tensor) -> Tensor | None:

@@ -12,12 +12,12 @@ from mengya.models.config.validation import problems
 
 
 class StretchConfig(Config):
-    """A longer context for a trained model: the weights stay, the positions change."""
+    """Context extension of a trained model: the weights stay, the positions change."""
 
     max_position_embeddings: PositiveInt
     """The model's new context; with rope_type=dynamic the trained one, which factor multiplies."""
     rope_parameters: RopeParameters = RopeParameters()
-    """How the positions are stretched; without it they just go on."""
+    """How positions are scaled; without it they just continue."""
 
 
 class ModelConfig(ModelShape):

@@ -43,9 +43,9 @@ class RopeParameters(Config):
     original_max_position_embeddings: PositiveInt | None = None
     """yarn, longrope, clex: the context that the model was trained with before."""
     beta_fast: PositiveFloat = 32.0
-    """yarn: pairs that turn more often than this over the original context keep their frequency."""
+    """yarn: pairs that rotate more often than this over the original context keep their frequency."""
     beta_slow: PositiveFloat = 1.0
-    """yarn: pairs that turn less often than this are interpolated."""
+    """yarn: pairs that rotate less often than this are interpolated."""
     attention_factor: float | None = Field(default=None, gt=0)
     """yarn, longrope: cosines and sines are multiplied by this; null: 0.1 ln(factor) + 1 (yarn), or
     sqrt(1 + ln(factor) / ln(original_max_position_embeddings)) (longrope)."""
@@ -58,16 +58,16 @@ class RopeParameters(Config):
     mscale_all_dim: float | None = Field(default=None, gt=0)
     """yarn of DeepSeek: with MLA it also scales the scores."""
     truncate: bool = True
-    """yarn: round the edges of the ramp to whole pairs."""
+    """yarn: round the edges of the ramp to integers."""
     partial_rotary_factor: float = Field(default=1.0, gt=0, le=1)
-    """Share of each head that is turned, from its start; below 1 only in Glm4Moe."""
+    """Share of each head that is rotated, from its start; below 1 only in Glm4Moe."""
 
     @model_validator(mode="before")
     @classmethod
     def _no_theta(cls, values: Any) -> Any:
         if isinstance(values, dict) and "rope_theta" in values:
             raise ValueError(
-                f"rope_theta={values['rope_theta']} belongs to the model, beside rope_parameters; "
+                f"rope_theta={values['rope_theta']} belongs to the model, not to rope_parameters; "
                 "write model.rope_theta"
             )
         return values

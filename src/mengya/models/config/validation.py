@@ -40,7 +40,7 @@ def _grouped_query(config: ModelShape) -> Iterator[str]:
             "change one of them or set head_dim"
         )
     elif config.head_width % 2:
-        yield f"head_dim={config.head_width} is odd, RoPE turns pairs; use an even head_dim"
+        yield f"head_dim={config.head_width} is odd, RoPE rotates pairs; use an even head_dim"
     if idle := [n for n in ("q_lora_rank", *_LATENT_WIDTHS) if getattr(config, n) is not None]:
         yield f"{', '.join(idle)} belongs to latent attention; set kv_lora_rank or remove it"
 
@@ -49,7 +49,7 @@ def _latent(config: ModelShape) -> Iterator[str]:
     if missing := [name for name in _LATENT_WIDTHS if getattr(config, name) is None]:
         yield f"kv_lora_rank={config.kv_lora_rank} needs {', '.join(missing)} as well"
     elif config.rotary_width % 2:
-        yield f"qk_rope_head_dim={config.rotary_width} is odd, RoPE turns pairs; use an even one"
+        yield f"qk_rope_head_dim={config.rotary_width} is odd, RoPE rotates pairs; use an even one"
     if config.num_key_value_heads != config.num_attention_heads:
         yield (
             "latent attention makes keys and values for every head (DeepseekV3); "
@@ -82,12 +82,12 @@ def _positions(config: ModelShape) -> Iterator[str]:
             f"write max_position_embeddings={int(original * (rope.factor or 1))}"
         )
     if (rope.learned or rope.rope_type == "dynamic") and config.rotary_width <= 2:
-        yield f"rope_type={rope.rope_type} needs a head of more than 2 turned numbers; use a wider head"
+        yield f"rope_type={rope.rope_type} needs a head of more than 2 rotated numbers; use a wider head"
     for name in ("long_factor", "short_factor"):
         numbers = getattr(rope, name)
         if numbers is not None and len(numbers) != config.rotary_width // 2:
             yield (
-                f"{name} has {len(numbers)} numbers, this model turns {config.rotary_width // 2} pairs; "
+                f"{name} has {len(numbers)} numbers, this model rotates {config.rotary_width // 2} pairs; "
                 "give one for each"
             )
     if rope.partial_rotary_factor == 1:
@@ -99,7 +99,7 @@ def _positions(config: ModelShape) -> Iterator[str]:
         )
     elif config.rotary_width % 2 or config.rotary_width == 0:
         yield (
-            f"partial_rotary_factor={rope.partial_rotary_factor} turns {config.rotary_width} numbers "
+            f"partial_rotary_factor={rope.partial_rotary_factor} rotates {config.rotary_width} numbers "
             f"of head_dim={config.head_width}; it must be an even number above 0"
         )
 

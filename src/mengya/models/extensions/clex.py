@@ -84,7 +84,8 @@ class Clex(LearnedRope):
         """As `LearnedRope.frozen`: rope_type longrope with the same numbers for texts of every length."""
         if not 1 <= factor <= self.factor:
             raise UserError(
-                f"factor={factor} must be between 1 and {self.factor}, the factor of the model's rope_parameters"
+                f"factor={factor} must be between 1 and {self.factor}, the factor of the model's "
+                "rope_parameters"
             )
         device = self.up_proj.device
         now = self.frequencies(torch.tensor(float(factor), device=device)).double()

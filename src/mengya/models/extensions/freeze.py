@@ -1,4 +1,4 @@
-"""A model with learned rotary frequencies, frozen at one factor, is one that transformers' own classes hold."""
+"""Learned rotary frequencies frozen at one factor: a model that transformers' own classes hold."""
 
 from __future__ import annotations
 

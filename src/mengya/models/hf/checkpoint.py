@@ -1,4 +1,4 @@
-"""Checkpoint folders in the Hugging Face layout: config.json, model.safetensors, generation_config.json, tokenizer.
+"""Checkpoint folders in the Hugging Face layout: configuration, model.safetensors and tokenizer files.
 
 A folder that we write is a stock folder of its class (config.CLASSES) for transformers 4.57 and 5; a
 folder of those classes from anywhere is read, sharded or not. Tensors are read from safetensors only:

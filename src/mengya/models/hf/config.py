@@ -124,8 +124,8 @@ def _learned_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
     base = values.get("base_model_type")
     if not isinstance(rope, dict) or base not in CLASSES or "rope_theta" not in rope:
         raise UserError(
-            f"{path}: model_type={values['model_type']} needs base_model_type (one of {', '.join(CLASSES)}) and rope_parameters with "
-            "rope_theta; was the file edited?"
+            f"{path}: model_type={values['model_type']} needs base_model_type (one of "
+            f"{', '.join(CLASSES)}) and rope_parameters with rope_theta; was the file edited?"
         )
     kept = {name: rope[name] for name in ("rope_theta", "partial_rotary_factor") if name in rope}
     stock = {**values, "model_type": base, "rope_parameters": {"rope_type": "default", **kept}}
