@@ -91,9 +91,9 @@ class DecoderLayer(nn.Module):
         real_BS: Tensor | None,
         cache: Cache | None,
     ) -> tuple[Tensor, Tensor, Routing | None]:
-        """The stream x and what is to be added to it, both [B, S, hidden]: given those of the layer before.
+        """The residual stream x and the update that is still to be added to it, both [B, S, hidden].
 
-        Apart, because the compiler fuses an addition with the norm after it, but not across two graphs.
+        Not added here, because the compiler fuses an addition with the norm after it, in one graph only.
         """
         if update is not None:
             x = x + update

@@ -57,7 +57,7 @@ def row_pattern(
 
     Args:
         past: tokens before the new ones, T = past + S.
-        padding: [B] int64, the first so many positions of a row are hidden.
+        padding: [B] int64, how many positions are hidden at the start of each row.
         window: how many positions each sees, its own included; None: all.
     """
     if window is not None and window >= past + S:  # nothing is outside

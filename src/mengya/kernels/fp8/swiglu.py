@@ -45,7 +45,7 @@ def fp8_swiglu(x: Tensor, gate_FH: Tensor, up_FH: Tensor, down_HF: Tensor) -> Te
 
 
 class _FP8SwiGLU(torch.autograd.Function):
-    """Gives bf16, as products with a scale for every row do."""
+    """Output in bf16, as `_scaled_mm` gives it with a scale per row."""
 
     @staticmethod
     def forward(ctx: Any, x_NH: Tensor, gate_FH: Tensor, up_FH: Tensor, down_HF: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which layers a list of names means to LoRA, in the words that PEFT needs.
+"""Which layers a list of names selects for LoRA, in the terms of PEFT.
 
 Takes a model and names as a person writes them; gives PEFT's target_modules and target_parameters.
 """
