@@ -39,6 +39,7 @@ class Cache(Protocol):
         v_BSKV: Tensor,
         pattern: AttentionPattern,
         scale: float | None = None,
+        /,
     ) -> Tensor:
         """Store the new keys and values of a layer, then attend to all: [B, S, H, V].
 
@@ -55,11 +56,12 @@ class Cache(Protocol):
         rank: int,
         pattern: AttentionPattern,
         scale: float,
+        /,
     ) -> Tensor:
         """As `attend` with one latent per token, its first `rank` numbers the value: [B, S, H, rank]."""
         ...
 
-    def expandable_latents(self, layer: int, new_BSC: Tensor) -> Tensor | None:
+    def expandable_latents(self, layer: int, new_BSC: Tensor, /) -> Tensor | None:
         """Store new latents and give all, [B, T, C], where it pays to make keys and values of them.
 
         None, and nothing stored: use `attend_latents`.
