@@ -55,8 +55,8 @@ class Case(NamedTuple):
 
     def attend_by(self, kernel: str) -> Attend:
         if kernel == "ours":
-            begins, stops = self.ranges
-            return lambda q, k, v: document_attention(q, k, v, begins, stops)
+            first_visible, visible_end = self.ranges
+            return lambda q, k, v: document_attention(q, k, v, first_visible, visible_end)
         return lambda q, k, v: varlen_attention(q, k, v, self.cu_seqlens, ROW)
 
     def gradients(self, attend: Attend) -> list[Tensor]:
@@ -76,11 +76,13 @@ def make(shape: str) -> Case:
         torch.randn(T, int(n), width, device="cuda", dtype=torch.bfloat16)
         for n in (heads, kv_heads, kv_heads, heads)
     )
-    begins, stops = visible_ranges(batch.cu_seqlens, T, None)
-    seen = torch.arange(T, device="cuda") - begins + 1
+    first_visible, visible_end = visible_ranges(batch.cu_seqlens, T, None)
+    seen = torch.arange(T, device="cuda") - first_visible + 1
     leaves = [leaf.requires_grad_() for leaf in (q, k, v)]
     pairs = int(seen.sum())
-    return Case(leaves, dout, batch.cu_seqlens, (begins, stops), batch.document_ids, pairs)
+    return Case(
+        leaves, dout, batch.cu_seqlens, (first_visible, visible_end), batch.document_ids, pairs
+    )
 
 
 def exact(case: Case) -> list[Tensor]:

@@ -46,7 +46,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mengya.training.distributed.build import SingleDevice
 from our_step import ours, real_tokens, steps_of
 from pretraining_data import RowList, documents, packed_rows
 from shapes import SHAPES, config_of, rows_of
@@ -55,35 +54,39 @@ from torch._dynamo.comptime import comptime
 
 from mengya.models.config.model import ModelConfig
 from mengya.runtime.device import DeviceName, pick_autocast_dtype, pick_device
-from mengya.training.optim.build import OptimizerConfig
+from mengya.training.distributed.single import SingleDevice
+from mengya.training.execution import Execution
+from mengya.training.optim.config import OptimizerConfig
 
 # kernel -> (module in which the name is looked up, name): what takes it away. When files move, these
 # two dicts are all there is to change.
 KERNELS: dict[str, list[tuple[str, str]]] = {
-    "experts": [("mengya.models.moe", "fused_runs")],
-    "qkv": [("mengya.models.attention", "fused_qkv_runs")],
-    "swiglu": [("mengya.models.moe", "fused_swiglu_runs")],
-    "attention": [("mengya.models.document_attention", "kernel_serves")],
-    "nll": [("mengya.losses.linear_nll", "_has_kernels")],
+    "experts": [("mengya.kernels.experts.op", "is_supported")],
+    "qkv": [("mengya.kernels.qkv", "is_supported")],
+    "swiglu": [("mengya.kernels.swiglu", "is_supported")],
+    "attention": [("mengya.kernels.attention.document", "is_supported_by_triton")],
+    "nll": [("mengya.kernels.cross_entropy", "_has_kernels")],
     "nll-compiled": [
-        ("mengya.losses.linear_nll", "_has_kernels"),
-        ("mengya.losses.linear_nll", "chunk_nll"),
+        ("mengya.kernels.cross_entropy", "_has_kernels"),
+        ("mengya.kernels.cross_entropy", "chunk_nll"),
     ],
-    "fp8": [("mengya.models.moe", "fp8_swiglu")],
+    "fp8": [("mengya.models.feed_forward", "fp8_swiglu")],
     "fp8-kernels": [
-        ("mengya.models.fp8_swiglu", "quantize"),
-        ("mengya.models.fp8_swiglu", "swiglu"),
-        ("mengya.models.fp8_swiglu", "swiglu_backward"),
+        ("mengya.kernels.fp8.swiglu", "quantize"),
+        ("mengya.kernels.fp8.swiglu", "swiglu"),
+        ("mengya.kernels.fp8.swiglu", "swiglu_backward"),
     ],
     "noise": [],
 }
 # Names that are no predicates -> what stands in their place, made of the module and the function.
 INSTEAD: dict[tuple[str, str], Callable[[Any, Any], Any]] = {
-    ("mengya.losses.linear_nll", "chunk_nll"): lambda _, f: torch.compile(f, dynamic=False),
-    ("mengya.models.moe", "fp8_swiglu"): lambda _, f: f,  # off by not asking for it
-    ("mengya.models.fp8_swiglu", "quantize"): lambda module, _: module.quantize_plain,
-    ("mengya.models.fp8_swiglu", "swiglu"): lambda module, _: module.swiglu_plain,
-    ("mengya.models.fp8_swiglu", "swiglu_backward"): lambda module, _: module.swiglu_backward_plain,
+    ("mengya.kernels.cross_entropy", "chunk_nll"): lambda _, f: torch.compile(f, dynamic=False),
+    ("mengya.models.feed_forward", "fp8_swiglu"): lambda _, f: f,  # off by not asking for it
+    ("mengya.kernels.fp8.swiglu", "quantize"): lambda module, _: module.quantize_plain,
+    ("mengya.kernels.fp8.swiglu", "swiglu"): lambda module, _: module.swiglu_plain,
+    ("mengya.kernels.fp8.swiglu", "swiglu_backward"): lambda module, _: (
+        module.swiglu_backward_plain
+    ),
 }
 SPAWN = multiprocessing.get_context("spawn")
 ALL, FP8 = "all", "all + fp8"
@@ -182,7 +185,7 @@ def work(case: str, setup: Setup, pipe: Connection, compiling: Semaphore) -> Non
         switch(case, calls)
         device = pick_device(setup.device)
         cuda = device.type == "cuda"
-        strategy = SingleDevice(device, pick_autocast_dtype("auto", device))
+        strategy = SingleDevice(Execution(device, pick_autocast_dtype("auto", device)))
         config = config_of(setup.shape, setup.size)
         torch.manual_seed(0)
         docs = documents(setup.rows * 32, setup.size, config.vocab_size)

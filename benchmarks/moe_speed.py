@@ -29,15 +29,16 @@ from timing import Clock, kernel_times, milliseconds, time_steps
 from torch import Tensor, nn
 
 from mengya.kernels.experts import op as fused
-from mengya.kernels.experts.launch import TILES, Tile, sort_rows
-from mengya.kernels.experts.op import fused_experts
+from mengya.kernels.experts.op import TILES, Tile, fused_experts, sort_rows
 from mengya.kernels.experts.reference import grouped_experts
-from mengya.kernels.fp32_linear import fp32_linear, split_linear
-from mengya.models import moe, router
+from mengya.kernels.linear import fp32_linear, split_linear
+from mengya.models import router
 from mengya.models.config.model import ModelConfig
 from mengya.models.moe import MoE
 from mengya.training.distributed.single import SingleDevice
 from mengya.training.execution import Execution
+
+IS_SUPPORTED = fused.is_supported
 
 LAYERS: dict[str, dict[str, Any]] = {
     "4 x 2432 top-1": {
@@ -213,8 +214,8 @@ def layer_cases(name: str) -> dict[str, Callable[[], tuple[nn.Module, bool]]]:
     config = config_of(name)
     met = (config.num_experts_per_tok + config.n_shared_experts) * config.expert_width
 
-    def mixture(fused_runs: Callable[..., bool], linear: Linear = fp32_linear) -> tuple[nn.Module, bool]:  # fmt: skip
-        moe.fused_runs, router.fp32_linear = fused_runs, linear
+    def mixture(supported: Callable[..., bool], linear: Linear = fp32_linear) -> tuple[nn.Module, bool]:  # fmt: skip
+        fused.is_supported, router.fp32_linear = supported, linear
         layer = MoE(config).cuda().train()
         for parameter in layer.parameters():
             nn.init.normal_(parameter, std=0.02)
@@ -222,8 +223,8 @@ def layer_cases(name: str) -> dict[str, Callable[[], tuple[nn.Module, bool]]]:
 
     cases = {
         "dense of equal FLOPs": lambda: (Dense(config.hidden_size, met).cuda(), True),
-        "ours, fused": lambda: mixture(fused.fused_runs),
-        "ours, fused, fp32 router": lambda: mixture(fused.fused_runs, whole_fp32_linear),
+        "ours, fused": lambda: mixture(IS_SUPPORTED),
+        "ours, fused, fp32 router": lambda: mixture(IS_SUPPORTED, whole_fp32_linear),
         "ours, plain": lambda: mixture(lambda *_: False, whole_fp32_linear),
         "transformers grouped_mm": lambda: (transformers_block(config), False),
     }
@@ -265,7 +266,7 @@ def time_layer(
 
 def time_model(dense: bool, rows: int, size: int) -> tuple[float, float]:
     torch._dynamo.reset()
-    moe.fused_runs, router.fp32_linear = fused.fused_runs, fp32_linear
+    fused.is_supported, router.fp32_linear = IS_SUPPORTED, fp32_linear
     shape = SHAPES["64m" if dense else "198m-moe"]
     config = ModelConfig(vocab_size=6400, max_position_embeddings=size, **shape)
     batch = packed(documents(rows * 4, size, config.vocab_size), rows, size)

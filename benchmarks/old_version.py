@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -91,7 +92,7 @@ def runs() -> dict[str, tuple[str, list[str], str]]:
     }
 
 
-def _model(shape: dict[str, object]) -> list[str]:
+def _model(shape: Mapping[str, object]) -> list[str]:
     return [f"model.{key}={json.dumps(value)}" for key, value in shape.items()]
 
 

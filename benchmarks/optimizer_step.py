@@ -21,7 +21,8 @@ from torch import Tensor
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.runtime.device import pick_device
-from mengya.training.optim.build import build_optimizers, muon
+from mengya.training.optim import muon
+from mengya.training.optim.build import build_optimizers
 from mengya.training.optim.config import OptimizerConfig
 from mengya.training.optim.orthogonalize import orthogonalize
 

@@ -30,7 +30,7 @@ import torch
 
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from mengya.models.hf.folder import write_folder
+from mengya.models.hf.checkpoint import write_folder
 from mengya.tokenizer.load import save_tokenizer
 from mengya.tokenizer.train import train_tokenizer
 

@@ -66,14 +66,12 @@ def test_a_model_that_repeats_finds_the_key(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, tokenizer = load_causal_lm(checkpoint), load_tokenizer(checkpoint)
-    forward = model.forward
 
-    def knowing(input_ids: torch.Tensor, logits_at: torch.Tensor) -> object:
-        output = forward(input_ids, logits_at=logits_at)
-        truth = torch.nn.functional.one_hot(input_ids.flatten()[logits_at + 1], 300)
-        return output._replace(logits=truth[None].float())
+    def knowing(input_ids: torch.Tensor, cache: None, positions: torch.Tensor) -> torch.Tensor:
+        truth = torch.nn.functional.one_hot(input_ids.flatten()[positions + 1], 300)
+        return truth[None].float()
 
-    monkeypatch.setattr(model, "forward", knowing)
+    monkeypatch.setattr(model, "decode", knowing)
     cells = passkey_retrieval(model, tokenizer, PasskeyConfig(lengths=[200], samples=4))
     assert [cell.accuracy for cell in cells] == [1.0] * 5 and cells[0].interval[1] == pytest.approx(
         1
@@ -88,7 +86,7 @@ def test_nats_by_position_are_the_means_of_each_stretch(checkpoint: Path) -> Non
     assert (found.width, found.documents, len(found.nats)) == (5, 3, STRETCHES)
     with torch.no_grad():
         ids = torch.tensor([d[:81] for d in documents if len(d) > 80])
-        logits = model(ids[:, :-1]).logits
+        logits = model(ids[:, :-1]).head_output
     nll = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
     )

@@ -29,7 +29,7 @@ def pairs(checkpoint: Path, count: int = 12) -> list[tuple[Side, Side]]:
 
 def by_hand(model: torch.nn.Module, side: Side) -> tuple[float, float]:
     ids, mask = side
-    logps = torch.log_softmax(model(torch.tensor([ids])).logits[0].double(), -1)
+    logps = torch.log_softmax(model(torch.tensor([ids])).head_output[0].double(), -1)
     values = [logps[i - 1, ids[i]].item() for i in range(1, len(ids)) if mask[i]]
     return sum(values), sum(values) / len(values)
 

@@ -13,7 +13,7 @@ import transformers
 from mengya.generation.batch.decode_graphs import graph_sizes
 from mengya.generation.batch.engine import BatchEngine, EngineConfig, Request
 from mengya.generation.sampling import SamplingParams
-from mengya.kernels.linear import merges
+from mengya.kernels.linear import can_merge
 from mengya.models.hf.checkpoint import save_hf_folder
 from tests.generation.batch.test_engine import LATENT, drain, mixed_requests, prompts
 from tests.helpers.engine_batch import run_all
@@ -114,14 +114,14 @@ def test_projections_end_to_end_are_as_exact_as_apart(family: str) -> None:
     model = random_model(**{"head_dim": 16, **FAMILIES[family]}).cuda()
     ids = torch.arange(120, device="cuda")[None] * 7 % 300
     with torch.no_grad():
-        exact = model(ids).logits
+        exact = model(ids).head_output
         model.to(torch.bfloat16)
-        apart = model(ids).logits
+        apart = model(ids).head_output
         BatchEngine(model, EngineConfig(max_running=1))
         layer: Any = model.model.layers[0]
         x, attention, mlp = model.model.embed_tokens(ids), layer.self_attn, layer.mlp
-        assert merges(x, attention.q_proj, attention.k_proj, attention.v_proj)
-        assert merges(x, mlp.gate_proj, mlp.up_proj)
-        together = model(ids).logits
+        assert can_merge(x, attention.q_proj, attention.k_proj, attention.v_proj)
+        assert can_merge(x, mlp.gate_proj, mlp.up_proj)
+        together = model(ids).head_output
     plain, fused = ((logits - exact).abs().mean().item() for logits in (apart, together))
     assert fused < 1.3 * plain

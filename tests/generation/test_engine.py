@@ -117,7 +117,7 @@ def test_a_cache_of_the_beginning_changes_nothing(model: CausalLM) -> None:
     fresh = list(stream(model, prompt, GREEDY, []))
     cache = KVCache(model.config.num_hidden_layers)
     with torch.no_grad():
-        model.eval()(torch.tensor([prompt[:21]]), cache=cache)
+        model.eval().decode(torch.tensor([prompt[:21]]), cache)
     assert list(stream(model, prompt, GREEDY, [], cache)) == fresh
     assert cache.length == len(prompt) + 20 - 1  # the last token was chosen, not run
 

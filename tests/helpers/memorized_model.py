@@ -30,7 +30,7 @@ def learn_by_heart(config: ModelConfig, samples: Sequence[Sample]) -> CausalLM:
     loss = torch.tensor(torch.inf)
     for _ in range(300):
         loss = torch.stack(
-            [F.cross_entropy(model(ids[:, :-1]).logits[0], labels[1:]) for ids, labels in rows]
+            [F.cross_entropy(model(ids[:, :-1]).head_output[0], labels[1:]) for ids, labels in rows]
         ).sum()
         if loss.item() < 0.02:
             break

@@ -66,8 +66,10 @@ def results(case: Case, dtype: torch.dtype, device: str) -> list[Tensor]:
     """The output and the gradients of q, k and v."""
     *leaves, dout = inputs(case, dtype, device)
     q, k, v = (leaf.requires_grad_() for leaf in leaves)
-    begins, stops = visible_ranges(boundaries(case.lengths).to(device), case.T, case.window)
-    out = document_attention(q, k, v, begins, stops, case.scale)
+    first_visible, visible_end = visible_ranges(
+        boundaries(case.lengths).to(device), case.T, case.window
+    )
+    out = document_attention(q, k, v, first_visible, visible_end, case.scale)
     return [out.detach(), *torch.autograd.grad(out, (q, k, v), dout)]
 
 
@@ -113,26 +115,29 @@ def test_kernels_equal_masked_sdpa_in_the_interpreter() -> None:
 
 def test_ranges_say_what_the_mask_says() -> None:
     for case in CASES:
-        begins, stops = visible_ranges(boundaries(case.lengths), case.T, case.window)
+        first_visible, visible_end = visible_ranges(boundaries(case.lengths), case.T, case.window)
         t, mask = torch.arange(case.T), mask_of(case)
-        assert torch.equal((t >= begins[:, None]) & (t <= t[:, None]), mask)
-        assert torch.equal((t >= t[:, None]) & (t < stops[:, None]), mask.T)
-        assert begins.dtype == stops.dtype == torch.int32
+        assert torch.equal((t >= first_visible[:, None]) & (t <= t[:, None]), mask)
+        assert torch.equal((t >= t[:, None]) & (t < visible_end[:, None]), mask.T)
+        assert first_visible.dtype == visible_end.dtype == torch.int32
 
 
 def test_positions_past_the_last_boundary_are_a_document() -> None:
-    begins, stops = visible_ranges(torch.tensor([0, 3], dtype=torch.int32), 5, None)
-    assert begins.tolist() == [0, 0, 0, 3, 3]
-    assert stops.tolist() == [3, 3, 3, 5, 5]
+    first_visible, visible_end = visible_ranges(torch.tensor([0, 3], dtype=torch.int32), 5, None)
+    assert first_visible.tolist() == [0, 0, 0, 3, 3]
+    assert visible_end.tolist() == [3, 3, 3, 5, 5]
 
 
 @pytest.mark.parametrize(
-    ("width", "served"),
-    [(16, True), (48, True), (80, True), (96, True), (128, True), (8, False), (24, False), (112, False), (256, False)],
-)  # fmt: skip
-def test_widths_that_need_no_padding_are_served(width: int, served: bool) -> None:
+    ("width", "supported"),
+    [
+        *((width, True) for width in (16, 48, 80, 96, 128)),
+        *((width, False) for width in (8, 24, 112, 256)),
+    ],
+)
+def test_widths_that_need_no_padding_are_supported(width: int, supported: bool) -> None:
     pytest.importorskip("triton")
-    assert module.kernel_serves(width) == served
+    assert module.is_supported_by_triton(width) == supported
 
 
 LARGE = [
@@ -163,8 +168,10 @@ def test_compiled_into_one_graph_it_says_the_same() -> None:
     q, k, v = (leaf.requires_grad_() for leaf in leaves)
     ranges = visible_ranges(boundaries(case.lengths).cuda(), case.T, None)
 
-    def layer(q: Tensor, k: Tensor, v: Tensor, begins: Tensor, stops: Tensor) -> Tensor:
-        return document_attention(q * 2, k, v, begins, stops, None).mul(0.5)
+    def layer(
+        q: Tensor, k: Tensor, v: Tensor, first_visible: Tensor, visible_end: Tensor
+    ) -> Tensor:
+        return document_attention(q * 2, k, v, first_visible, visible_end, None).mul(0.5)
 
     found = []
     for function in (layer, torch.compile(layer, fullgraph=True)):
@@ -187,5 +194,11 @@ def test_the_compiler_finds_the_same_ranges() -> None:
         plain, torch.compile(ranges, fullgraph=True)(cu_seqlens, groups), strict=True
     ):
         assert torch.equal(ours, compiled)
-    begins, stops = plain[2:]
-    assert (begins[49], stops[49], begins[51], stops[51], begins[200]) == (0, 50, 51, 128, 192)
+    first_visible, visible_end = plain[2:]
+    assert (
+        first_visible[49],
+        visible_end[49],
+        first_visible[51],
+        visible_end[51],
+        first_visible[200],
+    ) == (0, 50, 51, 128, 192)

@@ -16,9 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mengya.kernels.experts import launch as expert_launches
-from mengya.kernels.experts import op as fused_experts
-from mengya.kernels.experts.launch import Tile
+from mengya.kernels.experts import op
+from mengya.kernels.experts.op import Tile
 from mengya.kernels.experts.reference import grouped_experts
 from mengya.models import moe
 from mengya.models.moe import MoE
@@ -45,8 +44,8 @@ def test_kernels_in_the_interpreter() -> None:
 @pytest.fixture(autouse=INTERPRETED)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a small problem has several tiles and chunks, as a real one has."""
-    for name in expert_launches.TILES:
-        monkeypatch.setitem(expert_launches.TILES, name, Tile(32, 32, 16, 4, 2))
+    for name in op.TILES:
+        monkeypatch.setitem(op.TILES, name, Tile(32, 32, 16, 4, 2))
 
 
 def spread(N: int, k: int, E: int) -> Tensor:
@@ -68,7 +67,9 @@ def inputs(N: int, k: int, E: int, H: int, I: int) -> list[Tensor]:
     return [tensor.bfloat16().float() for tensor in made]
 
 
-def run(compute: Callable[..., Tensor], values: list[Tensor], experts: Tensor, dtype: torch.dtype) -> list[Tensor]:  # fmt: skip
+def run(
+    compute: Callable[..., Tensor], values: list[Tensor], experts: Tensor, dtype: torch.dtype
+) -> list[Tensor]:
     """The output and the gradients of x, weights, gate_up and down, in fp32."""
     x, weights, gate_up, down, dout = (value.to(DEVICE) for value in values)
     x, gate_up, down = (value.to(dtype) for value in (x, gate_up, down))
@@ -93,8 +94,8 @@ def test_outputs_and_gradients(
         pytest.skip("one expert cannot be a token's only one and its eighth")
     values, experts = inputs(N, k, E, H, I), choose(N, k, E)
     expected = run(grouped_experts, values, experts, torch.float32)
-    results = run(fused_experts.fused_experts, values, experts, DTYPE)
-    again = run(fused_experts.fused_experts, values, experts, DTYPE)
+    results = run(op.fused_experts, values, experts, DTYPE)
+    again = run(op.fused_experts, values, experts, DTYPE)
     for ours, same, exact in zip(results, again, expected, strict=True):
         error = (ours - exact).norm() / exact.norm()
         assert error < (1e-5 if INTERPRETED else 1e-2)
@@ -106,11 +107,11 @@ def test_outputs_and_gradients(
 def test_rows_are_sorted_and_cut(E: int) -> None:
     torch.manual_seed(0)
     experts_Nk = torch.randint(E, (700, 3), device=DEVICE)
-    order_M, ends_E = expert_launches.sort_rows(experts_Nk, E)
+    order_M, ends_E = op.sort_rows(experts_Nk, E)
     flat = experts_Nk.flatten()
     assert torch.equal(order_M.long(), flat.argsort(stable=True))
     assert torch.equal(ends_E.long(), torch.bincount(flat, minlength=E).cumsum(0))
-    pieces = [piece for piece in expert_launches.cut(ends_E, 2100, 64).tolist() if piece[0] >= 0]
+    pieces = [piece for piece in op.cut(ends_E, 2100, 64).tolist() if piece[0] >= 0]
     starts = [0, *ends_E.tolist()]
     expected = [
         [e, first, min(first + 64, starts[e + 1])]
@@ -122,7 +123,7 @@ def test_rows_are_sorted_and_cut(E: int) -> None:
 
 @pytest.mark.gpu
 def test_a_layer_compiles_into_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moe, "fused_runs", lambda *_: True)
+    monkeypatch.setattr(moe.op, "is_supported", lambda *_: True)
     torch.manual_seed(0)
     config = tiny_config("Glm4Moe", moe_intermediate_size=32, hidden_size=48)
     layer = MoE(config).to(DEVICE, DTYPE).train()

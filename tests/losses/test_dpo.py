@@ -94,10 +94,12 @@ def test_starts_at_ln_2_with_the_reference_as_policy() -> None:
 def test_packing_does_not_change_log_probabilities() -> None:
     model = tiny_model(0)
     pairs = random_pairs(2, 5)
-    together = completion_logps(model(**(b := pack_pairs([pairs], 96)).model_inputs()).logits, b)
+    together = completion_logps(
+        model(**(b := pack_pairs([pairs], 96)).model_inputs()).head_output, b
+    )
     for p, pair in enumerate(pairs):
         alone = pack_pairs([[pair]], 24)
-        logps = completion_logps(model(**alone.model_inputs()).logits, alone)
+        logps = completion_logps(model(**alone.model_inputs()).head_output, alone)
         torch.testing.assert_close(together[0, 2 * p : 2 * p + 2], logps[0, :2])
 
 
@@ -170,7 +172,7 @@ def test_sft_weight_adds_the_chosen_completions_mean_nll() -> None:
     policy, reference = tiny_model(0), reference_of(tiny_model(1))
     pairs = random_pairs(6, 3)
     batch = pack_pairs([pairs], 80)
-    logps = completion_logps(policy(**batch.model_inputs()).logits, batch)[0]
+    logps = completion_logps(policy(**batch.model_inputs()).head_output, batch)[0]
     nll = sum(-logps[2 * p] / len(chosen) for p, (_, chosen, _) in enumerate(pairs))
     plain = DPO(reference)(policy, batch).loss
     torch.testing.assert_close(

@@ -1,4 +1,4 @@
-"""Next-token sums: against cross entropy, at labelled positions only, and with the experts' balancing loss."""
+"""Next-token sums: against cross entropy, at labelled positions only, with the balancing loss."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def mixture(router_aux_loss_coef: float) -> CausalLM:
 
 def test_is_the_sum_of_cross_entropy_over_labels() -> None:
     model, batch = tiny_model(0), packed()
-    logits = model(**batch.model_inputs()).logits
+    logits = model(**batch.model_inputs()).head_output
     expected = F.cross_entropy(
         logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
     )
@@ -56,7 +56,7 @@ def test_labelled_positions_alone_give_the_same_loss_and_gradients() -> None:
 @pytest.mark.parametrize("labelled_only", [False, True])
 def test_z_loss_is_added_and_counted_apart(labelled_only: bool) -> None:
     model, batch = tiny_model(0), packed()
-    logits = model(**batch.model_inputs()).logits[batch.labels != IGNORE_INDEX]
+    logits = model(**batch.model_inputs()).head_output[batch.labels != IGNORE_INDEX]
     expected = 0.3 * logits.exp().sum(-1).log().square().sum()
     plain = NextToken()(model, batch)
     result = NextToken(labelled_only=labelled_only, z_loss=0.3)(model, batch)

@@ -38,7 +38,7 @@ def packed_row(lengths: tuple[int, ...], size: int) -> dict[str, torch.Tensor]:
 def test_full_forward_equals_transformers(
     model: CausalLM, oracle: Any, input_ids: torch.Tensor
 ) -> None:
-    ours, theirs = model(input_ids).logits, oracle(input_ids).logits
+    ours, theirs = model(input_ids).head_output, oracle(input_ids).logits
     assert theirs.std() > 0.3  # the weights are far from trivial
     assert_near(ours, theirs)
 
@@ -51,7 +51,7 @@ def test_cached_decode_equals_transformers(
     chunks = [6, *[1] * 9, 5]
     ours, past, theirs = [], None, []
     for chunk in input_ids.split(chunks, dim=1):
-        ours.append(model(chunk, cache=cache).logits)
+        ours.append(model.decode(chunk, cache))
         out = oracle(chunk, past_key_values=past, use_cache=True)
         past = out.past_key_values
         theirs.append(out.logits)
@@ -64,13 +64,13 @@ def test_cached_decode_equals_transformers(
 @torch.no_grad()
 def test_a_cropped_cache_forgets(model: CausalLM, input_ids: torch.Tensor) -> None:
     cache = KVCache(model.config.num_hidden_layers)
-    model(input_ids.flip(1), cache=cache)
+    model.decode(input_ids.flip(1), cache)
     cache.crop(0)
-    model(input_ids[:, :12], cache=cache)
-    model(input_ids[:, :5], cache=cache)
+    model.decode(input_ids[:, :12], cache)
+    model.decode(input_ids[:, :5], cache)
     cache.crop(12)
-    rest = model(input_ids[:, 12:], cache=cache).logits
-    assert_near(rest, model(input_ids).logits[:, 12:])
+    rest = model.decode(input_ids[:, 12:], cache)
+    assert_near(rest, model(input_ids).head_output[:, 12:])
     with pytest.raises(ValueError, match="cannot crop"):
         cache.crop(21)
 
@@ -80,7 +80,7 @@ def test_a_cropped_cache_forgets(model: CausalLM, input_ids: torch.Tensor) -> No
 def test_mqa_and_mha_equal_transformers(kv_heads: int) -> None:
     model = shaken(tiny_config("Qwen3", num_key_value_heads=kv_heads))
     ids = torch.arange(18).view(2, 9)
-    assert_near(model(ids).logits, oracle_of(model)(ids).logits)
+    assert_near(model(ids).head_output, oracle_of(model)(ids).logits)
 
 
 @torch.no_grad()
@@ -88,12 +88,12 @@ def test_a_token_never_changes_what_came_before(model: CausalLM, input_ids: torc
     packed = {
         name: t.expand(3, -1) if t.dim() == 2 else t for name, t in packed_row((20,), 20).items()
     }
-    before = model(input_ids).logits
+    before = model(input_ids).head_output
     for t in (0, 4, 19):
         changed = input_ids.clone()
         changed[:, t] = (changed[:, t] + 1) % model.config.vocab_size
         for inputs in ({}, {k: packed[k] for k in ("position_ids", "document_ids")}):
-            after = model(changed, **inputs).logits
+            after = model(changed, **inputs).head_output
             torch.testing.assert_close(after[:, :t], before[:, :t], atol=1e-6, rtol=0)
             assert (after[:, t] - before[:, t]).abs().max() > 1e-3
 
@@ -103,11 +103,11 @@ def test_packed_documents_equal_the_same_documents_alone(
     model: CausalLM, input_ids: torch.Tensor
 ) -> None:
     row = input_ids[:1]
-    packed = model(row, **packed_row(LENGTHS, 20)).logits
+    packed = model(row, **packed_row(LENGTHS, 20)).head_output
     assert packed.isfinite().all()  # padding attends to something
     start = 0
     for length in LENGTHS:
-        alone = model(row[:, start : start + length]).logits
+        alone = model(row[:, start : start + length]).head_output
         assert_near(packed[:, start : start + length], alone)
         start += length
 
@@ -116,11 +116,11 @@ def test_packed_documents_equal_the_same_documents_alone(
 def test_packed_documents_never_see_each_other(model: CausalLM, input_ids: torch.Tensor) -> None:
     inputs = packed_row(LENGTHS, 20)
     row = input_ids[:1]
-    before = model(row, **inputs).logits
+    before = model(row, **inputs).head_output
     changed = row.clone()
     changed[:, :7] = 1  # the whole first document
     changed[:, 17:] = 2  # and the padding
-    after = model(changed, **inputs).logits
+    after = model(changed, **inputs).head_output
     # Experts see other groups of rows, whose products may round differently: not bit-equal there.
     torch.testing.assert_close(after[:, 7:17], before[:, 7:17], atol=1e-5, rtol=0)
     assert (after[:, :7] - before[:, :7]).abs().max() > 1e-3
@@ -133,7 +133,7 @@ def test_gradient_checkpointing_changes_no_gradient(
     gradients = []
     for model.gradient_checkpointing in (False, True):
         output = model(input_ids)
-        loss = F.cross_entropy(output.logits.flatten(0, 1), input_ids.flatten())
+        loss = F.cross_entropy(output.head_output.flatten(0, 1), input_ids.flatten())
         if output.aux_loss_B is not None:
             loss = loss + output.aux_loss_B.sum()
         loss.backward()
@@ -147,7 +147,7 @@ def test_gradient_checkpointing_changes_no_gradient(
 def test_a_row_of_padding_alone_gives_no_nan(model: CausalLM, input_ids: torch.Tensor) -> None:
     model.train()
     output = model(input_ids, document_ids=torch.full_like(input_ids, -1))
-    total = output.logits.sum() * 0
+    total = output.head_output.sum() * 0
     if output.aux_loss_B is not None:
         assert output.aux_loss_B.tolist() == [0, 0, 0]
         total = total + output.aux_loss_B.sum()
@@ -157,17 +157,23 @@ def test_a_row_of_padding_alone_gives_no_nan(model: CausalLM, input_ids: torch.T
 
 @torch.no_grad()
 def test_padding_the_vocabulary_changes_nothing(model: CausalLM, input_ids: torch.Tensor) -> None:
-    plain = model(input_ids).logits
+    plain = model(input_ids).head_output
     model.pad_vocabulary = True
-    padded = model(input_ids).logits
+    padded = model(input_ids).head_output
     assert padded.shape == plain.shape == (3, 20, 101)
     torch.testing.assert_close(padded, plain)
 
 
 @torch.no_grad()
-def test_last_only_is_the_last_position(model: CausalLM, input_ids: torch.Tensor) -> None:
-    last = model(input_ids, last_only=True).logits
-    torch.testing.assert_close(last, model(input_ids).logits[:, -1:])
+def test_positions_choose_what_the_head_sees(model: CausalLM, input_ids: torch.Tensor) -> None:
+    full = model(input_ids).head_output
+    positions = torch.tensor([59, 3, 20])
+    expected = full.flatten(0, 1)[positions][None]
+    torch.testing.assert_close(model(input_ids, positions=positions).head_output, expected)
+    torch.testing.assert_close(model.decode(input_ids, None, positions=positions), expected)
+    hidden = model(input_ids, positions=positions, head=lambda hidden, _: hidden).head_output
+    assert hidden.shape == (1, 3, 48)
+    torch.testing.assert_close(model.lm_head(hidden), expected)
 
 
 def test_parameter_counts_are_those_of_the_model(config: ModelConfig, model: CausalLM) -> None:
@@ -190,7 +196,7 @@ def test_fresh_weights_are_small_and_repeatable(
     torch.manual_seed(5)
     second = CausalLM(config)
     assert all(map(torch.equal, first.state_dict().values(), second.state_dict().values()))
-    logits = first(input_ids).logits
+    logits = first(input_ids).head_output
     loss = F.cross_entropy(logits.flatten(0, 1), input_ids.roll(1).flatten())
     assert abs(loss.item() - torch.tensor(101.0).log().item()) < 0.2
 
@@ -213,29 +219,24 @@ def test_neftune_adds_noise_of_its_size_in_training_only(
 def test_autocast_runs_in_half_precision_without_a_warning(
     model: CausalLM, input_ids: torch.Tensor
 ) -> None:
-    full = model(input_ids, **_documents(input_ids)).logits
+    full = model(input_ids, **_documents(input_ids)).head_output
     with warnings.catch_warnings(), torch.autocast("cpu", torch.bfloat16):
         warnings.simplefilter("error")
         output = model.train()(input_ids, **_documents(input_ids))
-        output.logits.float().sum().backward()
-    assert output.logits.dtype == torch.bfloat16
+        output.head_output.float().sum().backward()
+    assert output.head_output.dtype == torch.bfloat16
     if output.aux_loss_B is not None:
         assert output.aux_loss_B.dtype == torch.float32
-    assert (output.logits - full).abs().max() < 0.1 * full.abs().max()
+    assert (output.head_output - full).abs().max() < 0.1 * full.abs().max()
 
 
 def test_a_whole_model_in_bfloat16_decodes(model: CausalLM, input_ids: torch.Tensor) -> None:
     half = model.to(torch.bfloat16)
     cache = KVCache(half.config.num_hidden_layers)
     with torch.no_grad():
-        half(input_ids[:, :10], cache=cache)
-        logits = half(input_ids[:, 10:11], cache=cache).logits
+        half.decode(input_ids[:, :10], cache)
+        logits = half.decode(input_ids[:, 10:11], cache)
     assert logits.dtype == torch.bfloat16 and logits.isfinite().all()
-
-
-def test_a_cache_with_packed_documents_is_refused(model: CausalLM, input_ids: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match="one document per row"):
-        model(input_ids, document_ids=torch.zeros_like(input_ids), cache=KVCache(2))
 
 
 def test_no_layer_falls_back_to_eager_for_too_many_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +252,7 @@ def test_no_layer_falls_back_to_eager_for_too_many_graphs(monkeypatch: pytest.Mo
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
         policy.compile_layers()
         reference.compile_layers()
-        policy(ids).logits.sum().backward()
+        policy(ids).head_output.sum().backward()
         with torch.no_grad():
             reference(ids)
             policy.eval()(ids)

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from mengya.batch import IGNORE_INDEX, Batch
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
+from mengya.kernels.attention.dense import DensePattern
+from mengya.kernels.attention.document import DocumentRanges
 from mengya.models.adapters.lora import LoraConfig, add_lora, merge_lora
 from mengya.models.attention_mask import plan_attention
 from mengya.models.causal_lm import CausalLM
@@ -59,8 +61,8 @@ def run(model: CausalLM, batch: Batch, varlen: bool, autocast: bool) -> dict[str
     model.zero_grad(set_to_none=True)
     with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
         output = model(**inputs)
-    loss = F.cross_entropy(output.logits.float().flatten(0, 1), batch.labels.flatten())
-    results = {"logits": output.logits.detach().float()}
+    loss = F.cross_entropy(output.head_output.float().flatten(0, 1), batch.labels.flatten())
+    results = {"logits": output.head_output.detach().float()}
     if output.aux_loss_B is not None:
         loss = loss + output.aux_loss_B.sum()
         results["aux_loss"] = output.aux_loss_B.detach()
@@ -99,12 +101,11 @@ def gpu_model(family: str) -> CausalLM:
 
 def test_half_precision_takes_the_kernel_of_boundaries() -> None:
     config, batch = tiny_config("Qwen3"), batch_of(DOCUMENTS, 101)
-    arguments = (batch.input_ids, batch.position_ids, batch.document_ids, batch.cu_seqlens, None)
+    arguments = (batch.input_ids, batch.position_ids, batch.document_ids, batch.cu_seqlens)
     for dtype, varlen in ((torch.bfloat16, True), (torch.float16, True), (torch.float32, False)):
         plan = plan_attention(config, *arguments, dtype)
-        assert (plan.documents is not None) == varlen == (plan.mask is None)
-        if plan.documents is not None:  # heads of 16 columns go to our kernels
-            assert plan.documents.begins is not None and plan.documents.cu_seqlens is None
+        # Heads of 16 columns go to our kernels.
+        assert type(plan.full) is (DocumentRanges if varlen else DensePattern)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_varlen_windows_and_shifted_groups_equal_their_masks(
     if family.startswith("Deepseek"):
         widths = {"qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 16}
     model = shaken(tiny_config(family, sliding_window=sliding_window, **widths)).cuda().train()
-    model.shifted_sparse_ratio = ratio
+    model.training_pattern = training_pattern(model.config, ratio or None)
     batch = batch_of(DOCUMENTS, 101)
     exact = run(model, batch, varlen=False, autocast=False)
     masked = run(model, batch, varlen=False, autocast=True)
@@ -148,7 +149,7 @@ def test_varlen_windows_and_shifted_groups_equal_their_masks(
         torch._dynamo.reset()
         model.compile(fullgraph=True)
     assert_as_near(run(model, batch, varlen=True, autocast=True), masked, exact)
-    model.shifted_sparse_ratio = 0.0
+    model.training_pattern = None
     if ratio:
         full = run(model, batch, varlen=True, autocast=True)
         assert (full["logits"] - exact["logits"]).norm() > 0.2 * exact["logits"].norm()
@@ -159,9 +160,9 @@ def test_clex_learns_through_the_varlen_kernel(compiled: bool) -> None:
     clex = {"rope_type": "clex", "factor": 4.0, "original_max_position_embeddings": 32}
     model = shaken(tiny_config("Qwen3", rope_parameters=clex, max_position_embeddings=128)).cuda()
     model.train()
-    assert model.model.clex is not None
+    assert model.model.learned_rope is not None
     with torch.no_grad():
-        model.model.clex.down_proj.mul_(0.2)
+        model.model.learned_rope.down_proj.mul_(0.2)
     # As long as the factor reaches: nothing is drawn. Several texts: the gradient of the scale is a small
     # difference of large sums, and of one text rounding moves it by anything from 0.1 % to 10 %.
     batches = [batch_of(((128,),) * 2, 101, seed) for seed in range(8)]
@@ -171,7 +172,7 @@ def test_clex_learns_through_the_varlen_kernel(compiled: bool) -> None:
         torch._dynamo.reset()
         model.compile_layers()
     found = run_all(model, batches, varlen=True, autocast=True)
-    assert found["model.clex.down_proj"].abs().max() > 0
+    assert found["model.learned_rope.down_proj"].abs().max() > 0
     assert_as_near(found, masked, exact)
 
 
@@ -180,9 +181,9 @@ def test_documents_do_not_see_each_other(gpu_model: CausalLM) -> None:
     gpu_model.eval()
     batch = batch_of(DOCUMENTS, 101)
     with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
-        before = gpu_model(**batch.model_inputs()).logits
+        before = gpu_model(**batch.model_inputs()).head_output
         batch.input_ids[0, :50] = 1
-        after = gpu_model(**batch.model_inputs()).logits
+        after = gpu_model(**batch.model_inputs()).head_output
     assert not torch.equal(after[0, :50], before[0, :50])
     torch.testing.assert_close(after[0, 50:111], before[0, 50:111], atol=2e-2, rtol=2e-2)
 
@@ -272,4 +273,4 @@ def test_lora_trains_and_merges_under_autocast_and_compile(gpu_model: CausalLM) 
     gradients = run(gpu_model, batch, varlen=True, autocast=True)
     assert len(gradients) > 4 and all(t.isfinite().all() for t in gradients.values())
     merged = merge_lora(gpu_model).eval()
-    assert merged.forward(batch.input_ids).logits.isfinite().all()
+    assert merged.decode(batch.input_ids, None).isfinite().all()

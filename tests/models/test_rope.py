@@ -66,7 +66,7 @@ def ids_of(length: int) -> torch.Tensor:
 @pytest.mark.parametrize("length", [TRAINED - 4, TRAINED, LONG])
 def test_logits_equal_transformers(model: CausalLM, oracle: Any, length: int) -> None:
     ids = ids_of(length)
-    assert_near(model(ids).logits, oracle(ids).logits)
+    assert_near(model(ids).head_output, oracle(ids).logits)
 
 
 @torch.no_grad()
@@ -75,7 +75,7 @@ def test_cached_decode_beyond_the_trained_context_equals_transformers(
 ) -> None:
     cache, past = KVCache(model.config.num_hidden_layers), None
     for chunk in ids_of(LONG).split([10, *[1] * 30, 20], dim=1):
-        ours = model(chunk, cache=cache).logits
+        ours = model.decode(chunk, cache)
         theirs = oracle(chunk, past_key_values=past, use_cache=True)
         past = theirs.past_key_values
         assert_near(ours, theirs.logits)
@@ -84,13 +84,13 @@ def test_cached_decode_beyond_the_trained_context_equals_transformers(
 @torch.no_grad()
 def test_folders_keep_the_scaling_both_ways(model: CausalLM, oracle: Any, tmp_path: Path) -> None:
     ids = ids_of(LONG)
-    expected = model(ids).logits
+    expected = model(ids).head_output
     save_hf_folder(model, model.config, tmp_path / "ours")
     assert load_model_config(tmp_path / "ours") == model.config
     loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
     assert_near(loaded.eval()(ids).logits, expected)
     oracle.save_pretrained(tmp_path / "theirs")
-    assert_near(load_causal_lm(tmp_path / "theirs").eval()(ids).logits, expected)
+    assert_near(load_causal_lm(tmp_path / "theirs").eval()(ids).head_output, expected)
 
 
 def test_a_4x_folder_with_rope_scaling_is_read(model: CausalLM, tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def test_writing_the_scaling_into_a_trained_folder_stretches_it(tmp_path: Path) 
     stretched = load_causal_lm(tmp_path).eval()
     expected = shaken(tiny_config("Qwen3", rope_parameters=YARN))
     ids = ids_of(LONG)
-    assert_near(stretched(ids).logits, expected(ids).logits)
-    assert (stretched(ids).logits - model(ids).logits).abs().max() > 1e-2
+    assert_near(stretched(ids).head_output, expected(ids).head_output)
+    assert (stretched(ids).head_output - model(ids).head_output).abs().max() > 1e-2
 
 
 @torch.no_grad()
@@ -130,7 +130,7 @@ def test_dynamic_ntk_forgets_a_longer_text_and_transformers_does_not() -> None:
     used = copy.deepcopy(fresh)
     used(ids_of(LONG))
     ids = ids_of(TRAINED + 4)
-    assert_near(model(ids).logits, fresh(ids).logits)
+    assert_near(model(ids).head_output, fresh(ids).logits)
     assert (used(ids).logits - fresh(ids).logits).abs().max() > 1e-3
 
 

@@ -58,11 +58,11 @@ def oracle(model: CausalLM, family: str) -> Any:
 
 @torch.no_grad()
 def test_logits_equal_transformers(model: CausalLM, oracle: Any) -> None:
-    ours = model(IDS).logits
+    ours = model(IDS).head_output
     assert_near(ours, oracle(IDS).logits)
     all_seen = shaken(tiny_config("Qwen3" if model.config.qk_norm else "Qwen2"))
-    assert_near(all_seen(IDS[:, :WINDOW]).logits, ours[:, :WINDOW])
-    assert (all_seen(IDS).logits - ours)[:, WINDOW:].abs().max() > 1e-2
+    assert_near(all_seen(IDS[:, :WINDOW]).head_output, ours[:, :WINDOW])
+    assert (all_seen(IDS).head_output - ours)[:, WINDOW:].abs().max() > 1e-2
 
 
 @torch.no_grad()
@@ -71,23 +71,23 @@ def test_cached_decode_equals_transformers(model: CausalLM, oracle: Any) -> None
     for chunk in IDS.split([3, *[1] * 8, 9, *[1] * 4], dim=1):
         out = oracle(chunk, past_key_values=past, use_cache=True)
         past = out.past_key_values
-        assert_near(model(chunk, cache=cache).logits, out.logits)
+        assert_near(model.decode(chunk, cache), out.logits)
 
 
 @torch.no_grad()
 def test_left_padded_rows_equal_the_rows_alone(model: CausalLM) -> None:
     padding = torch.tensor([0, 4, 9])
     cache = KVCache(2, left_padding=padding)
-    parts = [model(chunk, cache=cache).logits for chunk in IDS.split([20, 1, 1, 1, 1], dim=1)]
+    parts = [model.decode(chunk, cache) for chunk in IDS.split([20, 1, 1, 1, 1], dim=1)]
     for row, pad in enumerate(padding.tolist()):
-        alone = model(IDS[row : row + 1, pad:]).logits
+        alone = model(IDS[row : row + 1, pad:]).head_output
         assert_near(torch.cat(parts, 1)[row : row + 1, pad:], alone)
 
 
 @torch.no_grad()
 def test_packed_documents_equal_transformers_on_each(model: CausalLM, oracle: Any) -> None:
     lengths = (13, 2, 7)
-    packed = model(IDS[:1], **packed_row(lengths, S)).logits
+    packed = model(IDS[:1], **packed_row(lengths, S)).head_output
     start = 0
     for length in lengths:
         alone = oracle(IDS[:1, start : start + length]).logits
@@ -97,14 +97,14 @@ def test_packed_documents_equal_transformers_on_each(model: CausalLM, oracle: An
 
 @torch.no_grad()
 def test_folders_keep_the_window_both_ways(model: CausalLM, oracle: Any, tmp_path: Path) -> None:
-    expected = model(IDS).logits
+    expected = model(IDS).head_output
     save_hf_folder(model, model.config, tmp_path / "ours")
     assert load_model_config(tmp_path / "ours") == model.config
     loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
     assert_near(loaded.eval()(IDS).logits, expected)
     oracle.save_pretrained(tmp_path / "theirs")
     assert load_model_config(tmp_path / "theirs") == model.config
-    assert_near(load_causal_lm(tmp_path / "theirs").eval()(IDS).logits, expected)
+    assert_near(load_causal_lm(tmp_path / "theirs").eval()(IDS).head_output, expected)
 
 
 def test_windows_of_other_layers_are_refused(model: CausalLM, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def counted(model: CausalLM) -> tuple[int, int]:
     """(forward, forward and backward) by torch; masked attention is counted as the full square."""
     inputs = one_document()
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        logits = model(**inputs).logits
+        logits = model(**inputs).head_output
         forward = counter.get_total_flops()
         token_nll(logits, inputs["input_ids"]).sum().backward()
     return forward, counter.get_total_flops()

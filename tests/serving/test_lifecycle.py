@@ -25,7 +25,7 @@ import torch
 from mengya.config import load_config
 from mengya.errors import UserError
 from mengya.generation.batch.engine import EngineConfig
-from mengya.models.hf.folder import write_folder
+from mengya.models.hf.checkpoint import write_folder
 from mengya.stages.serve import ServeConfig, run
 from mengya.tokenizer.load import save_tokenizer
 from tests.helpers.live_server import Running, serving, tiny_model, wait_until

@@ -20,8 +20,7 @@ import torch
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.adapters.lora import LoraConfig, add_lora, load_merged, save_adapter
-from mengya.models.hf.checkpoint import load_causal_lm
-from mengya.models.hf.folder import write_folder
+from mengya.models.hf.checkpoint import load_causal_lm, write_folder
 from mengya.tokenizer.load import save_tokenizer
 from tests.helpers.live_server import tiny_model, wait_until
 

@@ -13,7 +13,7 @@ import torch
 from mengya.data.shards import ShardWriter
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from mengya.models.hf.folder import write_folder
+from mengya.models.hf.checkpoint import write_folder
 from mengya.tokenizer.chat_template import encode_conversation, encode_prompt
 from mengya.tokenizer.load import (
     document_token_id,

@@ -14,8 +14,7 @@ from mengya.config import load_config
 from mengya.errors import UserError
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from mengya.models.hf.checkpoint import load_causal_lm
-from mengya.models.hf.folder import write_folder
+from mengya.models.hf.checkpoint import load_causal_lm, write_folder
 from mengya.stages import pretrain
 from mengya.stages.extend import ExtendConfig, run
 from mengya.stages.pretrain import PretrainConfig
@@ -52,7 +51,9 @@ def test_old_ids_are_as_they_were_and_new_rows_are_means(
     texts = [sentence(i) for i in range(20)]
     assert encode_texts(larger, texts) == encode_texts(tokenizer, texts)
     ids = torch.tensor([encode_texts(tokenizer, [texts[0]])[0]])
-    torch.testing.assert_close(after(ids).logits[..., :old], before(ids).logits[..., :old])
+    torch.testing.assert_close(
+        after(ids).head_output[..., :old], before(ids).head_output[..., :old]
+    )
     for number, token in enumerate(NEW):
         assert encode_texts(larger, [f"是{token}。"])[0].count(old + number) == 1
         parts = encode_texts(tokenizer, [token])[0]
@@ -66,7 +67,9 @@ def test_old_ids_are_as_they_were_and_new_rows_are_means(
     assert reader(text, add_special_tokens=False).input_ids == encode_texts(larger, [text])[0]
     assert reader.decode(reader(text).input_ids, skip_special_tokens=True) == text
     new_ids = torch.tensor([encode_texts(larger, [text])[0]])
-    torch.testing.assert_close(theirs(new_ids).logits, after(new_ids).logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        theirs(new_ids).logits, after(new_ids).head_output, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_special_tokens_are_no_text(nursery: Nursery, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_small_twin_trains_saves_and_generates_in_transformers(
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
     for _ in range(2):
-        logits = model(ids).logits[:, :-1]
+        logits = model(ids).head_output[:, :-1]
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
         loss.backward()
         optimizer.step()
@@ -95,7 +95,7 @@ def test_a_small_twin_trains_saves_and_generates_in_transformers(
     again = load_causal_lm(tmp_path).eval()
     theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     with torch.no_grad():
-        torch.testing.assert_close(theirs(ids).logits, again(ids).logits, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(theirs(ids).logits, again(ids).head_output, atol=1e-5, rtol=1e-5)
         # eos_token_id=-1: nothing ends the text early.
         said = theirs.generate(ids[:1], max_new_tokens=4, do_sample=False, eos_token_id=-1)
     assert said.shape == (1, 16)

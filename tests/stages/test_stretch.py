@@ -55,7 +55,8 @@ def test_clex_is_trained_resumed_and_frozen_for_other_tools(
     assert pretrain.run(PretrainConfig(**settings))
     assert pretrain.run(PretrainConfig(**{**settings, "resume": True, "max_steps": 4}))
     model = load_causal_lm(tmp_path / "run/checkpoints/latest").eval()
-    assert model.model.clex is not None and model.model.clex.down_proj.abs().max() > 0
+    rope = model.model.learned_rope
+    assert rope is not None and rope.get_parameter("down_proj").abs().max() > 0
     with (
         pytest.raises(UserError, match=r"mengya merge .* out=FOLDER factor=4"),
         standard_folder(tmp_path / "run"),
@@ -65,7 +66,7 @@ def test_clex_is_trained_resumed_and_frozen_for_other_tools(
     merge.run(MergeConfig(checkpoint=tmp_path / "run", out=out, factor=4))
     theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(out)
     ids = torch.arange(100)[None]
-    torch.testing.assert_close(theirs(ids).logits, model(ids).logits, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(theirs(ids).logits, model(ids).head_output, atol=2e-5, rtol=1e-4)
     with standard_folder(out) as folder:
         assert folder == out
     with pytest.raises(UserError, match="not a LoRA adapter"):

@@ -133,8 +133,7 @@ def _count_found(model: CausalLM, prompts: Sequence[tuple[list[int], int]]) -> i
         owners += [row] * answer
     places = torch.tensor(asked_at)
     with evaluating(model):
-        # Not model(...): a compiled model would compile again for every length.
-        logits = model.forward(ids_BS.to(device), logits_at=places.to(device)).logits[0]
+        logits = model.decode(ids_BS.to(device), None, positions=places.to(device))[0]
     right: Tensor = logits.argmax(-1).cpu() == ids_BS.flatten()[places + 1]
     missed = {owner for owner, ok in zip(owners, right.tolist(), strict=True) if not ok}
     return len(prompts) - len(missed)

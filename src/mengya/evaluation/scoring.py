@@ -39,7 +39,7 @@ def sequence_nlls(model: nn.Module, sequences: Sequence[Sequence[int]]) -> list[
                 sequence = torch.tensor(sequences[index])
                 ids[row, : len(sequence)] = sequence
                 labels_BS[row, : len(sequence) - 1] = sequence[1:]
-            logits_BSV = model(ids[:, :-1].to(device)).logits
+            logits_BSV = model(ids[:, :-1].to(device)).head_output
             nll_BS = token_nll(logits_BSV, labels_BS.to(device)).cpu()
             for row, index in enumerate(batch):
                 nlls[index] = nll_BS[row, : max(0, len(sequences[index]) - 1)].clone()

@@ -50,5 +50,5 @@ def is_chat_model(model: CausalLM, tokenizer: PreTrainedTokenizerFast) -> bool:
 def _greatest_probability(model: CausalLM, ids: list[int], mask: list[int], token: int) -> float:
     """The largest probability of `token` as the next one, where the mask says the model speaks."""
     ids_1S = torch.tensor([ids], device=next(model.parameters()).device)
-    probabilities_S = model(ids_1S).logits[0].float().softmax(-1)[:, token].cpu()
+    probabilities_S = model(ids_1S).head_output[0].float().softmax(-1)[:, token].cpu()
     return probabilities_S[torch.tensor(mask[1 : len(ids) + 1]).bool()].max().item()

@@ -7,7 +7,7 @@ reuses the keys and values of the longest prefix that its prompt shares with the
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
@@ -16,7 +16,6 @@ from mengya.errors import UserError
 from mengya.generation.engine import stream
 from mengya.generation.sampling import SamplingParams
 from mengya.models.cache.kv import KVCache
-from mengya.models.cache.streaming import StreamingCache, StreamingConfig
 from mengya.models.causal_lm import CausalLM
 from mengya.tokenizer.chat_template import Message, encode_prompt
 from mengya.tokenizer.load import document_token_id, encode_texts, stop_token_ids
@@ -41,7 +40,7 @@ class ChatSession:
         system: str | None = None,
         tools: list[dict[str, Any]] | None = None,
         enable_thinking: bool | None = None,
-        streaming: StreamingConfig | None = None,
+        make_cache: Callable[[], KVCache] | None = None,
     ) -> None:
         self.params = params
         self.notice = ""
@@ -49,24 +48,19 @@ class ChatSession:
         self._tokenizer = tokenizer
         self._tools = tools
         self._enable_thinking = enable_thinking
-        self._streaming = streaming
+        self._make_cache = make_cache or (lambda: KVCache(model.config.num_hidden_layers))
         self._stop = frozenset(stop_token_ids(tokenizer))
         self._opening: list[Message] = [{"role": "system", "content": system}] if system else []
         self.messages = list(self._opening)
-        self._cache = self._new_cache()
+        self._cache = self._make_cache()
         self._cached_ids: list[int] = []
 
     def reset(self) -> None:
         """Forget the conversation; the system message stays."""
         self.messages = list(self._opening)
         self.notice = ""
-        self._cache = self._new_cache()
+        self._cache = self._make_cache()
         self._cached_ids = []
-
-    def _new_cache(self) -> KVCache:
-        if self._streaming is None:
-            return KVCache(self._model.config.num_hidden_layers)
-        return StreamingCache(self._model.config, self._streaming)
 
     def reply(self, text: str) -> Generator[str, None, None]:
         """Send `text` and get the answer in pieces (complete characters, never empty).
@@ -145,8 +139,8 @@ class ChatSession:
 
     def _room(self) -> int:
         """Longest prompt that leaves space for an answer: a quarter of the context at most."""
-        if self._streaming is not None:
-            return sys.maxsize  # old tokens leave the window by themselves
+        if self._cache.bounded:
+            return sys.maxsize  # the cache drops old tokens by itself
         context = self._model.config.context_length
         return context - min(self.params.max_new_tokens, max(context // 4, 1))
 

@@ -14,7 +14,7 @@ Shapes: B prompts, S positions, V vocabulary.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -31,7 +31,6 @@ from mengya.generation.sampling import (
     uniforms,
 )
 from mengya.models.cache.kv import KVCache
-from mengya.models.cache.streaming import StreamingCache, StreamingConfig
 from mengya.models.causal_lm import CausalLM
 
 
@@ -40,13 +39,13 @@ def generate(
     prompts: Sequence[Sequence[int]],
     params: SamplingParams,
     stop_token_ids: Collection[int],
-    streaming: StreamingConfig | None = None,
+    make_cache: Callable[[], KVCache] | None = None,
 ) -> list[list[int]]:
     """One completion for each prompt, decoded as one batch; stop tokens are not part of them.
 
     Args:
-        streaming: attend to the first and the recent tokens only, so that prompts and completions
-            may be longer than the model's context; prompts then run one after another.
+        make_cache: gives the cache of one prompt; prompts then run one after another. With a bounded
+            cache prompts and completions may be longer than the model's context.
 
     Raises:
         UserError: a prompt is empty or leaves no room in the model's context; logit_bias names a token
@@ -56,11 +55,9 @@ def generate(
     running = set(range(len(prompts)))
     if not prompts:
         return completions
-    if streaming is not None:
-        caches = (StreamingCache(model.config, streaming) for _ in prompts)
+    if make_cache is not None:
         return [
-            list(stream(model, prompt, params, stop_token_ids, cache))
-            for prompt, cache in zip(prompts, caches, strict=True)
+            list(stream(model, prompt, params, stop_token_ids, make_cache())) for prompt in prompts
         ]
     for tokens in _decode(model, prompts, params, None):
         for row in list(running):
@@ -123,19 +120,24 @@ def _decode(
     model.eval()
     try:
         for step in range(budget):
-            # Not model(...): a compiled model would compile again for every length.
-            *_, logits_B1V = (
-                model.forward(piece_BS, cache=cache, last_only=True).logits
-                for piece_BS in cache.pieces(new_BS)
-            )
+            *_, logits_BV = (_last_logits(model, piece, cache) for piece in cache.pieces(new_BS))
             uniform_B = uniforms(seeds_B, np.full(len(prompts), step))
-            chosen_B = choose(logits_B1V[:, -1], history, rows, uniform_B)
+            chosen_B = choose(logits_BV, history, rows, uniform_B)
             new_BS = chosen_B[:, None]
             if history is not None:
                 history.add(chosen_B)
             yield chosen_B.tolist()
     finally:
         model.train(was_training)
+
+
+def _last_logits(model: CausalLM, ids_BS: Tensor, cache: KVCache) -> Tensor:
+    """Logits after the last token of each row, [B, V]."""
+    B, S = ids_BS.shape
+    if S == 1:
+        return model.decode(ids_BS, cache)[:, 0]
+    last_B = torch.arange(S - 1, B * S, S, device=ids_BS.device)
+    return model.decode(ids_BS, cache, positions=last_B)[0]
 
 
 def _checked_length(prompts: Sequence[Sequence[int]], context: int) -> int:

@@ -1,10 +1,10 @@
-"""The output layer and the cross entropy in one, a few thousand positions at a time.
+"""Chunked fused linear cross-entropy (as in Liger, Cut-CE); gradients are computed in the forward pass.
 
 Takes the last hidden states, the output matrix and labels; gives the summed loss. The logits of a
 batch are the largest tensor of a small model's training (65,536 positions of a vocabulary of 6,400
-are 1.7 GB in fp32, of 151,669 forty); here no more than one chunk of them exists, in the dtype of the
-matrix product, and its gradient is taken while it is at hand: the backward pass multiplies no logits
-again. Shapes: T positions, H hidden, V vocabulary, C positions in a chunk.
+are 1.7 GB in fp32, of 151,669 forty); here at most one chunk of them exists, in the dtype of the matrix
+product, and the backward pass computes no logits again.
+Shapes: T positions, H hidden, V vocabulary, C positions in a chunk.
 """
 
 from __future__ import annotations
@@ -18,32 +18,36 @@ from torch import Tensor
 
 from mengya.batch import IGNORE_INDEX
 from mengya.kernels.triton_available import has_triton
+from mengya.runtime.integers import ceil_div
 
-CHUNK_BYTES = 5 * 2**28  # of logits; fewer positions would leave a large GPU's tiles half empty
+CHUNK_BYTES = 5 * 2**28  # of logits; smaller chunks would leave a large GPU's tiles half empty
 _MULTIPLE = 128  # tensor cores: an odd width doubles the time of the products
 
 
 def chunk_nll(
     logits_CV: Tensor, labels_C: Tensor, vocab_size: int, z_loss: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over the chunk, [2] fp32: -log p(label) + z_loss log^2 Z, and -log p(label) alone; and the
-    gradient of the first with respect to the logits, as rows [C, V] and what each is to be multiplied
-    by, [C] fp32 (ones here: a kernel saves a pass over memory by it).
+    """The reference of `cross_entropy_triton.fused_chunk_nll`.
 
-    Columns from `vocab_size` on are filling and take no part.
+    Columns from `vocab_size` on are padding and take no part.
+
+    Returns:
+        Sums over the chunk, [2] fp32: -log p(label) + z_loss log^2 Z, and -log p(label) alone; the
+        gradient of the first with respect to the logits, as rows [C, V] and a scale of each row, [C]
+        fp32 (ones here; the kernel saves a pass over memory by it).
     """
     columns_V = torch.arange(logits_CV.shape[1], device=logits_CV.device)
     scores_CV = torch.where(columns_V < vocab_size, logits_CV.float(), float("-inf"))
-    learnt_C = labels_C != IGNORE_INDEX
+    labelled_C = labels_C != IGNORE_INDEX
     lse_C = scores_CV.logsumexp(-1)
     is_label_CV = columns_V == labels_C[:, None]
     label_score_C = torch.where(is_label_CV, scores_CV, 0.0).sum(-1)
-    nll_C = torch.where(learnt_C, lse_C - label_score_C, 0.0)
-    drift_C = torch.where(learnt_C, z_loss * lse_C.square(), 0.0)
+    nll_C = torch.where(labelled_C, lse_C - label_score_C, 0.0)
+    z_loss_C = torch.where(labelled_C, z_loss * lse_C.square(), 0.0)
     towards_C = (1 + 2 * z_loss * lse_C)[:, None]  # d lse / d logits is the softmax
     gradient_CV = (scores_CV - lse_C[:, None]).exp() * towards_C - is_label_CV.float()
-    sums = torch.stack([(nll_C + drift_C).sum(), nll_C.sum()])
-    rows_CV = torch.where(learnt_C[:, None], gradient_CV, 0.0).to(logits_CV.dtype)
+    sums = torch.stack([(nll_C + z_loss_C).sum(), nll_C.sum()])
+    rows_CV = torch.where(labelled_C[:, None], gradient_CV, 0.0).to(logits_CV.dtype)
     return sums, rows_CV, torch.ones_like(lse_C)
 
 
@@ -81,7 +85,7 @@ class _LinearNLL(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, scale_T, d_weight = ctx.gradients
-        del ctx.gradients  # they are overwritten: a second backward pass must fail, not be wrong
+        del ctx.gradients  # overwritten below: a second backward pass must fail, not be wrong
         scale = upstream[0][0]
         return (
             None if d_hidden is None else _scale_rows(d_hidden, scale * scale_T, d_hidden),
@@ -100,7 +104,7 @@ def linear_nll(hidden: Tensor, weight_VH: Tensor, labels: Tensor, z_loss: float 
         hidden: [..., H] in the dtype that products are to run in.
         weight_VH: the output matrix, in any dtype.
         labels: [...] int64, IGNORE_INDEX where no loss is taken.
-        z_loss: weight of log^2 Z, with Z what softmax divides by.
+        z_loss: weight of log^2 Z, with Z the softmax's denominator.
     """
     hidden_TH = hidden.flatten(0, -2).contiguous()
     with torch.autocast(hidden.device.type, enabled=False):
@@ -114,9 +118,9 @@ def _has_kernels(x: Tensor) -> bool:
 
 
 def _kernels() -> ModuleType:
-    from mengya.kernels import cross_entropy_triton as nll_kernel
+    from mengya.kernels import cross_entropy_triton
 
-    return nll_kernel
+    return cross_entropy_triton
 
 
 def _nll(
@@ -137,10 +141,10 @@ def _scale_rows(x_TH: Tensor, scale_T: Tensor, out_TH: Tensor) -> Tensor:
 
 
 def _chunk_size(positions: int, padded_VH: Tensor) -> int:
-    """Positions of a chunk: as equal as can be, a multiple of 128, at most CHUNK_BYTES of logits."""
+    """Positions of a chunk: chunks of equal size, a multiple of 128, about CHUNK_BYTES of logits."""
     most = max(CHUNK_BYTES // (padded_VH.shape[0] * padded_VH.element_size()), 1)
-    chunks = -(-positions // most)
-    return -(-positions // chunks // 128) * 128
+    chunks = ceil_div(positions, most)
+    return ceil_div(ceil_div(positions, chunks), 128) * 128
 
 
 def _add_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """From the merged query, key and value product to rotated heads in one pass over memory (Triton).
 
 Takes the product of a layer's q, k and v weights and the angles; gives q, k normalized (where the
-model has qk-norm) and turned, and v. The compiler alone makes of this seven passes forward and
-backward, a tenth of a small model's training step. `split_norm_rotate_plain` is the same in PyTorch.
+model has qk-norm) and rotated, and v. The compiler alone needs seven passes forward and backward, a tenth
+of a small model's training step. `split_norm_rotate_plain` is the reference in PyTorch.
 Shapes: N tokens, H query heads, K key heads, A = H + 2K, D head width.
 """
 
@@ -16,17 +16,18 @@ from torch import Tensor
 
 from mengya.kernels.rotary import rotate
 from mengya.kernels.triton_available import has_triton
+from mengya.runtime.integers import ceil_div
 
 _HAS_TRITON = has_triton()
 _ROWS = 16  # heads of one program's tile
-_PROGRAMS = 132 * 8  # of the backward pass: each adds up its own part of the norms' gradients
+_PROGRAMS = 132 * 8  # of the backward pass: each sums its own part of the norms' gradients
 
 
 def split_norm_rotate_plain(
     qkv_NC: Tensor, q_weight: Tensor | None, k_weight: Tensor | None, cos: Tensor, sin: Tensor,
     heads: int, kv_heads: int, eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """What `split_norm_rotate` computes, in any dtype and on any device."""
+    """The reference of `split_norm_rotate`, in any dtype and on any device."""
     N, dtype = qkv_NC.shape[0], qkv_NC.dtype
     D = qkv_NC.shape[1] // (heads + 2 * kv_heads)
     q, k, v = (
@@ -56,18 +57,18 @@ def split_norm_rotate(
         q [N, H, D], k [N, K, D], v [N, K, D], contiguous, in the dtype of `qkv_NC`.
     """
     if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        # Decoding: what stands around an operator of PyTorch takes the host longer than the launch.
+        # Decoding: the dispatch of a PyTorch operator takes the host longer than the launch.
         return _launch(qkv_NC, q_weight, k_weight, cos, sin, heads, kv_heads, eps)
     return torch.ops.mengya.split_norm_rotate(
         qkv_NC, q_weight, k_weight, cos, sin, heads, kv_heads, eps
     )
 
 
-def fused_qkv_runs(x: Tensor, head_dim: int, rotary_width: int) -> bool:
-    """Whether the kernel serves: CUDA in half precision, whole heads turned."""
+def is_supported(x: Tensor, head_dim: int, rotary_width: int) -> bool:
+    """Whether there is a kernel: CUDA in half precision, every number of a head rotated."""
     half = x.dtype in (torch.bfloat16, torch.float16)
-    whole = rotary_width == head_dim and head_dim % 16 == 0
-    return _HAS_TRITON and x.is_cuda and half and whole
+    rotated = rotary_width == head_dim and head_dim % 16 == 0
+    return _HAS_TRITON and x.is_cuda and half and rotated
 
 
 def _launch(
@@ -76,14 +77,14 @@ def _launch(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     from triton import next_power_of_2  # pyright: ignore[reportMissingImports]
 
-    from mengya.kernels import qkv_triton as qkv_kernels
+    from mengya.kernels import qkv_triton
 
     q, k, v = _like_heads(qkv_NC, heads, kv_heads)
     N, D = q.shape[0], q.shape[2]
     rows = N * (heads + 2 * kv_heads)
     norm = q_weight is not None
-    kernel: Any = qkv_kernels.forward
-    kernel[(-(-rows // _ROWS),)](
+    kernel: Any = qkv_triton.forward
+    kernel[(ceil_div(rows, _ROWS),)](
         qkv_NC, q_weight if norm else cos, k_weight if norm else cos, cos, sin, q, k, v,
         rows, eps, heads, kv_heads, D // 2, next_power_of_2(D // 2), _ROWS, norm,
     )  # fmt: skip
@@ -109,15 +110,15 @@ def _backward(
     """Gradients of qkv_NC, and of both weights as [2, D] fp32."""
     from triton import next_power_of_2  # pyright: ignore[reportMissingImports]
 
-    from mengya.kernels import qkv_triton as qkv_kernels
+    from mengya.kernels import qkv_triton
 
     heads, kv_heads, D = dq.shape[1], dk.shape[1], dq.shape[2]
     rows = dq.shape[0] * (heads + 2 * kv_heads)
     norm = q_weight is not None
     d_qkv = torch.empty_like(qkv_NC)
-    programs = min(_PROGRAMS, -(-rows // _ROWS))
+    programs = min(_PROGRAMS, ceil_div(rows, _ROWS))
     parts_P2D = torch.empty(programs if norm else 1, 2, D, device=dq.device)
-    kernel: Any = qkv_kernels.backward
+    kernel: Any = qkv_triton.backward
     kernel[(programs,)](
         dq, dk, dv, qkv_NC, q_weight if norm else cos, k_weight if norm else cos, cos, sin,
         d_qkv, parts_P2D, rows, eps, heads, kv_heads, D // 2, next_power_of_2(D // 2),

@@ -1,8 +1,8 @@
 # pyright: basic, reportInvalidTypeForm=false
-"""The kernels of fused_qkv.py. A row is one head of one token; rows lie in memory as the product does.
+"""The kernels of qkv.py. A row is one head of one token; rows have the memory layout of the product.
 
-HALF is half a head's width, COLUMNS the power of two that holds it; H query and K key heads, known to the
-compiler, which makes of a division by their sum what it can. Needs Triton, which comes with torch for CUDA.
+HALF is half a head's width, COLUMNS the power of two that holds it; H query and K key heads, constants
+for the compiler because of the division by their sum. Needs Triton.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def forward(
     H: tl.constexpr, K: tl.constexpr, HALF: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr,
     NORM: tl.constexpr,
 ):  # fmt: skip
-    """A row is one head of one token; rows lie in memory as qkv does."""
+    """Split, normalize and rotate a tile of rows."""
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     column = tl.arange(0, COLUMNS)
     token, head = row // (H + 2 * K), (row % (H + 2 * K)).to(tl.int32)
@@ -35,10 +35,10 @@ def forward(
         out_first, out_second = first * scale * w_first, second * scale * w_second
     angle = token[:, None] * HALF + column[None, :]
     c, s = tl.load(cos + angle, inside, 0.0), tl.load(sin + angle, inside, 0.0)
-    turned_first = out_first * c - out_second * s
-    turned_second = out_second * c + out_first * s
-    out_first = tl.where(is_v[:, None], first, turned_first)
-    out_second = tl.where(is_v[:, None], second, turned_second)
+    rotated_first = out_first * c - out_second * s
+    rotated_second = out_second * c + out_first * s
+    out_first = tl.where(is_v[:, None], first, rotated_first)
+    out_second = tl.where(is_v[:, None], second, rotated_second)
     _store_heads(q, k, v, token, head, column, out_first, out_second, inside, H, K, HALF)
 
 
@@ -88,7 +88,7 @@ def backward(
     H: tl.constexpr, K: tl.constexpr, HALF: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr,
     NORM: tl.constexpr,
 ):  # fmt: skip
-    """Tiles of rows in turn; what each adds to the norms' weights stays in registers till the end."""
+    """Tiles of rows one after another; the gradients of the norms' weights stay in registers till the end."""
     column = tl.arange(0, COLUMNS)
     q_first = tl.zeros([ROWS, COLUMNS], tl.float32)
     q_second = tl.zeros([ROWS, COLUMNS], tl.float32)
@@ -99,7 +99,8 @@ def backward(
         token, head = row // (H + 2 * K), (row % (H + 2 * K)).to(tl.int32)
         inside = (row < rows)[:, None] & (column < HALF)[None, :]
         g_first = _load_heads(dq, dk, dv, token, head, column, inside, H, K, HALF)
-        g_second = _load_heads(dq + HALF, dk + HALF, dv + HALF, token, head, column, inside, H, K, HALF)  # fmt: skip
+        q_at, k_at, v_at = dq + HALF, dk + HALF, dv + HALF
+        g_second = _load_heads(q_at, k_at, v_at, token, head, column, inside, H, K, HALF)
         angle = token[:, None] * HALF + column[None, :]
         c, s = tl.load(cos + angle, inside, 0.0), tl.load(sin + angle, inside, 0.0)
         is_q, is_v = head < H, head >= H + K
@@ -121,7 +122,8 @@ def backward(
             d_second *= _weight(q_weight + HALF, k_weight + HALF, is_q, column, HALF)
             along = tl.sum(d_first * first, 1) + tl.sum(d_second * second, 1)
             along = (along / (2 * HALF))[:, None]
-            d_first, d_second = scale * (d_first - first * along), scale * (d_second - second * along)  # fmt: skip
+            d_first = scale * (d_first - first * along)
+            d_second = scale * (d_second - second * along)
         d_first = tl.where(is_v[:, None], g_first, d_first)
         d_second = tl.where(is_v[:, None], g_second, d_second)
         tl.store(d_qkv + at, d_first.to(d_qkv.dtype.element_ty), inside)

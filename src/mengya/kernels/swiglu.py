@@ -1,8 +1,7 @@
-"""silu(gate) * up of the merged gate and up product, each way in one pass over memory (Triton).
+"""silu(gate) * up of the merged gate and up product, forward and backward in one pass over memory (Triton).
 
-Takes the product [..., 2F], gate before up; gives [..., F]. Of the gradient the compiler alone makes
-one kernel that reads gate, up and the incoming gradient once for either half. `swiglu_plain` is the
-same in PyTorch.
+Takes the product [..., 2F], gate before up; gives [..., F]. The compiler alone reads gate, up and the
+incoming gradient twice, once for each half of the gradient. `swiglu_plain` is the reference in PyTorch.
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mengya.kernels.triton_available import has_triton
+from mengya.runtime.integers import ceil_div
 
 _HAS_TRITON = has_triton()
 _ROWS, _COLUMNS = 8, 256  # of one program: rows of 2,432 or 1,408 leave few of its threads idle
 
 
 def swiglu_plain(gate_up: Tensor) -> Tensor:
-    """What `swiglu` computes, in any dtype and on any device."""
+    """The reference of `swiglu`, in any dtype and on any device."""
     gate, up = gate_up.chunk(2, dim=-1)
     return F.silu(gate) * up
 
@@ -30,35 +30,35 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return torch.ops.mengya.swiglu(gate_up)
 
 
-def fused_swiglu_runs(gate_up: Tensor) -> bool:
-    """Whether the kernel serves and pays: CUDA, half precision, where gradients are wanted."""
+def is_supported(gate_up: Tensor) -> bool:
+    """Whether there is a kernel and it pays: CUDA, half precision, gradients wanted."""
     half = gate_up.dtype in (torch.bfloat16, torch.float16)
     return _HAS_TRITON and gate_up.is_cuda and half and torch.is_grad_enabled()
 
 
 @torch.library.custom_op("mengya::swiglu", mutates_args=())
 def _forward(gate_up: Tensor) -> Tensor:
-    from mengya.kernels import swiglu_triton as swiglu_kernels
+    from mengya.kernels import swiglu_triton
 
     gate_up, hidden = gate_up.contiguous(), _half(gate_up)
-    _launch(swiglu_kernels.forward, hidden.shape, gate_up, hidden)
+    _launch(swiglu_triton.forward, hidden.shape, gate_up, hidden)
     return hidden
 
 
 @torch.library.custom_op("mengya::swiglu_backward", mutates_args=())
 def _backward(d_hidden: Tensor, gate_up: Tensor) -> Tensor:
-    from mengya.kernels import swiglu_triton as swiglu_kernels
+    from mengya.kernels import swiglu_triton
 
     d_hidden, gate_up = d_hidden.contiguous(), gate_up.contiguous()
     d_gate_up = torch.empty_like(gate_up)
-    _launch(swiglu_kernels.backward, d_hidden.shape, d_hidden, gate_up, d_gate_up)
+    _launch(swiglu_triton.backward, d_hidden.shape, d_hidden, gate_up, d_gate_up)
     return d_gate_up
 
 
 def _launch(kernel: Any, shape: torch.Size, *tensors: Tensor) -> None:
     """Over the elements of [..., F]."""
     N, width = shape[:-1].numel(), shape[-1]
-    kernel[-(-N // _ROWS), -(-width // _COLUMNS)](*tensors, N, width, _ROWS, _COLUMNS)
+    kernel[ceil_div(N, _ROWS), ceil_div(width, _COLUMNS)](*tensors, N, width, _ROWS, _COLUMNS)
 
 
 def _half(gate_up: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 # pyright: basic, reportInvalidTypeForm=false, reportGeneralTypeIssues=false
-"""The kernels of fused_swiglu.py: both are bound by memory, so every value is read and written once.
+"""The kernels of swiglu.py: both are bound by memory, so every value is read and written once.
 
-A program takes ROWS x COLUMNS of the [N, F] result; gate and up stand side by side in rows of 2F.
+A program takes ROWS x COLUMNS of the [N, F] result; gate and up are side by side in rows of 2F.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from functools import cache
 
 @cache
 def has_triton() -> bool:
-    """Whether Triton is installed: PyTorch for CUDA on Linux brings it, a CPU build comes without.
+    """Whether Triton is installed: PyTorch for CUDA on Linux brings it, CPU builds do not ship it.
 
-    Code that torch.compile traces keeps the answer as a constant: the compiler would look through the
-    cache and trace the search itself, with a warning.
+    Code that torch.compile traces keeps the answer as a constant: the compiler would trace the search,
+    with a warning.
     """
     return importlib.util.find_spec("triton") is not None

@@ -46,8 +46,8 @@ class DPO:
             reference = self.reference(batch)
         counts_BD = _label_counts(batch)
         pairs_BP = _pair_mask(counts_BD)
-        pi_BD = completion_logps(output.logits, batch, self.token_nll)
-        ref_BD = completion_logps(reference.logits, batch, self.token_nll)
+        pi_BD = completion_logps(output.head_output, batch, self.token_nll)
+        ref_BD = completion_logps(reference.head_output, batch, self.token_nll)
 
         rewards_BD = self.beta * (pi_BD - ref_BD)
         chosen_BP, rejected_BP = rewards_BD[:, 0::2], rewards_BD[:, 1::2]

@@ -1,4 +1,4 @@
-"""Negative log-likelihood of the labels, per token: the ground that every loss stands on."""
+"""Negative log-likelihood of the labels, per token, and the interface that every loss shares."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mengya.batch import IGNORE_INDEX, Batch
 
 
 class ModelOutput(Protocol):
-    """What a loss needs of a model's answer.
+    """What a loss needs of a model's output.
 
-    logits: [B, S, V]. aux_loss_B: [B] fp32, the load-balancing loss of each row times its
-    coefficient, or None for a model without experts.
+    head_output: logits [B, S, V], or what the head gave that the loss passed to the model. aux_loss_B:
+    [B] fp32, the load-balancing loss of each row times its coefficient, or None without experts.
     """
 
     @property
-    def logits(self) -> Tensor: ...
+    def head_output(self) -> Tensor: ...
     @property
     def aux_loss_B(self) -> Tensor | None: ...
 
@@ -61,7 +61,7 @@ def token_nll(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
 
 
 def log_partition(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
-    """log sum_v exp(logit_v), what softmax divides by, [B, S] fp32; 0 where the label is IGNORE_INDEX."""
+    """log sum_v exp(logit_v), [B, S] fp32; 0 where the label is IGNORE_INDEX."""
     return torch.where(labels_BS != IGNORE_INDEX, logits_BSV.float().logsumexp(-1), 0.0)
 
 

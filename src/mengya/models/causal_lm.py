@@ -15,11 +15,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mengya.models.attention import Attention
-from mengya.models.attention_mask import AttentionPlan, plan_attention
-from mengya.models.cache.kv import KVCache
-from mengya.models.cache.paged import PagedStep
+from mengya.models.attention_mask import (
+    AttentionPlan,
+    PatternMaker,
+    plan_attention,
+    plan_decoding,
+)
+from mengya.models.cache.protocol import Cache
 from mengya.models.config.model import ModelConfig
-from mengya.models.extensions.clex import Clex
+from mengya.models.extensions import learned_rope
 from mengya.models.feed_forward import SwiGLU
 from mengya.models.mla import LatentAttention
 from mengya.models.moe import Experts, MoE, Routing
@@ -30,16 +34,15 @@ _VOCABULARY_MULTIPLE = 128  # tensor cores: an odd width doubles the time of lin
 # Of a layer: the first, dense ones, mixtures, each for training, validation and DPO's reference.
 _GRAPHS = 16  # torch's limit is 8, and what is above it runs uncompiled
 
-
-OutputLayer = Callable[[Tensor, Tensor], Tensor]
-"""(last hidden states [B, S, hidden], output matrix [V, hidden]) -> what stands in place of logits."""
+Head = Callable[[Tensor, Tensor], Tensor]
+"""(last hidden states [B, S, hidden], output matrix [V, hidden]) -> what is wanted instead of logits."""
 
 
 class CausalLMOutput(NamedTuple):
-    """logits [B, S, V] (S = 1 with last_only), or what `output_layer` made in their place;
-    aux_loss_B [B] fp32, None without a balancing loss."""
+    """head_output: logits [B, S, V] ([1, N, V] with `positions`), or what `head` gave.
+    aux_loss_B: [B] fp32, None without a balancing loss."""
 
-    logits: Tensor
+    head_output: Tensor
     aux_loss_B: Tensor | None
 
 
@@ -59,18 +62,38 @@ class DecoderLayer(nn.Module):
         else:
             self.mlp = SwiGLU(config.hidden_size, config.intermediate_size, device)
 
+        self._compiled: Callable[..., tuple[Tensor, Tensor, Routing | None]] | None = None
+
+    def compile_compute(self) -> None:
+        """Make `forward` use a compiled `compute`; hooks stay outside of the graph, `compute` stays eager."""
+        # The function, not the bound method: layers share graphs, and a copied layer stays its own.
+        self._compiled = torch.compile(DecoderLayer.compute, dynamic=False)
+
     def forward(
         self,
         x: Tensor,
         update: Tensor | None,
         plan: AttentionPlan,
-        real_BS: Tensor | None,
-        cache: KVCache | PagedStep | None,
+        real_BS: Tensor | None = None,
+        cache: Cache | None = None,
+        eager: bool = False,
     ) -> tuple[Tensor, Tensor, Routing | None]:
-        """The stream x and what is to be added to it, both [B, S, hidden]: here of the layer before, then ours.
+        """`compute`, compiled where `compile_compute` was called and not `eager`."""
+        if self._compiled is None or eager:
+            return self.compute(x, update, plan, real_BS, cache)
+        return self._compiled(self, x, update, plan, real_BS, cache)
 
-        Apart, because the compiler makes one kernel of an addition and the norm behind it, but of two
-        graphs it makes no kernel.
+    def compute(
+        self,
+        x: Tensor,
+        update: Tensor | None,
+        plan: AttentionPlan,
+        real_BS: Tensor | None,
+        cache: Cache | None,
+    ) -> tuple[Tensor, Tensor, Routing | None]:
+        """The residual stream x and the update that is still to be added to it, both [B, S, hidden].
+
+        Not added here, because the compiler fuses an addition with the norm after it, in one graph only.
         """
         if update is not None:
             x = x + update
@@ -91,7 +114,7 @@ class Decoder(nn.Module):
             DecoderLayer(config, layer, device) for layer in range(config.num_hidden_layers)
         )
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, device)
-        self.clex = Clex(config, device) if config.rope_parameters.rope_type == "clex" else None
+        self.learned_rope = learned_rope(config, device)
 
 
 class CausalLM(nn.Module):
@@ -100,10 +123,9 @@ class CausalLM(nn.Module):
     Attributes:
         gradient_checkpointing: recompute each layer in the backward pass (less memory, more time).
         neftune_alpha: noise on the embeddings in training, 0 = none (arXiv:2310.05914).
-        shifted_sparse_ratio: in training each half of the heads sees groups of this share of a row
-            only (shifted_groups.py); 0 = all.
-        pad_vocabulary: widen the output matmul to a multiple of 128; None: on CUDA only. Neither
-            parameters nor logits change shape by it.
+        training_pattern: what each token sees in training, instead of all before it in its document.
+        pad_vocabulary: widen the output matrix product to a multiple of 128; None: on CUDA only. The
+            shapes of parameters and logits stay the same.
     """
 
     def __init__(self, config: ModelConfig, device: torch.device | str | None = None) -> None:
@@ -111,8 +133,9 @@ class CausalLM(nn.Module):
         self.config = config
         self.gradient_checkpointing = False
         self.neftune_alpha = 0.0
-        self.shifted_sparse_ratio = 0.0
+        self.training_pattern: PatternMaker | None = None
         self.pad_vocabulary: bool | None = None
+        self._compiled_norm: Callable[[RMSNorm, Tensor], Tensor] | None = None
         self.model = Decoder(config, device)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False, device=device)
         load = torch.zeros(
@@ -148,81 +171,101 @@ class CausalLM(nn.Module):
         position_ids: Tensor | None = None,
         document_ids: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
-        cache: KVCache | PagedStep | None = None,
-        last_only: bool = False,
-        logits_at: Tensor | None = None,
-        output_layer: OutputLayer | None = None,
+        *,
+        positions: Tensor | None = None,
+        head: Head | None = None,
     ) -> CausalLMOutput:
-        """Logits of the next token at every position.
+        """Logits of the next token at every position of complete rows.
 
         Args:
             input_ids: [B, S] int64.
-            position_ids: [B, S] int64; None: counted from the cache's length, or from 0.
+            position_ids: [B, S] int64; None: counted from 0.
             document_ids: [B, S] int64, -1 on padding: documents never see each other. None: each
                 row is one document.
             cu_seqlens: [N + 1] int32, the same boundaries (see `Batch`); with it, CUDA in half
                 precision attends without a mask.
-            cache: what came before; gains these S tokens. Not together with document_ids. A
-                PagedStep takes one row: the new tokens of many sequences, end to end.
-            last_only: logits of the last position only (generation).
-            logits_at: [N] int64, numbers of the flattened B*S positions: logits are [1, N, V] of
-                these alone (SFT on a CPU, where most positions have no label).
-            output_layer: makes something smaller than logits of the last hidden states, such as a
-                loss; the output layer must have no adapter.
+            positions: [N] int64, numbers of the flattened B*S positions: the output is of these alone,
+                [1, N, ...] (SFT on a CPU, where most positions have no label).
+            head: called instead of the output layer, which must have no adapter; gives something
+                smaller than logits, such as a loss.
         """
-        if cache is not None and document_ids is not None:
-            raise ValueError("document_ids and cache together: decode one document per row")
-        dtype = self._compute_dtype(input_ids.device.type)
         plan = plan_attention(
-            self.config, input_ids, position_ids, document_ids, cu_seqlens, cache, dtype,
-            self.shifted_sparse_ratio if self.training and cache is None else 0.0, self.model.clex,
+            self.config, input_ids, position_ids, document_ids, cu_seqlens,
+            self._compute_dtype(input_ids.device.type), self.model.learned_rope,
+            self.training_pattern if self.training else None,
         )  # fmt: skip
         real_BS = None if document_ids is None else document_ids >= 0
-        # Under autocast a fp32 residual stream would double the traffic of all that is no product.
-        x = self._embed(input_ids).to(dtype)
+        x, routings = self._hidden(input_ids, plan, real_BS)
+        x = _select(x, positions)
+        if self._compiled_norm is None:
+            x = self.model.norm(x)
+        else:
+            x = self._compiled_norm(self.model.norm, x)
+        output = self._logits(x) if head is None else head(x, self.lm_head.weight)
+        return CausalLMOutput(output, self._take(routings))
+
+    def decode(
+        self,
+        input_ids: Tensor,
+        cache: Cache | None,
+        position_ids: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Logits of the next token at every position, [B, S, V], never compiled: lengths may change freely.
+
+        Args:
+            input_ids: [B, S] int64, new tokens after those in `cache`, one document per row. With a
+                `PagedStep` one row: the new tokens of many sequences, end to end.
+            cache: gains these S tokens; None: nothing came before and nothing is kept.
+            position_ids: [B, S] int64; None: counted by the cache, or from 0.
+            positions: as for `forward`.
+        """
+        dtype, rope = self._compute_dtype(input_ids.device.type), self.model.learned_rope
+        if cache is None:
+            plan = plan_attention(self.config, input_ids, position_ids, None, None, dtype, rope)
+        else:
+            plan = plan_decoding(self.config, input_ids, position_ids, cache, dtype, rope)
+        x, _ = self._hidden(input_ids, plan, None, cache, eager=True)
+        if cache is not None:
+            cache.advance(input_ids.shape[1])
+        return self._logits(self.model.norm(_select(x, positions)))
+
+    def _hidden(
+        self,
+        input_ids: Tensor,
+        plan: AttentionPlan,
+        real_BS: Tensor | None,
+        cache: Cache | None = None,
+        eager: bool = False,
+    ) -> tuple[Tensor, list[Routing]]:
+        """Output of the last layer before the norm, [B, S, hidden]."""
+        # Under autocast a fp32 residual stream would double the traffic of all but matrix products.
+        x = self._embed(input_ids).to(self._compute_dtype(input_ids.device.type))
         update: Tensor | None = None
         routings: list[Routing] = []
         for layer in self.model.layers:
-            if self.gradient_checkpointing and self.training:
+            if self.gradient_checkpointing and self.training and not eager:
                 x = x if update is None else x + update  # one tensor to keep, not two
-                x, update, routing = checkpoint(
-                    layer, x, None, plan, real_BS, cache, use_reentrant=False
-                )  # type: ignore[misc]
-            elif cache is None:
-                x, update, routing = layer(x, update, plan, real_BS, cache)
-            else:  # never through the compiler: every length would be a shape of its own
-                x, update, routing = layer.forward(x, update, plan, real_BS, cache)
+                made = checkpoint(layer, x, None, plan, real_BS, use_reentrant=False)
+                x, update, routing = made  # type: ignore[misc]
+            else:
+                x, update, routing = layer(x, update, plan, real_BS, cache, eager)
             if routing is not None:
                 routings.append(routing)
         assert update is not None
-        x = x + update
-        if isinstance(cache, KVCache):
-            cache.advance(input_ids.shape[1])
-        if last_only:
-            x = x[:, -1:]
-        if logits_at is not None:
-            x = x.flatten(0, 1)[logits_at][None]
-        x = self.model.norm(x) if cache is None else self.model.norm.forward(x)
-        if output_layer is None:
-            return CausalLMOutput(self._logits(x), self._take(routings))
-        return CausalLMOutput(output_layer(x, self.lm_head.weight), self._take(routings))
+        return x + update, routings
 
-    def compile_layers(self, inside_hooks: bool = False) -> None:
-        """torch.compile every layer and the last norm, in place, for batches of fixed shape.
+    def compile_layers(self) -> None:
+        """torch.compile every layer and the last norm for batches of fixed shape; `decode` stays eager.
 
         The first layer has a graph of its own, the others of one kind share one, so that the time to
-        compile does not grow with depth; decoding with a cache stays as it is.
-
-        Args:
-            inside_hooks: leave the hooks of a layer out of its graph (FSDP's gather its weights).
+        compile does not grow with depth. Hooks of a layer stay outside (FSDP's gather its weights).
         """
         torch._dynamo.config.recompile_limit = max(_GRAPHS, torch._dynamo.config.recompile_limit)
         for layer in self.model.layers:
-            if inside_hooks:
-                layer.forward = torch.compile(layer.forward, dynamic=False)
-            else:
-                layer.compile(dynamic=False)
-        self.model.norm.compile(dynamic=False)
+            assert isinstance(layer, DecoderLayer)
+            layer.compile_compute()
+        self._compiled_norm = torch.compile(RMSNorm.forward, dynamic=False)
 
     def _take(self, routings: Sequence[Routing]) -> Tensor | None:
         """Add up the load, outside of what gradient checkpointing runs twice; [B] balancing loss."""
@@ -263,8 +306,8 @@ class CausalLM(nn.Module):
         padded = x.is_cuda if self.pad_vocabulary is None else self.pad_vocabulary
         if not padded or not extra:
             return self.lm_head(x)
-        # Padding the weight here, not in the parameter: a copy of it is nothing beside the logits,
-        # and checkpoints, optimizer state and resumed runs keep one shape on every device.
+        # The weight is padded here, not as a parameter: a copy is small next to the logits, and
+        # checkpoints, optimizer state and resumed runs keep one shape on every device.
         return F.linear(x, F.pad(self.lm_head.weight, (0, 0, 0, extra)))[..., :V]
 
     def _compute_dtype(self, device_type: str) -> torch.dtype:
@@ -272,3 +315,7 @@ class CausalLM(nn.Module):
         if torch.is_autocast_enabled(device_type):
             return torch.get_autocast_dtype(device_type)
         return self.model.norm.weight.dtype
+
+
+def _select(x_BSH: Tensor, positions: Tensor | None) -> Tensor:
+    return x_BSH if positions is None else x_BSH.flatten(0, 1)[positions][None]

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mengya.kernels import swiglu
 from mengya.kernels.fp8.swiglu import fp8_swiglu
-from mengya.kernels.linear import merged_product, merges
-from mengya.kernels.swiglu import fused_swiglu_runs, swiglu, swiglu_plain
+from mengya.kernels.linear import can_merge, merged_product
 
 
 class SwiGLU(nn.Module):
@@ -34,8 +34,8 @@ class SwiGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.fp8 and self.training:
             return fp8_swiglu(x, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
-        if merges(x, self.gate_proj, self.up_proj):
+        if can_merge(x, self.gate_proj, self.up_proj):
             gate_up = merged_product(x, self.gate_proj, self.up_proj)
-            hidden = swiglu(gate_up) if fused_swiglu_runs(gate_up) else swiglu_plain(gate_up)
-            return self.down_proj(hidden)
+            fused = swiglu.is_supported(gate_up)
+            return self.down_proj((swiglu.swiglu if fused else swiglu.swiglu_plain)(gate_up))
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))

@@ -4,29 +4,25 @@ DeepSeek-V2 (arXiv:2405.04434, section 2.1), with the parameter names of transfo
 
     c = norm(W_a x)[:rank],  k_rope = RoPE(rest of W_a x), one for all heads;  [k_nope; v] = W_b c
 
-Takes what `Attention` takes; the cache holds c and k_rope alone, rank + rope numbers a token. One new
-token attends in that space: W_b is absorbed into the query and the output, no key is ever expanded.
+A cache holds c and k_rope alone, rank + rope numbers per token. One new token attends to these
+directly: W_b is absorbed into the query and the output, no key is ever expanded.
 Shapes: B rows, S new positions, T all positions, H heads, D = nope + rope, C = rank + rope.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mengya.kernels.attention.document import Documents, attend_documents
+from mengya.kernels.attention.pattern import AttentionPattern
 from mengya.kernels.rotary import rotate
-from mengya.models.attention import attend_by_halves
 from mengya.models.attention_mask import AttentionPlan
-from mengya.models.cache.kv import KVCache
-from mengya.models.cache.paged import PagedStep
+from mengya.models.cache.protocol import Cache
 from mengya.models.config.model import ModelConfig
 from mengya.models.norm import RMSNorm
 
-_LATENT_EPS = (
-    1e-6  # transformers' DeepseekV3 normalizes its latents with this, whatever rms_norm_eps
-)
+# transformers' DeepseekV3 normalizes its latents with this, whatever rms_norm_eps
+_LATENT_EPS = 1e-6
 
 
 class LatentAttention(nn.Module):
@@ -37,7 +33,9 @@ class LatentAttention(nn.Module):
     ) -> None:
         super().__init__()
         rank, nope, v_width = config.kv_lora_rank, config.qk_nope_head_dim, config.v_head_dim
-        assert rank is not None and nope is not None and v_width is not None  # config_rules
+        assert (
+            rank is not None and nope is not None and v_width is not None
+        )  # checked by the configuration
         self.layer = layer
         self.heads, self.rank, self.v_width = config.num_attention_heads, rank, v_width
         self.nope, self.rope, self.width = nope, config.rotary_width, config.head_width
@@ -59,9 +57,7 @@ class LatentAttention(nn.Module):
         self.kv_b_proj = linear(rank, self.heads * (nope + v_width))
         self.o_proj = linear(self.heads * v_width, hidden)
 
-    def forward(
-        self, x: Tensor, plan: AttentionPlan, cache: KVCache | PagedStep | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, plan: AttentionPlan, cache: Cache | None = None) -> Tensor:
         """[B, S, hidden] -> [B, S, hidden]."""
         B, S, _ = x.shape
         q_BSHD = self._queries(x).view(B, S, self.heads, self.width)
@@ -71,19 +67,17 @@ class LatentAttention(nn.Module):
         latent = self.kv_a_layernorm(latent)
         q_rope = rotate(_pairs_to_halves(q_rope), plan.cos, plan.sin, dtype)
         k_rope = rotate(_pairs_to_halves(k_rope[:, :, None]), plan.cos, plan.sin, dtype)
-        seen_BTC = torch.cat((latent, k_rope[:, :, 0]), dim=-1)
-        if isinstance(cache, PagedStep):
-            q_BSHC = self._latent_queries(q_nope, q_rope)
-            out = cache.attend(self.layer, q_BSHC, seen_BTC[:, :, None], None, self.scale)
-            return self.o_proj(self._values(out).reshape(B, S, -1))
-        if cache is not None:
-            # One "head" whose key is all there is and whose value has no width of its own.
-            seen, _ = cache.append(self.layer, seen_BTC[:, None], seen_BTC[:, None, :, :0])
-            seen_BTC = seen[:, 0]
-        if S == 1 and cache is not None:
-            out = self._absorbed(q_nope, q_rope, seen_BTC, plan)
+        new_BSC = torch.cat((latent, k_rope[:, :, 0]), dim=-1)
+        if cache is None:
+            out = self._expanded(q_nope, q_rope, new_BSC, plan.full)
+        elif (seen_BTC := cache.expandable_latents(self.layer, new_BSC)) is not None:
+            out = self._expanded(q_nope, q_rope, seen_BTC, plan.full)
         else:
-            out = self._expanded(q_nope, q_rope, seen_BTC, plan)
+            q_BSHC = self._latent_queries(q_nope, q_rope)
+            latents = cache.attend_latents(
+                self.layer, q_BSHC, new_BSC, self.rank, plan.full, self.scale
+            )
+            out = self._values(latents)
         return self.o_proj(out.reshape(B, S, -1))
 
     def _queries(self, x: Tensor) -> Tensor:
@@ -93,7 +87,7 @@ class LatentAttention(nn.Module):
         return self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x)))
 
     def _expanded(
-        self, q_nope: Tensor, q_rope: Tensor, seen_BTC: Tensor, plan: AttentionPlan
+        self, q_nope: Tensor, q_rope: Tensor, seen_BTC: Tensor, pattern: AttentionPattern
     ) -> Tensor:
         """Keys and values of every head made from the latents; [B, S, H, v]."""
         B, T, _ = seen_BTC.shape
@@ -101,55 +95,26 @@ class LatentAttention(nn.Module):
         made = self.kv_b_proj(latent).view(B, T, self.heads, -1)
         k_nope, v = made.split([self.nope, self.v_width], dim=-1)
         if self.nope % 8 or self.v_width % 8:
-            v = v.contiguous()  # CUDA's kernels read 16 bytes at once and do not look where from
+            v = v.contiguous()  # CUDA's kernels read 16 bytes at once, without a check of alignment
         k_rope = k_rope[:, :, None].expand(-1, -1, self.heads, -1)
         q, k = torch.cat((q_nope, q_rope), dim=-1), torch.cat((k_nope, k_rope), dim=-1)
-        if plan.halves is not None:
-            return attend_by_halves(self._attend, q, k, v, plan.halves)
-        return self._attend(q, k, v, plan)
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan) -> Tensor:
-        if plan.documents is not None:
-            return self._packed(q, k, v, plan.documents)
-        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=plan.mask, is_causal=plan.causal, scale=self.scale
-        )
-        return out.transpose(1, 2)
-
-    def _absorbed(
-        self, q_nope_BSHD: Tensor, q_rope_BSHD: Tensor, seen_BTC: Tensor, plan: AttentionPlan
-    ) -> Tensor:
-        """One new token in the latent space: every head reads the same T latents; [B, 1, H, v]."""
-        # S = 1: heads stand in line as positions.
-        q_BHC = self._latent_queries(q_nope_BSHD, q_rope_BSHD)
-        out = F.scaled_dot_product_attention(
-            q_BHC, seen_BTC[:, None], seen_BTC[:, None, :, : self.rank],
-            attn_mask=plan.mask, scale=self.scale,
-        )  # fmt: skip
-        return self._values(out)
+        return pattern.attend(q, k, v, self.scale)
 
     def _latent_queries(self, q_nope_BSHD: Tensor, q_rope_BSHD: Tensor) -> Tensor:
-        """Queries that multiply with latents as they are, [B, S, H, C]."""
+        """Queries for keys that are the latents themselves, [B, S, H, C]."""
         to_key_HDR = self._up_weights()[:, : self.nope]
         q_latent = torch.einsum("bshd,hdr->bshr", q_nope_BSHD, to_key_HDR)
         return torch.cat((q_latent, q_rope_BSHD), dim=-1)
 
     def _values(self, latents_BSHR: Tensor) -> Tensor:
-        """What the weighted latents stand for, [B, S, H, v]."""
+        """Values of weighted latents, [B, S, H, v]."""
         return torch.einsum("bshr,hvr->bshv", latents_BSHR, self._up_weights()[:, self.nope :])
 
     def _up_weights(self) -> Tensor:
         """W_b as [H, nope + v, rank]."""
         return self.kv_b_proj.weight.view(self.heads, -1, self.rank)
 
-    def _packed(self, q: Tensor, k: Tensor, v: Tensor, documents: Documents) -> Tensor:
-        # The kernels want one width for q, k and v: zeros beyond it add nothing to any sum.
-        width = max(self.width, self.v_width)
-        q, k, v = (F.pad(t, (0, width - t.shape[-1])) for t in (q, k, v))
-        return attend_documents(q, k, v, documents, self.scale)[..., : self.v_width]
-
 
 def _pairs_to_halves(x: Tensor) -> Tensor:
-    """(x0, x1), (x2, x3), ... as DeepSeek's weights give them -> x0 x2 ... x1 x3 ..., for `rotate`."""
+    """(x0, x1), (x2, x3), ..., DeepSeek's layout -> x0 x2 ... x1 x3 ..., the layout of `rotate`."""
     return x.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)

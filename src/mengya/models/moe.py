@@ -2,8 +2,7 @@
 
 Takes hidden states; gives hidden states and, in training, the load of each expert and one balancing
 loss per row. Each token is sent to its top-k experts whatever their load: no capacity, nothing is
-dropped. Who goes where is the business of router.py, how the experts are multiplied that of
-fused_experts.py (Triton) and grouped_experts.py (anywhere).
+dropped. router.py chooses them, kernels/experts computes their products.
 Shapes: B rows, S positions, N = B*S tokens, k experts per token, E experts.
 """
 
@@ -14,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mengya.kernels.experts.op import fused_experts, fused_runs
+from mengya.kernels.experts import op
 from mengya.kernels.experts.reference import grouped_experts
 from mengya.models.config.model import ModelConfig
 from mengya.models.feed_forward import SwiGLU
@@ -37,7 +36,7 @@ class Experts(nn.Module):
         dtype = torch.get_autocast_dtype(device_type) if autocast else x_NH.dtype
         x_NH, gate_up = x_NH.to(dtype), self.gate_up_proj.to(dtype)
         down = self.down_proj.to(dtype)
-        multiply = fused_experts if fused_runs(x_NH, down) else grouped_experts
+        multiply = op.fused_experts if op.is_supported(x_NH, down) else grouped_experts
         return multiply(x_NH, weights_Nk, experts_Nk, gate_up, down)
 
 
@@ -55,8 +54,8 @@ class Routing(NamedTuple):
 class MoE(nn.Module):
     """The feed-forward part of a Qwen3Moe, Qwen2Moe, Glm4Moe or DeepseekV3 layer.
 
-    Shared experts are one SwiGLU that every token passes: as it is beside a sigmoid router, through a
-    learned sigmoid gate of its own beside a softmax router (`shared_expert_gate`, Qwen2Moe).
+    Shared experts are one SwiGLU that every token passes: added as it is with a sigmoid router,
+    times a learned sigmoid gate with a softmax router (`shared_expert_gate`, Qwen2Moe).
     """
 
     def __init__(self, config: ModelConfig, device: torch.device | str | None = None) -> None:

@@ -1,7 +1,7 @@
-"""Routers: which experts a token goes to, with what weights, and what keeps their load even.
+"""Routers: which experts a token goes to, with what weights, and how their load is kept even.
 
 Takes hidden states; gives scores, weights and expert numbers. `balance_loss` and the bias of
-`SigmoidRouter` are the two ways to an even load.
+`SigmoidRouter` are two ways to balance the load.
 Shapes: B rows, S positions, N = B*S tokens, k experts per token, E experts, G groups.
 """
 
@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mengya.kernels.fp32_linear import fp32_linear
+from mengya.kernels.linear import fp32_linear
 from mengya.models.config.model import ModelConfig
 
-_PASSES = 4  # up to so many experts per token are searched one by one
+_PASSES = 4  # up to this many experts per token are searched one by one
 
 
 class Routes(NamedTuple):

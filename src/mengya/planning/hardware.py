@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from mengya.errors import UserError
-from mengya.models.fp8_layers import FP8_CAPABILITY
+from mengya.kernels.fp8.self_check import FP8_CAPABILITY
 from mengya.runtime.device import cpu_has_bf16
 
 ModelKind = Literal["dense", "moe", "mla"]

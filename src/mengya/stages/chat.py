@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from mengya.generation.chat_detection import is_chat_model
 from mengya.generation.chat_session import ChatSession
 from mengya.generation.repl import Repl
 from mengya.generation.sampling import SamplingParams
-from mengya.models.cache.streaming import StreamingConfig
+from mengya.models.cache.streaming import StreamingCache, StreamingConfig
 from mengya.models.hf.open_checkpoint import DtypeName, open_checkpoint, pick_dtype
 from mengya.runtime.device import DeviceName, pick_device
 
@@ -45,6 +46,9 @@ def run(config: ChatConfig) -> None:
         what = "chat" if chatting else "completion: the model continues what you type"
         console.print(f"{config.checkpoint} ({what}); /help lists commands", markup=False)
     params = SamplingParams(**{name: getattr(config, name) for name in SamplingParams.model_fields})
+    make_cache = None
+    if config.streaming is not None:
+        make_cache = partial(StreamingCache, model.config, config.streaming)
 
     def new_session(system: str | None, params: SamplingParams) -> ChatSession:
         return ChatSession(
@@ -53,7 +57,7 @@ def run(config: ChatConfig) -> None:
             params,
             system=system,
             enable_thinking=config.enable_thinking,
-            streaming=config.streaming,
+            make_cache=make_cache,
         )
 
     Repl(new_session, params, system=config.system, chatting=chatting, console=console).run()

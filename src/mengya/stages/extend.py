@@ -13,8 +13,7 @@ from rich.console import Console
 from mengya.config import Config, OneOrMany
 from mengya.data.ingest.texts import TextSource, read_texts
 from mengya.errors import UserError
-from mengya.models.hf.checkpoint import load_causal_lm
-from mengya.models.hf.folder import check_vocabulary, write_folder
+from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, write_folder
 from mengya.models.hf.open_checkpoint import ADAPTER, find_checkpoint
 from mengya.models.hf.vocabulary import extend_vocabulary
 from mengya.runtime.output_folder import FolderKind, new_folder

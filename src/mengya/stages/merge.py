@@ -1,4 +1,4 @@
-"""`mengya merge`: a LoRA adapter and its base, or a CLEX model at one factor, become one standard folder."""
+"""`mengya merge`: a LoRA adapter and its base, or a model of learned positions at one factor, become one standard folder."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from rich.console import Console
 
 from mengya.config import Config
 from mengya.models.adapters.lora import load_merged
-from mengya.models.extensions.clex_folding import fold_clex
-from mengya.models.hf.checkpoint import load_causal_lm
-from mengya.models.hf.folder import write_folder
+from mengya.models.extensions.freeze import freeze_rope
+from mengya.models.hf.checkpoint import load_causal_lm, write_folder
 from mengya.models.hf.open_checkpoint import ADAPTER, find_checkpoint
 from mengya.runtime.output_folder import FolderKind, new_folder
 from mengya.tokenizer.load import load_tokenizer
@@ -21,7 +20,7 @@ from mengya.tokenizer.load import load_tokenizer
 
 class MergeConfig(Config):
     checkpoint: Path
-    """Adapter folder, as `mengya sft` and `mengya dpo` write with lora; with factor a CLEX model as well."""
+    """Adapter folder, as `mengya sft` and `mengya dpo` write with lora; with factor a model of learned positions as well."""
     out: Path
     """Folder to write."""
     overwrite: bool = False
@@ -29,7 +28,7 @@ class MergeConfig(Config):
     base: Path | None = None
     """Base folder; null takes the one that adapter_config.json names."""
     factor: float | None = Field(default=None, ge=1)
-    """Freeze a CLEX model's positions at this factor, so that transformers reads it (rope_type=longrope)."""
+    """Freeze learned positions at this factor, so that transformers reads the model (rope_type=longrope)."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of the saved weights."""
 
@@ -52,6 +51,6 @@ def _write(config: MergeConfig, checkpoint: Path, directory: Path) -> None:
     else:
         model = load_causal_lm(checkpoint)
     if config.factor is not None:
-        model = fold_clex(model, config.factor)
+        model = freeze_rope(model, config.factor)
     tokenizer = load_tokenizer(checkpoint)
     write_folder(model, tokenizer, checkpoint, getattr(torch, config.save_dtype), directory)

@@ -15,9 +15,8 @@ from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig, StretchConfig
-from mengya.models.hf.checkpoint import load_causal_lm
+from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, load_weights, write_folder
 from mengya.models.hf.config import load_model_config
-from mengya.models.hf.folder import check_vocabulary, load_weights, write_folder
 from mengya.planning.sizes import parameter_counts
 from mengya.stages.run.assemble import TrainedModel, open_strategy, train
 from mengya.stages.run.losses import pick_next_token

@@ -159,7 +159,7 @@ def test_logprobs_are_those_of_a_plain_forward(model: CausalLM, chunk: int) -> N
     engine = BatchEngine(model, EngineConfig(prefill_chunk=chunk, page_size=4))
     for request, outcome in zip(requests, run_all(engine, requests), strict=True):
         ids = [*request.prompt, *outcome.tokens]
-        logprobs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        logprobs = model(torch.tensor([ids])).head_output[0].log_softmax(-1)
         start = len(request.prompt)
         for i, event in enumerate(outcome.events):
             expected = logprobs[start + i - 1]

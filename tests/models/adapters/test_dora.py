@@ -54,9 +54,9 @@ def adapted(model: CausalLM, targets: list[str] | None) -> CausalLM:
 def test_fresh_adapters_change_nothing_and_train_lengths_too(
     model: CausalLM, targets: list[str] | None
 ) -> None:
-    before = model(IDS).logits
+    before = model(IDS).head_output
     add_lora(model, LoraConfig(rank=3, use_dora=True, targets=targets))
-    assert_near(model(IDS).logits, before)
+    assert_near(model(IDS).head_output, before)
     trained = {name.split(".")[-3] for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {"lora_A", "lora_B", "lora_magnitude_vector"}
 
@@ -66,8 +66,8 @@ def test_peft_reads_our_adapter_on_transformers(
     model: CausalLM, oracle: Any, targets: list[str] | None, tmp_path: Path
 ) -> None:
     save_hf_folder(model, model.config, tmp_path / "base")
-    before = model(IDS).logits
-    ours = adapted(model, targets)(IDS).logits
+    before = model(IDS).head_output
+    ours = adapted(model, targets)(IDS).head_output
     assert (ours - before).abs().max() > 0.1
     save_adapter(model, tmp_path / "adapter", tmp_path / "base")
     theirs = peft.PeftModel.from_pretrained(oracle, tmp_path / "adapter").eval()
@@ -75,8 +75,8 @@ def test_peft_reads_our_adapter_on_transformers(
     stored = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert any(name.endswith(".lora_magnitude_vector") for name in stored)
     bare = load_adapter(load_causal_lm(tmp_path / "base").eval(), tmp_path / "adapter")
-    assert_near(bare(IDS).logits, ours)
-    assert_near(load_merged(tmp_path / "adapter").eval()(IDS).logits, ours, 5e-5)
+    assert_near(bare(IDS).head_output, ours)
+    assert_near(load_merged(tmp_path / "adapter").eval()(IDS).head_output, ours, 5e-5)
 
 
 @torch.no_grad()
@@ -91,17 +91,17 @@ def test_we_read_peft_s_adapter(tmp_path: Path) -> None:
     )
     theirs = peft.get_peft_model(oracle_of(model), settings).eval()
     theirs.save_pretrained(str(tmp_path))
-    assert_near(load_adapter(model, tmp_path)(IDS).logits, theirs(IDS).logits, 2e-5)
+    assert_near(load_adapter(model, tmp_path)(IDS).head_output, theirs(IDS).logits, 2e-5)
 
 
 @torch.no_grad()
 def test_merged_and_disabled(model: CausalLM, targets: list[str] | None) -> None:
-    before, names = model(IDS).logits, list(model.state_dict())
-    with_adapters = adapted(model, targets)(IDS).logits
+    before, names = model(IDS).head_output, list(model.state_dict())
+    with_adapters = adapted(model, targets)(IDS).head_output
     with disable_adapters(model):
-        assert torch.equal(model(IDS).logits, before)
+        assert torch.equal(model(IDS).head_output, before)
     merged = merge_lora(model)
-    assert_near(merged(IDS).logits, with_adapters, 5e-5)
+    assert_near(merged(IDS).head_output, with_adapters, 5e-5)
     assert list(merged.state_dict()) == names and not list(lora_layers(merged))
 
 
@@ -117,4 +117,4 @@ def test_a_4bit_base_needs_a_gpu() -> None:
     with pytest.raises(UserError, match=r"on cpu, .* set lora\.base_4bit=false"):
         add_lora(model, LoraConfig(base_4bit=True))
     assert all(type(m) is not torch.nn.Module for m in model.modules())  # untouched
-    assert_near(model(IDS).logits, shaken(tiny_config("Qwen3"))(IDS).logits)
+    assert_near(model(IDS).head_output, shaken(tiny_config("Qwen3"))(IDS).head_output)

@@ -39,14 +39,14 @@ def adapted(model: CausalLM, **settings: Any) -> CausalLM:
 
 @torch.no_grad()
 def test_fresh_adapters_change_nothing(model: CausalLM, input_ids: torch.Tensor) -> None:
-    before = model(input_ids).logits
+    before = model(input_ids).head_output
     assert add_lora(model, LoraConfig(rank=3)) is model
-    assert torch.equal(model(input_ids).logits, before)
+    assert torch.equal(model(input_ids).head_output, before)
 
 
 def test_only_adapters_are_trained(model: CausalLM, input_ids: torch.Tensor) -> None:
     adapted(model).train()
-    model(input_ids).logits.square().mean().backward()
+    model(input_ids).head_output.square().mean().backward()
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad == (".lora_" in name)
         assert (parameter.grad is not None and parameter.grad.abs().max() > 0) == (".lora_" in name)
@@ -54,11 +54,11 @@ def test_only_adapters_are_trained(model: CausalLM, input_ids: torch.Tensor) -> 
 
 @torch.no_grad()
 def test_merged_logits_are_those_of_the_adapter(model: CausalLM, input_ids: torch.Tensor) -> None:
-    before, names = model(input_ids).logits, list(model.state_dict())
-    with_adapters = adapted(model)(input_ids).logits
+    before, names = model(input_ids).head_output, list(model.state_dict())
+    with_adapters = adapted(model)(input_ids).head_output
     assert (with_adapters - before).abs().max() > 0.1
     merged = merge_lora(model)
-    assert_near(merged(input_ids).logits, with_adapters, 2e-5)
+    assert_near(merged(input_ids).head_output, with_adapters, 2e-5)
     assert list(merged.state_dict()) == names and not list(lora_layers(merged))
     assert all(p.requires_grad for p in merged.parameters())
 
@@ -66,17 +66,17 @@ def test_merged_logits_are_those_of_the_adapter(model: CausalLM, input_ids: torc
 def test_disabled_adapters_are_as_if_absent_and_come_back(
     model: CausalLM, input_ids: torch.Tensor
 ) -> None:
-    before = model(input_ids).logits
+    before = model(input_ids).head_output
     adapted(model)
-    on = model(input_ids).logits
+    on = model(input_ids).head_output
     with disable_adapters(model), torch.no_grad():  # as DPO asks its reference, graph kept
-        assert torch.equal(model(input_ids).logits, before)
-    assert torch.equal(model(input_ids).logits, on)
+        assert torch.equal(model(input_ids).head_output, before)
+    assert torch.equal(model(input_ids).head_output, on)
     on.square().mean().backward()
     assert all(p.grad is not None for n, p in model.named_parameters() if ".lora_" in n)
     with pytest.raises(RuntimeError), disable_adapters(model):
         raise RuntimeError
-    assert torch.equal(model(input_ids).logits, on)
+    assert torch.equal(model(input_ids).head_output, on)
 
 
 @torch.no_grad()
@@ -84,7 +84,7 @@ def test_peft_reads_our_adapter_on_transformers(
     model: CausalLM, oracle: Any, input_ids: torch.Tensor, tmp_path: Path
 ) -> None:
     save_hf_folder(model, model.config, tmp_path / "base")
-    ours = adapted(model)(input_ids).logits
+    ours = adapted(model)(input_ids).head_output
     save_adapter(model, tmp_path / "adapter", tmp_path / "base")
     theirs = peft.PeftModel.from_pretrained(oracle, tmp_path / "adapter").eval()
     assert_near(theirs(input_ids).logits, ours, 2e-5)
@@ -102,8 +102,8 @@ def test_we_read_peft_s_adapter_from_transformers(
     theirs = peft.get_peft_model(oracle, settings).eval()
     expected = theirs(input_ids).logits
     theirs.save_pretrained(str(tmp_path))
-    assert (expected - model(input_ids).logits).abs().max() > 0.05
-    assert_near(load_adapter(model, tmp_path)(input_ids).logits, expected, 2e-5)
+    assert (expected - model(input_ids).head_output).abs().max() > 0.05
+    assert_near(load_adapter(model, tmp_path)(input_ids).head_output, expected, 2e-5)
 
 
 @torch.no_grad()
@@ -112,14 +112,14 @@ def test_saved_adapters_come_back_alone_and_merged(
 ) -> None:
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     save_hf_folder(model, model.config, base)
-    expected = adapted(model)(input_ids).logits
+    expected = adapted(model)(input_ids).head_output
     save_adapter(model, adapter, base)
     fresh = add_lora(load_causal_lm(base).eval(), LoraConfig(rank=3, alpha=5.0))
-    assert torch.equal(load_adapter(fresh, adapter)(input_ids).logits, expected)
+    assert torch.equal(load_adapter(fresh, adapter)(input_ids).head_output, expected)
     bare = load_adapter(load_causal_lm(base).eval(), adapter)
-    assert torch.equal(bare(input_ids).logits, expected)
+    assert torch.equal(bare(input_ids).head_output, expected)
     merged = load_merged(adapter).eval()
-    assert_near(merged(input_ids).logits, expected, 2e-5)
+    assert_near(merged(input_ids).head_output, expected, 2e-5)
     again = tmp_path / "again"
     save_adapter(model, again, base)  # the same bytes every time
     assert (again / "adapter_config.json").read_bytes() == (

@@ -51,14 +51,14 @@ def test_rows_and_chunks_together_equal_plain_forwards(
         order = sorted(counts, key=lambda i: counts[i] > 1)
         step = step_of(cache, [(tables[i], done[i], counts[i]) for i in order])
         ids = [t for i in order for t in sequences[i][done[i] : done[i] + counts[i]]]
-        out = model(torch.tensor([ids]), cache=step).logits[0]
+        out = model.decode(torch.tensor([ids]), step)[0]
         for i, part in zip(order, out.split([counts[i] for i in order]), strict=True):
             logits[i].append(part)
             done[i] += counts[i]
         seen_mixed += len(set(counts.values())) > 1
     assert seen_mixed
     for sequence, parts in zip(sequences, logits, strict=True):
-        assert_near(torch.cat(parts), model(torch.tensor([sequence])).logits[0], 3e-5)
+        assert_near(torch.cat(parts), model(torch.tensor([sequence])).head_output[0], 3e-5)
 
 
 @torch.inference_mode()
@@ -67,15 +67,15 @@ def test_only_the_asked_positions_get_logits_and_shared_pages_are_read() -> None
     model = shaken(config)
     cache = PagedCache(config, 8, 4, torch.float32, CPU)
     ids = [*range(10, 22)]
-    model(torch.tensor([ids[:8]]), cache=step_of(cache, [([3, 1], 0, 8)]))
+    model.decode(torch.tensor([ids[:8]]), step_of(cache, [([3, 1], 0, 8)]))
     # Two sequences go on from the same two full pages, each with a page of its own.
     step = step_of(cache, [([3, 1, 5], 8, 1), ([3, 1, 0], 8, 4)])
     assert step.position_ids.tolist() == [[8, 8, 9, 10, 11]]
     new = torch.tensor([[77, *ids[8:]]])
-    out = model(new, cache=step, logits_at=torch.tensor([0, 4])).logits
+    out = model.decode(new, step, positions=torch.tensor([0, 4]))
     assert out.shape == (1, 2, config.vocab_size)
-    assert_near(out[0, 0], model(torch.tensor([[*ids[:8], 77]])).logits[0, -1], 3e-5)
-    assert_near(out[0, 1], model(torch.tensor([ids])).logits[0, -1], 3e-5)
+    assert_near(out[0, 0], model(torch.tensor([[*ids[:8], 77]])).head_output[0, -1], 3e-5)
+    assert_near(out[0, 1], model(torch.tensor([ids])).head_output[0, -1], 3e-5)
 
 
 @pytest.mark.parametrize("spans", [[([0], 0, 2), ([1], 0, 1)], [([0], 0, 0)]])

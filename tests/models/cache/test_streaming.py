@@ -1,4 +1,4 @@
-"""Streaming attention: what stays in sight, at which positions, in how much memory, and how well it predicts."""
+"""The streaming cache: what stays visible, at which positions, in how much memory, how well it predicts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def text(length: int) -> torch.Tensor:
 
 @torch.no_grad()
 def run(model: CausalLM, ids_BS: torch.Tensor, cache: KVCache) -> torch.Tensor:
-    return torch.cat([model(piece, cache=cache).logits for piece in cache.pieces(ids_BS)], dim=1)
+    return torch.cat([model.decode(piece, cache) for piece in cache.pieces(ids_BS)], dim=1)
 
 
 def in_sight(position: int) -> list[int]:
@@ -45,7 +45,7 @@ def in_sight(position: int) -> list[int]:
 def test_short_texts_are_plain_attention(model: CausalLM, input_ids: torch.Tensor) -> None:
     cache = StreamingCache(model.config, SETTINGS)
     parts = [run(model, chunk, cache) for chunk in input_ids.split([9, *[1] * 11], dim=1)]
-    assert_near(torch.cat(parts, 1), model(input_ids).logits)
+    assert_near(torch.cat(parts, 1), model(input_ids).head_output)
 
 
 @torch.no_grad()
@@ -76,7 +76,7 @@ def test_one_layer_sees_the_kept_tokens_as_if_they_were_the_text(
     for t in (31, 40, 55, 69):
         kept = in_sight(t)
         assert kept[:SINKS] == [0, 1, 2] and t - WINDOW + 1 in kept
-        assert_near(logits[:, t - 29], model(ids[:, kept]).logits[:, -1], 3e-5)
+        assert_near(logits[:, t - 29], model(ids[:, kept]).head_output[:, -1], 3e-5)
 
 
 @torch.no_grad()
@@ -105,7 +105,7 @@ def test_a_crop_keeps_what_it_can() -> None:
     assert_near(run(model, ids[:, 50:51], cache), run(model, ids[:, 50:51], again))
     cache.crop(20)  # older tokens that should be in sight are gone
     assert (cache.seen, cache.length) == (0, 0)
-    assert_near(run(model, ids[:, :10], cache), model(ids[:, :10]).logits)
+    assert_near(run(model, ids[:, :10], cache), model(ids[:, :10]).head_output)
     with pytest.raises(ValueError, match="cannot crop"):
         cache.crop(11)
 
@@ -131,7 +131,7 @@ def test_a_trained_model_goes_on_past_its_context() -> None:
 
     for _ in range(250):
         ids = texts(16, trained)
-        logits = model(ids).logits[:, period:-1]
+        logits = model(ids).head_output[:, period:-1]
         loss = F.cross_entropy(logits.flatten(0, 1), ids[:, period + 1 :].flatten())
         optimizer.zero_grad()
         loss.backward()
@@ -147,7 +147,7 @@ def test_a_trained_model_goes_on_past_its_context() -> None:
     cache = StreamingCache(model.config, StreamingConfig(sinks=4, window=16))
     streamed = torch.cat([run(model, ids[:, t : t + 1], cache) for t in range(399)], 1)
     with torch.no_grad():
-        plain = model(ids[:, :-1]).logits
+        plain = model(ids[:, :-1]).head_output
     inside, beyond = slice(10, 22), slice(200, 399)
     guessing = math.log(12)
     # Nine runs (250 to 600 steps, three seeds) had at most 0.15 and 0.64, and at least 3.9.
@@ -162,7 +162,7 @@ def test_pieces_are_what_fits() -> None:
     sizes = []
     for piece in cache.pieces(text(40)):
         sizes.append(piece.shape[1])
-        model(piece, cache=cache)
+        model.decode(piece, cache)
     assert sizes == [HELD, *itertools.repeat(BLOCK, (40 - HELD) // BLOCK), 1]
     with pytest.raises(ValueError, match="use pieces"):
-        model(text(10), cache=cache)
+        model.decode(text(10), cache)

@@ -16,7 +16,10 @@ SIGMOID = ["num_experts=6", "n_shared_experts=1", "scoring_func=sigmoid"]
 @pytest.mark.parametrize(
     ("overrides", "reasons"),
     [
-        (["num_attention_heads=6", "num_key_value_heads=4", "head_dim=8"], ["use num_key_value_heads of 1, 2, 3, 6"]),
+        (
+            ["num_attention_heads=6", "num_key_value_heads=4", "head_dim=8"],
+            ["use num_key_value_heads of 1, 2, 3, 6"],
+        ),
         (["hidden_size=100"], ["hidden_size=100", "set head_dim"]),
         (["head_dim=15"], ["head_dim=15 is odd"]),
         (["attention_bias=true"], ["qk_norm=false (Qwen2)", "attention_bias=false (Qwen3)"]),

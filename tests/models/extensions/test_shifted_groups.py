@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from mengya.errors import UserError
+from mengya.kernels.attention.dense import DensePattern
 from mengya.models.attention_mask import plan_attention
 from mengya.models.causal_lm import CausalLM
 from mengya.models.extensions.shifted_groups import (
-    check_shifted_groups,
+    HeadHalves,
+    ShiftedGroups,
     group_boundaries,
     shifted_groups,
 )
@@ -28,7 +30,7 @@ def family(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def sparse(family: str) -> CausalLM:
     model = shaken(tiny_config(family, router_aux_loss_coef=None)).train()
-    model.shifted_sparse_ratio = G / S
+    model.training_pattern = ShiftedGroups(model.config, G / S)
     return model
 
 
@@ -45,10 +47,11 @@ def seen_by(position: int, shift: int) -> set[int]:
 def test_each_half_of_the_heads_sees_its_own_groups() -> None:
     config = tiny_config("Llama")
     ids = torch.zeros(1, S, dtype=torch.int64)
-    plan = plan_attention(config, ids, None, None, None, None, torch.float32, G / S)
-    assert plan.halves is not None and plan.mask is None
-    for half, shift in zip(plan.halves, (0, G // 2), strict=True):
-        assert half.mask is not None
+    groups = ShiftedGroups(config, G / S)
+    plan = plan_attention(config, ids, None, None, None, torch.float32, make_pattern=groups)
+    assert isinstance(plan.full, HeadHalves)
+    for half, shift in ((plan.full.first, 0), (plan.full.second, G // 2)):
+        assert isinstance(half, DensePattern) and half.mask is not None
         for position in range(S):
             visible = set((half.mask[0, 0, position] == 0).nonzero().flatten().tolist())
             assert visible == seen_by(position, shift), (position, shift)
@@ -59,8 +62,8 @@ def test_a_token_reaches_what_its_groups_allow_and_nothing_else(row: torch.Tenso
     """Influence of one layer is its two halves'; of two layers theirs of theirs: not the row's start."""
     for layers in (1, 2):
         model = shaken(tiny_config("Llama", num_hidden_layers=layers)).train()
-        model.shifted_sparse_ratio = G / S
-        before = model(row).logits
+        model.training_pattern = ShiftedGroups(model.config, G / S)
+        before = model(row).head_output
         reach = {t: {t} for t in range(S)}
         for _ in range(layers):
             reach = {
@@ -69,7 +72,7 @@ def test_a_token_reaches_what_its_groups_allow_and_nothing_else(row: torch.Tenso
         for changed in (0, 3, 9, 20, S - 1):
             other = row.clone()
             other[0, changed] = (row[0, changed] + 1) % 101
-            moved = (model(other).logits - before).abs().amax(-1)[0] > 1e-6
+            moved = (model(other).head_output - before).abs().amax(-1)[0] > 1e-6
             assert set(moved.nonzero().flatten().tolist()) == {
                 t for t in range(S) if changed in reach[t]
             }
@@ -77,11 +80,11 @@ def test_a_token_reaches_what_its_groups_allow_and_nothing_else(row: torch.Tenso
 
 @torch.no_grad()
 def test_causal(sparse: CausalLM, row: torch.Tensor) -> None:
-    before = sparse(row).logits
+    before = sparse(row).head_output
     for t in (0, G // 2, G, S - 1):
         other = row.clone()
         other[:, t] = (other[:, t] + 1) % 101
-        after = sparse(other).logits
+        after = sparse(other).head_output
         torch.testing.assert_close(after[:, :t], before[:, :t], atol=1e-5, rtol=0)
         assert (after[:, t] - before[:, t]).abs().max() > 1e-3
 
@@ -89,24 +92,25 @@ def test_causal(sparse: CausalLM, row: torch.Tensor) -> None:
 @torch.no_grad()
 def test_packed_documents_are_those_alone(sparse: CausalLM, row: torch.Tensor) -> None:
     inputs = packed_row(LENGTHS, S)
-    packed = sparse(row, **inputs).logits
+    packed = sparse(row, **inputs).head_output
     start = 0
     for length in LENGTHS:
-        sparse.shifted_sparse_ratio = min(G / length, 1)  # the same groups
-        alone = sparse(row[:, start : start + length]).logits
+        # the same groups
+        sparse.training_pattern = ShiftedGroups(sparse.config, min(G / length, 1))
+        alone = sparse(row[:, start : start + length]).head_output
         assert_near(packed[:, start : start + length], alone)
         start += length
-    sparse.shifted_sparse_ratio = G / S
+    sparse.training_pattern = ShiftedGroups(sparse.config, G / S)
     changed = row.clone()
     changed[:, : LENGTHS[0]] = 1
     torch.testing.assert_close(
-        sparse(changed, **inputs).logits[:, LENGTHS[0] :],
+        sparse(changed, **inputs).head_output[:, LENGTHS[0] :],
         packed[:, LENGTHS[0] :],
         atol=1e-5,
         rtol=0,
     )
-    sparse.shifted_sparse_ratio = 0.0
-    full = sparse(row, **inputs).logits
+    sparse.training_pattern = None
+    full = sparse(row, **inputs).head_output
     difference = (packed - full).abs().amax(-1)[0]
     assert difference[: LENGTHS[0]].max() > 1e-3
     # Documents that fit into a group are not cut at all.
@@ -115,18 +119,18 @@ def test_packed_documents_are_those_alone(sparse: CausalLM, row: torch.Tensor) -
 
 @torch.no_grad()
 def test_one_group_is_plain_attention(sparse: CausalLM, row: torch.Tensor) -> None:
-    sparse.shifted_sparse_ratio = 1.0
-    grouped = sparse(row).logits
-    sparse.shifted_sparse_ratio = 0.0
-    assert_near(grouped, sparse(row).logits)
+    sparse.training_pattern = ShiftedGroups(sparse.config, 1.0)
+    grouped = sparse(row).head_output
+    sparse.training_pattern = None
+    assert_near(grouped, sparse(row).head_output)
 
 
 @torch.no_grad()
 def test_off_in_evaluation(sparse: CausalLM, row: torch.Tensor) -> None:
-    in_training = sparse(row).logits
-    off = sparse.eval()(row).logits
-    sparse.shifted_sparse_ratio = 0.0
-    assert torch.equal(off, sparse(row).logits)
+    in_training = sparse(row).head_output
+    off = sparse.eval()(row).head_output
+    sparse.training_pattern = None
+    assert torch.equal(off, sparse(row).head_output)
     assert (in_training - off).abs().max() > 1e-3
 
 
@@ -146,6 +150,6 @@ def test_boundaries_say_what_the_numbers_say() -> None:
 
 def test_heads_that_cannot_be_halved_are_refused() -> None:
     with pytest.raises(UserError, match="num_key_value_heads=1 is odd"):
-        check_shifted_groups(tiny_config("Qwen3", num_key_value_heads=1))
+        ShiftedGroups(tiny_config("Qwen3", num_key_value_heads=1), 0.25)
     with pytest.raises(UserError, match="two sparse attentions"):
-        check_shifted_groups(tiny_config("Qwen3", sliding_window=8))
+        ShiftedGroups(tiny_config("Qwen3", sliding_window=8), 0.25)

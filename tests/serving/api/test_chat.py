@@ -36,7 +36,7 @@ def greedy_ids(tokenizer, count: int, messages: list[Any] = ASK) -> list[int]:
     start = len(ids)
     with torch.no_grad():
         for _ in range(count):
-            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+            ids.append(int(model(torch.tensor([ids])).head_output[0, -1].argmax()))
     return ids[start:]
 
 
@@ -126,7 +126,7 @@ def test_logprobs_are_the_models(client: openai.OpenAI, tokenizer) -> None:
     assert len(entries) == 12
     ids, prompt = greedy_ids(tokenizer, 12), encode_prompt(tokenizer, ASK)
     with torch.no_grad():
-        logits = tiny_model()(torch.tensor([[*prompt, *ids]])).logits[0].log_softmax(-1)
+        logits = tiny_model()(torch.tensor([[*prompt, *ids]])).head_output[0].log_softmax(-1)
     expected = [logits[len(prompt) - 1 + i, token].item() for i, token in enumerate(ids)]
     greedy = ask(client, logprobs=True, top_logprobs=3, temperature=0).choices[0].logprobs.content
     assert sum(one.logprob for one in greedy) == pytest.approx(sum(expected), abs=1e-3)

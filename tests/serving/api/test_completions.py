@@ -31,7 +31,7 @@ def ids_of(tokenizer, text: str) -> list[int]:
 
 @torch.no_grad()
 def logprobs_of(model, ids: list[int]) -> torch.Tensor:
-    return model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    return model(torch.tensor([ids])).head_output[0].log_softmax(-1)
 
 
 def test_forms_of_a_prompt(client: openai.OpenAI, tokenizer) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
 from mengya.errors import UserError
+from mengya.models.fp8_layers import use_fp8
 from mengya.stages.dpo import DpoConfig
 from mengya.stages.pretrain import PretrainConfig
 from mengya.stages.pretrain import run as pretrain
+from mengya.stages.run import assemble
 from tests.stages.conftest import Nursery
 from tests.stages.run.test_distributed import losses, make_config, recipe, run_together
 
@@ -45,7 +48,7 @@ def test_two_processes_equal_one(tmp_path: Path, nursery: Nursery) -> None:
         assert isinstance(made, PretrainConfig)
         return made
 
-    with patch("mengya.models.fp8_layers._check_machine"):
+    with patch.object(assemble, "use_fp8", partial(use_fp8, reference=True)):
         pretrain(config("one", micro=8))
     run_together(2, [recipe("pretrain", config(name, 2, name)) for name in ("ddp", "fsdp")])
     expected = losses(tmp_path / "one")

@@ -18,7 +18,7 @@ from mengya.config import load_config, save_config
 from mengya.errors import UserError
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from mengya.models.hf.folder import write_folder
+from mengya.models.hf.checkpoint import write_folder
 from mengya.stages import merge, pretrain, sft
 from mengya.stages.merge import MergeConfig
 from mengya.stages.pretrain import PretrainConfig

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mengya.kernels.attention.paged import kernels_run
+from mengya.kernels.attention import paged
 from mengya.models.cache.paged import PagedCache, PagedStep
 from mengya.models.causal_lm import CausalLM
 from mengya.runtime.device import to_device
@@ -23,7 +23,7 @@ from mengya.runtime.device import to_device
 def can_use_graphs(model: CausalLM) -> bool:
     """On CUDA with Triton; experts only where one grouped product multiplies them (`Experts`)."""
     weight = model.lm_head.weight
-    if not kernels_run(weight.device):
+    if not paged.is_supported(weight.device):
         return False
     if not model.config.num_experts:
         return True
@@ -121,7 +121,7 @@ class DecodeGraphs:
 
         def forward() -> Tensor:
             step = PagedStep.of_rows(self._cache, plan[:, 0], plan[:, 1:])
-            return self._model.forward(ids_S[None], cache=step).logits[0]
+            return self._model.decode(ids_S[None], step)[0]
 
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))

@@ -70,9 +70,9 @@ class BatchEngine:
                 f"{model.config.sliding_window}; `mengya chat` and transformers run this model"
             )
         rope = model.config.rope_parameters
-        if rope.rope_type == "clex":
+        if rope.learned:
             raise UserError(
-                "rope_type=clex depends on the length of each text, so texts cannot share a batch; freeze "
+                f"rope_type={rope.rope_type} depends on the length of each text, so texts cannot share a batch; freeze "
                 "its factor first: mengya merge CHECKPOINT out=FOLDER factor=4"
             )
         if rope.rope_type == "dynamic" or rope.long_factor != rope.short_factor:

@@ -18,9 +18,8 @@ from mengya.generation.batch.request import EngineConfig
 from mengya.generation.batch.row_choice import Logprobs, PendingTokens
 from mengya.generation.batch.scheduler import Work
 from mengya.generation.batch.sequence import SequenceState
-from mengya.kernels.attention.paged import kernels_run
-from mengya.kernels.linear import lay_end_to_end
-from mengya.kernels.packed_linear import pack_linears, packing_runs
+from mengya.kernels.attention import paged
+from mengya.kernels.linear import can_pack, fuse_storage, pack_linears
 from mengya.models.cache.paged import PagedCache, PagedStep, tokens_that_fit
 from mengya.models.causal_lm import CausalLM
 from mengya.runtime.device import to_device
@@ -42,10 +41,10 @@ class ForwardPass:
         """Arguments as those of `BatchEngine`."""
         self._model = model.eval()
         # Selecting an adapter may change weights, of which packed layers hold a copy.
-        if settings.pack_weights and select_adapter is None and packing_runs(model):
+        if settings.pack_weights and select_adapter is None and can_pack(model):
             self._model = pack_linears(model)
-        if select_adapter is None and kernels_run(model.lm_head.weight.device):
-            lay_end_to_end(model)
+        if select_adapter is None and paged.is_supported(model.lm_head.weight.device):
+            fuse_storage(model)
         self.device = model.lm_head.weight.device
         self._select_adapter = select_adapter
         self._adapter: str | None = None
@@ -63,7 +62,7 @@ class ForwardPass:
             self._graphs = DecodeGraphs(
                 self._model, self._cache, settings.max_running, self._table_width, self.pages
             )
-        if kernels_run(self.device):
+        if paged.is_supported(self.device):
             self._compile_kernels()
 
     def run(self, work: Work, tables: np.ndarray, before: PendingTokens | None) -> Tensor:
@@ -129,10 +128,8 @@ class ForwardPass:
             sizes[-1] = 1
         wanted = np.concatenate([np.arange(e - n, e) for e, n in zip(ends, sizes, strict=True)])
         step = PagedStep.of(self._cache, tables_SM, starts_S, counts_S)
-        # Not model(...): a compiled model would compile again for every length.
-        logits_NV = self._model.forward(
-            ids_N[None], cache=step, logits_at=to_device(wanted, self.device)
-        ).logits[0]
+        positions = to_device(wanted, self.device)
+        logits_NV = self._model.decode(ids_N[None], step, positions=positions)[0]
         if not echoing.any():
             return logits_NV
         parts = logits_NV.split(sizes.tolist())
@@ -166,7 +163,7 @@ class ForwardPass:
             table = np.full((len(counts), self._table_width), self.pages, dtype=np.int32)
             step = PagedStep.of(self._cache, table, np.zeros_like(counts), counts)
             ids = torch.zeros(1, counts.sum(), dtype=torch.int64, device=self.device)
-            self._model.forward(ids, cache=step, logits_at=ids[0, :1])
+            self._model.decode(ids, step, positions=ids[0, :1])
 
 
 def _default_cache_tokens(model: CausalLM, settings: EngineConfig, dtype: torch.dtype) -> int:

@@ -1,8 +1,9 @@
 # pyright: basic, reportInvalidTypeForm=false, reportGeneralTypeIssues=false
-"""The kernels of document_attention.py: flash attention (Dao 2023, arXiv:2307.08691) of packed documents.
+"""The kernels of document.py: flash attention (Dao 2023, arXiv:2307.08691) of packed documents.
 
-Position i sees j where begins[i] <= j <= i, which is where i < stops[j]. Both grow with the position, so
-a block's first and last entry bound what it meets, and only blocks at a border compare positions.
+Position i sees j where first_visible[i] <= j <= i, which is where i < visible_end[j]. Both grow with the
+position, so a block's first and last entry bound what it meets, and only blocks at a border compare
+positions.
 A head's width is D1 + D2 columns, powers of two (D2 may be 0): 96 = 64 + 32 is not padded to 128.
 Every sum has one order and one writer: no atomics, the same bits each time.
 
@@ -53,13 +54,13 @@ def _block(bounds, T, beyond, ROWS: tl.constexpr):
 
 @triton.jit
 def forward(
-    q, k, v, begins, out, lse, T, log2_scale,
+    q, k, v, first_visible, out, lse, T, log2_scale,
     q_T, q_H, k_T, k_H, v_T, v_H, out_T, out_H,
     GROUP: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr, ROWS: tl.constexpr,
     STEP: tl.constexpr, EVEN: tl.constexpr, BRANCH: tl.constexpr,
 ):  # fmt: skip
     """One block of query positions of one query head; softmax as the keys come."""
-    first, head, i, begin, lowest, common = _block(begins, T, T, ROWS)
+    first, head, i, begin, lowest, common = _block(first_visible, T, T, ROWS)
     q += first.to(tl.int64) * q_T + head * q_H
     k_at, v_at = k + head // GROUP * k_H, v + head // GROUP * v_H
     k_step, v_step = tl.cast(k_T, tl.int64), tl.cast(v_T, tl.int64)
@@ -82,7 +83,8 @@ def forward(
             s = tl.dot(q2, tl.trans(k2), s)
         if (not BRANCH) or (start < common) | (start + STEP > first + 1):
             j = start + tl.arange(0, STEP)
-            s = tl.where((j[None, :] <= i[:, None]) & (j[None, :] >= begin[:, None]), s, float("-inf"))  # fmt: skip
+            seen = (j[None, :] <= i[:, None]) & (j[None, :] >= begin[:, None])
+            s = tl.where(seen, s, float("-inf"))
         new_top = tl.maximum(top, tl.max(s, 1) * log2_scale)
         p = tl.exp2(s * log2_scale - new_top[:, None])
         shrink = tl.exp2(top - new_top)
@@ -104,7 +106,7 @@ def forward(
 
 @triton.jit
 def query_gradient(
-    q, k, v, begins, out, dout, lse, delta, dq, T, log2_scale, scale,
+    q, k, v, first_visible, out, dout, lse, delta, dq, T, log2_scale, scale,
     q_T, q_H, k_T, k_H, v_T, v_H, out_T, out_H,
     GROUP: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr, ROWS: tl.constexpr,
     STEP: tl.constexpr, EVEN: tl.constexpr, BRANCH: tl.constexpr,
@@ -113,7 +115,7 @@ def query_gradient(
 
     dout and dq have out's strides.
     """
-    first, head, i, begin, lowest, common = _block(begins, T, T, ROWS)
+    first, head, i, begin, lowest, common = _block(first_visible, T, T, ROWS)
     q += first.to(tl.int64) * q_T + head * q_H
     k_at, v_at = k + head // GROUP * k_H, v + head // GROUP * v_H
     k_step, v_step = tl.cast(k_T, tl.int64), tl.cast(v_T, tl.int64)
@@ -147,7 +149,8 @@ def query_gradient(
             dp = tl.dot(g2, tl.trans(v2), dp)
         if (not BRANCH) or (start < common) | (start + STEP > first + 1):
             j = start + tl.arange(0, STEP)
-            s = tl.where((j[None, :] <= i[:, None]) & (j[None, :] >= begin[:, None]), s, float("-inf"))  # fmt: skip
+            seen = (j[None, :] <= i[:, None]) & (j[None, :] >= begin[:, None])
+            s = tl.where(seen, s, float("-inf"))
         p = tl.exp2(s * log2_scale - norm[:, None])
         ds = (p * (dp - d[:, None])).to(k.dtype.element_ty)
         dq1 = tl.dot(ds, k1, dq1)
@@ -160,16 +163,16 @@ def query_gradient(
 
 @triton.jit
 def key_value_gradient(
-    q, k, v, stops, dout, lse, delta, dk, dv, T, log2_scale, scale,
+    q, k, v, visible_end, dout, lse, delta, dk, dv, T, log2_scale, scale,
     q_T, q_H, k_T, k_H, v_T, v_H, dout_T, dout_H, dk_T, dk_H,
     GROUP: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr, ROWS: tl.constexpr,
     STEP: tl.constexpr, EVEN: tl.constexpr, BRANCH: tl.constexpr,
 ):  # fmt: skip
-    """One block of key positions of one key head: its query heads in turn, each block that sees it.
+    """One block of key positions of one key head: its query heads one after another, each block that sees it.
 
     Scores are transposed, [keys, queries], so that they multiply from registers. dv has dk's strides.
     """
-    first, head, j, stop, common, highest = _block(stops, T, 0, ROWS)
+    first, head, j, stop, common, highest = _block(visible_end, T, 0, ROWS)
     k += first.to(tl.int64) * k_T + head * k_H
     v += first.to(tl.int64) * v_T + head * v_H
     q_at, g_at = q + head * GROUP * q_H, dout + head * GROUP * dout_H
@@ -204,7 +207,8 @@ def key_value_gradient(
             s = tl.dot(k2, tl.trans(q2), s)
             dp = tl.dot(v2, tl.trans(g2), dp)
         if (not BRANCH) or (start < first + ROWS - 1) | (start + STEP > common):
-            s = tl.where((i[None, :] >= j[:, None]) & (i[None, :] < stop[:, None]), s, float("-inf"))  # fmt: skip
+            seen = (i[None, :] >= j[:, None]) & (i[None, :] < stop[:, None])
+            s = tl.where(seen, s, float("-inf"))
         p = tl.exp2(s * log2_scale - norm[None, :])
         ds = (p * (dp - d[None, :])).to(q.dtype.element_ty)
         p = p.to(dout.dtype.element_ty)

@@ -22,8 +22,8 @@ _TILE_ROWS = 64  # new tokens times heads of a group that a tile of a long chunk
 _MOST_SPLITS = 32
 
 
-def kernels_run(device: torch.device) -> bool:
-    """CUDA, and Triton."""
+def is_supported(device: torch.device) -> bool:
+    """CUDA with Triton."""
     return device.type == "cuda" and has_triton()
 
 
@@ -57,7 +57,7 @@ class KernelAttention:
         self._page_size, self._value_width = page_size, value_width
         self._table_RM = to_device(np.ascontiguousarray(tables_RM), device)
         self._starts_R, self._counts_R = starts_R, counts_R
-        # How long a tile is depends on the heads of a group, which the first layer tells.
+        # The length of a tile depends on the heads of a group, known from the first layer.
         self._tiles: list[Tiles] | None = None
 
     @classmethod

@@ -1,7 +1,7 @@
 """Attention of new tokens over the pages of their sequences, in plain PyTorch.
 
 Takes the tables of one forward pass, then queries layer by layer; gives attention's sums. Runs on any
-device; where Triton runs, `paged_kernels` does the same sums without gathering keys first.
+device; with Triton, paged.py computes the same without gathering keys first.
 Shapes: N new tokens of all sequences end to end, R sequences, B of them with one new token each, S
 new tokens of one sequence, T tokens seen, M pages of a table, X = 2 (keys, values) or 1 (latents,
 which are both), H query heads, K key/value heads, D width of a key, V width of a value.
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mengya.runtime.device import to_device
+from mengya.runtime.integers import ceil_div
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class PlainAttention:
 
     def _plan_rows(self, tables_BM: np.ndarray, starts_B: np.ndarray) -> None:
         self._longest = int(starts_B.max()) + 1
-        width = -(-self._longest // self._page_size)
+        width = ceil_div(self._longest, self._page_size)
         # What a short table holds beyond its own pages is some page: the mask hides it.
         self._table_BM = to_device(np.ascontiguousarray(tables_BM[:, :width]), self._device)
         hidden_BT = np.arange(self._longest) > starts_B[:, None]
@@ -91,7 +92,7 @@ class PlainAttention:
             end = start + count
             table_M = mask_ST = None
             if start:
-                used = table[: -(-end // self._page_size)]
+                used = table[: ceil_div(end, self._page_size)]
                 table_M = to_device(np.ascontiguousarray(used), self._device)
                 mask_ST = torch.full(
                     (count, end), float("-inf"), dtype=self._dtype, device=self._device
@@ -106,7 +107,7 @@ class PlainAttention:
         gathered = memory.index_select(0, self._table_BM.flatten())
         seen = gathered.view(B, M * self._page_size, *memory.shape[2:])[:, : self._longest]
         k_BKTD, v_BKTV = self._keys_and_values(seen)
-        # The heads of a group stand in line as positions, so that no key is copied for them.
+        # The query heads of a group take the place of positions, so that no key is copied for them.
         q_BKGD = q_BHD.reshape(B, memory.shape[3], -1, memory.shape[4])
         out = F.scaled_dot_product_attention(
             q_BKGD, k_BKTD, v_BKTV, attn_mask=self._mask_B11T, scale=scale

@@ -1,4 +1,4 @@
-"""The Triton kernels of attention over pages. Only paged_kernels.py imports this, where Triton runs.
+"""The Triton kernels of attention over pages. Only paged.py imports this. Needs Triton.
 
 Scores are kept in base 2: exp2 is what the hardware has. Letters in the kernels: rows are (new token,
 head of the group) pairs of a tile, D width of a key, V width of a value, BLOCK_* powers of two above.
@@ -154,7 +154,7 @@ def attend_tiles(
 
     Args:
         memory: [pages, page_size, X, K, D]; keys first along X, values last.
-        table_RM, plan_U4: int32; see `paged_kernels.Tiles`.
+        table_RM, plan_U4: int32; see `paged.Tiles`.
         splits: a power of two; above 1 only with tiles of one token.
     """
     N, H, D = q_NHD.shape

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
-# torch 2.10 said is_causal=True, 2.11 and later say window_size=(-1, 0) for the same thing; 2.13 wants
-# to be told of grouped heads, before it took them as they came.
+# torch 2.10 has is_causal=True, 2.11 and later window_size=(-1, 0) for the same thing; 2.13 wants
+# enable_gqa for grouped heads, earlier versions took them without.
 _NAMES = inspect.signature(varlen_attn).parameters
 _CAUSAL: dict[str, Any] = (
     {"window_size": (-1, 0)} if "window_size" in _NAMES else {"is_causal": True}

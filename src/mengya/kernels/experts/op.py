@@ -1,36 +1,49 @@
-"""The experts' sum with nothing copied into sorted order: Triton kernels behind two operators.
+"""The experts' sum in Triton kernels behind two operators, without sorted copies of the inputs.
 
-Same function as `grouped_experts.py`, in bf16 on CUDA; `torch.compile` sees two opaque operators. How a
-kernel is launched is in expert_launches.py.
-Shapes: N tokens, k experts per token, M = N*k rows, E experts, H hidden, I expert width, J = 2I.
+The same function as `reference.grouped_experts`, in bf16 on CUDA; `torch.compile` sees two opaque
+operators. First the operators, then the launch of each kernel with its grid and tile.
+Shapes: N tokens, k experts per token, M = N*k rows, E experts, H hidden, I expert width, J = 2I, T pieces
+of rows. A row is a (token, choice) pair, numbered n*k + choice.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from mengya.kernels.experts.launch import (
-    TILES,
-    add_choices,
-    cdiv,
-    cut,
-    launch,
-    options,
-    product,
-    sort_rows,
-    weight_gradient,
-)
 from mengya.kernels.triton_available import has_triton
+from mengya.runtime.integers import ceil_div
 
 _HAS_TRITON = has_triton()
 _MULTIPLE = 16  # of H and I: loads of 16 bytes and more
 
 
-def fused_runs(x_NH: Tensor, down_EHI: Tensor) -> bool:
-    """bf16 on an NVIDIA device with Triton, and widths of whole 32 bytes."""
+class Tile(NamedTuple):
+    """Rows, columns and depth of a program's product; warps; operands held in shared memory at once."""
+
+    m: int
+    n: int
+    k: int
+    warps: int
+    stages: int
+
+
+TILES = {
+    "gate_up": Tile(128, 128, 64, 8, 4),  # n gate columns and n up columns
+    "product": Tile(128, 256, 64, 8, 4),
+    "swiglu_backward": Tile(128, 128, 64, 8, 4),
+    "weight_gradient": Tile(128, 256, 64, 8, 4),
+}
+# Pieces of work that a weight's gradient is cut into at least: four for each processor of an H100.
+_PIECES = 528
+
+
+def is_supported(x_NH: Tensor, down_EHI: Tensor) -> bool:
+    """bf16 on an NVIDIA device with Triton, and widths that are multiples of 32 bytes."""
     aligned = down_EHI.shape[1] % _MULTIPLE == 0 and down_EHI.shape[2] % _MULTIPLE == 0
     cuda = x_NH.is_cuda and torch.version.cuda is not None
     return _HAS_TRITON and cuda and aligned and x_NH.dtype == down_EHI.dtype == torch.bfloat16
@@ -39,7 +52,7 @@ def fused_runs(x_NH: Tensor, down_EHI: Tensor) -> bool:
 def fused_experts(
     x_NH: Tensor, weights_Nk: Tensor, experts_Nk: Tensor, gate_up_EJH: Tensor, down_EHI: Tensor
 ) -> Tensor:
-    """`grouped_experts`, where `fused_runs`; weights_Nk are fp32."""
+    """`grouped_experts`, where `is_supported`; weights_Nk are fp32."""
     learns = torch.is_grad_enabled()
     return _experts(x_NH, weights_Nk, experts_Nk, gate_up_EJH, down_EHI, learns)[0]
 
@@ -67,7 +80,7 @@ def _experts(
         tile = TILES["gate_up"]
         tiles_T3 = cut(ends_E, M, tile.m)
         launch(
-            kernels.gate_up, len(tiles_T3) * cdiv(I, tile.n),
+            kernels.gate_up, len(tiles_T3) * ceil_div(I, tile.n),
             x_NH, gate_up_EJH.contiguous(), order_M, tiles_T3, gate_up_MJ, hidden_MI, H, I, k,
             SAVE=learns, EVEN=H % tile.k == 0, **options(tile, 2 * tile.n),
         )  # fmt: skip
@@ -114,7 +127,7 @@ def _experts_backward(
     with torch.cuda.device_of(x_NH):
         tile = TILES["swiglu_backward"]
         tiles_T3 = cut(ends_E, M, tile.m)
-        columns = cdiv(I, tile.n)
+        columns = ceil_div(I, tile.n)
         dgate_up_MJ, weighted_MI = torch.empty_like(gate_up_MJ), x_NH.new_empty(M, I)
         dweights_MP = weights_Nk.new_empty(M, columns)
         launch(
@@ -167,3 +180,154 @@ def _backward(ctx: Any, dout_NH: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
 
 
 _experts.register_autograd(_backward, setup_context=_keep)
+
+
+def sort_rows(experts_Nk: Tensor, E: int) -> tuple[Tensor, Tensor]:
+    """(order_M, ends_E) int32: rows n*k + choice in stable order of their expert, where each ends."""
+    from mengya.kernels.experts import experts_triton as kernels
+
+    experts_Nk = experts_Nk.contiguous()
+    M, padded = experts_Nk.numel(), _padded(E)
+    rows = max(32, min(1024, 8192 // padded))
+    counts_EP = experts_Nk.new_empty(E, ceil_div(M, rows), dtype=torch.int32)
+    blocks, sizes = counts_EP.shape[1], {"ROWS": rows, "E_PAD": padded}
+    launch(kernels.count, blocks, experts_Nk, counts_EP, M, E, **sizes)
+    sums_EP = counts_EP.view(-1).cumsum(0, dtype=torch.int32).view_as(counts_EP)
+    order_M = experts_Nk.new_empty(M, dtype=torch.int32)
+    launch(kernels.place, blocks, experts_Nk, sums_EP, order_M, M, E, **sizes)
+    return order_M, sums_EP[:, -1].contiguous()
+
+
+def cut(ends_E: Tensor, M: int, size: int) -> Tensor:
+    """Each expert's sorted rows in pieces of at most `size`: [T, 3] (expert, first, end).
+
+    T is the most that M rows may need; the expert of an unused piece is -1.
+    """
+    from mengya.kernels.experts import experts_triton as kernels
+
+    E = len(ends_E)
+    pieces_T3 = ends_E.new_empty(M // size + E, 3)
+    T = len(pieces_T3)
+    launch(
+        kernels.cut, ceil_div(T, 32), ends_E, pieces_T3, T, E, size, PIECES=32, E_PAD=_padded(E)
+    )  # fmt: skip
+    return pieces_T3
+
+
+def product(
+    a_MK: Tensor,
+    weight: Tensor,
+    order_M: Tensor,
+    ends_E: Tensor,
+    weights_Nk: Tensor | None,
+    down: bool = False,
+) -> Tensor:
+    """Sorted rows times their expert's weight ([E, C, K] if `down`, else [E, K, C]), unsorted: [M, C]."""
+    from mengya.kernels.experts import experts_triton as kernels
+
+    M, K = a_MK.shape
+    C = weight.shape[1 if down else 2]
+    strides = (1, K) if down else (C, 1)
+    tile = TILES["product"]
+    tiles_T3 = cut(ends_E, M, tile.m)
+    out_MC = a_MK.new_empty(M, C)
+    scale = out_MC if weights_Nk is None else weights_Nk.contiguous()
+    launch(
+        kernels.product, len(tiles_T3) * ceil_div(C, tile.n),
+        a_MK, weight, out_MC, order_M, scale, tiles_T3, K, C, *strides,
+        WEIGHTED=weights_Nk is not None, EVEN=K % tile.k == 0, **options(tile, tile.n),
+    )  # fmt: skip
+    return out_MC
+
+
+def weight_gradient(
+    left: Tensor, right: Tensor, order_M: Tensor, ends_E: Tensor, k: int, tokens_left: bool
+) -> Tensor:
+    """[E, A, B]: over each expert's rows, left.T @ right; one of the two has a row for each token.
+
+    Where CUDA has a kernel for the grouped product, it is worth a sorted copy of the tokens' rows (4 x 2,432
+    on an H100: 1.22 ms instead of 1.87). Elsewhere rows are cut into chunks of fixed size, so
+    that the work is even however uneven the load is; the chunks of an expert are then added in order.
+    """
+    if left.is_cuda and has_grouped_kernel(left.device):
+        tokens_M = order_M if k == 1 else order_M // k
+        left = left[tokens_M] if tokens_left else left
+        right = right if tokens_left else right[tokens_M]
+        return F.grouped_mm(left.T, right, offs=ends_E)
+    from mengya.kernels.experts import experts_triton as kernels
+
+    M, A, B, E = len(order_M), left.shape[1], right.shape[1], len(ends_E)
+    tile = TILES["weight_gradient"]
+    programs = ceil_div(A, tile.m) * ceil_div(B, tile.n)
+    size = max(ceil_div(M * programs, _PIECES * 512) * 512, 512)
+    chunks_T3 = cut(ends_E, M, size)
+    parts_TAB = left.new_empty(len(chunks_T3), A, B, dtype=torch.float32)
+    chosen = options(tile, tile.n)
+    chosen["num_stages"] = 2 * chosen["num_stages"] - 1  # row numbers are loaded first, then rows
+    launch(
+        kernels.weight_gradient, len(chunks_T3) * programs,
+        left, right, order_M, chunks_T3, parts_TAB, A, B, k, GATHER_LEFT=tokens_left, **chosen,
+    )  # fmt: skip
+    out_EAB = left.new_empty(E, A, B)
+    launch(
+        kernels.add_chunks, (ceil_div(A * B, 1024), E),
+        parts_TAB, ends_E, out_EAB, A * B, size, E, BLOCK=1024, E_PAD=_padded(E),
+    )  # fmt: skip
+    return out_EAB
+
+
+def has_grouped_kernel(device: torch.device) -> bool:
+    """Hopper and datacenter Blackwell; elsewhere `grouped_mm` is a loop that waits for sizes."""
+    return torch.cuda.get_device_capability(device)[0] in (9, 10)
+
+
+def add_choices(rows_MH: Tensor, k: int) -> Tensor:
+    """[N, H]: the sum of each token's k rows."""
+    from mengya.kernels.experts import experts_triton as kernels
+
+    if k == 1:
+        return rows_MH
+    M, H = rows_MH.shape
+    out_NH = rows_MH.new_empty(M // k, H)
+    launch(kernels.add_choices, (M // k, ceil_div(H, 1024)), rows_MH, out_NH, H, k, BLOCK=1024)
+    return out_NH
+
+
+def launch(
+    kernel: Any, programs: int | tuple[int, int], *arguments: object, **sizes: object
+) -> None:
+    grid = programs if isinstance(programs, tuple) else (programs,)
+    kernel[grid](*arguments, **sizes)
+
+
+def options(tile: Tile, columns: int) -> dict[str, int]:
+    """A tile as arguments of a kernel, with no more stages than shared memory has room for."""
+    return {
+        "BM": tile.m, "BN": tile.n, "BK": tile.k, "num_warps": tile.warps,
+        "num_stages": min(
+            tile.stages, _shared_memory(_device()) // ((tile.m + columns) * tile.k * 2)
+        ),
+    }  # fmt: skip
+
+
+def _device() -> int | None:
+    """The current GPU; None in Triton's interpreter."""
+    return torch.cuda.current_device() if torch.cuda.is_available() else None
+
+
+@cache  # asking the driver takes a millisecond, as long as a kernel
+def _shared_memory(device: int | None) -> int:
+    """Bytes that a program may use on a device."""
+    if device is None:
+        return 1 << 20
+    from triton.runtime import driver  # pyright: ignore[reportMissingImports]
+
+    utils: Any = driver.active.utils  # type: ignore[attr-defined]
+    return utils.get_device_properties(device)["max_shared_mem"]
+
+
+def _padded(E: int) -> int:
+    """A power of two, 2 at least, as a tile's width must be."""
+    from triton import next_power_of_2  # pyright: ignore[reportMissingImports]
+
+    return max(int(next_power_of_2(E)), 2)

@@ -1,6 +1,6 @@
 """The experts' sum in plain PyTorch: sort rows by expert, multiply group by group, sort back.
 
-Runs on any device and dtype, and is what `fused_experts.py` is tested against.
+Any device and dtype; the reference of op.py.
 Shapes: N tokens, k experts per token, M = N*k rows, E experts, H hidden, I expert width.
 """
 
@@ -29,11 +29,11 @@ def grouped_experts(
     ends = counts.cumsum(0).to(torch.int32)
     inverse = torch.empty_like(order).scatter_(0, order, torch.arange(N * k, device=order.device))
     sorted_x = _gather(x_NH, order, inverse, k)
-    multiply = grouped_product if _grouped_runs(sorted_x, down_EHI) else looped_product
+    multiply = grouped_product if _can_use_grouped_mm(sorted_x, down_EHI) else looped_product
     gate, up = multiply(sorted_x, gate_up_EJH, ends).chunk(2, dim=-1)
     sorted_out = multiply(F.silu(gate) * up, down_EHI, ends)
     out_NkH = _gather(sorted_out, inverse, order, 1).view(N, k, -1)
-    # Told its dtype: autocast on CUDA (not on a CPU) sums into fp32, and so would the residual stream be.
+    # With a dtype: autocast on CUDA (not on a CPU) sums into fp32, which the residual stream would keep.
     return (out_NkH * weights_Nk[:, :, None].to(x_NH.dtype)).sum(1, dtype=x_NH.dtype)
 
 
@@ -62,14 +62,14 @@ def _gather(x: Tensor, order: Tensor, inverse: Tensor, k: int) -> Tensor:
     return gathered
 
 
-def _grouped_runs(x: Tensor, down_EHI: Tensor) -> bool:
+def _can_use_grouped_mm(x: Tensor, down_EHI: Tensor) -> bool:
     """CUDA's grouped matmul takes bfloat16 with rows of a multiple of 16 bytes."""
     aligned = down_EHI.shape[1] % 8 == 0 and down_EHI.shape[2] % 8 == 0
     return x.is_cuda and x.dtype == torch.bfloat16 and aligned
 
 
 def grouped_product(x: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
-    """Rows of expert e times its weight, in one kernel and without asking the device for sizes."""
+    """Rows of expert e times its weight, in one kernel and without a device sync."""
     return F.grouped_mm(x, weight_EOI.transpose(1, 2), offs=ends_E)
 
 

@@ -26,11 +26,11 @@ class AdapterSet:
 
     def __init__(self, model: CausalLM, folders: Mapping[str, Path]) -> None:
         self.current: str | None = None
-        # PEFT makes its names part of parameter names, where not every name may stand.
+        # PEFT makes its names part of parameter names, where not every name is allowed.
         self._inner = {name: f"served_{number}" for number, name in enumerate(folders)}
         dtype, device = model.lm_head.weight.dtype, model.lm_head.weight.device
         with warnings.catch_warnings():
-            # PEFT wonders at the second adapter.
+            # Silences PEFT's warning about the second adapter.
             warnings.filterwarnings("ignore", "Already found a `peft_config`")
             for name, folder in folders.items():
                 load_adapter(model, folder, self._inner[name])

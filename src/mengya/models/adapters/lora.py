@@ -32,7 +32,7 @@ _CONFIG_FILE, _WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 
 
 class LoraConfig(Config):
-    """Adapters W + (alpha / rank) * B A beside frozen weights."""
+    """Adapters: W + (alpha / rank) * B A, W frozen."""
 
     rank: PositiveInt = 16
     """Inner width of an adapter."""
@@ -41,10 +41,10 @@ class LoraConfig(Config):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout before the adapter, in training."""
     use_dora: bool = False
-    """DoRA (Liu et al. 2024, arXiv:2402.09353): the length of each weight row is learnt apart from its
+    """DoRA (Liu et al. 2024, arXiv:2402.09353): the length of each weight row is learned apart from its
     direction; not on routed experts."""
     base_4bit: bool = False
-    """QLoRA (Dettmers et al. 2023, arXiv:2305.14314): the frozen linear layers in 4 bits (nf4) while training;
+    """QLoRA (Dettmers et al. 2023, arXiv:2305.14314): the frozen linear layers in 4 bits (nf4) in training;
     needs CUDA and the extra `qlora`. Merging takes the base as it is in its folder."""
     targets: list[str] | None = None
     """Layers that get one, such as [q_proj, v_proj]; null: all projections and routed experts

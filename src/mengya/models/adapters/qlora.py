@@ -1,7 +1,7 @@
 """A frozen base in 4 bits for QLoRA (Dettmers et al. 2023, arXiv:2305.14314), through bitsandbytes.
 
-Takes a `CausalLM` on a GPU and puts 4-bit layers in place of the linear ones, in place; adapters are
-the business of lora.py. Nothing of it is saved: folders and merging know the full weights only.
+Takes a `CausalLM` on a GPU and puts 4-bit layers in place of the linear ones, in place; lora.py adds
+the adapters. The 4-bit weights are never saved: folders and merging use the full weights only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which layers a list of names means to LoRA, in the words that PEFT needs.
+"""Which layers a list of names selects for LoRA, in the terms of PEFT.
 
 Takes a model and names as a person writes them; gives PEFT's target_modules and target_parameters.
 """
@@ -42,7 +42,7 @@ def lora_targets(model: CausalLM, wanted: list[str] | None) -> tuple[list[str], 
             f"lora.targets: no layer named {', '.join(unmatched) or '(empty list)'}; "
             f"this model has {', '.join(known)}"
         )
-    # PEFT matches by suffix; expert parameters are told apart by the module that holds them.
+    # PEFT matches by suffix; expert parameters are distinguished by the module that holds them.
     chosen = [t for t in wanted if any(f".{name}".endswith(f".{t}") for name in layers)]
     suffixes = {name.partition(".mlp.")[2] for name in parameters}
     in_experts = sorted(

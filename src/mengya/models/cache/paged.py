@@ -1,7 +1,6 @@
 """Keys and values of many sequences in one memory of pages (Kwon et al. 2023, arXiv:2309.06180).
 
-Takes which pages belong to which sequence, and what attention hands over; gives attention's sums.
-Knows nothing of requests, sampling or who owns a page.
+Takes which pages belong to which sequence. Knows nothing of requests, sampling or who owns a page.
 Shapes: N new tokens of all sequences end to end, R sequences, M pages of a table, H query heads, K
 key/value heads, D width of a key, V width of a value.
 """
@@ -12,8 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mengya.kernels.attention.paged import KernelAttention, kernels_run
+from mengya.kernels.attention import paged
+from mengya.kernels.attention.dense import DensePattern
+from mengya.kernels.attention.paged import KernelAttention
 from mengya.kernels.attention.paged_reference import PlainAttention
+from mengya.kernels.attention.pattern import AttentionPattern
 from mengya.models.cache.kv import cache_bytes_per_token
 from mengya.models.config.model import ModelConfig
 from mengya.runtime.device import to_device
@@ -63,7 +65,7 @@ def tokens_that_fit(config: ModelConfig, dtype: torch.dtype, device: torch.devic
 
 
 class PagedStep:
-    """One forward pass over a flattened batch [1, N]; goes to `CausalLM.forward` as its cache.
+    """The `Cache` of one forward pass over a flattened batch [1, N].
 
     Attributes:
         position_ids: [1, N] int64, each token's place in its own sequence.
@@ -105,7 +107,7 @@ class PagedStep:
         positions_N = np.arange(ends_R[-1]) + (starts_R - ends_R + counts_R)[sequences_N]
         slots_N = tables_RM[sequences_N, positions_N // size].astype(np.int64) * size
         slots_N += positions_N % size
-        attention = (KernelAttention if kernels_run(cache.device) else PlainAttention)(
+        attention = (KernelAttention if paged.is_supported(cache.device) else PlainAttention)(
             size, cache.value_width, tables_RM, starts_R, counts_R, cache.dtype, cache.device
         )
         place, slots = to_device(positions_N, cache.device), to_device(slots_N, cache.device)
@@ -127,23 +129,48 @@ class PagedStep:
         )
         return cls(cache, place_R[None], slots_R, attention)
 
+    def positions(self, new: int, device: torch.device) -> Tensor:
+        """As `Cache.positions`."""
+        return self.position_ids
+
+    def pattern(
+        self, new: int, window: int | None, dtype: torch.dtype, device: torch.device
+    ) -> DensePattern:
+        """As `Cache.pattern`: empty, `attend` knows from the pages what each token sees."""
+        return DensePattern()
+
     def attend(
         self,
         layer: int,
         q_1NHD: Tensor,
         k_1NKD: Tensor,
-        v_1NKD: Tensor | None,
+        v_1NKV: Tensor,
+        pattern: AttentionPattern,
         scale: float | None = None,
     ) -> Tensor:
-        """Store what one layer has of the new tokens, then attend: [1, N, H, V].
+        """As `Cache.attend`, [1, N, H, V]."""
+        return self._attend(layer, q_1NHD, torch.stack((k_1NKD[0], v_1NKV[0]), 1), scale)
 
-        Args:
-            v_1NKD: None with latent attention, whose one key holds the value.
-            scale: of the scores; None: 1 / sqrt(D).
-        """
+    def attend_latents(
+        self,
+        layer: int,
+        q_1NHC: Tensor,
+        new_1NC: Tensor,
+        rank: int,
+        pattern: AttentionPattern,
+        scale: float,
+    ) -> Tensor:
+        """As `Cache.attend_latents`, [1, N, H, rank]."""
+        return self._attend(layer, q_1NHC, new_1NC[0, :, None, None], scale)
+
+    def expandable_latents(self, layer: int, new_1NC: Tensor) -> None:
+        """As `Cache.expandable_latents`: never, pages are read where they are."""
+
+    def advance(self, tokens: int) -> None:
+        """As `Cache.advance`: the scheduler counts."""
+
+    def _attend(self, layer: int, q_1NHD: Tensor, new_NXKD: Tensor, scale: float | None) -> Tensor:
         memory = self._cache.layers[layer]
-        parts = [k_1NKD[0]] if v_1NKD is None else [k_1NKD[0], v_1NKD[0]]
-        new_NXKD = torch.stack(parts, 1)
         memory.flatten(0, 1).index_copy_(0, self._slots_N, new_NXKD)
         if scale is None:
             scale = float(q_1NHD.shape[-1] ** -0.5)

@@ -1,10 +1,10 @@
-"""A KV cache that never grows: the first tokens of the text and the recent ones (StreamingLLM).
+"""A KV cache of fixed size: the first tokens of the text (sinks) and the recent ones (StreamingLLM).
 
-Xiao et al. 2023, arXiv:2309.17453: attention leans on the first few tokens whatever they say, so a
-window that keeps them goes on for ever. Positions are those within the cache, not those of the text:
-no angle that training has not seen. Keys come turned to the place that they had when they came; when
-older ones are dropped the others are turned back by as much, always from the key as it came, so
-rounding does not add up. Takes what `KVCache` takes. Shapes: B rows, H heads, T tokens held, D width.
+Xiao et al. 2023, arXiv:2309.17453: attention puts much weight on the first few tokens whatever they say,
+so a window that keeps them works for texts of any length. Positions are those within the cache, not those
+of the text: no angle is new to the model. Cached keys are rotated for their original positions; when older
+tokens are dropped the kept keys are rotated back by as much, always from the original key, so that
+rounding does not add up. Shapes as in protocol.py.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from mengya.models.rope import rotary_angles
 
 
 class StreamingConfig(Config):
-    """Streaming attention: what of an endless text stays in sight."""
+    """A cache of fixed size: which tokens of an endless text stay visible."""
 
     sinks: NonNegativeInt = 10
-    """First tokens of the text, which stay for ever."""
+    """First tokens of the text, which are always kept."""
     window: PositiveInt = 1024
-    """Recent tokens that stay at least; an eighth more come before the oldest of them go."""
+    """Recent tokens that are kept at least; the oldest are dropped when an eighth more have come."""
 
 
 class StreamingCache(KVCache):
@@ -50,7 +50,7 @@ class StreamingCache(KVCache):
         capacity = settings.sinks + settings.window + self._block
         longest = config.max_position_embeddings
         rope = config.rope_parameters
-        if rope.rope_type in ("longrope", "clex"):  # beyond it the keys' angles would change
+        if rope.depends_on_length:  # beyond it the angles of cached keys would change
             longest = rope.original_max_position_embeddings or longest
         if capacity > longest:
             fitting = (longest - settings.sinks) * 8 // 9
@@ -62,7 +62,7 @@ class StreamingCache(KVCache):
         super().__init__(config.num_hidden_layers, capacity)
         self._config, self._sinks = config, settings.sinks
         self._evicted = 0
-        # As they came, and how far from there each has moved to the front since.
+        # Keys rotated for their original positions, and how far each has moved to the front since.
         self._originals: list[Tensor | None] = [None] * config.num_hidden_layers
         self._moved_T = torch.zeros(capacity, dtype=torch.int64)
 
@@ -71,7 +71,7 @@ class StreamingCache(KVCache):
         return self._evicted + self.length
 
     def pieces(self, ids_BS: Tensor) -> Iterator[Tensor]:
-        """The new tokens in turns that fit, older ones dropped before each where memory is full."""
+        """The new tokens in pieces that fit; older tokens are dropped before a piece where memory is full."""
         while ids_BS.shape[1]:
             if self.length == self._capacity:
                 self._evict()
@@ -79,16 +79,16 @@ class StreamingCache(KVCache):
             yield ids_BS[:, :room]
             ids_BS = ids_BS[:, room:]
 
-    def append(self, layer: int, k_BHSD: Tensor, v_BHSD: Tensor) -> tuple[Tensor, Tensor]:
-        """As `KVCache.append`; S must be a turn that `pieces` gave."""
-        end = self.length + k_BHSD.shape[2]
+    def update(self, layer: int, k_BSKD: Tensor, v_BSKV: Tensor) -> tuple[Tensor, Tensor]:
+        """As `KVCache.update`; the tokens must be a piece that `pieces` gave."""
+        end = self.length + k_BSKD.shape[1]
         if end > self._capacity:
             raise ValueError(
                 f"{end} tokens for a streaming cache of {self._capacity}; use pieces()"
             )
-        originals = self._room(self._originals, layer, k_BHSD, end)
-        originals[:, :, self.length : end] = k_BHSD
-        return super().append(layer, k_BHSD, v_BHSD)
+        originals = self._room(self._originals, layer, k_BSKD, end)
+        originals[:, :, self.length : end] = k_BSKD.transpose(1, 2)
+        return super().update(layer, k_BSKD, v_BSKV)
 
     def advance(self, tokens: int) -> None:
         self._moved_T[self.length : self.length + tokens] = 0
@@ -97,8 +97,8 @@ class StreamingCache(KVCache):
     def crop(self, length: int) -> None:
         """Forget everything after the first `length` tokens of the text.
 
-        Where that would leave much less than the window in sight, as older tokens were dropped
-        before, all is forgotten and `seen` is 0: the text must come anew.
+        Where that would leave much less than the window, as older tokens were dropped before, all is
+        forgotten and `seen` is 0: the text must be given again.
         """
         if not 0 <= length <= self.seen:
             raise ValueError(f"cannot crop a text of {self.seen} tokens to {length}")
@@ -120,14 +120,15 @@ class StreamingCache(KVCache):
                 raise ValueError(f"layer {layer} stored nothing")
             for memory in (originals, values):
                 memory[:, :, first:kept] = memory[:, :, first + gone : self.length].clone()
-            keys[:, :, first:kept] = self._turned_back(originals[:, :, first:kept], moved_T)
+            keys[:, :, first:kept] = self._rerotate(originals[:, :, first:kept], moved_T)
         self.length, self._evicted = kept, self._evicted + gone
 
-    def _turned_back(self, k_BHTD: Tensor, moved_T: Tensor) -> Tensor:
-        cos, sin = rotary_angles(-moved_T[None].to(k_BHTD.device), self._config)
+    def _rerotate(self, k_BKTD: Tensor, moved_T: Tensor) -> Tensor:
+        """Keys for positions `moved_T` nearer to the front, [B, K, T, D]."""
+        cos, sin = rotary_angles(-moved_T[None].to(k_BKTD.device), self._config)
         amplitude = self._config.rope_parameters.amplitude  # is in the keys already
         cos, sin = (t[:, :, 0][:, None] / amplitude for t in (cos, sin))
         # What latent attention stores begins with the latent, which has no position.
         latent = self._config.kv_lora_rank or 0
-        still, turning = k_BHTD[..., :latent], k_BHTD[..., latent:]
-        return torch.cat((still, rotate(turning, cos, sin, k_BHTD.dtype)), dim=-1)
+        unrotated, rotated = k_BKTD[..., :latent], k_BKTD[..., latent:]
+        return torch.cat((unrotated, rotate(rotated, cos, sin, k_BKTD.dtype)), dim=-1)

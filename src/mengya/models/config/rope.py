@@ -14,6 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from mengya.config import Config
 
 RopeType = Literal["default", "linear", "dynamic", "yarn", "longrope", "clex"]
+_LEARNED = ("clex",)
 # Fields that not every type reads.
 _YARN = (
     "original_max_position_embeddings", "beta_fast", "beta_slow", "attention_factor", "mscale",
@@ -26,13 +27,13 @@ _READ_BY: dict[str, tuple[str, ...]] = {
 
 
 class RopeParameters(Config):
-    """Rotary positions, and how they are stretched over a longer context than was trained.
+    """Rotary positions, and how they are scaled for a longer context than was trained.
 
     linear: positions divided by factor (Chen et al. 2023, arXiv:2306.15595). dynamic: a larger
     rope_theta once a text is longer than max_position_embeddings (dynamic NTK). yarn: fast pairs keep
     their frequency, slow ones are divided by factor (Peng et al. 2023, arXiv:2309.00071). longrope:
     each pair is divided by a number of its own (Ding et al. 2024, arXiv:2402.13753). clex: the stretch
-    of each pair is learnt, for every factor (Chen et al. 2023, arXiv:2310.16450); not in transformers.
+    of each pair is learned, for every factor (Chen et al. 2023, arXiv:2310.16450); not in transformers.
     """
 
     rope_type: RopeType = "default"
@@ -42,9 +43,9 @@ class RopeParameters(Config):
     original_max_position_embeddings: PositiveInt | None = None
     """yarn, longrope, clex: the context that the model was trained with before."""
     beta_fast: PositiveFloat = 32.0
-    """yarn: pairs that turn more often than this over the original context keep their frequency."""
+    """yarn: pairs that rotate more often than this over the original context keep their frequency."""
     beta_slow: PositiveFloat = 1.0
-    """yarn: pairs that turn less often than this are interpolated."""
+    """yarn: pairs that rotate less often than this are interpolated."""
     attention_factor: float | None = Field(default=None, gt=0)
     """yarn, longrope: cosines and sines are multiplied by this; null: 0.1 ln(factor) + 1 (yarn), or
     sqrt(1 + ln(factor) / ln(original_max_position_embeddings)) (longrope)."""
@@ -57,16 +58,16 @@ class RopeParameters(Config):
     mscale_all_dim: float | None = Field(default=None, gt=0)
     """yarn of DeepSeek: with MLA it also scales the scores."""
     truncate: bool = True
-    """yarn: round the edges of the ramp to whole pairs."""
+    """yarn: round the edges of the ramp to integers."""
     partial_rotary_factor: float = Field(default=1.0, gt=0, le=1)
-    """Share of each head that is turned, from its start; below 1 only in Glm4Moe."""
+    """Share of each head that is rotated, from its start; below 1 only in Glm4Moe."""
 
     @model_validator(mode="before")
     @classmethod
     def _no_theta(cls, values: Any) -> Any:
         if isinstance(values, dict) and "rope_theta" in values:
             raise ValueError(
-                f"rope_theta={values['rope_theta']} belongs to the model, beside rope_parameters; "
+                f"rope_theta={values['rope_theta']} belongs to the model, not to rope_parameters; "
                 "write model.rope_theta"
             )
         return values
@@ -128,6 +129,16 @@ class RopeParameters(Config):
     def mla_score_factor(self) -> float:
         """What DeepSeek's MLA multiplies the scores by under YaRN; else 1."""
         return self._mscale(self.mscale_all_dim) ** 2 if self.mscale_all_dim else 1.0
+
+    @property
+    def learned(self) -> bool:
+        """Whether frequencies are trained: then no class of transformers holds the model."""
+        return self.rope_type in _LEARNED
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether the angle of one position may change with the length of its text."""
+        return self.rope_type in ("dynamic", "longrope", *_LEARNED)
 
     def _mscale(self, weight: float) -> float:
         assert self.factor is not None  # only YaRN asks, whose factor is checked

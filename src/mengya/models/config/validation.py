@@ -1,15 +1,13 @@
-"""Which shapes cannot be: each problem as one sentence with the value, the rule and the remedy.
+"""The rules of a model's shape: each problem as one sentence with the value, the rule and the remedy.
 
-Takes a `ModelConfig` that is being checked; knows what each transformers class can hold. Needs no torch.
+Knows what each transformers class can hold. Needs no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from mengya.models.config.model import ModelConfig
+from mengya.models.config.shape import ModelShape
 
 _EXPERT_FIELDS = (
     "moe_intermediate_size", "n_shared_experts", "first_k_dense_replace", "scoring_func",
@@ -20,7 +18,7 @@ _SIGMOID_FIELDS = (
 _LATENT_WIDTHS = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 
 
-def problems(config: ModelConfig) -> Iterator[str]:
+def problems(config: ModelShape) -> Iterator[str]:
     """Everything that makes `config` impossible; nothing when it can be built and saved."""
     yield from _latent(config) if config.kv_lora_rank is not None else _grouped_query(config)
     yield from _positions(config)
@@ -28,7 +26,7 @@ def problems(config: ModelConfig) -> Iterator[str]:
     yield from _experts(config) if config.num_experts else _dense(config)
 
 
-def _grouped_query(config: ModelConfig) -> Iterator[str]:
+def _grouped_query(config: ModelShape) -> Iterator[str]:
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     if heads % kv_heads:
         divisors = ", ".join(str(d) for d in range(1, heads + 1) if heads % d == 0)
@@ -42,16 +40,16 @@ def _grouped_query(config: ModelConfig) -> Iterator[str]:
             "change one of them or set head_dim"
         )
     elif config.head_width % 2:
-        yield f"head_dim={config.head_width} is odd, RoPE turns pairs; use an even head_dim"
+        yield f"head_dim={config.head_width} is odd, RoPE rotates pairs; use an even head_dim"
     if idle := [n for n in ("q_lora_rank", *_LATENT_WIDTHS) if getattr(config, n) is not None]:
         yield f"{', '.join(idle)} belongs to latent attention; set kv_lora_rank or remove it"
 
 
-def _latent(config: ModelConfig) -> Iterator[str]:
+def _latent(config: ModelShape) -> Iterator[str]:
     if missing := [name for name in _LATENT_WIDTHS if getattr(config, name) is None]:
         yield f"kv_lora_rank={config.kv_lora_rank} needs {', '.join(missing)} as well"
     elif config.rotary_width % 2:
-        yield f"qk_rope_head_dim={config.rotary_width} is odd, RoPE turns pairs; use an even one"
+        yield f"qk_rope_head_dim={config.rotary_width} is odd, RoPE rotates pairs; use an even one"
     if config.num_key_value_heads != config.num_attention_heads:
         yield (
             "latent attention makes keys and values for every head (DeepseekV3); "
@@ -74,7 +72,7 @@ def _latent(config: ModelConfig) -> Iterator[str]:
         )
 
 
-def _positions(config: ModelConfig) -> Iterator[str]:
+def _positions(config: ModelShape) -> Iterator[str]:
     rope = config.rope_parameters
     original = rope.original_max_position_embeddings
     if original is not None and config.max_position_embeddings < original:
@@ -83,13 +81,13 @@ def _positions(config: ModelConfig) -> Iterator[str]:
             f"rope_type={rope.rope_type} and less than original_max_position_embeddings={original}; "
             f"write max_position_embeddings={int(original * (rope.factor or 1))}"
         )
-    if rope.rope_type in ("dynamic", "clex") and config.rotary_width <= 2:
-        yield f"rope_type={rope.rope_type} needs a head of more than 2 turned numbers; use a wider head"
+    if (rope.learned or rope.rope_type == "dynamic") and config.rotary_width <= 2:
+        yield f"rope_type={rope.rope_type} needs a head of more than 2 rotated numbers; use a wider head"
     for name in ("long_factor", "short_factor"):
         numbers = getattr(rope, name)
         if numbers is not None and len(numbers) != config.rotary_width // 2:
             yield (
-                f"{name} has {len(numbers)} numbers, this model turns {config.rotary_width // 2} pairs; "
+                f"{name} has {len(numbers)} numbers, this model rotates {config.rotary_width // 2} pairs; "
                 "give one for each"
             )
     if rope.partial_rotary_factor == 1:
@@ -101,12 +99,12 @@ def _positions(config: ModelConfig) -> Iterator[str]:
         )
     elif config.rotary_width % 2 or config.rotary_width == 0:
         yield (
-            f"partial_rotary_factor={rope.partial_rotary_factor} turns {config.rotary_width} numbers "
+            f"partial_rotary_factor={rope.partial_rotary_factor} rotates {config.rotary_width} numbers "
             f"of head_dim={config.head_width}; it must be an even number above 0"
         )
 
 
-def _window(config: ModelConfig) -> Iterator[str]:
+def _window(config: ModelShape) -> Iterator[str]:
     full = config.max_window_layers
     if config.sliding_window is None:
         if full:
@@ -123,7 +121,7 @@ def _window(config: ModelConfig) -> Iterator[str]:
         )
 
 
-def _dense(config: ModelConfig) -> Iterator[str]:
+def _dense(config: ModelShape) -> Iterator[str]:
     if config.qk_norm and config.attention_bias and config.kv_lora_rank is None:
         yield (
             "qk_norm and attention_bias together exist in no dense transformers class that we write; "
@@ -133,7 +131,7 @@ def _dense(config: ModelConfig) -> Iterator[str]:
         yield f"{', '.join(idle)} does nothing without experts; set num_experts or remove it"
 
 
-def _experts(config: ModelConfig) -> Iterator[str]:
+def _experts(config: ModelShape) -> Iterator[str]:
     E, k = config.num_experts, config.num_experts_per_tok
     if k > E:
         yield f"num_experts_per_tok={k} is more than num_experts={E}; lower it"
@@ -162,7 +160,7 @@ def _experts(config: ModelConfig) -> Iterator[str]:
         )
 
 
-def _sigmoid(config: ModelConfig) -> Iterator[str]:
+def _sigmoid(config: ModelShape) -> Iterator[str]:
     E, k, groups, kept = (
         config.num_experts, config.num_experts_per_tok, config.n_group, config.topk_group
     )  # fmt: skip
@@ -186,6 +184,6 @@ def _sigmoid(config: ModelConfig) -> Iterator[str]:
         )
 
 
-def _changed(config: ModelConfig, names: tuple[str, ...]) -> list[str]:
+def _changed(config: ModelShape, names: tuple[str, ...]) -> list[str]:
     fields = type(config).model_fields
     return [name for name in names if getattr(config, name) != fields[name].default]

@@ -1,4 +1,4 @@
-"""CLEX: how far each rotary frequency is stretched is learnt as a flow over the factor t.
+"""CLEX: how far each rotary frequency is stretched is learned as a flow over the factor t.
 
 Chen et al. 2023, arXiv:2310.16450. With z(t) the logarithms of the frequencies, z(1) those of plain RoPE:
 
@@ -6,8 +6,7 @@ Chen et al. 2023, arXiv:2310.16450. With z(t) the logarithms of the frequencies,
 
 xi is the flow of NTK scaling by 2t - 1; W_down starts at zero, so an untrained CLEX is that. Integrated
 by the classical Runge-Kutta method. In training t is drawn between what the row needs and `factor`; else
-it is the whole number at or above length / original_max_position_embeddings.
-Takes positions; gives frequencies. Shapes: R rotary width.
+it is the integer at or above length / original_max_position_embeddings. Shapes: R rotary width.
 """
 
 from __future__ import annotations
@@ -18,17 +17,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mengya.models.config.model import ModelConfig
+from mengya.errors import UserError
+from mengya.models.config.model import ModelConfig, StretchConfig
+from mengya.models.config.rope import RopeParameters
+from mengya.models.rope import LearnedRope
 
 _STEPS = 8  # of the integration from 1 to t
 _WIDENING = 4  # inner width of the flow's network, in pairs
 
 
-class Clex(nn.Module):
-    """The flow shared by all layers: 2 * 4 * (R/2)^2 parameters, in fp32 whatever the model computes in."""
+class Clex(LearnedRope):
+    """The flow shared by all layers: 2 * 4 * (R/2)^2 parameters, computed in fp32."""
 
     def __init__(self, config: ModelConfig, device: torch.device | str | None = None) -> None:
         super().__init__()
+        self._partial = config.rope_parameters.partial_rotary_factor
         rope = config.rope_parameters
         assert rope.factor is not None and rope.original_max_position_embeddings is not None
         self.factor, self.trained = rope.factor, rope.original_max_position_embeddings
@@ -40,12 +43,12 @@ class Clex(nn.Module):
             self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """As before any training: plain NTK scaling."""
+        """As `LearnedRope.reset_parameters`: plain NTK scaling."""
         nn.init.kaiming_uniform_(self.up_proj, a=math.sqrt(5))
         nn.init.zeros_(self.down_proj)
 
     def forward(self, position_ids: Tensor) -> Tensor:
-        """Frequencies for the texts of this forward pass, [R/2] fp32."""
+        """As `LearnedRope.forward`."""
         needed = (position_ids.max() + 1).float() / self.trained
         needed = needed.clamp(min=1, max=self.factor)
         if self.training:
@@ -61,8 +64,10 @@ class Clex(nn.Module):
             slope = -2 * pairs / (R - 2)
 
             def flow(time: Tensor, z: Tensor) -> Tensor:
-                learnt = F.linear(F.silu(F.linear(z, self.up_proj.float())), self.down_proj.float())
-                return learnt + slope * 2 / (2 * time - 1)
+                learned = F.linear(
+                    F.silu(F.linear(z, self.up_proj.float())), self.down_proj.float()
+                )
+                return learned + slope * 2 / (2 * time - 1)
 
             h, time = (t - 1) / _STEPS, torch.ones_like(t)
             for _ in range(_STEPS):
@@ -73,3 +78,24 @@ class Clex(nn.Module):
                 z = z + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
                 time = time + h
             return z.exp()
+
+    @torch.no_grad()
+    def frozen(self, factor: float) -> StretchConfig:
+        """As `LearnedRope.frozen`: rope_type longrope with the same numbers for texts of every length."""
+        if not 1 <= factor <= self.factor:
+            raise UserError(
+                f"factor={factor} must be between 1 and {self.factor}, the factor of the model's "
+                "rope_parameters"
+            )
+        device = self.up_proj.device
+        now = self.frequencies(torch.tensor(float(factor), device=device)).double()
+        exponents = torch.arange(0, self.width, 2, dtype=torch.float64, device=device) / self.width
+        stretch = (1 / (self.theta**exponents * now)).tolist()
+        return StretchConfig(
+            max_position_embeddings=max(int(self.trained * factor), self.trained),
+            rope_parameters=RopeParameters(
+                rope_type="longrope", long_factor=stretch, short_factor=stretch, factor=factor,
+                attention_factor=1.0, original_max_position_embeddings=self.trained,
+                partial_rotary_factor=self._partial,
+            ),
+        )  # fmt: skip

@@ -1,9 +1,8 @@
-"""Checkpoint folders in the Hugging Face layout: config.json, model.safetensors, generation_config.json.
+"""Checkpoint folders in the Hugging Face layout: configuration, model.safetensors and tokenizer files.
 
-Takes a model (or its tensors) and a directory; gives the other. A folder that we write is a stock
-folder of its class (hf_config.CLASSES) for transformers 4.57 and 5; a folder of those classes from
-anywhere is read, sharded or not. Tensors are read from safetensors only: nothing is ever unpickled.
-Tokenizer files are not its business.
+A folder that we write is a stock folder of its class (config.CLASSES) for transformers 4.57 and 5; a
+folder of those classes from anywhere is read, sharded or not. Tensors are read from safetensors only:
+nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -18,11 +17,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
 
 from mengya.errors import UserError
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.config import CLASSES, config_to_hf, load_model_config
+from mengya.tokenizer.load import copy_tokenizer, document_token_id, stop_token_ids
 
 
 def save_hf_folder(
@@ -57,6 +58,32 @@ def save_hf_folder(
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
+def write_folder(
+    model: CausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    tokenizer_folder: Path,
+    dtype: torch.dtype,
+    directory: Path,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write config, weights, generation settings and tokenizer: all that transformers needs.
+
+    Args:
+        tensors: a copy of the model's state dict to write, taken earlier; None takes its own.
+    """
+    pad = tokenizer.pad_token_id
+    save_hf_folder(
+        model if tensors is None else tensors,
+        model.config,
+        directory,
+        dtype,
+        bos_token_id=document_token_id(tokenizer),
+        eos_token_id=stop_token_ids(tokenizer),
+        pad_token_id=pad if isinstance(pad, int) else None,
+    )
+    copy_tokenizer(tokenizer_folder, directory)
+
+
 def load_causal_lm(
     directory: Path | str,
     device: torch.device | str = "cpu",
@@ -70,22 +97,47 @@ def load_causal_lm(
 
     Raises:
         UserError: folder or file missing, damaged, of a class or feature not supported, or holding
-            other tensors than its config.json promises.
+            other tensors than its config.json says.
     """
     directory = Path(directory)
     stored = load_model_config(directory)
     config = config or stored
     model = CausalLM(config, device="meta").to(dtype).to_empty(device=device)
     model.tie_weights()
-    model.expert_load.zero_()  # the only memory that no file fills
-    if model.model.clex is not None:
-        model.model.clex.reset_parameters()
+    model.expert_load.zero_()  # the only buffer that no file fills
+    if model.model.learned_rope is not None:
+        model.model.learned_rope.reset_parameters()
     _fill(
         model,
         directory,
-        new_clex=config.rope_parameters.rope_type != stored.rope_parameters.rope_type,
+        new_rope=config.rope_parameters.rope_type != stored.rope_parameters.rope_type,
     )
     return model
+
+
+@torch.no_grad()
+def load_weights(model: CausalLM, directory: Path, master: Mapping[str, Tensor] | None) -> None:
+    """Read a checkpoint of the same shape into the parameters of `model`.
+
+    Args:
+        master: fp32 weights by parameter name, in place of those of the folder.
+
+    Raises:
+        UserError: as `load_causal_lm`.
+    """
+    _fill(model, directory)
+    places = model.state_dict()
+    for name, tensor in (master or {}).items():
+        places[name].copy_(tensor)
+
+
+def check_vocabulary(model: CausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Refuse a tokenizer whose ids the model has no rows for."""
+    if len(tokenizer) > model.config.vocab_size:
+        raise UserError(
+            f"the tokenizer has {len(tokenizer)} ids, the model {model.config.vocab_size} rows; "
+            f"write model.vocab_size={len(tokenizer)} (or more), or name the model's own tokenizer"
+        )
 
 
 def _saved_tensors(
@@ -113,8 +165,8 @@ def _saved_tensors(
 
 
 @torch.no_grad()
-def _fill(model: CausalLM, directory: Path, new_clex: bool) -> None:
-    """Copy every tensor of the folder to its place and check that each place is filled once."""
+def _fill(model: CausalLM, directory: Path, new_rope: bool = False) -> None:
+    """Copy every tensor of the folder to its parameter; each must be filled once."""
     places = _places(model)
     unknown = []
     for file, name, tensor in _stored_tensors(directory):
@@ -122,8 +174,8 @@ def _fill(model: CausalLM, directory: Path, new_clex: bool) -> None:
         if place is not None:
             if place.shape != tensor.shape:
                 raise UserError(
-                    f"{file}: {name} has shape {list(tensor.shape)}, but config.json beside it "
-                    f"promises {list(place.shape)}; the files are of different models"
+                    f"{file}: {name} has shape {list(tensor.shape)}, but config.json "
+                    f"says {list(place.shape)}; the files are of different models"
                 )
             place.copy_(tensor)
         elif not _ignored(name, model.config):
@@ -133,8 +185,8 @@ def _fill(model: CausalLM, directory: Path, new_clex: bool) -> None:
             f"{directory}: {len(unknown)} tensors that {CLASSES[model.config.model_type]} does not "
             f"have, such as {unknown[0]}; is it an adapter, or config.json of another model?"
         )
-    if new_clex:  # stretched just now, and not yet trained
-        places = {name: p for name, p in places.items() if not name.startswith("model.clex.")}
+    if new_rope:  # stretched just now, and not yet trained
+        places = {n: p for n, p in places.items() if not n.startswith("model.learned_rope.")}
     missing = _without_alternatives(places)
     if missing:
         raise UserError(
@@ -163,7 +215,7 @@ def _places(model: CausalLM) -> dict[str, Tensor]:
 
 
 def _without_alternatives(left: dict[str, Tensor]) -> list[str]:
-    """Names that are truly missing: stacked experts are filled if all single ones were, or vice versa."""
+    """Names that are really missing: stacked experts are filled if all single ones were, or vice versa."""
     missing = []
     for name in left:
         if ".mlp.experts." not in name:
@@ -201,16 +253,16 @@ def _stored_tensors(directory: Path) -> Iterator[tuple[Path, str, Tensor]]:
 
 def _weight_files(directory: Path) -> list[Path]:
     index = directory / "model.safetensors.index.json"
-    whole = directory / "model.safetensors"
-    if whole.exists():
-        return [whole]
+    single = directory / "model.safetensors"
+    if single.exists():
+        return [single]
     if index.exists():
         try:
             names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         except (ValueError, KeyError, AttributeError) as error:
             raise UserError(f"{index} is not a shard index: {error!r}; copy it again") from error
         if outside := [name for name in names if Path(name).name != name]:
-            raise UserError(f"{index} points outside its folder: {outside[0]}; fetch it anew")
+            raise UserError(f"{index} points outside its folder: {outside[0]}; download it again")
         return [directory / name for name in sorted(set(names))]
     if pickled := [*directory.glob("*.bin"), *directory.glob("*.pt"), *directory.glob("*.pth")]:
         raise UserError(

@@ -1,6 +1,6 @@
 """config.json: a `ModelConfig` in transformers' words, and back.
 
-Takes our configuration or a folder; gives the other. Written so that transformers 4.57 and 5 read the
+Written so that transformers 4.57 and 5 read the
 same model out of it; read through transformers' own classes, which know every default of theirs.
 """
 
@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from mengya.errors import UserError
 from mengya.models.config.model import ModelConfig, StretchConfig
 from mengya.models.config.rope import RopeParameters, rope_from_hf
-from mengya.models.hf.experts import experts_from_hf, experts_to_hf
 
 CLASSES = {
     "qwen3": "Qwen3ForCausalLM",
@@ -28,7 +27,9 @@ CLASSES = {
     "glm4_moe": "Glm4MoeForCausalLM",
     "deepseek_v3": "DeepseekV3ForCausalLM",
 }
-CLEX = "mengya_clex"  # our own model_type: rope_type clex over one of the classes
+_OWN = (
+    "mengya_"  # our own model_type of a learned rope_type over one of the classes: mengya_ROPE_TYPE
+)
 _SUPPORTED = ", ".join(CLASSES.values())
 _SAME_NAME = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -37,6 +38,15 @@ _SAME_NAME = (
 )  # fmt: skip
 _SLIDING = "sliding_attention"
 _WINDOW = ("sliding_window", "max_window_layers")
+# Fields of experts and of latent attention, by router.
+_SOFTMAX = ("num_experts", "num_experts_per_tok", "norm_topk_prob")
+_SIGMOID = (
+    "n_shared_experts", "num_experts_per_tok", "norm_topk_prob", "routed_scaling_factor", "n_group",
+    "topk_group", "first_k_dense_replace",
+)  # fmt: skip
+# Ours alone: transformers keeps such keys and ignores them.
+_TRAINING = ("router_aux_loss_coef", "router_bias_update_speed")
+_LATENT = ("kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 
 
 def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
@@ -61,8 +71,8 @@ def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     }
     if partial:
         values["partial_rotary_factor"] = config.rope_parameters.partial_rotary_factor
-    own_rope = config.rope_parameters.rope_type == "clex"  # no class of transformers can hold it
-    if config.rope_parameters.rope_type != "default" and not own_rope:
+    rope_type, learned = config.rope_parameters.rope_type, config.rope_parameters.learned
+    if rope_type != "default" and not learned:
         # transformers 5 prefers this to rope_parameters where both are; they say the same.
         values["rope_scaling"] = {k: v for k, v in rope.items() if k != "rope_theta"}
     if config.model_type not in ("qwen2", "qwen2_moe"):  # Qwen2 has no such field, or another name
@@ -74,10 +84,10 @@ def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     if config.sliding_window is not None:
         values |= {name: getattr(config, name) for name in _WINDOW}
         values["layer_types"] = _layer_types(config.num_hidden_layers, config.max_window_layers)
-    values |= experts_to_hf(config)
-    if own_rope:
-        values |= {"architectures": ["MengyaClexForCausalLM"], "model_type": CLEX}
-        values["base_model_type"] = config.model_type
+    values |= _experts_to_hf(config)
+    if learned:
+        values["architectures"] = [f"Mengya{rope_type.capitalize()}ForCausalLM"]
+        values |= {"model_type": _OWN + rope_type, "base_model_type": config.model_type}
     return values
 
 
@@ -97,8 +107,8 @@ def load_model_config(directory: Path | str) -> ModelConfig:
         ) from None
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not readable JSON: {error}") from error
-    if model_type == CLEX:
-        return _clex_from_hf(values, path)
+    if str(model_type).startswith(_OWN):
+        return _learned_from_hf(values, path)
     if model_type not in CLASSES:
         architectures = values.get("architectures") or [model_type]
         raise UserError(
@@ -108,24 +118,24 @@ def load_model_config(directory: Path | str) -> ModelConfig:
     return _config_from_hf(values, path)
 
 
-def _clex_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
-    """The class that CLEX was put on, with CLEX on it."""
+def _learned_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
+    """The base class, with our own rope_type."""
     rope = values.get("rope_parameters")
     base = values.get("base_model_type")
     if not isinstance(rope, dict) or base not in CLASSES or "rope_theta" not in rope:
         raise UserError(
-            f"{path}: {CLEX} needs base_model_type (one of {', '.join(CLASSES)}) and rope_parameters with "
-            "rope_theta; was the file edited?"
+            f"{path}: model_type={values['model_type']} needs base_model_type (one of "
+            f"{', '.join(CLASSES)}) and rope_parameters with rope_theta; was the file edited?"
         )
     kept = {name: rope[name] for name in ("rope_theta", "partial_rotary_factor") if name in rope}
     stock = {**values, "model_type": base, "rope_parameters": {"rope_type": "default", **kept}}
     plain = _config_from_hf(stock, path)
     try:
-        clex = RopeParameters(**{name: v for name, v in rope.items() if name != "rope_theta"})
+        learned = RopeParameters(**{name: v for name, v in rope.items() if name != "rope_theta"})
     except ValidationError as error:
         raise UserError(f"{path}: {'; '.join(map(_reason, error.errors()))}") from error
     length = plain.max_position_embeddings
-    return plain.stretched(StretchConfig(max_position_embeddings=length, rope_parameters=clex))
+    return plain.stretched(StretchConfig(max_position_embeddings=length, rope_parameters=learned))
 
 
 def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
@@ -152,7 +162,7 @@ def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
     if hf.model_type in ("qwen3", "llama"):
         required["attention_bias"] = (hf.attention_bias, False)
     window, window_required = _window_from_hf(hf)
-    own_fields, own_required = experts_from_hf(hf)
+    own_fields, own_required = _experts_from_hf(hf)
     fields |= own_fields | window
     wrong = [
         f"{name}={value!r} is not supported (only {supported!r})"
@@ -168,7 +178,7 @@ def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
 
 
 def _window_from_hf(hf: Any) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
-    """As `experts_from_hf`: the first layers see all, the others the window, in Qwen3 and Qwen2."""
+    """As `_experts_from_hf`: the first layers see all, the others the window, in Qwen3 and Qwen2."""
     if not getattr(hf, "use_sliding_window", False):
         return {}, {}
     if hf.model_type not in ("qwen2", "qwen3"):
@@ -188,3 +198,108 @@ def _layer_types(layers: int, full: int) -> list[str]:
 def _reason(item: Mapping[str, Any]) -> str:
     where = ".".join(map(str, item["loc"]))
     return (f"{where}: " if where else "") + item["msg"].removeprefix("Value error, ")
+
+
+def _experts_to_hf(config: ModelConfig) -> dict[str, Any]:
+    """Fields of config.json that only this class has; {} for Qwen3, Qwen2 and Llama."""
+    match config.model_type:
+        case "qwen3_moe" | "qwen2_moe":
+            values = {name: getattr(config, name) for name in _SOFTMAX}
+            values |= {"moe_intermediate_size": config.expert_width, "decoder_sparse_step": 1}
+            values |= {"mlp_only_layers": list(range(config.first_k_dense_replace))}
+            values |= {"output_router_logits": False, "router_aux_loss_coef": config.aux_loss_coef}
+            if config.model_type == "qwen2_moe":
+                width = config.n_shared_experts * config.expert_width
+                values |= {"shared_expert_intermediate_size": width}
+                values |= {"qkv_bias": config.attention_bias}
+            return values
+        case "glm4_moe":
+            bias, qk_norm = config.attention_bias, config.qk_norm
+            return _sigmoid_to_hf(config) | {"attention_bias": bias, "use_qk_norm": qk_norm}
+        case "deepseek_v3":
+            values = _sigmoid_to_hf(config) if config.num_experts else _no_experts(config)
+            values |= {name: getattr(config, name) for name in _LATENT}
+            # Pairs of neighbours are rotated: the layout of the paper's own weights, which llama.cpp
+            # and vLLM take for granted. head_dim is what transformers' RoPE reads.
+            return values | {"rope_interleave": True, "head_dim": config.qk_rope_head_dim}
+        case _:
+            return {}
+
+
+def _sigmoid_to_hf(config: ModelConfig) -> dict[str, Any]:
+    values = {name: getattr(config, name) for name in _SIGMOID + _TRAINING}
+    values |= {"n_routed_experts": config.num_experts, "router_aux_loss_coef": config.aux_loss_coef}
+    values |= {"moe_intermediate_size": config.expert_width, "output_router_logits": False}
+    # The last three are DeepSeek's own words for this router, read by llama.cpp and vLLM.
+    return values | {
+        "num_mtp_layers": 0, "num_nextn_predict_layers": 0,
+        "scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1,
+    }  # fmt: skip
+
+
+def _no_experts(config: ModelConfig) -> dict[str, Any]:
+    """A dense DeepseekV3: every layer is before the first one with experts."""
+    return {
+        "first_k_dense_replace": config.num_hidden_layers, "moe_intermediate_size": 0,
+        "n_routed_experts": 0, "n_shared_experts": 0, "num_experts_per_tok": 0, "n_group": 1,
+        "topk_group": 1, "num_mtp_layers": 0, "num_nextn_predict_layers": 0,
+    }  # fmt: skip
+
+
+def _experts_from_hf(hf: Any) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+    """(fields of `ModelConfig`, what must hold: name -> (value found, the only value supported))."""
+    match hf.model_type:
+        case "qwen3_moe" | "qwen2_moe":
+            return _softmax_from_hf(hf)
+        case "glm4_moe":
+            fields = _sigmoid_from_hf(hf)
+            return fields | {"attention_bias": hf.attention_bias, "qk_norm": hf.use_qk_norm}, {}
+        case "deepseek_v3":
+            dense = hf.first_k_dense_replace >= hf.num_hidden_layers
+            fields = {} if dense else _sigmoid_from_hf(hf)
+            fields |= {name: getattr(hf, name) for name in _LATENT}
+            fields |= {"head_dim": None, "qk_norm": False, "attention_bias": False}
+            return fields, {
+                "attention_bias": (hf.attention_bias, False),
+                "rope_interleave": (hf.rope_interleave, True),
+            }
+        case _:
+            return {}, {}
+
+
+def _softmax_from_hf(hf: Any) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+    fields = {name: getattr(hf, name) for name in _SOFTMAX}
+    fields |= _expert_width(hf)
+    fields |= _unless("router_aux_loss_coef", hf.router_aux_loss_coef, 0.01)
+    dense = list(hf.mlp_only_layers or [])
+    fields["first_k_dense_replace"] = len(dense)
+    required = {
+        "mlp_only_layers": (sorted(dense), list(range(len(dense)))),
+        "decoder_sparse_step": (hf.decoder_sparse_step, 1),
+    }
+    if hf.model_type == "qwen2_moe":
+        width, expert = hf.shared_expert_intermediate_size, hf.moe_intermediate_size
+        required["shared_expert_intermediate_size"] = (width, max(width // expert, 1) * expert)
+        fields["n_shared_experts"] = max(width // expert, 1)
+        fields |= {"qk_norm": False, "attention_bias": hf.qkv_bias}
+    else:
+        required["attention_bias"] = (hf.attention_bias, False)
+    return fields, required
+
+
+def _sigmoid_from_hf(hf: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {name: getattr(hf, name) for name in _SIGMOID}
+    fields |= {"scoring_func": "sigmoid", "num_experts": hf.n_routed_experts} | _expert_width(hf)
+    fields |= _unless("router_aux_loss_coef", getattr(hf, "router_aux_loss_coef", 0.0), 0.0)
+    if (speed := getattr(hf, "router_bias_update_speed", None)) is not None:
+        fields["router_bias_update_speed"] = speed
+    return fields
+
+
+def _expert_width(hf: Any) -> dict[str, Any]:
+    return _unless("moe_intermediate_size", hf.moe_intermediate_size, hf.intermediate_size)
+
+
+def _unless(name: str, value: Any, default: Any) -> dict[str, Any]:
+    """The field, or nothing where null says the same: what was written is read back equal."""
+    return {} if value == default else {name: value}

@@ -16,9 +16,8 @@ from mengya.errors import UserError
 from mengya.models.adapters.lora import load_merged
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from mengya.models.hf.checkpoint import load_causal_lm
+from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, write_folder
 from mengya.models.hf.config import load_model_config
-from mengya.models.hf.folder import check_vocabulary, write_folder
 from mengya.tokenizer.load import load_tokenizer
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
@@ -71,19 +70,20 @@ def standard_folder(path: Path) -> Iterator[Path]:
     """A folder that transformers reads: the checkpoint, or its adapter merged for the while."""
     folder = find_checkpoint(path)
     if not (folder / ADAPTER).is_file():
-        _refuse_clex(load_model_config(folder), path)
+        _refuse_learned_rope(load_model_config(folder), path)
         yield folder
         return
     with TemporaryDirectory(prefix="mengya-merged-") as name:
         model = load_merged(folder, None)
-        _refuse_clex(model.config, path)
+        _refuse_learned_rope(model.config, path)
         write_folder(model, load_tokenizer(folder), folder, torch.float32, Path(name))
         yield Path(name)
 
 
-def _refuse_clex(config: ModelConfig, path: Path) -> None:
-    if config.rope_parameters.rope_type == "clex":
+def _refuse_learned_rope(config: ModelConfig, path: Path) -> None:
+    rope = config.rope_parameters
+    if rope.learned:
         raise UserError(
-            f"{path}: no class of transformers holds CLEX; freeze its factor first: "
-            f"mengya merge {path} out=FOLDER factor={config.rope_parameters.factor:g}"
+            f"{path}: no class of transformers holds rope_type={rope.rope_type}; freeze its factor first: "
+            f"mengya merge {path} out=FOLDER factor={rope.factor:g}"
         )

@@ -1,8 +1,8 @@
 """More rows for the embedding and the output layer of a trained model.
 
-Takes a model and, for each new id, the old ids that said the same; gives a larger model. A new row is
-the mean of theirs, so it starts near what it stands for (Hewitt 2021, "Initializing new word
-embeddings"). Logits of old ids on old ids stay as they were.
+Takes a model and, for each new id, the old ids of the same text; gives a larger model. A new row is the
+mean of theirs, so it starts near its meaning (Hewitt 2021, "Initializing new word embeddings"). Logits of
+old ids on old ids stay as they were.
 """
 
 from __future__ import annotations

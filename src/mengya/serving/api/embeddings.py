@@ -85,15 +85,6 @@ def _vector(served: Served, name: ServedName, ids: Sequence[int]) -> np.ndarray:
 @torch.inference_mode()
 def mean_pooled(model: CausalLM, ids: Sequence[int]) -> torch.Tensor:
     """The mean over all tokens of what the output layer sees, divided by its length: [H] float32."""
-    seen: list[torch.Tensor] = []
-    # The last layer's output, so that logits of one position alone are computed.
-    hook = model.model.layers[-1].register_forward_hook(
-        lambda m, a, output: seen.append(output[0] + output[1])
-    )
-    try:
-        ids_1S = torch.tensor([list(ids)], device=model.lm_head.weight.device)
-        model.forward(ids_1S, last_only=True)
-    finally:
-        hook.remove()
-    hidden_SH = model.model.norm(seen[0])[0].float()
-    return F.normalize(hidden_SH.mean(0), dim=0)
+    ids_1S = torch.tensor([list(ids)], device=model.lm_head.weight.device)
+    hidden_1SH = model(ids_1S, head=lambda hidden, _: hidden).head_output
+    return F.normalize(hidden_1SH[0].float().mean(0), dim=0)

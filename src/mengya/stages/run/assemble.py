@@ -29,7 +29,7 @@ from mengya.losses.dpo import DPO
 from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import Loss
 from mengya.models.causal_lm import CausalLM
-from mengya.models.extensions.shifted_groups import check_shifted_groups
+from mengya.models.extensions import training_pattern
 from mengya.models.fp8_layers import use_fp8
 from mengya.planning.flops import training_flops
 from mengya.planning.hardware import peak_flops
@@ -234,9 +234,7 @@ def _set_training_modes(model: CausalLM, config: RunConfig, execution: Execution
     if execution.fp8:
         use_fp8(model, execution.device)
     model.neftune_alpha = config.neftune_alpha
-    if config.shifted_sparse_ratio is not None:
-        check_shifted_groups(model.config)
-        model.shifted_sparse_ratio = config.shifted_sparse_ratio
+    model.training_pattern = training_pattern(model.config, config.shifted_sparse_ratio)
     model.gradient_checkpointing = config.gradient_checkpointing
 
 

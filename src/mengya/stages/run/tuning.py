@@ -15,8 +15,7 @@ from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.adapters.lora import LoraConfig, add_lora, load_adapter, save_adapter
 from mengya.models.causal_lm import CausalLM
-from mengya.models.hf.checkpoint import load_causal_lm
-from mengya.models.hf.folder import check_vocabulary, load_weights, write_folder
+from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, load_weights, write_folder
 from mengya.stages.run.assemble import TrainedModel, trainable
 from mengya.tokenizer.chat_template import encode_prompt
 from mengya.tokenizer.load import copy_tokenizer, load_tokenizer, stop_token_ids

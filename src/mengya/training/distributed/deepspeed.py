@@ -213,7 +213,7 @@ class DeepSpeed(ShardedStrategy, ProcessGroupStrategy):
         was_training = model.training
         model.eval()
         output = self._engine(input_ids=ids)
-        self._engine.backward(output.logits.float().sum() * 0.0, scale_wrt_gas=False)
+        self._engine.backward(output.head_output.float().sum() * 0.0, scale_wrt_gas=False)
         self._engine.step()
         model.train(was_training)
         for group, rate in zip(groups, rates, strict=True):

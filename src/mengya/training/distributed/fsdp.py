@@ -55,7 +55,7 @@ class FSDP(ShardedStrategy, ProcessGroupStrategy):
         _drop_memory(model)
         self.remember(model)
         if self.execution.compile:
-            model.compile_layers(inside_hooks=True)  # they gather and free the weights
+            model.compile_layers()
         for layer in model.model.layers:
             self._shard(layer)
         self._shard(model)
