@@ -16,7 +16,6 @@ from mengya.kernels.attention.document import DocumentRanges
 from mengya.models.adapters.lora import LoraConfig, add_lora, merge_lora
 from mengya.models.attention_mask import plan_attention
 from mengya.models.causal_lm import CausalLM
-from mengya.models.extensions import training_pattern
 from tests.models.conftest import shaken, tiny_config
 
 pytestmark = [
