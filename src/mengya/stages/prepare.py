@@ -23,10 +23,10 @@ from rich.progress import (
 )  # fmt: skip
 
 from mengya.config import Config, OneOrMany, PathConfig
-from mengya.data.ingest.clean import CleanConfig
 from mengya.data.prepare.table import print_table
 from mengya.errors import UserError
 from mengya.runtime.output_folder import FolderKind, OutputFolder, open_folder
+from mengya.text.clean import CleanConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

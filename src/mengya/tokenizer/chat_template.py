@@ -20,9 +20,9 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from mengya.errors import UserError
 from mengya.tokenizer.load import control_tokens, plain_backend, stop_token_ids
+from mengya.tokenizer.message import Message
 from mengya.tokenizer.template import CHAT_TEMPLATE
 
-Message = dict[str, Any]
 Span = tuple[int, int]  # characters [start, end) of the rendered text
 
 # Marks a typed control token while the template runs, so the rendered text shows which ones the

@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from mengya.config import load_config
-from mengya.data.ingest import read
+from mengya.data.ingest.read import read_records
+from mengya.data.ingest.records import BadLines
 from mengya.data.prepare.encode import TOKENIZE_CHARACTERS, cut_for_tokenizing
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
@@ -206,7 +207,7 @@ def test_a_thousand_bad_lines_are_told_with_file_line_and_reason(
     planted: dict[tuple[str, int], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(read, "CHUNK_RECORDS", 100)
+    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 100)
     out = prepare(tmp_path / "out", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000)
     told = [json.loads(line) for line in (out / "bad_lines.jsonl").read_text("utf-8").splitlines()]
     assert len(told) == len(planted) == 1000
@@ -225,7 +226,7 @@ def test_more_bad_lines_than_allowed_are_refused_until_more_are_allowed(
     planted: dict[tuple[str, int], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(read, "CHUNK_RECORDS", 100)
+    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 100)
     whole = prepare(
         tmp_path / "whole", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000
     )
@@ -308,7 +309,7 @@ def test_the_validation_split_shares_nothing_with_training(
 def test_the_number_of_workers_changes_nothing(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read, "CHUNK_RECORDS", 37)
+    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 37)
     write_lines(tmp_path / "a.jsonl", [*texts(400), b"broken", *texts(100)])
     write_lines(tmp_path / "b.jsonl", texts(300, seed=1))
     results = [
@@ -323,10 +324,10 @@ SLOW_RUN = """
 import sys, time
 from pathlib import Path
 from mengya.data.prepare import build
-from mengya.data.ingest import read
+from mengya.data.ingest import records
 from mengya.stages import prepare
 if __name__ == "__main__":
-    read.CHUNK_RECORDS, prepare.COMMIT_SECONDS = 20, 0
+    records.CHUNK_RECORDS, prepare.COMMIT_SECONDS = 20, 0
     commit = build.Build.commit
     def slow_commit(self):
         commit(self)
@@ -341,7 +342,7 @@ if __name__ == "__main__":
 def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read, "CHUNK_RECORDS", 20)
+    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 20)
     data = write_lines(
         tmp_path / "a.jsonl", [*texts(500), b"broken", *texts(60), b"[]", *texts(400, seed=2)]
     )
@@ -504,7 +505,7 @@ def test_a_run_killed_before_the_last_rename_has_only_that_left(
 def test_folders_of_versions_without_markers(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read, "CHUNK_RECORDS", 20)
+    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 20)
     data = write_lines(tmp_path / "a.jsonl", [*texts(100), *[b"broken"] * 5, *texts(50, seed=1)])
     out = tmp_path / "out"
     with pytest.raises(UserError, match="max_bad_lines=0"):
@@ -598,7 +599,7 @@ def test_real_files_are_understood(shared_data: Path) -> None:
             for stem in stems.split():
                 (path,) = shared_data.glob(f"*/{stem}.*")
                 found: Counter[str] = Counter()
-                for number, record in enumerate(read.read_records(str(path), read.BadLines(0))):
+                for number, record in enumerate(read_records(str(path), BadLines(0))):
                     found[detect(record.value)] += 1
                     convert(record.value)
                     if number == 60:

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from mengya.data.ingest.dedup import SeenHashes, held_out
 from mengya.data.ingest.records import BadLine, BadLines
+from mengya.data.ingest.samples import held_out
 from mengya.data.prepare.encode import EncodedChunk
 from mengya.data.shards import ShardWriter
 from mengya.errors import UserError
 from mengya.runtime.files import write_text
+from mengya.text.duplicates import SeenHashes
 
 STATE, HASHES, BAD_LINES = "state.json", "hashes.bin", "bad_lines.jsonl"
 TRAIN, VALIDATION = "train", "validation"

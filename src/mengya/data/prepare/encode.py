@@ -15,12 +15,11 @@ from typing import Literal
 import numpy as np
 from tokenizers import Tokenizer
 
-from mengya.data.ingest.clean import CleanConfig, clean_sample, drop_reason
-from mengya.data.ingest.dedup import sample_hashes
 from mengya.data.ingest.messages import SchemaError
 from mengya.data.ingest.preferences import to_preferences
 from mengya.data.ingest.read import parse_chunk
 from mengya.data.ingest.records import BadLine, Chunk, Record
+from mengya.data.ingest.samples import clean_sample, drop_reason, sample_hashes
 from mengya.data.ingest.schema import (
     Conversation,
     Document,
@@ -30,6 +29,7 @@ from mengya.data.ingest.schema import (
     to_document,
 )
 from mengya.errors import UserError
+from mengya.text.clean import CleanConfig
 
 Kind = Literal["text", "conversation", "preference"]
 Encoded = tuple[Sample, list[tuple[list[int], list[int]]]]  # a sample; (ids, mask) of each side

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from mengya.data.ingest.clean import CleanConfig
 from mengya.data.ingest.files import find_files
 from mengya.data.ingest.read import TextSplit, read_chunks
 from mengya.data.ingest.records import Chunk
 from mengya.runtime.files import write_text
+from mengya.text.clean import CleanConfig
 from mengya.tokenizer.chat_template import chat_template_of
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 
