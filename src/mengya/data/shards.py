@@ -27,6 +27,7 @@ from typing import IO, Any
 import numpy as np
 
 from mengya.errors import UserError
+from mengya.runtime.files import write_text
 
 MANIFEST = "manifest.json"
 KINDS = ("text", "conversation", "preference")
@@ -130,9 +131,7 @@ class ShardWriter:
             **facts,
         }
         text = json.dumps(manifest, ensure_ascii=False, indent=2)
-        temporary = self.directory / f"{MANIFEST}.tmp"
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(self.directory / MANIFEST)
+        write_text(self.directory / MANIFEST, text + "\n")
         return manifest
 
     def _names(self) -> tuple[str, ...]:
@@ -362,4 +361,12 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != "mengya-shards-1":
         raise UserError(f"{path} is not the manifest of a mengya shard folder")
+    rename_license(manifest.get("sources", []))
     return manifest
+
+
+def rename_license(sources: list[dict[str, Any]]) -> None:
+    """Give the `licence` of sources, as versions up to 2026 wrote it, the name `license`, in place."""
+    for source in sources:
+        if "licence" in source:
+            source["license"] = source.pop("licence")

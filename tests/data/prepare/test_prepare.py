@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from pydantic import ValidationError
 
 from mengya.config import load_config
 from mengya.data.ingest.read import read_records
 from mengya.data.ingest.records import BadLines
+from mengya.data.prepare import config
 from mengya.data.prepare.encode import TOKENIZE_CHARACTERS, cut_for_tokenizing
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
@@ -323,11 +325,11 @@ def test_the_number_of_workers_changes_nothing(
 SLOW_RUN = """
 import sys, time
 from pathlib import Path
-from mengya.data.prepare import build
 from mengya.data.ingest import records
+from mengya.data.prepare import build, pipeline
 from mengya.stages import prepare
 if __name__ == "__main__":
-    records.CHUNK_RECORDS, prepare.COMMIT_SECONDS = 20, 0
+    records.CHUNK_RECORDS, pipeline.COMMIT_SECONDS = 20, 0
     commit = build.Build.commit
     def slow_commit(self):
         commit(self)
@@ -368,7 +370,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
     with (partial / "train" / "00000.tokens.bin").open("ab") as file:
         file.write(b"half a write")
     done = subprocess.run([*command, "0"], capture_output=True, text=True, check=True)
-    assert "going on after" in done.stderr
+    assert "resuming after" in done.stderr
     assert f"process {process.pid}" in done.stderr and "taken over" in done.stderr
     assert contents(out) == contents(whole)
 
@@ -522,6 +524,34 @@ def test_folders_of_versions_without_markers(
     assert (out / ".mengya.json").is_file()
 
 
+def test_the_old_spelling_of_license(
+    tmp_path: Path, tokenizer_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = [{"path": str(write_lines(tmp_path / "a.jsonl", texts(20))), "license": "CC0"}]
+    out = prepare(tmp_path / "out", tokenizer_folder, data)
+    for name in ("manifest.json", "prepare.json"):  # as earlier versions wrote them
+        text = (out / name).read_text("utf-8")
+        assert '"license": "CC0"' in text
+        (out / name).write_text(text.replace('"license"', '"licence"'), encoding="utf-8")
+    before = contents(out)
+    assert TokenShards(out).manifest["sources"][0]["license"] == "CC0"
+    assert "`licence`" not in capsys.readouterr().err
+
+    config._say_license.cache_clear()
+    old = [{"path": data[0]["path"], "licence": "CC0"}] * 2
+    prepare(out, tokenizer_folder, old[:1])
+    said = capsys.readouterr().err
+    assert "up to date" in said and contents(out) == before
+    assert said.count("the key `licence` of a source is now `license`") == 1
+    made = PrepareConfig.model_validate({"out": out, "tokenizer": out, "sources": old})
+    assert [source.license for source in made.sources] == ["CC0", "CC0"]
+    assert not capsys.readouterr().err  # once is enough
+
+    both = {"path": "a", "license": "CC0", "licence": "CC0"}
+    with pytest.raises(ValidationError, match="licence"):
+        PrepareConfig.model_validate({"out": out, "tokenizer": out, "sources": [both]})
+
+
 def test_limits_fields_and_text_files(tmp_path: Path, tokenizer_folder: Path) -> None:
     write_lines(
         tmp_path / "a.jsonl", [{"title": f"题{i}", "body": f"第{i}篇的正文"} for i in range(20)]
@@ -532,14 +562,14 @@ def test_limits_fields_and_text_files(tmp_path: Path, tokenizer_folder: Path) ->
             "path": str(tmp_path / "a.jsonl"),
             "field": ["title", "body"],
             "limit": 5,
-            "licence": "CC0",
+            "license": "CC0",
             "name": "甲",
         },
         {"path": str(tmp_path / "b.txt"), "split_text": "line"},
     ]
     shards = TokenShards(prepare(tmp_path / "out", tokenizer_folder, sources))
     assert [s["documents"] for s in shards.manifest["sources"]] == [5, 2]
-    assert [(s["name"], s["licence"]) for s in shards.manifest["sources"]] == [
+    assert [(s["name"], s["license"]) for s in shards.manifest["sources"]] == [
         ("甲", "CC0"),
         ("b", None),
     ]
