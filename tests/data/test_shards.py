@@ -1,4 +1,4 @@
-"""Shards read back what was written, in parts, after a resume, and refuse files that do not fit the manifest."""
+"""Shards read back what was written, in parts, after a resume, and refuse files that do not fit it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What can be done to text alone: cleaning, filters, hashes of what is equal. Knows no files, formats or tokens."""
+"""What can be done to text alone: cleaning, limits, duplicates. Knows no files, formats or tokens."""

@@ -1,7 +1,7 @@
 """Light cleaning of text, and the limits on its length.
 
-`clean_text` changes characters only: Unicode normalisation, line ends, control and invisible characters. A long
-document is kept unless a limit is set.
+`clean_text` changes characters only: Unicode normalisation, line ends, control and invisible characters. A
+long document is kept unless a limit is set.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class CleanConfig(Config):
     """What is done to text before it is tokenized, and what is dropped."""
 
     unicode: Literal["NFC", "NFKC", "none"] = "NFC"
-    """Unicode normalisation; NFKC also turns full-width letters and punctuation into plain ones."""
+    """Unicode normalisation; NFKC also makes full-width letters and punctuation plain ones."""
     control_characters: bool = True
     """Remove control, zero-width and byte order characters, and write every line end as one newline."""
     min_characters: int = Field(default=5, ge=0)

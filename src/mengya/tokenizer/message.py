@@ -5,4 +5,4 @@ from __future__ import annotations
 from typing import Any
 
 Message = dict[str, Any]
-"""role (system, user, assistant, tool) and content; an assistant's maybe with tool_calls and reasoning_content."""
+"""role (system, user, assistant, tool), content; of an assistant maybe tool_calls, reasoning_content."""

@@ -1,4 +1,4 @@
-"""Every kind of file is read to the same records, and damage is told with file, line and reason."""
+"""Every kind of file is read to the same records, and damage is reported with file, line and reason."""
 
 from __future__ import annotations
 

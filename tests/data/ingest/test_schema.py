@@ -1,4 +1,4 @@
-"""Every form of the field becomes the same conversation or preference; what is no such form is told why."""
+"""Every known form becomes the same conversation or preference; what is no such form gets a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mengya prepare`: right tokens and masks, every bad line told, the same bytes however it is run or interrupted."""
+"""`mengya prepare`: right tokens and masks, every bad line noted, the same bytes however it is run."""
 
 from __future__ import annotations
 
@@ -211,10 +211,10 @@ def test_a_thousand_bad_lines_are_told_with_file_line_and_reason(
 ) -> None:
     monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 100)
     out = prepare(tmp_path / "out", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000)
-    told = [json.loads(line) for line in (out / "bad_lines.jsonl").read_text("utf-8").splitlines()]
-    assert len(told) == len(planted) == 1000
-    assert {(t["file"], t["line"]) for t in told} == planted.keys()
-    for t in told:
+    noted = [json.loads(line) for line in (out / "bad_lines.jsonl").read_text("utf-8").splitlines()]
+    assert len(noted) == len(planted) == 1000
+    assert {(t["file"], t["line"]) for t in noted} == planted.keys()
+    for t in noted:
         assert planted[t["file"], t["line"]] in t["reason"], t
     shards = TokenShards(out)
     assert len(shards) == 3000
@@ -252,8 +252,8 @@ def test_bad_conversations_are_told_too(tmp_path: Path, tokenizer_folder: Path) 
     out = prepare(
         tmp_path / "out", tokenizer_folder, [str(tmp_path / "a.jsonl")], kind="conversation"
     )
-    told = [json.loads(line) for line in (out / "bad_lines.jsonl").read_text("utf-8").splitlines()]
-    assert [t["line"] for t in told] == [2, 3, 4, 5]
+    noted = [json.loads(line) for line in (out / "bad_lines.jsonl").read_text("utf-8").splitlines()]
+    assert [t["line"] for t in noted] == [2, 3, 4, 5]
     assert len(TokenShards(out)) == 1
 
 

@@ -1,4 +1,4 @@
-"""Order, packed rows, mixture and loader: pure functions of the seed and the index, the same for every world size."""
+"""Order, packed rows, mixture and loader: pure functions of the seed and the index, for any world size."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from mengya.batch import IGNORE_INDEX, Batch
-from mengya.data.rows import datasets
 from mengya.data.rows.batch_size import BatchSize
-from mengya.data.rows.datasets import PackedRows, Row
+from mengya.data.rows.datasets import PackedRow, PackedRows
 from mengya.data.rows.loader import batches, validation_batches
 from mengya.data.rows.mixture import Mixture
 from mengya.data.rows.order import row_permutation
@@ -33,10 +32,6 @@ def make_shards(directory: Path, kind: str = "text", count: int = 60, seed: int 
 
 def same(a: Batch, b: Batch) -> bool:
     return all(torch.equal(getattr(a, n), getattr(b, n)) for n in Batch.__slots__)
-
-
-def test_ignore_index_is_that_of_the_batch() -> None:
-    assert datasets.IGNORE_INDEX == IGNORE_INDEX
 
 
 def test_order_is_a_pure_permutation() -> None:
@@ -85,7 +80,7 @@ def test_an_epoch_holds_every_label_once(tmp_path: Path, kind: str) -> None:
         assert found == expected
 
 
-def check_structure(row: Row) -> None:
+def check_structure(row: PackedRow) -> None:
     begin = 0
     for number, end in enumerate(row.ends):
         assert (row.document_ids[begin:end] == number).all()
@@ -229,7 +224,7 @@ def test_an_error_in_the_thread_reaches_the_caller(tmp_path: Path) -> None:
     rows = PackedRows(make_shards(tmp_path), 32)
 
     class Broken(PackedRows):
-        def stored_row(self, index: int) -> Row:
+        def stored_row(self, index: int) -> PackedRow:
             if index == 5:
                 raise OSError("disk gone")
             return super().stored_row(index)

@@ -71,7 +71,7 @@ def as_message(turn: Any) -> Message:
 
 
 def as_tools(value: Any) -> list[dict[str, Any]] | None:
-    """Functions, perhaps as JSON text -> [{"type": "function", "function": {...}}]; None when there are none."""
+    """Functions, maybe as JSON text -> [{"type": "function", "function": {...}}], None when empty."""
     tools = _parsed(value, "tools")
     if not tools:
         return None

@@ -1,7 +1,7 @@
-"""What is done to a sample between its schema and its tokens: cleaning, filters that give their reason, hashes.
+"""What is done to a sample before it becomes tokens: cleaning, filters that give their reason, hashes.
 
-Takes and gives the samples of schema.py; what is done to the text in them is mengya.text. Knows nothing of files
-or tokens.
+Takes and gives the samples of schema.py; what is done to the text in them is mengya.text. Knows nothing of
+files or tokens.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def clean_sample(sample: Sample, config: CleanConfig) -> Sample:
 
 
 def drop_reason(sample: Sample, config: CleanConfig) -> str | None:
-    """Why a cleaned sample is dropped: empty, too_short, too_long, empty_turn, same_answers; None: it is kept."""
+    """Why a cleaned sample is dropped (empty, too_short, too_long, empty_turn, same_answers), else None."""
     if isinstance(sample, Document):
         return too_short(sample.text, config) or too_long(len(sample.text), config)
     if not all(map(_has_content, _messages(sample))):
@@ -48,7 +48,7 @@ def drop_reason(sample: Sample, config: CleanConfig) -> str | None:
 def sample_hashes(sample: Sample) -> tuple[int, int]:
     """(hash of the sample, hash that decides the validation split), 64 bits each.
 
-    Both are the same but for preferences, which are split by their prompt: a prompt never is on both sides.
+    Equal but for preferences, which are split by their prompt: no prompt is in both splits.
     """
     if isinstance(sample, Document):
         both = text_hash(sample.text)
@@ -61,7 +61,7 @@ def sample_hashes(sample: Sample) -> tuple[int, int]:
 
 
 def held_out(hashes: np.ndarray, fraction: float) -> np.ndarray:
-    """Which of the uint64 `hashes` are for validation: bool, true for about `fraction` of all possible ones."""
+    """bool, which of the uint64 `hashes` are for validation: about `fraction` of all possible ones."""
     if fraction <= 0:
         return np.zeros(len(hashes), bool)
     return mix64(hashes) < np.uint64(min(int(fraction * 2.0**64), 2**64 - 1))

@@ -1,8 +1,9 @@
-"""Encoded chunks -> shard folders: deduplication, the validation split, the counts, and going on after a kill.
+"""Encoded chunks -> shard folders: deduplication, the validation split, the counts, and resuming after a kill.
 
-A build lives in a folder of its own: a shard folder per split, `bad_lines.jsonl`, and while it lasts `state.json` and
-`hashes.bin`. `commit` notes how much of every file belongs to the chunks done; a build that is opened again cuts the
-files back to that and goes on with the next chunk, so it ends in the same bytes. Knows nothing of processes.
+A build lives in a folder of its own: a shard folder per split, `bad_lines.jsonl`, and until it is finished
+`state.json` and `hashes.bin`. `commit` notes how much of every file belongs to the chunks done; a build that is
+opened again cuts the files back to that and resumes with the next chunk, so it ends in the same bytes. Knows
+nothing of processes.
 """
 
 from __future__ import annotations
@@ -71,10 +72,10 @@ class SourceCounts:
 
 
 class Build:
-    """Writes shards below `directory`, which it goes on with when a state of the same `request` is there.
+    """Writes shards below `directory`; resumes when a state of the same `request` is there.
 
     Attributes:
-        chunks_done: how many chunks a caller must pass over.
+        chunks_done: how many chunks a caller must skip.
         sources: the counts of every source.
         bad_lines: every bad line so far is counted there; the limit is the caller's.
 
@@ -146,7 +147,7 @@ class Build:
                 split, chunk, new & (validation if split == VALIDATION else ~validation), counts
             )
         self.chunks_done += 1
-        self.bad_lines.add(*chunk.bad)  # last, so that what is written is whole when this raises
+        self.bad_lines.add(*chunk.bad)  # last: when this raises, the chunk is written completely
 
     def commit(self) -> None:
         """Flush all files to disk and note how much of them is good."""
@@ -201,13 +202,13 @@ class Build:
                 dropped=dict(sorted(dropped.items())),
                 sources=[
                     {
-                        **told,
+                        **facts_of_source,
                         "read": source.read,
                         "bad_lines": source.bad,
                         "dropped": dict(sorted(source.dropped.items())),
                         **asdict(source.kept.get(split, Kept())),
                     }
-                    for told, source in zip(source_facts, self.sources, strict=True)
+                    for facts_of_source, source in zip(source_facts, self.sources, strict=True)
                 ],
             )
         for name in (STATE, HASHES):
@@ -241,7 +242,7 @@ class Build:
 
 
 def read_state(directory: Path, request: str) -> dict[str, Any] | None:
-    """The state that an unfinished build of the same request left; None when there is none to go on with."""
+    """The state that an unfinished build of the same request left; None when there is none."""
     try:
         state = json.loads((directory / STATE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

@@ -19,7 +19,7 @@ class PrepareSource(PathConfig):
     name: str | None = None
     """The name in the table and the manifest; without it every file is a source of its own."""
     format: str | None = None
-    """The form of the records, detected from their fields when not given; docs/data_format.md lists the names."""
+    """Form of the records, detected from their fields when not given; docs/data_format.md lists the names."""
     field: str | list[str] = "text"
     """For kind=text: the field that holds the text; several are joined by line breaks."""
     encoding: str = "utf-8"
@@ -69,7 +69,7 @@ def _say_license() -> None:
 
 class PrepareConfig(Config):
     out: Path
-    """The folder to write; with validation_fraction above 0 the shards are in OUT/train and OUT/validation."""
+    """Folder to write; with validation_fraction above 0 the shards are in OUT/train and OUT/validation."""
     kind: Literal["text", "conversation", "preference"] = "text"
     """What the records are: text for pretraining, conversations for SFT, preference pairs for DPO."""
     tokenizer: Path

@@ -35,7 +35,7 @@ def encode_all(config: PrepareConfig, inputs: Inputs, build: Build, console: Con
     """Read, encode and write chunk by chunk what `build` does not hold yet.
 
     Raises:
-        UserError: too many bad lines, or a worker process died. `build` is consistent up to the last chunk then.
+        UserError: too many bad lines, or a worker process died; `build` holds complete chunks then.
     """
     progress = Progress(
         TextColumn("prepare"),

@@ -68,7 +68,7 @@ class Inputs:
         total_bytes: of all files on disk; bytes_before: for every file, the bytes of those before it.
 
     Raises:
-        UserError: a source has no files, the tokenizer cannot be read, or lacks a chat template that is needed.
+        UserError: a source has no files, the tokenizer cannot be read or lacks a chat template it needs.
     """
 
     def __init__(self, config: PrepareConfig, saved: SavedRequest | None = None) -> None:
