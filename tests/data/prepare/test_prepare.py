@@ -116,17 +116,17 @@ def test_conversations_learn_every_assistant_turn_and_nothing_else(
             tmp_path / "out", tokenizer_folder, [str(tmp_path / "a.jsonl")], kind="conversation"
         )
     )
-    learnt = []
+    labelled = []
     for number in range(2):
         ids, mask = shards.tokens(number), shards.loss_mask(number).astype(bool)
         starts = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(int)])) == 1)
         ends = np.flatnonzero(np.diff(np.concatenate([mask.astype(int), [0]])) == -1)
-        learnt.append(
+        labelled.append(
             [decoded(tokenizer_folder, ids[a : b + 1]) for a, b in zip(starts, ends, strict=True)]
         )
-    assert learnt[0] == ["您好！<|im_end|>", "三点。<|im_end|>"]
-    assert learnt[1][0].startswith("<tool_call>") and '"天气"' in learnt[1][0]
-    assert learnt[1][1:] == ["三度。<|im_end|>"]
+    assert labelled[0] == ["您好！<|im_end|>", "三点。<|im_end|>"]
+    assert labelled[1][0].startswith("<tool_call>") and '"天气"' in labelled[1][0]
+    assert labelled[1][1:] == ["三度。<|im_end|>"]
     assert shards.manifest["learnt_tokens"] == sum(int(shards.loss_mask(i).sum()) for i in range(2))
     assert shards.manifest["characters"] >= len("您好！三点。三度。")
 
@@ -229,8 +229,8 @@ def test_more_bad_lines_than_allowed_are_refused_until_more_are_allowed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 100)
-    whole = prepare(
-        tmp_path / "whole", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000
+    uninterrupted = prepare(
+        tmp_path / "uninterrupted", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000
     )
     for limit in (999, 300, 0):
         with pytest.raises(UserError, match=f"max_bad_lines={limit} bad lines.*\n.*0.jsonl:"):
@@ -239,7 +239,7 @@ def test_more_bad_lines_than_allowed_are_refused_until_more_are_allowed(
             )
         assert not (tmp_path / "out").exists()
     out = prepare(tmp_path / "out", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000)
-    assert contents(out) == contents(whole)
+    assert contents(out) == contents(uninterrupted)
     assert not (tmp_path / ".out.mengya-partial").exists()
 
 
@@ -315,9 +315,17 @@ def test_the_number_of_workers_changes_nothing(
     write_lines(tmp_path / "a.jsonl", [*texts(400), b"broken", *texts(100)])
     write_lines(tmp_path / "b.jsonl", texts(300, seed=1))
     results = [
-        contents(prepare(tmp_path / f"out{w}", tokenizer_folder, [str(tmp_path / "*.jsonl")], workers=w, validation_fraction=0.1))
-        for w in (1, 2)
-    ]  # fmt: skip
+        contents(
+            prepare(
+                tmp_path / f"out{workers}",
+                tokenizer_folder,
+                [str(tmp_path / "*.jsonl")],
+                workers=workers,
+                validation_fraction=0.1,
+            )
+        )
+        for workers in (1, 2)
+    ]
     assert results[0] == results[1]
     assert "train/00000.tokens.bin" in results[0] and "bad_lines.jsonl" in results[0]
 
@@ -348,7 +356,9 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
     data = write_lines(
         tmp_path / "a.jsonl", [*texts(500), b"broken", *texts(60), b"[]", *texts(400, seed=2)]
     )
-    whole = prepare(tmp_path / "whole", tokenizer_folder, [str(data)], validation_fraction=0.1)
+    uninterrupted = prepare(
+        tmp_path / "uninterrupted", tokenizer_folder, [str(data)], validation_fraction=0.1
+    )
     out, partial = tmp_path / "out", tmp_path / ".out.mengya-partial"
     (tmp_path / "run.py").write_text(SLOW_RUN)
     command = [sys.executable, str(tmp_path / "run.py"), str(out), str(tokenizer_folder), str(data)]
@@ -372,7 +382,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
     done = subprocess.run([*command, "0"], capture_output=True, text=True, check=True)
     assert "resuming after" in done.stderr
     assert f"process {process.pid}" in done.stderr and "taken over" in done.stderr
-    assert contents(out) == contents(whole)
+    assert contents(out) == contents(uninterrupted)
 
 
 def test_a_second_run_does_nothing_and_a_changed_one_is_refused(
@@ -470,8 +480,10 @@ def test_two_runs_at_once_into_one_folder(tmp_path: Path, tokenizer_folder: Path
     assert second.returncode == 2
     assert f"process {first.pid} on " in " ".join(second.stderr.split())
     assert first.wait(timeout=120) == 0
-    whole = prepare(tmp_path / "whole", tokenizer_folder, [str(data)], validation_fraction=0.1)
-    assert contents(out) == contents(whole)
+    uninterrupted = prepare(
+        tmp_path / "uninterrupted", tokenizer_folder, [str(data)], validation_fraction=0.1
+    )
+    assert contents(out) == contents(uninterrupted)
 
 
 def test_foreign_files_in_the_folder_survive(tmp_path: Path, tokenizer_folder: Path) -> None:
@@ -599,17 +611,19 @@ def test_wrong_settings_are_refused_before_any_work(tmp_path: Path) -> None:
 
 COVERED = {
     "conversation": {
-        "alpaca": "alpaca_zh_carbonz0 alpaca_zh_demo belle_dev_1k oaast_sft_zh identity self_cognition lima_en "
-        "ruozhiba_emollm better_ruozhiba huatuo_llama_med huatuo26m_test alpaca_zh_hikariming_extra belle_open_source_1k",
+        "alpaca": "alpaca_zh_carbonz0 alpaca_zh_demo belle_dev_1k oaast_sft_zh identity self_cognition "
+        "lima_en ruozhiba_emollm better_ruozhiba huatuo_llama_med huatuo26m_test "
+        "alpaca_zh_hikariming_extra belle_open_source_1k",
         "sharegpt": "glaive_toolcall_zh sharegpt_zh_1k medical_sft_1k",
-        "question_answer": "kefu_qa gsm8k_train chatlm_mini_train_3k medical_dialogue_neike lawyer_llama_zixun_gpt4",
+        "question_answer": "kefu_qa gsm8k_train chatlm_mini_train_3k medical_dialogue_neike "
+        "lawyer_llama_zixun_gpt4",
         "alpaca_turns": "lawyer_llama_legal_advice lawyer_llama_judical_examination",
         "dialog": "smilechat_6k",
         "turns": "emollm_data emollm_aiwei emollm_tiangou",
     },
     "preference": {
-        "chosen_rejected": "dpo_zh_demo dpo_zh_500 dpo_en_demo halluqa_pairs halluqa_model_pairs cello_model_pairs "
-        "belle_eval_pre_post_dpo",
+        "chosen_rejected": "dpo_zh_demo dpo_zh_500 dpo_en_demo halluqa_pairs halluqa_model_pairs "
+        "cello_model_pairs belle_eval_pre_post_dpo",
         "ranking": "oaast_rm_zh",
     },
 }

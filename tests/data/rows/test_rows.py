@@ -65,16 +65,16 @@ def test_an_epoch_holds_every_label_once(tmp_path: Path, kind: str) -> None:
         tokens, mask = shards.tokens(document).tolist(), shards.loss_mask(document)
         expected.update(
             pair
-            for pair, learnt in zip(itertools.pairwise(tokens), mask[1:], strict=True)
-            if learnt
+            for pair, labelled in zip(itertools.pairwise(tokens), mask[1:], strict=True)
+            if labelled
         )
     for epoch in (0, 1):
         found: Counter[tuple[int, int]] = Counter()
         for index in range(len(rows)):
             row = rows.row(epoch, index)
-            learnt = row.labels != IGNORE_INDEX
+            labelled = row.labels != IGNORE_INDEX
             found.update(
-                zip(row.input_ids[learnt].tolist(), row.labels[learnt].tolist(), strict=True)
+                zip(row.input_ids[labelled].tolist(), row.labels[labelled].tolist(), strict=True)
             )
             check_structure(row)
         assert found == expected
@@ -214,7 +214,8 @@ def test_validation_sees_every_row_once(tmp_path: Path, world_size: int) -> None
     per_rank = [list(validation_batches(rows, 3, rank, world_size)) for rank in range(world_size)]
     assert len({len(p) for p in per_rank}) == 1
     found = sorted(
-        row.tolist() for p in per_rank for b in p for row, ids in zip(b.input_ids, b.document_ids, strict=True)
+        row.tolist() for p in per_rank for b in p
+        for row, ids in zip(b.input_ids, b.document_ids, strict=True)
         if ids[0] >= 0
     )  # fmt: skip
     assert found == sorted(rows.stored_row(i).input_ids.tolist() for i in range(len(rows)))

@@ -1,9 +1,9 @@
-"""Encoded chunks -> shard folders: deduplication, the validation split, the counts, and resuming after a kill.
+"""Encoded chunks -> shard folders: deduplication, the validation split, the counts, resuming.
 
 A build lives in a folder of its own: a shard folder per split, `bad_lines.jsonl`, and until it is finished
-`state.json` and `hashes.bin`. `commit` notes how much of every file belongs to the chunks done; a build that is
-opened again cuts the files back to that and resumes with the next chunk, so it ends in the same bytes. Knows
-nothing of processes.
+`state.json` and `hashes.bin`. `commit` notes how much of every file belongs to the chunks done; a build that
+is opened again cuts the files back to that and resumes with the next chunk, so it ends in the same bytes.
+Knows nothing of processes.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class EncodedChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EncodingPlan:
     """All that a process needs to encode chunks, small enough to be sent to it.
 
     Attributes:
@@ -91,21 +91,21 @@ class Plan:
 
 def plan_encoding(
     kind: Kind, tokenizer_path: str, sources: list[SourceForm], clean: CleanConfig
-) -> Plan:
+) -> EncodingPlan:
     """The plan for a tokenizer folder."""
     if kind != "text":
-        return Plan(kind, tokenizer_path, sources, clean)
+        return EncodingPlan(kind, tokenizer_path, sources, clean)
     from mengya.tokenizer.load import document_token_id, load_tokenizer, plain_backend
 
     tokenizer = load_tokenizer(tokenizer_path)
     backend = plain_backend(tokenizer).to_str()
-    return Plan(kind, tokenizer_path, sources, clean, backend, document_token_id(tokenizer))
+    return EncodingPlan(kind, tokenizer_path, sources, clean, backend, document_token_id(tokenizer))
 
 
 class Encoder:
     """Turns chunks of records into token ids; one in every process."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: EncodingPlan) -> None:
         self.kind, self.sources, self.clean = plan.kind, plan.sources, plan.clean
         if plan.kind == "text":
             self._texts = Tokenizer.from_str(plan.text_tokenizer)
@@ -180,7 +180,7 @@ class Encoder:
         return [np.concatenate([*part, self._edge]) for part in parts]
 
     def _encode_chat(self, sample: Conversation | Preference) -> list[tuple[list[int], list[int]]]:
-        """(ids, loss mask) of a conversation, or of chosen and rejected without a loss on the prompt's turns."""
+        """(ids, loss mask) of a conversation, or of chosen and rejected with the prompt's turns masked."""
         from mengya.tokenizer.chat_template import encode_conversation
 
         if isinstance(sample, Conversation):
@@ -214,8 +214,8 @@ def _groups(texts: list[str]) -> Iterator[list[tuple[int, str]]]:
 def cut_for_tokenizing(text: str) -> list[str]:
     """A long text in pieces that begin at the first character of a line, a shorter one uncut.
 
-    Tokenizers hold some hundred bytes per token while they work. The usual split rules (GPT-2, Qwen2, Llama 3)
-    never join a line end with a following letter, so the ids are those of the uncut text.
+    Tokenizers hold some hundred bytes per token while they work. The usual split rules (GPT-2, Qwen2,
+    Llama 3) never join a line end with a following letter, so the ids are those of the uncut text.
     """
     pieces = []
     while len(text) > TOKENIZE_CHARACTERS:

@@ -16,14 +16,14 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 
 from mengya.data.ingest.records import Chunk
-from mengya.data.prepare.encode import EncodedChunk, Encoder, Plan
+from mengya.data.prepare.encode import EncodedChunk, Encoder, EncodingPlan
 from mengya.errors import UserError
 
 
 def encode_in_order(
     chunks: Iterable[tuple[int, Chunk]],
     workers: int,
-    plan: Plan,
+    plan: EncodingPlan,
 ) -> Generator[tuple[Chunk, EncodedChunk], None, None]:
     """(chunk, what became of it) for every (source, chunk), in order; a chunk's items are gone by then.
 
@@ -55,7 +55,7 @@ def encode_in_order(
             yield _finished(pending)
     except BrokenProcessPool:
         raise UserError(
-            "a worker process of `mengya prepare` was killed, probably for want of memory; "
+            "a worker process of `mengya prepare` was killed, probably because memory ran out; "
             "the same command resumes where this one stopped, workers=1 needs the least memory"
         ) from None
     finally:
@@ -72,7 +72,7 @@ def _finished(pending: deque[tuple[Chunk, Future[EncodedChunk]]]) -> tuple[Chunk
 _encoder: Encoder | None = None  # of this worker process
 
 
-def _start_worker(plan: Plan) -> None:
+def _start_worker(plan: EncodingPlan) -> None:
     global _encoder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism

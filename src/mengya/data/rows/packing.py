@@ -111,9 +111,9 @@ def _row_starts(row: np.ndarray, rows: int) -> np.ndarray:
 def _best_fit_decreasing(length: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, int]:
     """Give every item of `length` (1..size) a row: (row of each item, number of rows).
 
-    Best-fit-decreasing, for all items of equal length at once: rows are kept by the room left in them, an item
-    goes to the fullest row that still takes it, and a new row is opened only when none does. The steps depend on
-    the number of distinct lengths, not on the number of items.
+    Best-fit-decreasing, for all items of equal length at once: rows are kept by the room left in them, an
+    item goes to the fullest row that still takes it, and a new row is opened only when none does. The steps
+    depend on the number of distinct lengths, not on the number of items.
 
     A row is closed at eight times the average number of items (16 at least): rows made of many tiny documents
     would widen the boundaries of every batch, whose shape is fixed by the fullest row.
