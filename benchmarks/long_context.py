@@ -28,7 +28,7 @@ import torch
 
 from mengya.batch import IGNORE_INDEX, Batch
 from mengya.data.rows.batch_size import BatchSize
-from mengya.data.rows.datasets import PackedRows, Row
+from mengya.data.rows.datasets import PackedRow, PackedRows
 from mengya.data.rows.loader import batches, collate
 from mengya.data.shards import TokenShards
 from mengya.evaluation.by_position import nats_by_position
@@ -78,7 +78,7 @@ class PasskeyRows:
     def batch(self, rows: int) -> Batch:
         return collate([self._row() for _ in range(rows)], max_documents=9)
 
-    def _row(self) -> Row:
+    def _row(self) -> PackedRow:
         """Prompts of one length: one as long as the row, or up to eight shorter ones."""
         count = self._rng.choice((1, 1, 2, 4, 8))
         columns: dict[str, list[int]] = {"ids": [], "labels": [], "positions": [], "numbers": []}
@@ -97,7 +97,7 @@ class PasskeyRows:
             np.array(values + [fill] * left, np.int64)
             for values, fill in zip(columns.values(), (0, IGNORE_INDEX, 0, -1), strict=True)
         )
-        return Row(*filled, ends=np.array(ends, np.int32))
+        return PackedRow(*filled, ends=np.array(ends, np.int32))
 
 
 def fine_tune(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mengya.batch import IGNORE_INDEX, Batch
-from mengya.data.rows.datasets import Row
+from mengya.data.rows.datasets import PackedRow
 from mengya.data.rows.loader import collate
 
 
@@ -23,7 +23,7 @@ def documents(count: int, longest: int, vocab: int) -> list[np.ndarray]:
     return [rng.integers(0, vocab, n + 1) for n in lengths]
 
 
-def packed_rows(docs: list[np.ndarray], rows: int, size: int) -> list[Row]:
+def packed_rows(docs: list[np.ndarray], rows: int, size: int) -> list[PackedRow]:
     """Documents end to end; the one at a row's end is cut, as `data.packing` cuts long ones."""
     stream = itertools.cycle(docs)
     made = []
@@ -37,7 +37,7 @@ def packed_rows(docs: list[np.ndarray], rows: int, size: int) -> list[Row]:
             numbers += [len(ends)] * (len(doc) - 1)
             ends.append(len(ids))
         columns = [np.array(column, np.int64) for column in (ids, labels, positions, numbers)]
-        made.append(Row(*columns, ends=np.array(ends, np.int32)))
+        made.append(PackedRow(*columns, ends=np.array(ends, np.int32)))
     return made
 
 
@@ -50,14 +50,14 @@ def packed(docs: list[np.ndarray], rows: int, size: int) -> Batch:
 class RowList:
     """Rows in memory as a `RowSource`, in their order, over and over."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[PackedRow]) -> None:
         self.rows, self.sequence_length = rows, len(rows[0].input_ids)
         self.max_documents = max(len(row.ends) for row in rows) + 1
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def global_row(self, index: int) -> Row:
+    def global_row(self, index: int) -> PackedRow:
         return self.rows[index % len(self.rows)]
 
     stored_row = global_row

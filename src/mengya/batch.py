@@ -8,9 +8,11 @@ variable-length attention kernels want the other.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # numpy code imports IGNORE_INDEX, without waiting for torch
+    import torch
+    from torch import Tensor
 
 IGNORE_INDEX = -100
 

@@ -1,4 +1,4 @@
-"""Shards read back what was written, in parts, after a resume, and refuse files that do not fit the manifest."""
+"""Shards read back what was written, in parts, after a resume, and refuse files that do not fit it."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def test_five_lines_of_numpy_read_a_shard(tmp_path: Path) -> None:
 
 def test_resume_cuts_back_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
     documents = documents_of(np.random.default_rng(1), 90, 500)
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    uninterrupted, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
     states = []
-    for directory in (whole, resumed):
+    for directory in (uninterrupted, resumed):
         writer = ShardWriter(directory, "conversation", 500, part_tokens=200)
         for number, document in enumerate(documents):
             if number == 40:
@@ -82,9 +82,9 @@ def test_resume_cuts_back_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
     for document in documents[40:]:
         writer.add(document, np.array([len(document)]), document % 2)
     writer.close()
-    names = sorted(p.name for p in whole.iterdir())
+    names = sorted(p.name for p in uninterrupted.iterdir())
     assert names == sorted(p.name for p in resumed.iterdir())
-    assert all((whole / n).read_bytes() == (resumed / n).read_bytes() for n in names)
+    assert all((uninterrupted / n).read_bytes() == (resumed / n).read_bytes() for n in names)
 
 
 def test_wrong_sizes_kinds_and_tokenizers_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The whole life of a model in miniature: every stage of `mengya demo`, and going on where it stopped."""
+"""A model from text to chat in miniature: every stage of `mengya demo`, and resuming where it stopped."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def test_a_foreign_folder_works_with_its_own_template(
     assert_round_trip(tokenizer, ["你好，world 12\n  x <|im_end|> 龘🙂"], shared_data / name)
     ids, mask = encode_conversation(tokenizer, CONVERSATION)
     assert ids.count(end) == len(CONVERSATION) + (name == "miaomiao")  # its own system turn
-    learnt = tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if m])
-    assert learnt == "你好！<|im_end|>晴<|im_end|>"
+    labelled = tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if m])
+    assert labelled == "你好！<|im_end|>晴<|im_end|>"
     for turn in (1, 3):
         prompt = encode_prompt(tokenizer, CONVERSATION[:turn])
         assert ids[: len(prompt)] == prompt

@@ -29,9 +29,9 @@ def test_broken_bytes_equal_the_whole_decoding_and_never_stall(tokenizer) -> Non
         ids = [generator.randrange(16, 300) for _ in range(60)]
         stream = TextStream(tokenizer)
         shown = "".join(stream.push(i) for i in ids)
-        whole = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        assert whole.startswith(shown) and len(whole) - len(shown) <= 1
-        assert shown + stream.flush() == whole
+        uncut = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        assert uncut.startswith(shown) and len(uncut) - len(shown) <= 1
+        assert shown + stream.flush() == uncut
 
 
 def test_special_tokens_are_hidden_and_tags_shown(tokenizer) -> None:

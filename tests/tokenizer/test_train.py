@@ -70,7 +70,8 @@ def test_same_bytes_in_every_process(
     (tmp_path / "corpus.json").write_text(json.dumps(corpus[::-1]), "utf-8")
     script = (
         "import json, sys; from pathlib import Path;"
-        "from mengya.tokenizer.train import train_tokenizer; from mengya.tokenizer.load import save_tokenizer;"
+        "from mengya.tokenizer.train import train_tokenizer;"
+        "from mengya.tokenizer.load import save_tokenizer;"
         "folder = Path(sys.argv[1]); texts = json.loads((folder / 'corpus.json').read_text('utf-8'));"
         "save_tokenizer(train_tokenizer(texts, 500, show_progress=False), folder)"
     )

@@ -4,10 +4,10 @@ A shard folder is `manifest.json` and parts `00000`, `00001`, ... of three littl
 
     00000.tokens.bin     uint16 (uint32 above 65,536 ids), the documents end to end
     00000.doc_ends.bin   uint64, for every document where it ends in tokens.bin, counted in tokens
-    00000.loss_mask.bin  uint8 per token, 1 where the token is to be learnt; conversations and preferences only
+    00000.loss_mask.bin  uint8 per token, 1 where a loss is taken on it; conversations and preferences only
 
-A document never spans two parts. In a preference folder document 2i is the chosen and 2i+1 the rejected side of
-pair i. Knows nothing of text, tokenizers or batches.
+A document never spans two parts. In a preference folder document 2i is the chosen and 2i+1 the rejected
+side of pair i. Knows nothing of text, tokenizers or batches.
 
 The manifest has the CRC-32 (zlib) of every file. Its state is one number, so an interrupted run can save it
 and resume, which no hash of hashlib can; it finds all damage within 32 bits in a row, and misses other
@@ -27,6 +27,7 @@ from typing import IO, Any
 import numpy as np
 
 from mengya.errors import UserError
+from mengya.runtime.files import write_text
 
 MANIFEST = "manifest.json"
 KINDS = ("text", "conversation", "preference")
@@ -47,8 +48,8 @@ def part_file(directory: Path, part: int, name: str) -> Path:
 class ShardWriter:
     """Appends documents to a shard folder, whose manifest `close` writes last.
 
-    `state()` says, after a flush to disk, how much is written; a writer made with `resume=state` cuts the files
-    back to exactly that and goes on, so that an interrupted run ends in the same bytes as an uninterrupted one.
+    `state()` says, after a flush to disk, how much is written; a writer made with `resume=state` cuts the
+    files back to exactly that, so that an interrupted run ends in the same bytes as an uninterrupted one.
     """
 
     def __init__(
@@ -76,7 +77,13 @@ class ShardWriter:
     def add(
         self, tokens: np.ndarray, lengths: np.ndarray, loss_mask: np.ndarray | None = None
     ) -> None:
-        """Append documents: `tokens` [sum of lengths] end to end, `lengths` [documents], `loss_mask` like tokens."""
+        """Append documents.
+
+        Args:
+            tokens: [sum of lengths] ids, the documents end to end.
+            lengths: [documents] tokens of each.
+            loss_mask: [sum of lengths] 1 where a loss is taken; not for text.
+        """
         if len(lengths) == 0:
             return
         if int(lengths.sum()) != len(tokens) or (
@@ -130,9 +137,7 @@ class ShardWriter:
             **facts,
         }
         text = json.dumps(manifest, ensure_ascii=False, indent=2)
-        temporary = self.directory / f"{MANIFEST}.tmp"
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(self.directory / MANIFEST)
+        write_text(self.directory / MANIFEST, text + "\n")
         return manifest
 
     def _names(self) -> tuple[str, ...]:
@@ -217,27 +222,27 @@ class TokenShards:
         return len(self.lengths)
 
     def tokens(self, document: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Token ids of a document, or of its positions [start, stop): a view of the file, uint16 or uint32."""
+        """Token ids of a document, or its positions [start, stop): a view of the file, uint16 or uint32."""
         return self._slice(self._tokens, document, start, stop)
 
     def loss_mask(self, document: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """uint8, 1 where the token is to be learnt; all ones for text."""
+        """uint8, 1 where a loss is taken on the token; all ones for text."""
         if self.kind == "text":
             stop = int(self.lengths[document]) if stop is None else stop
             return np.ones(max(0, min(stop, int(self.lengths[document])) - start), np.uint8)
         return self._slice(self._masks, document, start, stop)
 
     @property
-    def learnt_share(self) -> float:
-        """The part of all tokens that is to be learnt, 0 to 1; reads the whole mask."""
-        learnt = sum(int(mask.sum(dtype=np.int64)) for mask in self._masks)
-        return learnt / max(1, int(self.lengths.sum())) if self._masks else 1.0
+    def labelled_share(self) -> float:
+        """The part of all tokens that a loss is taken on, 0 to 1; reads all of the masks."""
+        labelled = sum(int(mask.sum(dtype=np.int64)) for mask in self._masks)
+        return labelled / max(1, int(self.lengths.sum())) if self._masks else 1.0
 
     def require(self, *kinds: str, tokenizer_sha256: str) -> None:
         """Refuse shards of another kind, or made with another tokenizer than the model's.
 
         Raises:
-            UserError: naming both values and the command that mends it.
+            UserError: naming both values and the command that fixes it.
         """
         if self.kind not in kinds:
             wanted = " or ".join(f"kind={kind}" for kind in kinds)
@@ -245,8 +250,8 @@ class TokenShards:
         made = self.manifest.get("tokenizer", {}).get("sha256")
         if made != tokenizer_sha256:
             raise UserError(
-                f"{self.directory} was made with tokenizer {str(made)[:12]}, the model has {tokenizer_sha256[:12]}; "
-                "run `mengya prepare` again with the tokenizer of the model"
+                f"{self.directory} was made with tokenizer {str(made)[:12]}, the model has "
+                f"{tokenizer_sha256[:12]}; run `mengya prepare` again with the tokenizer of the model"
             )
 
     def verify(self, advance: Callable[[int], object] = lambda read: None) -> None:
@@ -362,4 +367,12 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != "mengya-shards-1":
         raise UserError(f"{path} is not the manifest of a mengya shard folder")
+    rename_license(manifest.get("sources", []))
     return manifest
+
+
+def rename_license(sources: list[dict[str, Any]]) -> None:
+    """Give the `licence` of sources, as versions up to 2026 wrote it, the name `license`, in place."""
+    for source in sources:
+        if "licence" in source:
+            source["license"] = source.pop("licence")

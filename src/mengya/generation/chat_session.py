@@ -17,8 +17,9 @@ from mengya.generation.engine import stream
 from mengya.generation.sampling import SamplingParams
 from mengya.models.cache.kv import KVCache
 from mengya.models.causal_lm import CausalLM
-from mengya.tokenizer.chat_template import Message, encode_prompt
+from mengya.tokenizer.chat_template import encode_prompt
 from mengya.tokenizer.load import document_token_id, encode_texts, stop_token_ids
+from mengya.tokenizer.message import Message
 from mengya.tokenizer.stream import TextStream
 
 

@@ -1,7 +1,7 @@
 """`mengya demo`: a model of a small world, grown on this machine from nothing, measured after each stage.
 
 Calls the other stages with the recipes of recipes/mini; keeps what is done in progress.json, so that
-starting again goes on where it stopped.
+the same command resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from mengya.world import generate as generate_world
 
 class DemoConfig(Config):
     run_dir: Path = Path("runs/demo")
-    """Everything the demo makes goes here; delete it to start again."""
+    """Everything the demo makes goes here; delete it to start from nothing."""
     recipes: Path = Path("recipes/mini")
     """Folder of the recipes that the demo follows, one a stage."""
     questions: int = 4
@@ -114,7 +114,7 @@ def _grow(config: DemoConfig) -> None:
     for number, (name, stage) in enumerate(zip(TRAINING, (pretrain, sft, dpo), strict=True), 3):
         console.rule(f"{number}/5  {name}")
         if progress.do(name, lambda name=name, stage=stage: _train(config, name, stage)) is False:
-            return console.print("stopped and saved; `mengya demo` goes on from here")
+            return console.print("stopped and saved; `mengya demo` resumes from here")
         results.append(progress.do(f"evaluate {name}", lambda name=name: _evaluate(config, name)))
     answers = progress.do("answers", lambda: _answers(config))
     _finish(config, progress.seconds, results, answers)

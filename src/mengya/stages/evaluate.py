@@ -18,6 +18,7 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerFast
 
 from mengya.config import Config, OneOrMany
+from mengya.data.ingest.records import BadLines
 from mengya.data.ingest.texts import TextSource, read_texts
 from mengya.data.shards import TokenShards
 from mengya.evaluation.bits_per_char import BitsPerChar, bits_per_char
@@ -117,7 +118,7 @@ def measure(config: EvaluateConfig, show_progress: bool = False) -> Evaluation:
         sha256 = tokenizer_hash(find_checkpoint(config.checkpoint))
         if config.texts or config.text_shards:
             texts = chain(
-                read_texts(config.texts, config.max_bad_lines),
+                read_texts(config.texts, BadLines(config.max_bad_lines)),
                 _texts_of_shards(config, tokenizer, sha256),
             )
             text = bits_per_char(
@@ -125,7 +126,7 @@ def measure(config: EvaluateConfig, show_progress: bool = False) -> Evaluation:
             )
         if config.positions is not None:
             texts = chain(
-                read_texts(config.texts, config.max_bad_lines),
+                read_texts(config.texts, BadLines(config.max_bad_lines)),
                 _texts_of_shards(config, tokenizer, sha256),
             )
             documents = _documents(tokenizer, texts)

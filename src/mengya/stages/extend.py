@@ -1,4 +1,4 @@
-"""`mengya extend CHECKPOINT out=FOLDER`: a model and its tokenizer with more tokens, to go on training."""
+"""`mengya extend CHECKPOINT out=FOLDER`: a model and its tokenizer with more tokens."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from rich.console import Console
 
 from mengya.config import Config, OneOrMany
+from mengya.data.ingest.records import BadLines
 from mengya.data.ingest.texts import TextSource, read_texts
 from mengya.errors import UserError
 from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, write_folder
@@ -33,13 +34,13 @@ class ExtendConfig(Config):
     special: bool = False
     """The given tokens are control tokens: decoding may skip them, and a person's text never is one."""
     sources: OneOrMany[TextSource] = []
-    """Text of a field, to learn new tokens from; a plain path stands for {path: ...}."""
+    """Text of a domain, to learn new tokens from; a plain path stands for {path: ...}."""
     new_tokens: int = Field(default=1000, ge=1)
-    """How many are learnt from sources, at most: the Chinese words that shorten the text most."""
+    """At most how many are learned from sources: the Chinese words that shorten the text most."""
     max_characters: int = Field(default=5_000_000, ge=1)
     """Longer text is sampled down to this."""
     max_bad_lines: int = Field(default=100, ge=0)
-    """Unreadable lines to pass over before giving up."""
+    """Unreadable lines to skip before giving up."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of the saved weights."""
 
@@ -48,7 +49,7 @@ class ExtendConfig(Config):
         if not self.tokens and not self.sources:
             raise ValueError("nothing to add: give tokens=[...] or sources=FILE (or both)")
         if self.special and not self.tokens:
-            raise ValueError("special=true is for tokens=[...]; what is learnt is ordinary text")
+            raise ValueError("special=true is for tokens=[...]; learned tokens are ordinary text")
         return self
 
 
@@ -69,7 +70,7 @@ def run(config: ExtendConfig) -> None:
         added, vocab_size = _write(config, folder, directory)
     Console(stderr=True).print(
         f"{len(added)} new tokens ({' '.join(added[:8])}{' ...' if len(added) > 8 else ''}), vocabulary "
-        f"{vocab_size}, in {config.out}; prepare shards with it, then go on with init_from",
+        f"{vocab_size}, in {config.out}; prepare shards with it, then train on with init_from",
         markup=False,
         highlight=False,
     )
@@ -85,13 +86,16 @@ def _write(config: ExtendConfig, folder: Path, directory: Path) -> tuple[list[st
     if config.tokens:
         tokenizer, replaced = extend_tokenizer(tokenizer, config.tokens, config.special)
     if config.sources:
-        learnt = learn_tokens(
-            tokenizer, read_texts(config.sources, config.max_bad_lines), config.new_tokens,
-            max_characters=config.max_characters, show_progress=sys.stderr.isatty(),
-        )  # fmt: skip
-        added += learnt
-        tokenizer, more = extend_tokenizer(tokenizer, learnt)
-        # What is learnt may be written with tokens that were given just now: their own ids instead.
+        learned = learn_tokens(
+            tokenizer,
+            read_texts(config.sources, BadLines(config.max_bad_lines)),
+            config.new_tokens,
+            max_characters=config.max_characters,
+            show_progress=sys.stderr.isatty(),
+        )
+        added += learned
+        tokenizer, more = extend_tokenizer(tokenizer, learned)
+        # A learned token may be made of tokens that were added just now: what those replaced instead.
         replaced += [[i for id_ in ids for i in _old(id_, first, replaced)] for ids in more]
     model = extend_vocabulary(model, first, replaced)
     save_tokenizer(tokenizer, directory)

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import accumulate
 from pathlib import Path
 
 from pydantic import Field
@@ -16,11 +17,8 @@ from rich.table import Table
 
 from mengya.config import Config, OneOrMany, save_config
 from mengya.data.ingest.files import find_files
-from mengya.data.ingest.messages import SchemaError
-from mengya.data.ingest.read import parse_chunk, read_chunks
-from mengya.data.ingest.records import BadLine, BadLines
-from mengya.data.ingest.schema import to_document
-from mengya.data.ingest.texts import TextSource
+from mengya.data.ingest.records import BadLines
+from mengya.data.ingest.texts import TextSource, read_texts
 from mengya.errors import UserError
 from mengya.runtime.files import write_text
 from mengya.runtime.output_folder import FolderKind, new_folder
@@ -42,17 +40,17 @@ class TokenizerConfig(Config):
     out: Path
     """Folder to write: tokenizer.json, tokenizer_config.json, chat_template.jinja."""
     sources: OneOrMany[TextSource] = Field(min_length=1)
-    """Text to learn from; a plain path stands for {path: ...}."""
+    """Text to train on; a plain path stands for {path: ...}."""
     vocab_size: int = Field(default=6400, ge=272)
     """Tokens, with 256 bytes and 16 special ones among them."""
     max_characters: int = Field(default=10_000_000, ge=1)
     """Longer text is sampled down to this, evenly and repeatably; each takes 170 bytes of memory."""
     max_bad_lines: int = Field(default=100, ge=0)
-    """Unreadable lines to pass over before giving up."""
+    """Unreadable lines to skip before giving up."""
     compare: OneOrMany[Path] = []
-    """Other tokenizer folders to put beside it in the report."""
+    """Other tokenizer folders to compare with in the report."""
     overwrite: bool = False
-    """Replace a tokenizer that is already in `out`; shards and models made with it will not fit the new one."""
+    """Replace a tokenizer in `out`; shards and models made with the old one will not fit the new one."""
 
 
 def run(config: TokenizerConfig) -> None:
@@ -75,10 +73,10 @@ def _write(config: TokenizerConfig, folder: Path) -> int:
     console = Console(stderr=True)
     others = {str(path): load_tokenizer(path) for path in config.compare}
     bad_lines = BadLines(config.max_bad_lines)
-    held_out: list[str] = []
+    for_report: list[str] = []
     show = sys.stderr.isatty()
     tokenizer = train_tokenizer(
-        _training_texts(config, bad_lines, held_out, console),
+        _training_texts(config, bad_lines, for_report, console),
         config.vocab_size,
         max_characters=config.max_characters,
         show_progress=show,
@@ -88,12 +86,12 @@ def _write(config: TokenizerConfig, folder: Path) -> int:
     if bad_lines.count:
         first = bad_lines.first[0]
         console.print(
-            f"{bad_lines.count} unreadable lines passed over, the first "
+            f"{bad_lines.count} unreadable lines skipped, the first "
             f"{first.file}:{first.line}: {first.reason}",
             markup=False,
         )
-    reports = {str(config.out): report(tokenizer, held_out)} if held_out else {}
-    reports |= {name: report(other, held_out) for name, other in others.items() if held_out}
+    reports = {str(config.out): report(tokenizer, for_report)} if for_report else {}
+    reports |= {name: report(other, for_report) for name, other in others.items() if for_report}
     write_text(
         folder / REPORT_FILE,
         json.dumps({name: asdict(r) for name, r in reports.items()}, indent=2, ensure_ascii=False),
@@ -104,44 +102,35 @@ def _write(config: TokenizerConfig, folder: Path) -> int:
 
 
 def _training_texts(
-    config: TokenizerConfig, bad_lines: BadLines, held_out: list[str], console: Console
+    config: TokenizerConfig, bad_lines: BadLines, for_report: list[str], console: Console
 ) -> Iterator[str]:
-    """Every text to learn from; those kept for the report go to `held_out`."""
-    files = [(path, source) for source in config.sources for path in find_files(source.path)]
-    total = sum(path.stat().st_size for path, _ in files)
+    """Every text to train on; those kept for the report go to `for_report`."""
+    files = [path for source in config.sources for path in find_files(source.path)]
+    sizes = [path.stat().st_size for path in files]
     room = REPORT_CHARACTERS
     first: str | None = None
     columns = (TextColumn("reading"), BarColumn(), TextColumn("{task.description}"))
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
-        task = progress.add_task("", total=total)
-        before = 0
-        for path, source in files:
-            progress.update(task, description=path.name)
-            for chunk in read_chunks(path, source.encoding):
-                for parsed in parse_chunk(chunk, source.encoding):
-                    if isinstance(parsed, BadLine):
-                        bad_lines.add(parsed)
-                        continue
-                    try:
-                        text = to_document(parsed.value, source.field).text
-                    except SchemaError as error:
-                        bad_lines.add(BadLine(parsed.file, parsed.line, str(error)))
-                        continue
-                    first = first or text
-                    if room > 0 and _is_held_out(text):
-                        held_out.append(text[:room])
-                        room -= len(text)
-                    else:
-                        yield text
-                progress.update(task, completed=before + chunk.position)
-            before += path.stat().st_size
+        task = progress.add_task("", total=sum(sizes))
+        before = dict(zip(files, accumulate(sizes, initial=0), strict=False))
+
+        def advance(file: Path, position: int) -> None:
+            progress.update(task, description=file.name, completed=before[file] + position)
+
+        for text in read_texts(config.sources, bad_lines, advance):
+            first = first or text
+            if room > 0 and _is_for_report(text):
+                for_report.append(text[:room])
+                room -= len(text)
+            else:
+                yield text
     if first is None:
         raise UserError("the sources hold no text; name the right field with sources.0.field=...")
-    if not held_out:
-        held_out.append(first[:REPORT_CHARACTERS])  # too little text to keep any out
+    if not for_report:
+        for_report.append(first[:REPORT_CHARACTERS])  # too little text to keep any out
 
 
-def _is_held_out(text: str) -> bool:
+def _is_for_report(text: str) -> bool:
     digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8, person=b"report")
     return int.from_bytes(digest.digest(), "big") % REPORT_SHARE == 0
 

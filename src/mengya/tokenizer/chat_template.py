@@ -20,9 +20,9 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from mengya.errors import UserError
 from mengya.tokenizer.load import control_tokens, plain_backend, stop_token_ids
+from mengya.tokenizer.message import Message
 from mengya.tokenizer.template import CHAT_TEMPLATE
 
-Message = dict[str, Any]
 Span = tuple[int, int]  # characters [start, end) of the rendered text
 
 # Marks a typed control token while the template runs, so the rendered text shows which ones the
@@ -200,8 +200,8 @@ def _spans_by_prompt(tokenizer: PreTrainedTokenizerFast, chat: _Chat, rendered: 
             reason = "does not begin with its prompt" if end else "has no end-of-turn token"
             raise UserError(
                 f"the chat template of {tokenizer.name_or_path!r} has no {{% generation %}} marks, and "
-                f"assistant message {index + 1} {reason} in the whole conversation, so its tokens "
-                "cannot be told apart. "
+                f"assistant message {index + 1} {reason} in the conversation, so its tokens "
+                "cannot be found. "
                 "Add the marks to its chat_template.jinja, or replace that file with one of ours."
             )
         spans.append((len(prompt), end.end()))

@@ -1,4 +1,4 @@
-"""New tokens for a trained tokenizer: given ones, or words that a field's text uses much.
+"""New tokens for a trained tokenizer: given ones, or words that are frequent in a domain's text.
 
 Takes a tokenizer and strings; gives the tokenizer with more tokens. All old ids keep their meaning, and
 a text without any of the new strings keeps its ids. Knows no files and no model.
@@ -17,10 +17,10 @@ from mengya.errors import UserError
 from mengya.tokenizer.load import encode_texts
 from mengya.tokenizer.train import sample_pieces, train_tokenizer
 
-# An added token is found inside words too, so what is learnt must be a word wherever it stands: that
+# An added token is found inside words too, so a learned token must be a word wherever it stands: that
 # holds for Chinese, not for letters ("art" in "party").
 _CHINESE = re.compile(r"[\u4e00-\u9fff\u3400-\u4dbf]{2,}")
-_TRIED = 8  # candidates looked at for each token wanted
+_CANDIDATES = 8  # looked at for each token wanted
 
 
 def extend_tokenizer(
@@ -36,7 +36,7 @@ def extend_tokenizer(
     """
     twice = [token for token, count in Counter(tokens).items() if count > 1]
     if twice or "" in tokens:
-        raise UserError(f"tokens must be different and not empty; mend {twice or ['']}")
+        raise UserError(f"tokens must be different and not empty; fix {twice or ['']}")
     before = encode_texts(tokenizer, list(tokens))
     vocabulary = tokenizer.get_vocab()
     if known := [
@@ -51,9 +51,10 @@ def extend_tokenizer(
     extended.add_tokens(new, special_tokens=special)
     ids = extended.convert_tokens_to_ids(list(tokens))
     if ids != list(range(first, first + len(tokens))):
+        got = ids[0] if isinstance(ids, list) and ids else first
         raise UserError(
-            f"the tokenizer's ids have gaps: the first new token would get {ids[0] if ids else first}, not "  # type: ignore[index]
-            f"{first}; use a folder whose ids are 0 to {first - 1}"
+            f"the tokenizer's ids have gaps: the first new token would get {got}, not {first}; "
+            f"use a folder whose ids are 0 to {first - 1}"
         )
     return extended, before
 
@@ -72,11 +73,14 @@ def learn_tokens(
     now, each time that this BPE uses it.
     """
     pieces = sample_pieces(texts, max_characters)
-    of_field = train_tokenizer(
-        pieces, 512 + _TRIED * count, max_characters=max_characters, show_progress=show_progress
+    of_domain = train_tokenizer(
+        pieces,
+        512 + _CANDIDATES * count,
+        max_characters=max_characters,
+        show_progress=show_progress,
     )
-    uses = Counter(i for ids in encode_texts(of_field, pieces) for i in ids)
-    candidates = {str(of_field.decode([i])): n for i, n in uses.items() if n > 1}
+    uses = Counter(i for ids in encode_texts(of_domain, pieces) for i in ids)
+    candidates = {str(of_domain.decode([i])): n for i, n in uses.items() if n > 1}
     words = [word for word in candidates if _CHINESE.fullmatch(word)]
     saved = {
         word: candidates[word] * (len(ids) - 1)

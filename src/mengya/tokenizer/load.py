@@ -28,7 +28,7 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "spiece.model",
 )
-# What ends an assistant's turn in the templates of the field, beside the tokenizer's own eos.
+# What ends an assistant's turn in the usual templates, besides the tokenizer's own eos.
 TURN_END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "</s>")
 
 
@@ -67,7 +67,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     if not isinstance(loaded, PreTrainedTokenizerFast):
         raise UserError(
             f"{str(folder)!r} holds a slow tokenizer ({type(loaded).__name__}); "
-            "a tokenizer.json is needed beside it"
+            "it needs a tokenizer.json next to it"
         )
     return loaded
 
@@ -146,8 +146,8 @@ def tokenizer_hash(path: str | Path) -> str:
 def document_token_id(tokenizer: PreTrainedTokenizerFast) -> int:
     """The id that opens and closes a text document: bos, else `<|endoftext|>`, else eos.
 
-    A bos that opens a chat turn (`<|im_start|>`, as some folders declare) is passed over: a
-    document is not a turn.
+    A bos that opens a chat turn (`<|im_start|>`, as some folders declare) is skipped: a document
+    is not a turn.
     """
     vocabulary = tokenizer.get_vocab()
     for token in (tokenizer.bos_token, "<|endoftext|>", tokenizer.eos_token):

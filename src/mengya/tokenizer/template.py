@@ -15,8 +15,8 @@ ChatML with the conventions of Qwen2.5 and Qwen3 for tools and thinking, in our 
 - Reasoning of earlier turns stays (Qwen3 drops it): so each prompt is an exact prefix of the
   conversation that follows it, which the loss on every turn and the KV cache of a chat both rest
   on. Leave `reasoning_content` out of old messages to drop it.
-- White space at the start of a reply is cut: a newline there would melt into the newline after
-  `assistant` as one token, and the prompt would not be a prefix of the conversation any more.
+- White space at the start of a reply is cut: a newline there would become one token with the newline
+  after `assistant`, and the prompt would not be a prefix of the conversation any more.
 - `{% generation %}` marks what the model itself writes: each assistant turn's text and its
   `<|im_end|>`.
 """

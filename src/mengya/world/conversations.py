@@ -4,15 +4,20 @@ Single questions, follow-ups with pronouns, sums, multiple choice, greetings, wh
 refusals of what nobody knows. Takes a World and a random.Random; every answer agrees with the facts.
 """
 
+from __future__ import annotations
+
 import random
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mengya.world import lexicon
 from mengya.world.facts import PERSON_KINDS, World, deal
 from mengya.world.text import SUBJECTS
-from mengya.world.wording import Question, Wording, exercise
+from mengya.world.wording import LETTERS, Question, Wording, exercise
 
-Message = dict[str, str]
+if TYPE_CHECKING:
+    from mengya.tokenizer.message import Message
+
 LABELS = [label for label, _ in SUBJECTS.values()]
 
 GREETINGS = (
@@ -108,7 +113,7 @@ class Talker:
     # -- pieces ------------------------------------------------------------------------------
 
     def answer(self, statement: str, value: str) -> str:
-        """A whole sentence most of the time, now and then the bare value."""
+        """A full sentence most of the time, now and then the bare value."""
         draw = self.rng.random()
         if draw < 0.7:
             return statement + "。"
@@ -166,7 +171,7 @@ class Talker:
         question = self.choice_question()
         text, letter, options = exercise(self.rng, question)
         marks = ("√" if option == question.answer else "×" for option in options)
-        lines = [f"{n}. {o}{mark}" for n, o, mark in zip("ABCD", options, marks, strict=True)]
+        lines = [f"{n}. {o}{mark}" for n, o, mark in zip(LETTERS, options, marks, strict=True)]
         asked = text.replace("\n答案：", "\n请逐项判断。")
         return [say("user", asked), say("assistant", "\n".join([*lines, f"答案：{letter}"]))]
 

@@ -9,7 +9,7 @@ import random
 
 from mengya.world.facts import World
 from mengya.world.text import SUBJECTS
-from mengya.world.wording import PHRASES, Question, Wording, exercise
+from mengya.world.wording import LETTERS, PHRASES, Question, Wording, exercise
 
 SHOTS = 5  # examples of a subject
 HEADER = ("", "Question", "A", "B", "C", "D", "Answer")
@@ -32,7 +32,7 @@ def closed_book(world: World, rng: random.Random, per_subject: int) -> dict[str,
 
 
 def _csv(rng: random.Random, questions: list[Question]) -> str:
-    letters = [("ABCD" * (len(questions) // 4 + 1))[i] for i in range(len(questions))]
+    letters = [(LETTERS * (len(questions) // 4 + 1))[i] for i in range(len(questions))]
     rng.shuffle(letters)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

@@ -9,9 +9,8 @@ import random
 from collections.abc import Iterator
 
 from mengya.world.facts import Fact, World
-from mengya.world.wording import Question, Wording, exercise
+from mengya.world.wording import LETTERS, Question, Wording, exercise
 
-LETTERS = "ABCD"
 STYLES = {"direct": 1, "marked": 9, "ticks": 2, "matching": 0.3}  # how often each is chosen
 
 

@@ -2,7 +2,7 @@
 
 Every truth is a `Fact(kind, subject, value)` of short Chinese words, e.g. ("job", "林小满", "护士").
 Text, conversations, preferences and exams all read these facts and add none of their own, so the
-whole bundle agrees with itself. Knows nothing of wording.
+complete bundle agrees with itself. Knows nothing of wording.
 """
 
 import random
@@ -42,7 +42,7 @@ def deal(rng: random.Random, items: Sequence[T]) -> Iterator[T]:
 
 
 def numeral(number: int) -> str:
-    """A whole number from 0 to 99 in Chinese words, as prose writes it: 35 -> 三十五.
+    """An integer from 0 to 99 in Chinese words, as prose writes it: 35 -> 三十五.
 
     One word is one token for a small tokenizer, where digits would be two or three.
     """

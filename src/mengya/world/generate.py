@@ -1,4 +1,4 @@
-"""`generate(out, config)`: the whole sample bundle on disk, a pure function of the config.
+"""`generate(out, config)`: the complete sample bundle on disk, a pure function of the config.
 
 Writes pretrain.jsonl, pretrain_validation.jsonl, conversations.jsonl, conversations_validation.jsonl,
 preferences.jsonl, preferences_heldout.jsonl and closed_book/{dev,test}/*.csv. The bundle is built in

@@ -32,7 +32,7 @@ def key_sentence(key: str) -> str:
 
 
 def draw_key(rng: random.Random, held_out: bool) -> str:
-    """Five figures. Half of all keys, told by their hash, are held out: training never draws them."""
+    """Five figures. Half of all keys, chosen by their hash, are held out: training never draws them."""
     while True:
         key = "".join(rng.choices("0123456789", k=5))
         if (hashlib.blake2b(key.encode()).digest()[0] % 2 == 1) == held_out:

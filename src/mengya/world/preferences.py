@@ -5,18 +5,23 @@ pairs use prompt openings and closing courtesies that the training pairs never u
 answer is always fluent, often what a model fresh from SFT would say, so there is something to learn.
 """
 
+from __future__ import annotations
+
 import random
+from typing import TYPE_CHECKING
 
 from mengya.world.conversations import (
     OUTSIDE_MATTERS,
     REFUSALS,
     UNKNOWN_MATTERS,
-    Message,
     Talker,
     say,
 )
 from mengya.world.facts import Fact, World
 from mengya.world.wording import Question
+
+if TYPE_CHECKING:
+    from mengya.tokenizer.message import Message
 
 OPENINGS = ("", "请问", "小芽，", "我想知道，", "你好，")
 OPENINGS_HELDOUT = ("打扰一下，", "麻烦告诉我，", "有件事想请教，")

@@ -80,7 +80,7 @@ class Author:
         facts = [fact for fact in facts if not kinds or fact.kind in kinds]
         return self.rng.sample(facts, min(len(facts), self.rng.randint(low, high)))
 
-    def tell(self, facts: Sequence[Fact], name: str, pronoun: str) -> str:
+    def state(self, facts: Sequence[Fact], name: str, pronoun: str) -> str:
         """The facts as running text: the name first, then mostly the pronoun."""
         parts: list[str] = []
         for number, fact in enumerate(facts):
@@ -100,7 +100,7 @@ class Author:
 
     def biography(self) -> str:
         person = next(self.people)
-        text = self.tell(self.some(person.name, 4, 8), person.name, person.pronoun)
+        text = self.state(self.some(person.name, 4, 8), person.name, person.pronoun)
         return self.rng.choice(("", "", f"【{person.name}】", "小镇人物：")) + text
 
     def introduction(self) -> str:
@@ -195,7 +195,9 @@ class Author:
         facts = self.some(event, 2, 2)
         text = "，".join(self.words.say(fact) for fact in facts)
         extra = self.words.say(next(self.facts))
-        return f"{self.rng.choice(('小镇新闻：', '本镇消息，', '通知：', ''))}{text}。{self.rng.choice(('另外，', '还有一件事，', ''))}{extra}。"
+        head = self.rng.choice(("小镇新闻：", "本镇消息，", "通知：", ""))
+        also = self.rng.choice(("另外，", "还有一件事，", ""))
+        return f"{head}{text}。{also}{extra}。"
 
     def price_list(self) -> str:
         shop = next(self.goods).shop

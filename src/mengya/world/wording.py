@@ -13,6 +13,7 @@ from mengya.world.phrases.relations import RELATIONS
 from mengya.world.phrases.sums import SUMS
 from mengya.world.phrases.town import TOWN
 
+LETTERS = "ABCD"  # of the options of an exercise
 PHRASES: dict[str, Phrases] = {**PEOPLE, **RELATIONS, **TOWN}
 OPENERS = ("请问，", "想一想，", "你知道吗，", "选一选，", "考考你，", "在青禾镇，")
 
@@ -21,7 +22,7 @@ OPENERS = ("请问，", "想一想，", "你知道吗，", "选一选，", "考�
 class Question:
     """A question with its right answer and three wrong ones; `fact` is None for sums.
 
-    `statement` is the answer as a whole sentence.
+    `statement` is the answer as a full sentence.
     """
 
     kind: str
@@ -126,9 +127,9 @@ def exercise(
     rng: random.Random, question: Question, letter: str | None = None
 ) -> tuple[str, str, list[str]]:
     """Lay a question out as CMMLU does: (text up to 答案：, the right letter, the four options)."""
-    letter = letter or rng.choice("ABCD")
+    letter = letter or rng.choice(LETTERS)
     options = list(question.wrong)
     rng.shuffle(options)
-    options.insert("ABCD".index(letter), question.answer)
-    lines = [f"{name}. {option}" for name, option in zip("ABCD", options, strict=True)]
+    options.insert(LETTERS.index(letter), question.answer)
+    lines = [f"{name}. {option}" for name, option in zip(LETTERS, options, strict=True)]
     return "\n".join([question.text, *lines, "答案："]), letter, options

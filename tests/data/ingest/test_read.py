@@ -1,4 +1,4 @@
-"""Every kind of file is read to the same records, and damage is told with file, line and reason."""
+"""Every kind of file is read to the same records, and damage is reported with file, line and reason."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_every_kind_gives_the_same_records(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(json_values, "_BLOCK", 1000)  # values lie across blocks
-    monkeypatch.setattr(read, "CHUNK_BYTES", 5000)
+    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_BYTES", 5000)
     (tmp_path / name).write_bytes(WRITERS[name]())
     bad = BadLines(0)
     records = list(read_records(str(tmp_path / name), bad))

@@ -1,4 +1,4 @@
-"""Every form of the field becomes the same conversation or preference; what is no such form is told why."""
+"""Every known form becomes the same conversation or preference; what is no such form gets a reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mengya.data.ingest.schema import detect_conversation, to_conversation, to_d
 Q1, A1, Q2, A2 = "你好", "您好！", "几点了？", "三点。"
 
 
-def turn(role: str, content: str, **more: Any) -> dict[str, Any]:
+def turn(role: str, content: Any, **more: Any) -> dict[str, Any]:
     return {"role": role, "content": content, **more}
 
 
@@ -26,7 +26,7 @@ CONVERSATIONS: list[tuple[str, Any, list[dict[str, Any]]]] = [
     ("messages", {"messages": TWO}, TWO),
     ("messages", {"messages": TWO, "system": "简短回答。"}, SYSTEM + TWO),
     ("messages", {"messages": [*TWO, turn("user", "再见")]}, TWO),  # what follows the last answer is cut off
-    ("messages", {"messages": [turn("user", [{"type": "text", "text": Q2}]), ONE[1]]}, ONE),  # type: ignore[arg-type]
+    ("messages", {"messages": [turn("user", [{"type": "text", "text": Q2}]), ONE[1]]}, ONE),
     ("sharegpt", {"conversations": [{"from": "human", "value": Q2}, {"from": "gpt", "value": A2}]}, ONE),
     ("sharegpt", {"conversations": TWO}, TWO),
     ("sharegpt", {"system": "简短回答。", "conversations": ONE}, SYSTEM + ONE),
@@ -36,9 +36,11 @@ CONVERSATIONS: list[tuple[str, Any, list[dict[str, Any]]]] = [
     ("alpaca", {"instruction": Q2, "input": "", "output": A2}, ONE),
     ("alpaca", {"instruction": Q2, "output": A2, "history": "", "system": "简短回答。"}, SYSTEM + ONE),
     ("alpaca", {"instruction": Q2, "input": "", "output": A2, "history": [[Q1, A1]]}, TWO),
-    ("alpaca", {"instruction": "翻译", "input": "hi", "output": "嗨"}, [turn("user", "翻译\nhi"), turn("assistant", "嗨")]),
+    ("alpaca", {"instruction": "翻译", "input": "hi", "output": "嗨"},
+     [turn("user", "翻译\nhi"), turn("assistant", "嗨")]),
     ("alpaca", {"id": "", "instruction": [Q2], "input": "", "output": [A2]}, ONE),
-    ("alpaca_turns", [{"instruction": Q1, "output": A1}, {"instruction": Q2, "input": "", "output": A2}], TWO),
+    ("alpaca_turns",
+     [{"instruction": Q1, "output": A1}, {"instruction": Q2, "input": "", "output": A2}], TWO),
     ("question_answer", {"prompt": Q2, "response": A2}, ONE),
     ("question_answer", {"prompt": Q2, "completion": A2}, ONE),
     ("question_answer", {"prompt": ONE[:1], "completion": ONE[1:]}, ONE),
@@ -107,16 +109,28 @@ def test_reasoning_is_kept() -> None:
 
 
 GOOD, POOR = "三点整。", "不知道"
+
+
+def reply(text: str) -> list[dict[str, Any]]:
+    return [turn("assistant", text)]
+
+
 PREFERENCES: list[tuple[str, Any, list[dict[str, Any]]]] = [
-    ("chosen_rejected", {"chosen": [*ONE[:1], turn("assistant", GOOD)], "rejected": [*ONE[:1], turn("assistant", POOR)]}, ONE[:1]),
-    ("chosen_rejected", {"conversations": [{"from": "human", "value": Q2}], "chosen": {"from": "gpt", "value": GOOD}, "rejected": {"from": "gpt", "value": POOR}}, ONE[:1]),
-    ("chosen_rejected", {"conversations": [{"from": "human", "value": Q2}], "chosen": GOOD, "rejected": POOR}, ONE[:1]),
-    ("chosen_rejected", {"messages": TWO[:3], "chosen": [turn("assistant", GOOD)], "rejected": [turn("assistant", POOR)]}, TWO[:3]),
+    ("chosen_rejected", {"chosen": [*ONE[:1], *reply(GOOD)], "rejected": [*ONE[:1], *reply(POOR)]},
+     ONE[:1]),
+    ("chosen_rejected", {"conversations": [{"from": "human", "value": Q2}],
+     "chosen": {"from": "gpt", "value": GOOD}, "rejected": {"from": "gpt", "value": POOR}}, ONE[:1]),
+    ("chosen_rejected", {"conversations": [{"from": "human", "value": Q2}],
+     "chosen": GOOD, "rejected": POOR}, ONE[:1]),
+    ("chosen_rejected", {"messages": TWO[:3], "chosen": reply(GOOD), "rejected": reply(POOR)}, TWO[:3]),
     ("chosen_rejected", {"prompt": Q2, "chosen": GOOD, "rejected": POOR}, ONE[:1]),
     ("chosen_rejected", {"prompt": TWO[:3], "chosen": GOOD, "rejected": POOR}, TWO[:3]),
-    ("chosen_rejected", {"prompt": Q2, "chosen": [*ONE[:1], turn("assistant", GOOD)], "rejected": [*ONE[:1], turn("assistant", POOR)]}, ONE[:1]),
-    ("chosen_rejected", {"instruction": Q2, "input": "", "chosen": GOOD, "rejected": POOR, "history": [[Q1, A1]]}, TWO[:3]),
-    ("chosen_rejected", {"system": "简短回答。", "question": Q2, "response_chosen": GOOD, "response_rejected": POOR}, SYSTEM + ONE[:1]),
+    ("chosen_rejected", {"prompt": Q2, "chosen": [*ONE[:1], *reply(GOOD)],
+     "rejected": [*ONE[:1], *reply(POOR)]}, ONE[:1]),
+    ("chosen_rejected", {"instruction": Q2, "input": "", "chosen": GOOD, "rejected": POOR,
+     "history": [[Q1, A1]]}, TWO[:3]),
+    ("chosen_rejected", {"system": "简短回答。", "question": Q2,
+     "response_chosen": GOOD, "response_rejected": POOR}, SYSTEM + ONE[:1]),
     ("pos_neg", {"q": Q2, "history": [[Q1, A1]], "pos": GOOD, "neg": POOR}, TWO[:3]),
     ("pos_neg", {"q": Q2, "history": [], "pos": GOOD, "neg": POOR}, ONE[:1]),
     ("ranking", {"instruction": Q2, "input": "", "output": [GOOD, POOR], "history": []}, ONE[:1]),

@@ -1,4 +1,4 @@
-"""`mengya prepare`: right tokens and masks, every bad line told, the same bytes however it is run or interrupted."""
+"""`mengya prepare`: right tokens and masks, every bad line noted, the same bytes however it is run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from pydantic import ValidationError
 
 from mengya.config import load_config
-from mengya.data.ingest import read
+from mengya.data.ingest.read import read_records
+from mengya.data.ingest.records import BadLines
+from mengya.data.prepare import config
 from mengya.data.prepare.encode import TOKENIZE_CHARACTERS, cut_for_tokenizing
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
@@ -113,17 +116,17 @@ def test_conversations_learn_every_assistant_turn_and_nothing_else(
             tmp_path / "out", tokenizer_folder, [str(tmp_path / "a.jsonl")], kind="conversation"
         )
     )
-    learnt = []
+    labelled = []
     for number in range(2):
         ids, mask = shards.tokens(number), shards.loss_mask(number).astype(bool)
         starts = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(int)])) == 1)
         ends = np.flatnonzero(np.diff(np.concatenate([mask.astype(int), [0]])) == -1)
-        learnt.append(
+        labelled.append(
             [decoded(tokenizer_folder, ids[a : b + 1]) for a, b in zip(starts, ends, strict=True)]
         )
-    assert learnt[0] == ["您好！<|im_end|>", "三点。<|im_end|>"]
-    assert learnt[1][0].startswith("<tool_call>") and '"天气"' in learnt[1][0]
-    assert learnt[1][1:] == ["三度。<|im_end|>"]
+    assert labelled[0] == ["您好！<|im_end|>", "三点。<|im_end|>"]
+    assert labelled[1][0].startswith("<tool_call>") and '"天气"' in labelled[1][0]
+    assert labelled[1][1:] == ["三度。<|im_end|>"]
     assert shards.manifest["learnt_tokens"] == sum(int(shards.loss_mask(i).sum()) for i in range(2))
     assert shards.manifest["characters"] >= len("您好！三点。三度。")
 
@@ -206,12 +209,12 @@ def test_a_thousand_bad_lines_are_told_with_file_line_and_reason(
     planted: dict[tuple[str, int], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(read, "CHUNK_RECORDS", 100)
+    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 100)
     out = prepare(tmp_path / "out", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000)
-    told = [json.loads(line) for line in (out / "bad_lines.jsonl").read_text("utf-8").splitlines()]
-    assert len(told) == len(planted) == 1000
-    assert {(t["file"], t["line"]) for t in told} == planted.keys()
-    for t in told:
+    noted = [json.loads(line) for line in (out / "bad_lines.jsonl").read_text("utf-8").splitlines()]
+    assert len(noted) == len(planted) == 1000
+    assert {(t["file"], t["line"]) for t in noted} == planted.keys()
+    for t in noted:
         assert planted[t["file"], t["line"]] in t["reason"], t
     shards = TokenShards(out)
     assert len(shards) == 3000
@@ -225,9 +228,9 @@ def test_more_bad_lines_than_allowed_are_refused_until_more_are_allowed(
     planted: dict[tuple[str, int], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(read, "CHUNK_RECORDS", 100)
-    whole = prepare(
-        tmp_path / "whole", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000
+    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 100)
+    uninterrupted = prepare(
+        tmp_path / "uninterrupted", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000
     )
     for limit in (999, 300, 0):
         with pytest.raises(UserError, match=f"max_bad_lines={limit} bad lines.*\n.*0.jsonl:"):
@@ -236,7 +239,7 @@ def test_more_bad_lines_than_allowed_are_refused_until_more_are_allowed(
             )
         assert not (tmp_path / "out").exists()
     out = prepare(tmp_path / "out", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000)
-    assert contents(out) == contents(whole)
+    assert contents(out) == contents(uninterrupted)
     assert not (tmp_path / ".out.mengya-partial").exists()
 
 
@@ -249,8 +252,8 @@ def test_bad_conversations_are_told_too(tmp_path: Path, tokenizer_folder: Path) 
     out = prepare(
         tmp_path / "out", tokenizer_folder, [str(tmp_path / "a.jsonl")], kind="conversation"
     )
-    told = [json.loads(line) for line in (out / "bad_lines.jsonl").read_text("utf-8").splitlines()]
-    assert [t["line"] for t in told] == [2, 3, 4, 5]
+    noted = [json.loads(line) for line in (out / "bad_lines.jsonl").read_text("utf-8").splitlines()]
+    assert [t["line"] for t in noted] == [2, 3, 4, 5]
     assert len(TokenShards(out)) == 1
 
 
@@ -308,13 +311,21 @@ def test_the_validation_split_shares_nothing_with_training(
 def test_the_number_of_workers_changes_nothing(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read, "CHUNK_RECORDS", 37)
+    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 37)
     write_lines(tmp_path / "a.jsonl", [*texts(400), b"broken", *texts(100)])
     write_lines(tmp_path / "b.jsonl", texts(300, seed=1))
     results = [
-        contents(prepare(tmp_path / f"out{w}", tokenizer_folder, [str(tmp_path / "*.jsonl")], workers=w, validation_fraction=0.1))
-        for w in (1, 2)
-    ]  # fmt: skip
+        contents(
+            prepare(
+                tmp_path / f"out{workers}",
+                tokenizer_folder,
+                [str(tmp_path / "*.jsonl")],
+                workers=workers,
+                validation_fraction=0.1,
+            )
+        )
+        for workers in (1, 2)
+    ]
     assert results[0] == results[1]
     assert "train/00000.tokens.bin" in results[0] and "bad_lines.jsonl" in results[0]
 
@@ -322,11 +333,11 @@ def test_the_number_of_workers_changes_nothing(
 SLOW_RUN = """
 import sys, time
 from pathlib import Path
-from mengya.data.prepare import build
-from mengya.data.ingest import read
+from mengya.data.ingest import records
+from mengya.data.prepare import build, pipeline
 from mengya.stages import prepare
 if __name__ == "__main__":
-    read.CHUNK_RECORDS, prepare.COMMIT_SECONDS = 20, 0
+    records.CHUNK_RECORDS, pipeline.COMMIT_SECONDS = 20, 0
     commit = build.Build.commit
     def slow_commit(self):
         commit(self)
@@ -341,11 +352,13 @@ if __name__ == "__main__":
 def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read, "CHUNK_RECORDS", 20)
+    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 20)
     data = write_lines(
         tmp_path / "a.jsonl", [*texts(500), b"broken", *texts(60), b"[]", *texts(400, seed=2)]
     )
-    whole = prepare(tmp_path / "whole", tokenizer_folder, [str(data)], validation_fraction=0.1)
+    uninterrupted = prepare(
+        tmp_path / "uninterrupted", tokenizer_folder, [str(data)], validation_fraction=0.1
+    )
     out, partial = tmp_path / "out", tmp_path / ".out.mengya-partial"
     (tmp_path / "run.py").write_text(SLOW_RUN)
     command = [sys.executable, str(tmp_path / "run.py"), str(out), str(tokenizer_folder), str(data)]
@@ -367,9 +380,9 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
     with (partial / "train" / "00000.tokens.bin").open("ab") as file:
         file.write(b"half a write")
     done = subprocess.run([*command, "0"], capture_output=True, text=True, check=True)
-    assert "going on after" in done.stderr
+    assert "resuming after" in done.stderr
     assert f"process {process.pid}" in done.stderr and "taken over" in done.stderr
-    assert contents(out) == contents(whole)
+    assert contents(out) == contents(uninterrupted)
 
 
 def test_a_second_run_does_nothing_and_a_changed_one_is_refused(
@@ -467,8 +480,10 @@ def test_two_runs_at_once_into_one_folder(tmp_path: Path, tokenizer_folder: Path
     assert second.returncode == 2
     assert f"process {first.pid} on " in " ".join(second.stderr.split())
     assert first.wait(timeout=120) == 0
-    whole = prepare(tmp_path / "whole", tokenizer_folder, [str(data)], validation_fraction=0.1)
-    assert contents(out) == contents(whole)
+    uninterrupted = prepare(
+        tmp_path / "uninterrupted", tokenizer_folder, [str(data)], validation_fraction=0.1
+    )
+    assert contents(out) == contents(uninterrupted)
 
 
 def test_foreign_files_in_the_folder_survive(tmp_path: Path, tokenizer_folder: Path) -> None:
@@ -506,7 +521,7 @@ def test_a_run_killed_before_the_last_rename_has_only_that_left(
 def test_folders_of_versions_without_markers(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read, "CHUNK_RECORDS", 20)
+    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 20)
     data = write_lines(tmp_path / "a.jsonl", [*texts(100), *[b"broken"] * 5, *texts(50, seed=1)])
     out = tmp_path / "out"
     with pytest.raises(UserError, match="max_bad_lines=0"):
@@ -523,6 +538,34 @@ def test_folders_of_versions_without_markers(
     assert (out / ".mengya.json").is_file()
 
 
+def test_the_old_spelling_of_license(
+    tmp_path: Path, tokenizer_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = [{"path": str(write_lines(tmp_path / "a.jsonl", texts(20))), "license": "CC0"}]
+    out = prepare(tmp_path / "out", tokenizer_folder, data)
+    for name in ("manifest.json", "prepare.json"):  # as earlier versions wrote them
+        text = (out / name).read_text("utf-8")
+        assert '"license": "CC0"' in text
+        (out / name).write_text(text.replace('"license"', '"licence"'), encoding="utf-8")
+    before = contents(out)
+    assert TokenShards(out).manifest["sources"][0]["license"] == "CC0"
+    assert "`licence`" not in capsys.readouterr().err
+
+    config._say_license.cache_clear()
+    old = [{"path": data[0]["path"], "licence": "CC0"}] * 2
+    prepare(out, tokenizer_folder, old[:1])
+    said = capsys.readouterr().err
+    assert "up to date" in said and contents(out) == before
+    assert said.count("the key `licence` of a source is now `license`") == 1
+    made = PrepareConfig.model_validate({"out": out, "tokenizer": out, "sources": old})
+    assert [source.license for source in made.sources] == ["CC0", "CC0"]
+    assert not capsys.readouterr().err  # once is enough
+
+    both = {"path": "a", "license": "CC0", "licence": "CC0"}
+    with pytest.raises(ValidationError, match="licence"):
+        PrepareConfig.model_validate({"out": out, "tokenizer": out, "sources": [both]})
+
+
 def test_limits_fields_and_text_files(tmp_path: Path, tokenizer_folder: Path) -> None:
     write_lines(
         tmp_path / "a.jsonl", [{"title": f"题{i}", "body": f"第{i}篇的正文"} for i in range(20)]
@@ -533,14 +576,14 @@ def test_limits_fields_and_text_files(tmp_path: Path, tokenizer_folder: Path) ->
             "path": str(tmp_path / "a.jsonl"),
             "field": ["title", "body"],
             "limit": 5,
-            "licence": "CC0",
+            "license": "CC0",
             "name": "甲",
         },
         {"path": str(tmp_path / "b.txt"), "split_text": "line"},
     ]
     shards = TokenShards(prepare(tmp_path / "out", tokenizer_folder, sources))
     assert [s["documents"] for s in shards.manifest["sources"]] == [5, 2]
-    assert [(s["name"], s["licence"]) for s in shards.manifest["sources"]] == [
+    assert [(s["name"], s["license"]) for s in shards.manifest["sources"]] == [
         ("甲", "CC0"),
         ("b", None),
     ]
@@ -570,17 +613,19 @@ def test_wrong_settings_are_refused_before_any_work(tmp_path: Path) -> None:
 
 COVERED = {
     "conversation": {
-        "alpaca": "alpaca_zh_carbonz0 alpaca_zh_demo belle_dev_1k oaast_sft_zh identity self_cognition lima_en "
-        "ruozhiba_emollm better_ruozhiba huatuo_llama_med huatuo26m_test alpaca_zh_hikariming_extra belle_open_source_1k",
+        "alpaca": "alpaca_zh_carbonz0 alpaca_zh_demo belle_dev_1k oaast_sft_zh identity self_cognition "
+        "lima_en ruozhiba_emollm better_ruozhiba huatuo_llama_med huatuo26m_test "
+        "alpaca_zh_hikariming_extra belle_open_source_1k",
         "sharegpt": "glaive_toolcall_zh sharegpt_zh_1k medical_sft_1k",
-        "question_answer": "kefu_qa gsm8k_train chatlm_mini_train_3k medical_dialogue_neike lawyer_llama_zixun_gpt4",
+        "question_answer": "kefu_qa gsm8k_train chatlm_mini_train_3k medical_dialogue_neike "
+        "lawyer_llama_zixun_gpt4",
         "alpaca_turns": "lawyer_llama_legal_advice lawyer_llama_judical_examination",
         "dialog": "smilechat_6k",
         "turns": "emollm_data emollm_aiwei emollm_tiangou",
     },
     "preference": {
-        "chosen_rejected": "dpo_zh_demo dpo_zh_500 dpo_en_demo halluqa_pairs halluqa_model_pairs cello_model_pairs "
-        "belle_eval_pre_post_dpo",
+        "chosen_rejected": "dpo_zh_demo dpo_zh_500 dpo_en_demo halluqa_pairs halluqa_model_pairs "
+        "cello_model_pairs belle_eval_pre_post_dpo",
         "ranking": "oaast_rm_zh",
     },
 }
@@ -600,7 +645,7 @@ def test_real_files_are_understood(shared_data: Path) -> None:
             for stem in stems.split():
                 (path,) = shared_data.glob(f"*/{stem}.*")
                 found: Counter[str] = Counter()
-                for number, record in enumerate(read.read_records(str(path), read.BadLines(0))):
+                for number, record in enumerate(read_records(str(path), BadLines(0))):
                     found[detect(record.value)] += 1
                     convert(record.value)
                     if number == 60:

@@ -56,12 +56,12 @@ def test_the_loader_gives_every_row_once_in_order_for_every_world_size(tmp_path:
         taken = list(zip(*(itertools.islice(rank, 6 - start_step) for rank in ranks), strict=True))
         return [torch.cat([b.input_ids for rank in step for b in rank]) for step in taken]
 
-    whole = steps(1, 0)
-    assert [len(step) for step in whole] == [4, 4, 8, 8, 16, 16]
+    one_rank = steps(1, 0)
+    assert [len(step) for step in one_rank] == [4, 4, 8, 8, 16, 16]
     expected = [torch.from_numpy(rows.global_row(i).input_ids) for i in range(56)]
-    assert torch.equal(torch.cat(whole), torch.stack(expected))
-    assert all(map(torch.equal, whole, steps(2, 0)))
-    assert all(map(torch.equal, whole[3:], steps(2, 3)))
+    assert torch.equal(torch.cat(one_rank), torch.stack(expected))
+    assert all(map(torch.equal, one_rank, steps(2, 0)))
+    assert all(map(torch.equal, one_rank[3:], steps(2, 3)))
     with pytest.raises(UserError, match=r"batch_ramp\.start 4 must be a multiple"):
         batches(rows, start_step=0, batch_size=size, micro_batch_size=8)
 

@@ -1,4 +1,4 @@
-"""Packing places every (input, label) pair exactly once, never overfills a row and keeps groups whole."""
+"""Packing places every (input, label) pair exactly once, never overfills a row and keeps groups together."""
 
 from __future__ import annotations
 

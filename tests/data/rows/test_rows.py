@@ -1,4 +1,4 @@
-"""Order, packed rows, mixture and loader: pure functions of the seed and the index, the same for every world size."""
+"""Order, packed rows, mixture and loader: pure functions of the seed and the index, for any world size."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from mengya.batch import IGNORE_INDEX, Batch
-from mengya.data.rows import datasets
 from mengya.data.rows.batch_size import BatchSize
-from mengya.data.rows.datasets import PackedRows, Row
+from mengya.data.rows.datasets import PackedRow, PackedRows
 from mengya.data.rows.loader import batches, validation_batches
 from mengya.data.rows.mixture import Mixture
 from mengya.data.rows.order import row_permutation
@@ -33,10 +32,6 @@ def make_shards(directory: Path, kind: str = "text", count: int = 60, seed: int 
 
 def same(a: Batch, b: Batch) -> bool:
     return all(torch.equal(getattr(a, n), getattr(b, n)) for n in Batch.__slots__)
-
-
-def test_ignore_index_is_that_of_the_batch() -> None:
-    assert datasets.IGNORE_INDEX == IGNORE_INDEX
 
 
 def test_order_is_a_pure_permutation() -> None:
@@ -70,22 +65,22 @@ def test_an_epoch_holds_every_label_once(tmp_path: Path, kind: str) -> None:
         tokens, mask = shards.tokens(document).tolist(), shards.loss_mask(document)
         expected.update(
             pair
-            for pair, learnt in zip(itertools.pairwise(tokens), mask[1:], strict=True)
-            if learnt
+            for pair, labelled in zip(itertools.pairwise(tokens), mask[1:], strict=True)
+            if labelled
         )
     for epoch in (0, 1):
         found: Counter[tuple[int, int]] = Counter()
         for index in range(len(rows)):
             row = rows.row(epoch, index)
-            learnt = row.labels != IGNORE_INDEX
+            labelled = row.labels != IGNORE_INDEX
             found.update(
-                zip(row.input_ids[learnt].tolist(), row.labels[learnt].tolist(), strict=True)
+                zip(row.input_ids[labelled].tolist(), row.labels[labelled].tolist(), strict=True)
             )
             check_structure(row)
         assert found == expected
 
 
-def check_structure(row: Row) -> None:
+def check_structure(row: PackedRow) -> None:
     begin = 0
     for number, end in enumerate(row.ends):
         assert (row.document_ids[begin:end] == number).all()
@@ -219,7 +214,8 @@ def test_validation_sees_every_row_once(tmp_path: Path, world_size: int) -> None
     per_rank = [list(validation_batches(rows, 3, rank, world_size)) for rank in range(world_size)]
     assert len({len(p) for p in per_rank}) == 1
     found = sorted(
-        row.tolist() for p in per_rank for b in p for row, ids in zip(b.input_ids, b.document_ids, strict=True)
+        row.tolist() for p in per_rank for b in p
+        for row, ids in zip(b.input_ids, b.document_ids, strict=True)
         if ids[0] >= 0
     )  # fmt: skip
     assert found == sorted(rows.stored_row(i).input_ids.tolist() for i in range(len(rows)))
@@ -229,7 +225,7 @@ def test_an_error_in_the_thread_reaches_the_caller(tmp_path: Path) -> None:
     rows = PackedRows(make_shards(tmp_path), 32)
 
     class Broken(PackedRows):
-        def stored_row(self, index: int) -> Row:
+        def stored_row(self, index: int) -> PackedRow:
             if index == 5:
                 raise OSError("disk gone")
             return super().stored_row(index)

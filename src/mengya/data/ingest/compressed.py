@@ -1,7 +1,8 @@
 """Opens a file as bytes, uncompressed on the way when its name ends in .gz or .zst.
 
-Gives a buffered stream and a function that says how many bytes of the file on disk are read, for a progress bar.
-A compressed file that ends early raises EOFError instead of passing for a short one.
+Gives a buffered stream and a function that says how many bytes of the file on disk are read (for a progress
+bar).
+A compressed file that ends early raises EOFError and is not taken for a short one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ DAMAGE = (EOFError, OSError, zlib.error, zstandard.ZstdError)
 
 @contextmanager
 def open_stream(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
-    """Open `path` for reading: (stream, bytes of the file read so far). Raises UserError when that is not allowed."""
+    """(stream of `path`, function that gives the bytes of the file read so far).
+
+    Raises:
+        UserError: it may not be read.
+    """
     try:
         raw = path.open("rb")
     except OSError as error:
@@ -41,7 +46,7 @@ def open_stream(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
 
 
 class _Zstd(io.RawIOBase):
-    """Frames of zstd one after the other. (zstandard's own reader takes a truncated frame for a short one.)"""
+    """Frames of zstd one after the other. (zstandard's own reader accepts truncated frames.)"""
 
     def __init__(self, raw: IO[bytes]) -> None:
         self._raw = raw

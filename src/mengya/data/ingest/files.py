@@ -9,7 +9,8 @@ from pathlib import Path
 from mengya.errors import UserError
 
 STRUCTURED = {
-    ".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv",
+    ".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".parquet": "parquet",
+    ".csv": "csv", ".tsv": "csv",
 }  # fmt: skip
 TEXT = {".txt": "text", ".md": "text"}
 
@@ -27,8 +28,8 @@ def file_kind(path: Path) -> str | None:
 def find_files(pattern: str) -> list[Path]:
     """The files of a path, a folder (with its folders) or a glob, sorted by name.
 
-    A folder gives its data files (JSONL, JSON, parquet, CSV); its .txt and .md files only when it has no others, so
-    that a README beside the data is not taken for data.
+    A folder gives its data files (JSONL, JSON, parquet, CSV), and its .txt and .md files only when it has no
+    others, so that a README next to the data is not taken for data.
 
     Raises:
         UserError: nothing is there, or the kind of a named file is unknown.

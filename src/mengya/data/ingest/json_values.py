@@ -1,4 +1,4 @@
-"""A JSON array, or JSON values one after the other, of any size -> chunks, without holding the file in memory."""
+"""A JSON array, or a sequence of JSON values, of any size -> chunks, without holding the file in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BLOCK = 1 << 18
 def json_chunks(path: Path, stream: IO[bytes], encoding: str) -> Iterator[Chunk]:
     """The elements of the array that the file is, or the values that follow one another in it.
 
-    Where a value is malformed nobody can say where the next one begins: one bad line, and the rest is not read.
+    Where a value is malformed the next one cannot be found: one bad line, and the rest is not read.
     """
     reader = _Values(stream, encoding)
     chunk = Chunk(str(path), "value")
@@ -64,7 +64,9 @@ class _Values:
                     raise ValueError(error.msg) from None
                 self._read_more()
                 continue
-            if end == len(self._buffer) and not self._ended:  # a number may go on in the next block
+            if (
+                end == len(self._buffer) and not self._ended
+            ):  # a number may continue in the next block
                 self._read_more()
                 continue
             json.dumps(value, ensure_ascii=False).encode()  # refuses halves of surrogate pairs

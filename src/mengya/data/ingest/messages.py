@@ -1,7 +1,6 @@
-"""Turns, tools and histories as they are written in the world -> messages as chat templates take them.
+"""Raw turns, tools and histories of any known format -> messages as chat templates take them.
 
-A message is a dict of role (system, user, assistant, tool) and content, an assistant's also with tool_calls and
-reasoning_content. What does not fit raises `SchemaError`, whose text is the reason. Knows nothing of whole records.
+What does not fit raises `SchemaError`, whose text is the reason. Knows nothing of complete records.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-Message = dict[str, Any]
+from mengya.tokenizer.message import Message
 
 _ROLES = {
     "system": "system",
@@ -19,7 +18,8 @@ _ROLES = {
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
     "model": "assistant", "counselor": "assistant",
     "function_call": "call", "tool_call": "call",
-    "tool": "tool", "observation": "tool", "function": "tool", "function_response": "tool", "tool_response": "tool",
+    "tool": "tool", "observation": "tool", "function": "tool", "function_response": "tool",
+    "tool_response": "tool",
 }  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def as_message(turn: Any) -> Message:
 
 
 def as_tools(value: Any) -> list[dict[str, Any]] | None:
-    """Function descriptions, perhaps as JSON text -> [{"type": "function", "function": {...}}], None when empty."""
+    """Functions, maybe as JSON text -> [{"type": "function", "function": {...}}], None when empty."""
     tools = _parsed(value, "tools")
     if not tools:
         return None

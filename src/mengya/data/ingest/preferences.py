@@ -1,6 +1,6 @@
-"""Records -> preferences: a prompt with a chosen and a rejected continuation, in the forms of the field.
+"""Records -> preferences: a prompt with a chosen and a rejected continuation, in the known formats.
 
-    chosen, rejected as whole conversations (lists of messages); the prompt is their common beginning
+    chosen, rejected as complete conversations (lists of messages); the prompt is their common prefix
     conversations / messages / prompt + chosen, rejected as a message, a list of messages, or a string
     instruction (+ input, history, system) + chosen, rejected; question + response_chosen, response_rejected
     q (+ history) + pos, neg
@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from mengya.data.ingest.messages import (
-    Message,
     SchemaError,
     as_message,
     as_messages,
@@ -27,6 +26,7 @@ from mengya.data.ingest.messages import (
     system,
 )  # fmt: skip
 from mengya.data.ingest.schema import QUESTION_ANSWER, Preference, alpaca_prompt
+from mengya.tokenizer.message import Message
 
 _SIDES = (("chosen", "rejected"), ("response_chosen", "response_rejected"), ("pos", "neg"))
 PREFERENCE_FORMATS = ("chosen_rejected", "pos_neg", "ranking")
@@ -58,7 +58,7 @@ def to_preferences(value: Any, format: str | None = None) -> list[Preference]:
     chosen, rejected = (_continuation(fields[name], name) for name in sides)
     prompt = _prompt(fields)
     if prompt is None:
-        prompt, chosen, rejected = _common_beginning(chosen, rejected)
+        prompt, chosen, rejected = _common_prefix(chosen, rejected)
     elif chosen[: len(prompt)] == prompt == rejected[: len(prompt)]:  # the sides repeat the prompt
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
     return [_checked(Preference(prompt, chosen, rejected, as_tools(fields.get("tools"))))]
@@ -102,7 +102,7 @@ def _continuation(value: Any, name: str) -> list[Message]:
     raise SchemaError(f"field {name!r} is neither a string, a message nor a list of messages")
 
 
-def _common_beginning(
+def _common_prefix(
     chosen: list[Message], rejected: list[Message]
 ) -> tuple[list[Message], list[Message], list[Message]]:
     shared = 0

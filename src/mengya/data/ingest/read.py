@@ -1,8 +1,9 @@
 """Files -> records, streaming: JSONL, JSON, parquet, CSV/TSV and plain text, each also .gz or .zst.
 
 `read_chunks` cuts a file into runs of raw records of about a megabyte (what one process hands to another);
-`parse_chunk` turns those into `Record`s and `BadLine`s; `read_records` is all of it in one process. A line that cannot be read is never an error here, it is told with file, line and reason;
-`BadLines` counts them and refuses to go on above a limit. Knows nothing of what the fields mean.
+`parse_chunk` makes `Record`s and `BadLine`s of them; `read_records` is all of it in one process. A line that
+cannot be read is never an error here but a `BadLine` with file, line and reason; `BadLines` counts them and
+raises above a limit. Knows nothing of what the fields mean.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def _line_chunks(path: Path, stream: IO[bytes], form: Literal["json", "text"]) -
 
 
 def _text_chunks(path: Path, stream: IO[bytes], by_blank_line: bool) -> Iterator[Chunk]:
-    """Documents of a text file: the whole of it, or the runs of lines between blank lines."""
+    """Documents of a text file: all of it as one, or the runs of lines between blank lines."""
     chunk, number, first, size = Chunk(str(path), "text"), 0, 1, 0
     lines: list[bytes] = []
     try:

@@ -69,7 +69,7 @@ class Chunk:
 
 
 class BadLines:
-    """Counts bad lines, keeps the first thousand, and refuses to go on when there are more than `max_bad_lines`."""
+    """Counts bad lines, keeps the first thousand, and raises when there are more than `max_bad_lines`."""
 
     def __init__(self, max_bad_lines: int) -> None:
         self.max_bad_lines = max_bad_lines
@@ -88,7 +88,7 @@ class BadLines:
             shown = "\n".join(f"  {b.file}:{b.line}: {b.reason}" for b in self.first[:10])
             raise UserError(
                 f"more than max_bad_lines={self.max_bad_lines} bad lines; the first of them:\n{shown}\n"
-                "mend the files, name the right format, or allow more with max_bad_lines=N"
+                "fix the files, name the right format, or allow more with max_bad_lines=N"
             )
 
 

@@ -1,8 +1,8 @@
-"""Records -> documents and conversations: the field names of the world become one form.
+"""Records -> documents and conversations: the field names of all known data sets become one form.
 
-Takes the value of a record (any JSON value), a kind and maybe the name of a format or field; gives `Document`,
-`Conversation` or (through preferences.py) `Preference` samples, or a `SchemaError` that says in a sentence why not.
-Knows nothing of files, cleaning or tokens.
+Takes the value of a record (any JSON value), a kind and maybe the name of a format or field; gives
+`Document`, `Conversation` or (through preferences.py) `Preference` samples, or a `SchemaError` that says in
+a sentence why not. Knows nothing of files, cleaning or tokens.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mengya.data.ingest.messages import (
-    Message,
     SchemaError,
     as_messages,
     as_object,
@@ -23,10 +22,12 @@ from mengya.data.ingest.messages import (
     known_fields,
     system,
 )  # fmt: skip
+from mengya.tokenizer.message import Message
 
 QUESTION_ANSWER = (
     ("prompt", "response"), ("prompt", "completion"), ("question", "answer"), ("query", "response"),
-    ("q", "a"), ("ask", "answer"), ("prompt", "answer"), ("input", "output"), ("input", "target"), ("instruct", "output"),
+    ("q", "a"), ("ask", "answer"), ("prompt", "answer"), ("input", "output"), ("input", "target"),
+    ("instruct", "output"),
 )  # fmt: skip
 
 
@@ -59,7 +60,7 @@ Sample = Document | Conversation | Preference
 
 
 def to_document(value: Any, field: str | list[str]) -> Document:
-    """The text in `field`; several fields are joined by line breaks, missing or empty ones passed over."""
+    """The text in `field`; several fields are joined by line breaks, missing or empty ones are skipped."""
     fields = as_object(value)
     if isinstance(field, str):
         return Document(as_text(fields, field))
@@ -71,7 +72,7 @@ def to_document(value: Any, field: str | list[str]) -> Document:
 def to_conversation(value: Any, format: str | None = None) -> Conversation:
     """A conversation in one of `CONVERSATION_FORMATS`, or in whichever of them the record has the fields of.
 
-    What follows the last assistant turn is cut off, since nothing in it is learnt.
+    What follows the last assistant turn is cut off, since no loss is taken on it.
     """
     conversation = CONVERSATION_FORMATS[format or detect_conversation(value)](value)
     messages = conversation.messages

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from mengya.config import PathConfig
+from mengya.data.ingest.files import find_files
 from mengya.data.ingest.messages import SchemaError
-from mengya.data.ingest.read import read_records
+from mengya.data.ingest.read import parse_chunk, read_chunks
 from mengya.data.ingest.records import BadLine, BadLines
 from mengya.data.ingest.schema import to_document
 
@@ -20,14 +22,31 @@ class TextSource(PathConfig):
     """Encoding of the files."""
 
 
-def read_texts(sources: Iterable[TextSource], max_bad_lines: int) -> Iterator[str]:
-    """Every text of the sources; unreadable lines are passed over until there are too many."""
-    bad_lines = BadLines(max_bad_lines)
+def read_texts(
+    sources: Iterable[TextSource],
+    bad_lines: BadLines,
+    advance: Callable[[Path, int], object] = lambda file, position: None,
+) -> Iterator[str]:
+    """Every text of the sources.
+
+    Args:
+        bad_lines: counts the lines that are skipped because they give no text.
+        advance: called with a file and how many of its bytes are read.
+
+    Raises:
+        UserError: a source has no files, or there are too many bad lines.
+    """
     for source in sources:
-        for record in read_records(source.path, bad_lines, encoding=source.encoding):
-            try:
-                text = to_document(record.value, source.field).text
-            except SchemaError as error:
-                bad_lines.add(BadLine(record.file, record.line, str(error)))
-                continue
-            yield text
+        for file in find_files(source.path):
+            for chunk in read_chunks(file, source.encoding):
+                for parsed in parse_chunk(chunk, source.encoding):
+                    if isinstance(parsed, BadLine):
+                        bad_lines.add(parsed)
+                        continue
+                    try:
+                        text = to_document(parsed.value, source.field).text
+                    except SchemaError as error:
+                        bad_lines.add(BadLine(parsed.file, parsed.line, str(error)))
+                        continue
+                    yield text
+                advance(file, chunk.position)

@@ -1,8 +1,9 @@
-"""Encoded chunks -> shard folders: deduplication, the validation split, the counts, and going on after a kill.
+"""Encoded chunks -> shard folders: deduplication, the validation split, the counts, resuming.
 
-A build lives in a folder of its own: a shard folder per split, `bad_lines.jsonl`, and while it lasts `state.json` and
-`hashes.bin`. `commit` notes how much of every file belongs to the chunks done; a build that is opened again cuts the
-files back to that and goes on with the next chunk, so it ends in the same bytes. Knows nothing of processes.
+A build lives in a folder of its own: a shard folder per split, `bad_lines.jsonl`, and until it is finished
+`state.json` and `hashes.bin`. `commit` notes how much of every file belongs to the chunks done; a build that
+is opened again cuts the files back to that and resumes with the next chunk, so it ends in the same bytes.
+Knows nothing of processes.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from mengya.data.ingest.dedup import SeenHashes, held_out
 from mengya.data.ingest.records import BadLine, BadLines
+from mengya.data.ingest.samples import held_out
 from mengya.data.prepare.encode import EncodedChunk
 from mengya.data.shards import ShardWriter
 from mengya.errors import UserError
 from mengya.runtime.files import write_text
+from mengya.text.duplicates import SeenHashes
 
 STATE, HASHES, BAD_LINES = "state.json", "hashes.bin", "bad_lines.jsonl"
 TRAIN, VALIDATION = "train", "validation"
@@ -70,10 +72,10 @@ class SourceCounts:
 
 
 class Build:
-    """Writes shards below `directory`, which it goes on with when a state of the same `request` is there.
+    """Writes shards below `directory`; resumes when a state of the same `request` is there.
 
     Attributes:
-        chunks_done: how many chunks a caller must pass over.
+        chunks_done: how many chunks a caller must skip.
         sources: the counts of every source.
         bad_lines: every bad line so far is counted there; the limit is the caller's.
 
@@ -145,7 +147,7 @@ class Build:
                 split, chunk, new & (validation if split == VALIDATION else ~validation), counts
             )
         self.chunks_done += 1
-        self.bad_lines.add(*chunk.bad)  # last, so that what is written is whole when this raises
+        self.bad_lines.add(*chunk.bad)  # last: when this raises, the chunk is written completely
 
     def commit(self) -> None:
         """Flush all files to disk and note how much of them is good."""
@@ -200,13 +202,13 @@ class Build:
                 dropped=dict(sorted(dropped.items())),
                 sources=[
                     {
-                        **told,
+                        **facts_of_source,
                         "read": source.read,
                         "bad_lines": source.bad,
                         "dropped": dict(sorted(source.dropped.items())),
                         **asdict(source.kept.get(split, Kept())),
                     }
-                    for told, source in zip(source_facts, self.sources, strict=True)
+                    for facts_of_source, source in zip(source_facts, self.sources, strict=True)
                 ],
             )
         for name in (STATE, HASHES):
@@ -240,7 +242,7 @@ class Build:
 
 
 def read_state(directory: Path, request: str) -> dict[str, Any] | None:
-    """The state that an unfinished build of the same request left; None when there is none to go on with."""
+    """The state that an unfinished build of the same request left; None when there is none."""
     try:
         state = json.loads((directory / STATE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

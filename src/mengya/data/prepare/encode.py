@@ -1,7 +1,8 @@
 """Raw records -> token ids with loss masks, a chunk at a time.
 
-`Encoder` takes a chunk of one source and gives an `EncodedChunk` of arrays: parsed, brought into one form, cleaned,
-filtered and tokenized, with everything counted that was left out. Knows nothing of processes or files on disk.
+`Encoder` takes a chunk of one source and gives an `EncodedChunk` of arrays: parsed, brought into one form,
+cleaned, filtered and tokenized, and everything that was left out is counted. Knows nothing of processes or
+files on disk.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ from typing import Literal
 import numpy as np
 from tokenizers import Tokenizer
 
-from mengya.data.ingest.clean import CleanConfig, clean_sample, drop_reason
-from mengya.data.ingest.dedup import sample_hashes
 from mengya.data.ingest.messages import SchemaError
 from mengya.data.ingest.preferences import to_preferences
 from mengya.data.ingest.read import parse_chunk
 from mengya.data.ingest.records import BadLine, Chunk, Record
+from mengya.data.ingest.samples import clean_sample, drop_reason, sample_hashes
 from mengya.data.ingest.schema import (
     Conversation,
     Document,
@@ -30,6 +30,7 @@ from mengya.data.ingest.schema import (
     to_document,
 )
 from mengya.errors import UserError
+from mengya.text.clean import CleanConfig
 
 Kind = Literal["text", "conversation", "preference"]
 Encoded = tuple[Sample, list[tuple[list[int], list[int]]]]  # a sample; (ids, mask) of each side
@@ -53,7 +54,7 @@ class EncodedChunk:
         tokens: [T] uint32, the documents end to end; loss_mask: [T] uint8, or nothing for text.
         lengths: [D] int64, tokens of each document.
         hashes, split_hashes: [N] uint64, of the sample, and what decides whether it is held out.
-        characters: [N] int64, characters of the text that is learnt (both sides of a preference).
+        characters: [N] int64, characters of the text that a loss is taken on (both sides of a preference).
         read: records read, bad lines included; bad: those; dropped: samples left out, by reason.
     """
 
@@ -70,13 +71,14 @@ class EncodedChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EncodingPlan:
     """All that a process needs to encode chunks, small enough to be sent to it.
 
     Attributes:
         tokenizer_path: the folder, read by processes that render conversations.
-        text_tokenizer: for text, the tokenizer without control tokens as JSON, so that the processes need not load
-            transformers (a quarter of a gigabyte each); document_token opens and closes a text.
+        text_tokenizer: for text, the tokenizer without control tokens as JSON, so that the processes need not
+            load transformers (a quarter of a gigabyte each).
+        document_token: the id that opens and closes a text.
     """
 
     kind: Kind
@@ -89,21 +91,21 @@ class Plan:
 
 def plan_encoding(
     kind: Kind, tokenizer_path: str, sources: list[SourceForm], clean: CleanConfig
-) -> Plan:
+) -> EncodingPlan:
     """The plan for a tokenizer folder."""
     if kind != "text":
-        return Plan(kind, tokenizer_path, sources, clean)
+        return EncodingPlan(kind, tokenizer_path, sources, clean)
     from mengya.tokenizer.load import document_token_id, load_tokenizer, plain_backend
 
     tokenizer = load_tokenizer(tokenizer_path)
     backend = plain_backend(tokenizer).to_str()
-    return Plan(kind, tokenizer_path, sources, clean, backend, document_token_id(tokenizer))
+    return EncodingPlan(kind, tokenizer_path, sources, clean, backend, document_token_id(tokenizer))
 
 
 class Encoder:
     """Turns chunks of records into token ids; one in every process."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: EncodingPlan) -> None:
         self.kind, self.sources, self.clean = plan.kind, plan.sources, plan.clean
         if plan.kind == "text":
             self._texts = Tokenizer.from_str(plan.text_tokenizer)
@@ -141,7 +143,7 @@ class Encoder:
             masks = [np.array(mask, np.uint8) for _, mask in sides]
             _fill(result, ids, masks)
             counts = [
-                sum(self._learnt_characters(*side) for side in encoded) for _, encoded in kept
+                sum(self._labelled_characters(*side) for side in encoded) for _, encoded in kept
             ]
             result.characters = np.array(counts, np.int64)
         return result
@@ -167,7 +169,7 @@ class Encoder:
         return list(to_preferences(record.value, form.format))
 
     def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
-        """[document token] ids [document token] for every text; control tokens written in a text stay text."""
+        """[document token] ids [document token] of every text; a typed control token stays text."""
         parts = [[self._edge] for _ in texts]
         for group in _groups(texts):
             encodings = self._texts.encode_batch_fast(
@@ -178,7 +180,7 @@ class Encoder:
         return [np.concatenate([*part, self._edge]) for part in parts]
 
     def _encode_chat(self, sample: Conversation | Preference) -> list[tuple[list[int], list[int]]]:
-        """(ids, loss mask) of a conversation, or of chosen and rejected with the prompt's own turns not learnt."""
+        """(ids, loss mask) of a conversation, or of chosen and rejected with the prompt's turns masked."""
         from mengya.tokenizer.chat_template import encode_conversation
 
         if isinstance(sample, Conversation):
@@ -190,13 +192,13 @@ class Encoder:
             sides.append((ids, last_runs(mask, turns)))
         return sides
 
-    def _learnt_characters(self, ids: list[int], mask: list[int]) -> int:
-        learnt = [token for token, one in zip(ids, mask, strict=True) if one]
-        return len(self._chats.backend_tokenizer.decode(learnt, skip_special_tokens=True))
+    def _labelled_characters(self, ids: list[int], mask: list[int]) -> int:
+        labelled = [token for token, one in zip(ids, mask, strict=True) if one]
+        return len(self._chats.backend_tokenizer.decode(labelled, skip_special_tokens=True))
 
 
 def _groups(texts: list[str]) -> Iterator[list[tuple[int, str]]]:
-    """(number of the text, piece of it), in groups of about a million characters: what is tokenized at once."""
+    """(number of the text, piece of it), in groups of about a million characters to tokenize at once."""
     group: list[tuple[int, str]] = []
     size = 0
     for number, text in enumerate(texts):
@@ -210,10 +212,10 @@ def _groups(texts: list[str]) -> Iterator[list[tuple[int, str]]]:
 
 
 def cut_for_tokenizing(text: str) -> list[str]:
-    """A long text in pieces that begin at the first character of a line, shorter ones whole.
+    """A long text in pieces that begin at the first character of a line, a shorter one uncut.
 
-    Tokenizers hold some hundred bytes per token while they work. The split rules of the field (GPT-2, Qwen2, Llama 3)
-    never join a line end with a following letter, so the ids are those of the whole text.
+    Tokenizers hold some hundred bytes per token while they work. The usual split rules (GPT-2, Qwen2,
+    Llama 3) never join a line end with a following letter, so the ids are those of the uncut text.
     """
     pieces = []
     while len(text) > TOKENIZE_CHARACTERS:
@@ -231,7 +233,7 @@ _LINE_START = re.compile(r"\n[^\W\d_]")
 
 
 def last_runs(mask: list[int], runs: int) -> list[int]:
-    """The mask with only its last `runs` runs of ones: the turns of the completion, not those of the prompt."""
+    """The mask with only its last `runs` runs of ones: the turns of the completion, not the prompt's."""
     array = np.array([0, *mask])
     starts = np.flatnonzero(np.diff(array) == 1)
     if len(starts) > runs:

@@ -1,111 +1,99 @@
-"""What a `prepare` run reads, and the fingerprint of all that decides its result.
+"""What a `prepare` run reads, the fingerprint of all that decides its result, and whether OUT has it already.
 
-Takes the settings of the run (any object with the attributes of `PrepareConfig`), gives the files, their chunks in a
-fixed order, and a `request`: settings, tokenizer and the SHA-256 of every file. Two equal requests make equal shards.
+Takes a `PrepareConfig`; gives the files, their chunks in a fixed order, and a `request`: settings, tokenizer
+and the SHA-256 of every file. Two equal requests make equal shards.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
-from mengya.data.ingest.clean import CleanConfig
+from rich.console import Console
+
 from mengya.data.ingest.files import find_files
-from mengya.data.ingest.read import TextSplit, read_chunks
+from mengya.data.ingest.read import read_chunks
 from mengya.data.ingest.records import Chunk
+from mengya.data.prepare.build import TRAIN, VALIDATION
+from mengya.data.prepare.config import PrepareConfig, PrepareSource
+from mengya.data.shards import TokenShards, rename_license
+from mengya.errors import UserError
 from mengya.runtime.files import write_text
 from mengya.tokenizer.chat_template import chat_template_of
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 
 VERSION = 1  # raised when the same settings would give other shards than before
+MAX_ROWS = 100  # of the table, for one folder or glob
 
 
-class SourceSettings(Protocol):
-    @property
-    def path(self) -> str | list[str]: ...
-    @property
-    def format(self) -> str | None: ...
-    @property
-    def field(self) -> str | list[str]: ...
-    @property
-    def encoding(self) -> str: ...
-    @property
-    def split_text(self) -> TextSplit: ...
-    @property
-    def licence(self) -> str | None: ...
-    @property
-    def limit(self) -> int | None: ...
-    @property
-    def title(self) -> str: ...
+@dataclass(frozen=True)
+class SavedRequest:
+    """prepare.json of a finished folder.
 
+    Attributes:
+        request: as `Inputs.request`.
+        stamps: size and time of every file when it was hashed.
+    """
 
-class Settings(Protocol):
-    kind: Any
-    tokenizer: Path
-    clean: CleanConfig
-    dedup: bool
-    validation_fraction: float
+    request: dict[str, Any]
+    stamps: dict[str, list[int]]
 
-
-class RequestFile:
-    """prepare.json of a finished folder: its request, and size and time of every file when it was hashed."""
-
-    def __init__(self, path: Path) -> None:
-        self.request: dict[str, Any] | None = None
-        self.stamps: dict[str, list[int]] = {}
-        if path.is_file():
-            saved = json.loads(path.read_text(encoding="utf-8"))
-            self.request, self.stamps = saved["request"], saved["stamps"]
+    @staticmethod
+    def read(path: Path) -> SavedRequest | None:
+        """None when there is no such file."""
+        if not path.is_file():
+            return None
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        rename_license(saved["request"]["sources"])
+        return SavedRequest(saved["request"], saved["stamps"])
 
     def known_hash(self, path: str, stamp: list[int]) -> str | None:
-        """The hash of a file that has not changed in size and time since."""
-        if self.request is None or self.stamps.get(path) != stamp:
+        """The SHA-256 of a file that has not changed in size and time since."""
+        if self.stamps.get(path) != stamp:
             return None
         files = (file for source in self.request["sources"] for file in source["files"])
         return next((file["sha256"] for file in files if file["path"] == path), None)
 
 
-S = TypeVar("S", bound=SourceSettings)
-
-
-class Inputs(Generic[S]):
+class Inputs:
     """The files of all sources, in order.
 
     Attributes:
-        sources: as given.
+        sources: of the configuration; those without a name that are several files are one source a file.
         request: all that decides the result, as JSON; digest: its SHA-256.
         total_bytes: of all files on disk; bytes_before: for every file, the bytes of those before it.
 
     Raises:
-        UserError: a source has no files, the tokenizer cannot be read, or has no chat template where one is needed.
+        UserError: a source has no files, the tokenizer cannot be read or lacks a chat template it needs.
     """
 
-    def __init__(self, settings: Settings, sources: list[S], made: RequestFile) -> None:
-        self.sources = sources
-        self._files = [_files_of(source) for source in self.sources]
+    def __init__(self, config: PrepareConfig, saved: SavedRequest | None = None) -> None:
+        found = [part for source in config.sources for part in _by_file(source)]
+        self.sources = [source for source, _ in found]
+        self._files = [files for _, files in found]
         self._stamps: dict[str, list[int]] = {}
         self.bytes_before: dict[str, int] = {}
         self.total_bytes = 0
-        described = [[self._describe(path, made) for path in files] for files in self._files]
-        tokenizer = {"sha256": tokenizer_hash(settings.tokenizer)}
-        if settings.kind != "text":
-            template = chat_template_of(load_tokenizer(settings.tokenizer))
+        described = [[self._describe(path, saved) for path in files] for files in self._files]
+        tokenizer = {"sha256": tokenizer_hash(config.tokenizer)}
+        if config.kind != "text":
+            template = chat_template_of(load_tokenizer(config.tokenizer))
             tokenizer["chat_template_sha256"] = hashlib.sha256(template.encode()).hexdigest()
         self.request: dict[str, Any] = {
             "version": VERSION,
-            "kind": settings.kind,
+            "kind": config.kind,
             "tokenizer": tokenizer,
-            "clean": settings.clean.model_dump(mode="json"),
-            "dedup": settings.dedup,
-            "validation_fraction": settings.validation_fraction,
+            "clean": config.clean.model_dump(mode="json"),
+            "dedup": config.dedup,
+            "validation_fraction": config.validation_fraction,
             "sources": [
                 {
                     "name": source.title,
-                    "licence": source.licence,
+                    "license": source.license,
                     "format": source.format,
                     "field": source.field,
                     "encoding": source.encoding,
@@ -134,8 +122,8 @@ class Inputs(Generic[S]):
                     break
 
     def source_facts(self) -> list[dict[str, Any]]:
-        """Name, licence, format and files of every source, for the manifest."""
-        facts = ("name", "licence", "format", "files")
+        """Name, license, format and files of every source, for the manifest."""
+        facts = ("name", "license", "format", "files")
         return [{name: source[name] for name in facts} for source in self.request["sources"]]
 
     def save(self, path: Path) -> None:
@@ -145,19 +133,10 @@ class Inputs(Generic[S]):
         )
         write_text(path, text + "\n")
 
-    @staticmethod
-    def processors() -> int:
-        """How many processors this process may use."""
-        return (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
-
-    def _describe(self, path: Path, made: RequestFile) -> dict[str, Any]:
+    def _describe(self, path: Path, saved: SavedRequest | None) -> dict[str, Any]:
         status = path.stat()
         stamp = [status.st_size, status.st_mtime_ns]
-        digest = made.known_hash(str(path), stamp)
+        digest = saved.known_hash(str(path), stamp) if saved else None
         if digest is None:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -165,6 +144,37 @@ class Inputs(Generic[S]):
         self.bytes_before[str(path)] = self.total_bytes
         self.total_bytes += status.st_size
         return {"path": str(path), "bytes": status.st_size, "sha256": digest}
+
+
+def is_up_to_date(
+    config: PrepareConfig, saved: SavedRequest, inputs: Inputs, console: Console
+) -> bool:
+    """Whether OUT holds what would be made; with overwrite=true all its bytes are checked.
+
+    Raises:
+        UserError: overwrite is false, and it holds something else, or files are missing or have wrong sizes.
+    """
+    if changed := differences(saved.request, inputs.request):
+        if config.overwrite:
+            return False
+        lines = "\n".join(f"  - {line}" for line in changed[:20])
+        raise UserError(
+            f"{config.out} was made with other settings or files:\n{lines}\n"
+            "write overwrite=true to make it again, or choose another out="
+        )
+    splits = (TRAIN, VALIDATION) if config.validation_fraction > 0 else (".",)
+    try:
+        for split in splits:
+            shards = TokenShards(config.out / split)
+            if config.overwrite:
+                shards.verify()
+    except UserError as error:
+        if not config.overwrite:
+            raise UserError(f"write overwrite=true to make {config.out} again: {error}") from error
+        message = f"{error}\nmaking {config.out} again"
+        console.print(message, markup=False, soft_wrap=True, highlight=False)
+        return False
+    return True
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:
@@ -192,7 +202,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _files_of(source: SourceSettings) -> list[Path]:
+def _by_file(source: PrepareSource) -> list[tuple[PrepareSource, list[Path]]]:
+    """A source with its files; one without a name as one source a file, so that the table lists each."""
     patterns = [source.path] if isinstance(source.path, str) else source.path
-    found = [path for pattern in patterns for path in find_files(pattern)]
-    return list(dict.fromkeys(found))
+    found = [file for pattern in patterns for file in find_files(pattern)]
+    files = list(dict.fromkeys(found))
+    if source.name is not None or len(found) > MAX_ROWS:
+        return [(source, files)]
+    return [(source.model_copy(update={"path": str(file)}), [file]) for file in files]

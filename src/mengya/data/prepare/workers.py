@@ -1,6 +1,6 @@
-"""Chunks -> encoded chunks in several processes, in the order of the chunks: how many changes nothing but the time.
+"""Chunks -> encoded chunks in several processes, in the order of the chunks, for any number of processes.
 
-Memory is bounded by the number of processes: at most 2 * workers + 1 chunks of about a megabyte are under way.
+Memory is bounded by that number: at most 2 * workers + 1 chunks of about a megabyte are pending.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 
 from mengya.data.ingest.records import Chunk
-from mengya.data.prepare.encode import EncodedChunk, Encoder, Plan
+from mengya.data.prepare.encode import EncodedChunk, Encoder, EncodingPlan
 from mengya.errors import UserError
 
 
 def encode_in_order(
     chunks: Iterable[tuple[int, Chunk]],
     workers: int,
-    plan: Plan,
+    plan: EncodingPlan,
 ) -> Generator[tuple[Chunk, EncodedChunk], None, None]:
     """(chunk, what became of it) for every (source, chunk), in order; a chunk's items are gone by then.
 
@@ -45,25 +45,25 @@ def encode_in_order(
         initializer=_start_worker,
         initargs=(plan,),
     )
-    waiting: deque[tuple[Chunk, Future[EncodedChunk]]] = deque()
+    pending: deque[tuple[Chunk, Future[EncodedChunk]]] = deque()
     try:
         for source, chunk in chunks:
-            waiting.append((chunk, pool.submit(_work, source, chunk)))
-            if len(waiting) > 2 * workers:
-                yield _finished(waiting)
-        while waiting:
-            yield _finished(waiting)
+            pending.append((chunk, pool.submit(_work, source, chunk)))
+            if len(pending) > 2 * workers:
+                yield _finished(pending)
+        while pending:
+            yield _finished(pending)
     except BrokenProcessPool:
         raise UserError(
-            "a worker process of `mengya prepare` was killed, probably for want of memory; "
-            "the same command goes on where this one stopped, workers=1 needs the least memory"
+            "a worker process of `mengya prepare` was killed, probably because memory ran out; "
+            "the same command resumes where this one stopped, workers=1 needs the least memory"
         ) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _finished(waiting: deque[tuple[Chunk, Future[EncodedChunk]]]) -> tuple[Chunk, EncodedChunk]:
-    chunk, future = waiting.popleft()
+def _finished(pending: deque[tuple[Chunk, Future[EncodedChunk]]]) -> tuple[Chunk, EncodedChunk]:
+    chunk, future = pending.popleft()
     result = future.result()
     chunk.items = []
     return chunk, result
@@ -72,16 +72,16 @@ def _finished(waiting: deque[tuple[Chunk, Future[EncodedChunk]]]) -> tuple[Chunk
 _encoder: Encoder | None = None  # of this worker process
 
 
-def _start_worker(plan: Plan) -> None:
+def _start_worker(plan: EncodingPlan) -> None:
     global _encoder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _encoder = Encoder(plan)
 
 
 def _die_with_parent() -> None:
-    """A killed parent cannot tell its workers to stop; they would wait for work for ever."""
+    """Exit when the parent was killed: workers would wait for its work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

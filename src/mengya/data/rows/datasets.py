@@ -1,7 +1,8 @@
 """Packed rows: shards and a packing plan become the arrays of row i of epoch e.
 
-Takes `TokenShards`, gives `Row`s of numpy arrays. The plan is made once from the lengths; an epoch only permutes the
-rows, so that any row can be had at once and nothing has to be remembered. Knows nothing of torch, batches or ranks.
+Takes `TokenShards`, gives `PackedRow`s of numpy arrays. The plan is made once from the lengths; an epoch only
+permutes the rows, so any row can be read at once and nothing has to be remembered. Knows nothing of torch or
+ranks.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ from typing import Protocol
 
 import numpy as np
 
+from mengya.batch import IGNORE_INDEX
 from mengya.data.rows.order import row_permutation
 from mengya.data.rows.packing import Packing, pack
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
 
-IGNORE_INDEX = -100  # the value of mengya.batch, which imports torch; a test holds them equal
-
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PackedRow:
     """One packed row of S positions.
 
     Attributes:
@@ -43,9 +43,9 @@ class RowSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def global_row(self, index: int) -> Row: ...
+    def global_row(self, index: int) -> PackedRow: ...
 
-    def stored_row(self, index: int) -> Row: ...
+    def stored_row(self, index: int) -> PackedRow: ...
 
 
 class PackedRows:
@@ -54,7 +54,7 @@ class PackedRows:
     Attributes:
         max_documents: the most runs of documents and padding in any row, so that batch shapes are static.
         packing: the plan.
-        dropped_pairs: preference pairs left out because a side keeps no learnable token after truncation.
+        dropped_pairs: preference pairs left out because a side keeps no label after truncation.
     """
 
     def __init__(self, shards: TokenShards, sequence_length: int, seed: int = 0) -> None:
@@ -62,12 +62,10 @@ class PackedRows:
         group = 2 if shards.kind == "preference" else 1
         lengths, self.dropped_pairs = shards.lengths, 0
         if group == 2:
-            lengths, self.dropped_pairs = _without_silent_pairs(shards, sequence_length)
+            lengths, self.dropped_pairs = _drop_unlabelled_pairs(shards, sequence_length)
         self.packing: Packing = pack(lengths, sequence_length, group=group, seed=seed)
         self.max_documents = self.packing.max_pieces + 1  # one more for the padding
-        self._order: tuple[int, np.ndarray] | None = (
-            None  # the permutation of the epoch last asked for
-        )
+        self._order: tuple[int, np.ndarray] | None = None  # epoch last asked for, its permutation
         if len(self.packing) == 0:
             raise UserError(
                 f"{shards.directory} holds no document of two tokens or more: nothing to train on"
@@ -76,7 +74,7 @@ class PackedRows:
     def __len__(self) -> int:
         return len(self.packing)
 
-    def row(self, epoch: int, index: int) -> Row:
+    def row(self, epoch: int, index: int) -> PackedRow:
         """Row `index` of epoch `epoch`, a pure function of both and the seed."""
         return self.stored_row(self.order(epoch, index))
 
@@ -87,11 +85,11 @@ class PackedRows:
             order = self._order = (epoch, row_permutation(self.seed, epoch, len(self)))
         return int(order[1][index])
 
-    def global_row(self, index: int) -> Row:
+    def global_row(self, index: int) -> PackedRow:
         """Row `index` of the endless sequence of epochs."""
         return self.row(*divmod(index, len(self)))
 
-    def stored_row(self, index: int) -> Row:
+    def stored_row(self, index: int) -> PackedRow:
         """Row `index` of the packing plan, in no shuffled order.
 
         Raises:
@@ -115,15 +113,15 @@ class PackedRows:
             if self.shards.kind == "text":
                 labels[begin:end] = tokens[1:]
             else:
-                learnt = self.shards.loss_mask(document, start + 1, start + length + 1)
-                labels[begin:end] = np.where(learnt, tokens[1:].astype(np.int64), IGNORE_INDEX)
+                mask = self.shards.loss_mask(document, start + 1, start + length + 1)
+                labels[begin:end] = np.where(mask, tokens[1:].astype(np.int64), IGNORE_INDEX)
             position_ids[begin:end] = np.arange(length)
             document_ids[begin:end] = number
             begin = end
         # Two passes over a row cost microseconds; an id outside the vocabulary ends in the device's assert.
         if max(input_ids.max(), labels.max()) >= self.shards.vocab_size:
             self._name_bad_id(first, last)
-        return Row(input_ids, labels, position_ids, document_ids, ends)
+        return PackedRow(input_ids, labels, position_ids, document_ids, ends)
 
     def _name_bad_id(self, first: int, last: int) -> None:
         plan = self.packing
@@ -133,28 +131,30 @@ class PackedRows:
             self.shards.check_ids(document, start, start + length + 1)
 
     def documents(self, index: int) -> list[int]:
-        """The documents, whole or in part, of stored row `index`."""
+        """The documents, complete or in part, of stored row `index`."""
         first, last = self.packing.row_starts[index : index + 2].tolist()
         return self.packing.document[first:last].tolist()
 
 
-def padding_row(sequence_length: int) -> Row:
+def padding_row(sequence_length: int) -> PackedRow:
     """A row that holds no document: every label ignored."""
     zeros = np.zeros(sequence_length, np.int64)
     ignored = np.full(sequence_length, IGNORE_INDEX, np.int64)
-    return Row(zeros, ignored, zeros, np.full(sequence_length, -1, np.int64), np.zeros(0, np.int32))
+    return PackedRow(
+        zeros, ignored, zeros, np.full(sequence_length, -1, np.int64), np.zeros(0, np.int32)
+    )
 
 
-def _without_silent_pairs(shards: TokenShards, sequence_length: int) -> tuple[np.ndarray, int]:
-    """Lengths with 0 for pairs that truncation would leave without a learnable token on a side, and their number."""
+def _drop_unlabelled_pairs(shards: TokenShards, sequence_length: int) -> tuple[np.ndarray, int]:
+    """Lengths, 0 for pairs that truncation leaves without a label on a side; and the number of those."""
     lengths = shards.lengths.copy()
     pairs = np.maximum(lengths.reshape(-1, 2) - 1, 0)
     limit = sequence_length // 2
-    silent = [
+    unlabelled = [
         pair
         for pair in np.flatnonzero(pairs.sum(1) > sequence_length).tolist()
         if not all(shards.loss_mask(2 * pair + side, 1, limit + 1).any() for side in (0, 1))
     ]
-    for pair in silent:
+    for pair in unlabelled:
         lengths[2 * pair : 2 * pair + 2] = 0
-    return lengths, len(silent)
+    return lengths, len(unlabelled)

@@ -1,8 +1,8 @@
 """Rows -> micro-batches of one rank, made ahead in a background thread.
 
-Takes a `RowSource` (PackedRows or Mixture), gives lists of `Batch`. Step s takes the global rows that `BatchSize` says
-and rank r the r-th of `world_size` equal contiguous parts of them, so the rows of a step are the same for every number
-of ranks, and training resumes at any step from one integer.
+Takes a `RowSource` (PackedRows or Mixture), gives lists of `Batch`. Step s takes the global rows that
+`BatchSize` says and rank r the r-th of `world_size` equal contiguous parts of them, so the rows of a step are
+the same for every number of ranks, and training resumes at any step from one integer.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import torch
 
 from mengya.batch import Batch
 from mengya.data.rows.batch_size import BatchSize
-from mengya.data.rows.datasets import Row, RowSource, padding_row
+from mengya.data.rows.datasets import PackedRow, RowSource, padding_row
 from mengya.errors import UserError
 
 T = TypeVar("T")
 PREFETCH_STEPS = 4
 
 
-def collate(rows: Sequence[Row], max_documents: int) -> Batch:
+def collate(rows: Sequence[PackedRow], max_documents: int) -> Batch:
     """Stack B rows into a `Batch`; shapes of its tensors depend on B, S and max_documents alone."""
     size = len(rows[0].input_ids)
     bounds = [np.zeros(1, np.int64)]
@@ -97,9 +97,9 @@ def validation_batches(
     world_size: int = 1,
     max_rows: int | None = None,
 ) -> Iterator[Batch]:
-    """Yield every stored row (or the first `max_rows`) once over all ranks, every rank equally many micro-batches.
+    """Yield every stored row (or the first `max_rows`) once over all ranks.
 
-    What is missing to full micro-batches is filled with rows of padding, which carry no loss.
+    Every rank gets equally many micro-batches, filled up with rows of padding, which carry no loss.
     """
     total = len(rows) if max_rows is None else min(max_rows, len(rows))
     padding = padding_row(rows.sequence_length)
@@ -122,7 +122,7 @@ def _pinned(batch: Batch) -> Batch:
 
 
 def _prefetched(make: Callable[[], Iterator[T]], depth: int) -> Iterator[T]:
-    """Run an iterator in a thread, `depth` items ahead; its error is raised here, at the item where it happened."""
+    """Run an iterator in a thread, `depth` items ahead; its errors are raised here."""
     items: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=depth)
     stop = threading.Event()
 

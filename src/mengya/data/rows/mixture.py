@@ -1,7 +1,7 @@
 """A mixture of packed sources: global row index -> row, a pure function without state.
 
-Without weights the sources are one pool, permuted as a whole every epoch: each row comes exactly once an epoch.
-With weights the sequence is made of blocks; every block holds each source in its share, shuffled within the block,
+Without weights the sources are one pool, all of it permuted every epoch: each row comes once an epoch. With
+weights the sequence is made of blocks; every block holds each source in its share, shuffled within the block,
 and each source runs through its own epochs. Knows nothing of torch, batches or ranks.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mengya.data.rows.datasets import PackedRows, Row
+from mengya.data.rows.datasets import PackedRow, PackedRows
 from mengya.data.rows.order import row_permutation
 from mengya.errors import UserError
 
@@ -22,8 +22,8 @@ _MIN_BLOCK, _MAX_BLOCK = 1_000, 1_000_000
 class Mixture:
     """Several `PackedRows` as one endless sequence of rows.
 
-    `len()` is the number of stored rows of all sources. Weights are relative shares of *rows* (hence of tokens);
-    give one to every source or to none.
+    `len()` is the number of stored rows of all sources. Weights are relative shares of *rows* (hence of
+    tokens); give one to every source or to none.
 
     Raises:
         UserError: weights for some sources only, not positive, or sources of different sequence_length.
@@ -64,8 +64,8 @@ class Mixture:
 
     @property
     def labelled(self) -> float:
-        """The part of the tokens that is to be learnt, 0 to 1; reads the masks of the shards."""
-        return float(self.shares @ [rows.shards.learnt_share for rows in self.sources])
+        """The part of the tokens that a loss is taken on, 0 to 1; reads the masks of the shards."""
+        return float(self.shares @ [rows.shards.labelled_share for rows in self.sources])
 
     def locate(self, index: int) -> tuple[int, int]:
         """(source, stored row) of global row `index`."""
@@ -85,12 +85,12 @@ class Mixture:
         epoch, local = divmod(block * int(self._counts[source]) + int(rank[position]), len(rows))
         return source, rows.order(epoch, local)
 
-    def global_row(self, index: int) -> Row:
+    def global_row(self, index: int) -> PackedRow:
         """Row `index` of the endless sequence."""
         source, stored = self.locate(index)
         return self.sources[source].stored_row(stored)
 
-    def stored_row(self, index: int) -> Row:
+    def stored_row(self, index: int) -> PackedRow:
         """Stored row `index`, the sources one after the other: for passes that see every row once."""
         source, stored = self._pooled(index)
         return self.sources[source].stored_row(stored)
@@ -100,7 +100,7 @@ class Mixture:
         return source, index - int(self._first[source])
 
     def _pattern(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """For every position of a block: its source, and how many rows of that source came before in the block."""
+        """For every position of a block: its source, and how many rows of that source precede it there."""
         assert self._counts is not None
         ordered = np.repeat(np.arange(len(self._counts)), self._counts)
         source_of = ordered[row_permutation(self.seed, block, len(ordered))]

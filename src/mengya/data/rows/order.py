@@ -14,7 +14,7 @@ from mengya.runtime.hashing import GOLDEN_GAMMA, mix64
 def row_permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     """A permutation of range(n), int64, that depends on nothing but the three arguments.
 
-    Every index gets a 64-bit key hashed from (seed, epoch, index); the permutation sorts by key, equal keys by index.
+    Every index gets a 64-bit key hashed from (seed, epoch, index); sorted by key, then index.
     """
     if n < 0 or epoch < 0:
         raise ValueError(f"epoch {epoch} and n {n} must not be negative")

@@ -1,8 +1,8 @@
 """Which piece of which document goes into which row: the plan, made from lengths alone.
 
-A document of n tokens holds n-1 (input, label) pairs, a row `sequence_length` of them. A longer document is cut into
-pieces; piece k covers pairs [k*S, (k+1)*S), so it starts at the token that was the last label of piece k-1 and every
-pair is placed exactly once. Pieces are packed best-fit-decreasing. Knows nothing of tokens.
+A document of n tokens holds n-1 (input, label) pairs, a row `sequence_length` of them. A longer document is
+cut into pieces; piece k covers pairs [k*S, (k+1)*S), so it starts at the token that was the last label of
+piece k-1 and every pair is placed exactly once. Pieces are packed best-fit-decreasing. Knows no tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Packing:
         document: [pieces] int64, the document of every piece.
         start: [pieces] int64, the first pair of the piece within its document.
         length: [pieces] int64, pairs in the piece (it spans length + 1 tokens).
-        truncated: how many groups were cut on the right because they do not fit a row (never for single documents).
+        truncated: how many groups were cut on the right to fit a row (single documents never are).
     """
 
     row_starts: np.ndarray
@@ -59,8 +59,8 @@ def pack(lengths: np.ndarray, sequence_length: int, *, group: int = 1, seed: int
 
     Args:
         sequence_length: pairs per row.
-        group: documents that stay together, whole and in order, in one row (2 for preference pairs). In a group that
-            does not fit, every side is cut on the right to sequence_length // group pairs.
+        group: documents that stay together, uncut and in order, in one row (2 for preference pairs). In a
+            group that does not fit, every side is cut on the right to sequence_length // group pairs.
         seed: shuffles documents of equal length, so that a row does not hold neighbours of the corpus.
 
     Documents of fewer than two tokens hold no pair and are left out; with groups, the group is.
@@ -111,11 +111,11 @@ def _row_starts(row: np.ndarray, rows: int) -> np.ndarray:
 def _best_fit_decreasing(length: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, int]:
     """Give every item of `length` (1..size) a row: (row of each item, number of rows).
 
-    Best-fit-decreasing, done for a whole class of equal lengths at a time: rows are kept by the room that is left in
-    them, an item goes to the fullest row that still takes it, and a new row is opened only when none does. The steps
+    Best-fit-decreasing, for all items of equal length at once: rows are kept by the room left in them, an
+    item goes to the fullest row that still takes it, and a new row is opened only when none does. The steps
     depend on the number of distinct lengths, not on the number of items.
 
-    A row is closed at eight times the average number of items (16 at least): a handful of rows crammed with crumbs
+    A row is closed at eight times the average number of items (16 at least): rows made of many tiny documents
     would widen the boundaries of every batch, whose shape is fixed by the fullest row.
     """
     average = len(length) / max(1, -(-int(length.sum()) // size))

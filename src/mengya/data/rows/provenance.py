@@ -19,7 +19,7 @@ _TOKENS = 64  # of a document that are shown
 def step_documents(
     rows: Mixture, indices: Iterable[int], decode: Callable[[list[int]], str]
 ) -> Iterator[dict[str, Any]]:
-    """Every document, whole or in part, of the global rows `indices`, once.
+    """Every document, complete or in part, of the global rows `indices`, once.
 
     Gives `shards` (folder), `document` (index in it), `source` and `files` as far as the manifest
     knows them, and the beginning of the `text`.

@@ -1,6 +1,6 @@
 """How facts about one person alone are worded. {s} is the person (a name, 他/她 or 我), {v} the value.
 
-`statements` tell a fact, `questions` ask for it in the training text, `exam` asks for it in the
+`statements` state a fact, `questions` ask for it in the training text, `exam` asks for it in the
 closed-book test only: no wording of `exam` may come near one of `questions` (a test compares them).
 """
 

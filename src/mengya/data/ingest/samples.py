@@ -1,0 +1,90 @@
+"""What is done to a sample before it becomes tokens: cleaning, filters that give their reason, hashes.
+
+Takes and gives the samples of schema.py; what is done to the text in them is mengya.text. Knows nothing of
+files or tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mengya.data.ingest.schema import Conversation, Document, Preference, Sample
+from mengya.runtime.hashing import mix64
+from mengya.text.clean import CleanConfig, clean_text, too_long, too_short
+from mengya.text.duplicates import text_hash
+from mengya.tokenizer.message import Message
+
+
+def clean_sample(sample: Sample, config: CleanConfig) -> Sample:
+    """The sample with every text in it cleaned."""
+    if isinstance(sample, Document):
+        return Document(clean_text(sample.text, config))
+    if isinstance(sample, Conversation):
+        return replace(sample, messages=_clean_messages(sample.messages, config))
+    return replace(
+        sample,
+        prompt=_clean_messages(sample.prompt, config),
+        chosen=_clean_messages(sample.chosen, config),
+        rejected=_clean_messages(sample.rejected, config),
+    )
+
+
+def drop_reason(sample: Sample, config: CleanConfig) -> str | None:
+    """Why a cleaned sample is dropped (empty, too_short, too_long, empty_turn, same_answers), else None."""
+    if isinstance(sample, Document):
+        return too_short(sample.text, config) or too_long(len(sample.text), config)
+    if not all(map(_has_content, _messages(sample))):
+        return "empty_turn"
+    if isinstance(sample, Preference) and sample.chosen == sample.rejected:
+        return "same_answers"
+    return too_long(sum(len(message["content"]) for message in _messages(sample)), config)
+
+
+def sample_hashes(sample: Sample) -> tuple[int, int]:
+    """(hash of the sample, hash that decides the validation split), 64 bits each.
+
+    Equal but for preferences, which are split by their prompt: no prompt is in both splits.
+    """
+    if isinstance(sample, Document):
+        both = text_hash(sample.text)
+        return both, both
+    if isinstance(sample, Conversation):
+        both = text_hash(_flat(sample.messages, sample.tools))
+        return both, both
+    prompt = text_hash(_flat(sample.prompt, sample.tools))
+    return text_hash(f"{prompt}\n{_flat(sample.chosen)}\n{_flat(sample.rejected)}"), prompt
+
+
+def held_out(hashes: np.ndarray, fraction: float) -> np.ndarray:
+    """bool, which of the uint64 `hashes` are for validation: about `fraction` of all possible ones."""
+    if fraction <= 0:
+        return np.zeros(len(hashes), bool)
+    return mix64(hashes) < np.uint64(min(int(fraction * 2.0**64), 2**64 - 1))
+
+
+def _messages(sample: Conversation | Preference) -> Iterator[Message]:
+    if isinstance(sample, Conversation):
+        yield from sample.messages
+    else:
+        yield from (*sample.prompt, *sample.chosen, *sample.rejected)
+
+
+def _has_content(message: Message) -> bool:
+    return bool(
+        message["content"] or message.get("tool_calls") or message["role"] in ("system", "tool")
+    )
+
+
+def _clean_messages(messages: list[Message], config: CleanConfig) -> list[Message]:
+    """Content and reasoning cleaned; tool calls are data and stay as they are."""
+    texts = ("content", "reasoning_content")
+    return [{k: clean_text(v, config) if k in texts else v for k, v in m.items()} for m in messages]
+
+
+def _flat(messages: list[Message], tools: list[dict[str, Any]] | None = None) -> str:
+    return json.dumps([messages, tools], ensure_ascii=False, sort_keys=True)

@@ -1,0 +1,111 @@
+"""The settings of `mengya prepare`."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+from rich.console import Console
+
+from mengya.config import Config, OneOrMany, PathConfig
+from mengya.text.clean import CleanConfig
+
+
+class PrepareSource(PathConfig):
+    path: str | list[str]
+    """A file, a folder or a glob, or a list of them."""
+    name: str | None = None
+    """The name in the table and the manifest; without it every file is a source of its own."""
+    format: str | None = None
+    """Form of the records, detected from their fields when not given; docs/data_format.md lists the names."""
+    field: str | list[str] = "text"
+    """For kind=text: the field that holds the text; several are joined by line breaks."""
+    encoding: str = "utf-8"
+    """Encoding of the files, for example gb18030."""
+    split_text: Literal["file", "line", "blank_line"] = "file"
+    """What is one document in .txt and .md files: the file, a line, or the lines between blank lines."""
+    license: str | None = None
+    """Noted in the manifest, for example Apache-2.0."""
+    limit: int | None = Field(default=None, ge=1)
+    """Read only so many records."""
+
+    @property
+    def title(self) -> str:
+        """The given name, or that of the first path without its suffixes."""
+        first = self.path if isinstance(self.path, str) else self.path[0]
+        return self.name or Path(first).name.split(".")[0] or first
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_spelling(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "licence" not in value or "license" in value:
+            return value
+        _say_license()
+        return {"license" if key == "licence" else key: given for key, given in value.items()}
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str) -> str:
+        try:
+            "".encode(value)
+        except LookupError:
+            raise ValueError(
+                f"{value!r} is not an encoding that Python knows; try utf-8 or gb18030"
+            ) from None
+        return value
+
+
+@cache
+def _say_license() -> None:
+    """Once a process: a recipe may have many sources."""
+    Console(stderr=True).print(
+        "the key `licence` of a source is now `license`; the next version refuses the old spelling",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+class PrepareConfig(Config):
+    out: Path
+    """Folder to write; with validation_fraction above 0 the shards are in OUT/train and OUT/validation."""
+    kind: Literal["text", "conversation", "preference"] = "text"
+    """What the records are: text for pretraining, conversations for SFT, preference pairs for DPO."""
+    tokenizer: Path
+    """A tokenizer folder."""
+    sources: OneOrMany[PrepareSource] = Field(min_length=1)
+    """What to read; a plain path stands for {path: ...}."""
+    clean: CleanConfig = CleanConfig()
+    dedup: bool = True
+    """Keep only the first of samples that are equal but for white space and case, over all sources."""
+    validation_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Hold out about this part, chosen by the hash of the sample (for preferences, of the prompt)."""
+    max_bad_lines: int = Field(default=100, ge=0)
+    """Skip up to so many lines that cannot be read or do not fit, then refuse."""
+    workers: int = Field(default=0, ge=0)
+    """Processes; 0 takes one for every processor. The result is the same for any number."""
+    overwrite: bool = False
+    """Replace OUT when it was made with other settings, or its shards are damaged or have no checksums.
+
+    Only shards that `mengya prepare` wrote are replaced."""
+
+    @model_validator(mode="after")
+    def _known_formats(self) -> PrepareConfig:
+        from mengya.data.ingest.preferences import PREFERENCE_FORMATS
+        from mengya.data.ingest.schema import CONVERSATION_FORMATS
+
+        known = {
+            "text": (),
+            "conversation": tuple(CONVERSATION_FORMATS),
+            "preference": PREFERENCE_FORMATS,
+        }[self.kind]
+        for number, source in enumerate(self.sources):
+            if source.format is not None and source.format not in known:
+                names = (
+                    f"one of {', '.join(known)}"
+                    if known
+                    else "not given for text; name the field instead"
+                )
+                raise ValueError(f"sources.{number}.format {source.format!r} must be {names}")
+        return self
