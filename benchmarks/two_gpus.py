@@ -31,7 +31,7 @@ from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.planning.sizes import parameter_counts
-from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.runtime.device import init_device, pick_autocast_dtype
 from mengya.stages.pretrain import PretrainConfig
 from mengya.training.checkpoint.store import TrainState
 from mengya.training.config import LoopConfig
@@ -70,7 +70,7 @@ class Job:
 
 def measure(job: Job) -> dict[str, float]:
     """Run the job as one of its processes; real tokens per second of all, peak GiB of this one."""
-    device = pick_device("cpu" if job.device == "cpu" else "cuda")
+    device = init_device("cpu" if job.device == "cpu" else "cuda")
     strategy = pick_strategy(
         StrategyConfig(**job.strategy), device, pick_autocast_dtype("auto", device)
     )

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationErro
 from pydantic.functional_validators import BeforeValidator
 from pydantic_core import CoreSchema
 
-from mengya.errors import UserError
+from mengya.errors import UserError, shown
 from mengya.runtime.files import write_text
 
 
@@ -126,7 +126,7 @@ def _read_recipe(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = Path(path)
     if path.resolve() in seen:
         chain = " -> ".join(str(p) for p in (*seen, path.resolve()))
-        raise UserError(f"recipes extend one another in a circle: {chain}")
+        raise UserError(f"circular `extends`: {chain}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -190,7 +190,7 @@ def _explain(cls: type[Config], item: dict[str, Any]) -> str:
     message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if item["type"] == "value_error" and isinstance(item["input"], dict):
         return f"{key}: {message}"
-    return f"{key}: {message} (got {_short(item['input'])})"
+    return f"{key}: {message} (got {shown(item['input'])})"
 
 
 def _owner(cls: type[Config], location: tuple[int | str, ...]) -> type[Config] | None:
@@ -223,11 +223,6 @@ def _type_name(annotation: Any) -> str:
         inner = ", ".join(_type_name(a) for a in get_args(annotation) if a is not Ellipsis)
         return f"{origin.__name__}[{inner}]"
     return getattr(annotation, "__name__", str(annotation))
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _verb(cls: type[Config]) -> str:

@@ -17,7 +17,7 @@ from mengya.data.shards import MANIFEST, TokenShards
 from mengya.errors import UserError
 from mengya.models.config.model import ModelConfig
 from mengya.planning.hardware import Device, named_device, this_device
-from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.runtime.device import init_device, pick_autocast_dtype
 from mengya.training.run_config import RunConfig
 
 Verb = Literal["pretrain", "sft", "dpo"]
@@ -84,7 +84,7 @@ def open_device(
     """The device to plan for, and the dtype of its matrix products (None: fp32)."""
     own = hardware.peak_tflops is not None and hardware.memory_gib is not None
     if hardware.device is None:
-        here = pick_device(config.device)
+        here = init_device(config.device)
         dtype = pick_autocast_dtype(config.precision, here)
         rows = min(config.micro_batch_size * config.data.sequence_length, 4096)
         product = (rows, shape.hidden_size, shape.intermediate_size)

@@ -21,11 +21,14 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["auto", "bf16", "fp16", "fp32", "fp8"]
 
 
-def pick_device(name: DeviceName = "auto") -> torch.device:
-    """The device of this process; with several GPUs each local rank takes its own.
+def init_device(name: DeviceName = "auto") -> torch.device:
+    """Choose the device of this process and set it up, before any large tensor is made.
+
+    `auto` is CUDA where there is a GPU, else the CPU. With several GPUs each local rank takes its own,
+    which becomes torch's current CUDA device; on a CPU the allocator is tuned (`tune_cpu_allocator`).
 
     Raises:
-        UserError: when the device named is not there.
+        UserError: the device is not available.
     """
     import torch
 
@@ -51,10 +54,13 @@ def pick_device(name: DeviceName = "auto") -> torch.device:
 
 
 def pick_autocast_dtype(precision: PrecisionName, device: torch.device) -> torch.dtype | None:
-    """The dtype of matrix products, or None for fp32 throughout.
+    """The dtype of autocast, or None for fp32 throughout.
 
-    `auto` takes bf16 where the hardware computes it: on a CPU without bf16 instructions autocast
-    would be slower than fp32, not faster.
+    `auto` takes bf16 where the hardware supports it; on a CPU without bf16 instructions autocast
+    would be slower than fp32.
+
+    Raises:
+        UserError: fp16 on a CPU.
     """
     import torch
 
@@ -64,13 +70,13 @@ def pick_autocast_dtype(precision: PrecisionName, device: torch.device) -> torch
         return torch.bfloat16 if device.type == "cpu" and cpu_has_bf16() else None
     if precision == "fp16" and device.type == "cpu":
         raise UserError("precision=fp16 needs a GPU; on a CPU write precision=bf16, fp32 or auto")
-    if precision == "fp8":  # feed-forward layers (fp8_layers.py); all else is bf16
+    if precision == "fp8":  # of the feed-forward layers; all else is bf16
         return torch.bfloat16
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[precision]
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this processor multiplies bf16 in hardware (AVX512_BF16 or AMX)."""
+    """Whether this processor has bf16 matrix instructions (AVX512_BF16 or AMX)."""
     import torch
 
     with suppress(AttributeError, RuntimeError):
@@ -79,10 +85,10 @@ def cpu_has_bf16() -> bool:
 
 
 def tune_cpu_allocator() -> None:
-    """Keep freed memory in the process (glibc only); must run before large tensors are made.
+    """Keep freed memory in the process (glibc only); call it before large tensors are made.
 
-    By default glibc maps and unmaps every tensor above a threshold, and the page faults cost a
-    training step on CPU about a quarter of its time (docs/results.md).
+    By default glibc maps and unmaps every tensor above a threshold, and the page faults take about a
+    quarter of the time of a training step on CPU (docs/results.md).
     """
     if not sys.platform.startswith("linux"):
         return
@@ -94,16 +100,16 @@ def tune_cpu_allocator() -> None:
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A tensor with these numbers; on a CPU it shares their memory.
+    """A tensor with the values and dtype of `array`; on a CPU it shares the memory.
 
-    On CUDA the copy goes through pinned memory and is not waited for.
+    On CUDA the copy goes through pinned memory and is asynchronous.
     """
     import torch
 
     tensor = torch.from_numpy(array)
     if device.type == "cuda" and tensor.numel():
         pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        # By numpy: torch wakes all its threads for 32 k numbers, which takes milliseconds.
+        # numpy copies: torch would wake its whole thread pool for 32 k values, which takes milliseconds.
         pinned.numpy()[...] = array
         return pinned.to(device, non_blocking=True)
     return tensor.to(device)

@@ -23,7 +23,7 @@ from mengya.generation.sampling import SamplingParams
 from mengya.models.cache.streaming import StreamingConfig
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.open_checkpoint import DtypeName, open_checkpoint, pick_dtype
-from mengya.runtime.device import DeviceName, pick_device
+from mengya.runtime.device import DeviceName, init_device
 
 HELP = """\
 /reset              forget the conversation
@@ -58,7 +58,7 @@ class ChatConfig(SamplingParams):
 
 def run(config: ChatConfig) -> None:
     console = Console(stderr=True)
-    device = pick_device(config.device)
+    device = init_device(config.device)
     model, tokenizer = open_checkpoint(config.checkpoint, device, pick_dtype(config.dtype, device))
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, TextIOWrapper):  # whatever the locale: the text is UTF-8

@@ -1,4 +1,6 @@
-"""`mengya merge`: a LoRA adapter and its base, or a CLEX model at one factor, become one standard folder."""
+"""`mengya merge`: a LoRA adapter merged into its base, or a CLEX model frozen at one factor, as a standard
+folder.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,14 @@ from mengya.tokenizer.load import load_tokenizer
 
 class MergeConfig(Config):
     checkpoint: Path
-    """Adapter folder, as `mengya sft` and `mengya dpo` write with lora; with factor a CLEX model as well."""
+    """Adapter folder, as `mengya sft` and `mengya dpo` write with lora; with factor also a CLEX model."""
     out: Path
     """Folder to write; must not exist."""
     base: Path | None = None
-    """Base folder; null takes the one that adapter_config.json names."""
+    """Base folder; null: the one named in adapter_config.json."""
     factor: float | None = Field(default=None, ge=1)
-    """Freeze a CLEX model's positions at this factor, so that transformers reads it (rope_type=longrope)."""
+    """Freeze the positions of a CLEX model at this factor, so that transformers can load it
+    (rope_type=longrope)."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of the saved weights."""
 

@@ -23,7 +23,7 @@ from mengya.models.hf.open_checkpoint import (
     open_checkpoint,
     pick_dtype,
 )
-from mengya.runtime.device import DeviceName, pick_device
+from mengya.runtime.device import DeviceName, init_device
 from mengya.runtime.optional import require
 from mengya.serving.runtime.served import Served, ServedName
 from mengya.serving.settings import ServerSettings
@@ -51,7 +51,7 @@ class ServeConfig(ServerSettings):
     dtype: DtypeName = "auto"
     """dtype of the weights; auto: float32 on CPU, bfloat16 elsewhere."""
     engine: Literal["mengya", "vllm"] = "mengya"
-    """vllm hands folder, names, address, key and dtype to vLLM's own server (pip install 'mengya[vllm]')."""
+    """vllm hands folder, names, address, key and dtype to vLLM's own server (pip install -e '.[vllm]')."""
     batch: EngineConfig = EngineConfig()
     """The engine: how much runs at once, how much waits."""
 
@@ -128,7 +128,7 @@ def _serve(
 
 def load(config: ServeConfig, base: str, adapters: dict[str, Path]) -> Served:
     """The model, its adapters and its engine; for the worker's thread."""
-    device = pick_device(config.device)
+    device = init_device(config.device)
     dtype = pick_dtype(config.dtype, device)
     model, tokenizer = open_checkpoint(config.checkpoint, device, dtype)
     switch = AdapterSet(model, adapters) if adapters else None

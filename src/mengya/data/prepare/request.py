@@ -17,6 +17,7 @@ from mengya.data.ingest.clean import CleanConfig
 from mengya.data.ingest.files import find_files
 from mengya.data.ingest.read import TextSplit, read_chunks
 from mengya.data.ingest.records import Chunk
+from mengya.errors import shown
 from mengya.runtime.files import write_text
 from mengya.tokenizer.chat_template import chat_template_of
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
@@ -184,12 +185,11 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
         ]
     if old == new:
         return []
-    return [f"{key}: {_short(old)} -> {_short(new)}"]
+    return [f"{key}: {_entries(old)} -> {_entries(new)}"]
 
 
-def _short(value: Any) -> str:
-    text = f"{len(value)} entries" if isinstance(value, list) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _entries(value: Any) -> str:
+    return f"{len(value)} entries" if isinstance(value, list) else shown(value)
 
 
 def _files_of(source: SourceSettings) -> list[Path]:

@@ -32,7 +32,7 @@ from mengya.models.extensions.shifted_groups import check_shifted_groups
 from mengya.models.fp8_layers import use_fp8
 from mengya.planning.flops import training_flops
 from mengya.planning.hardware import peak_flops
-from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.runtime.device import init_device, pick_autocast_dtype
 from mengya.runtime.seeding import seed_step
 from mengya.stages.run.resume import full_batch
 from mengya.stages.run.rows import open_rows
@@ -68,7 +68,7 @@ class TrainedModel:
 
 def open_strategy(config: RunConfig) -> SingleDevice:
     """Device, precision and processes of this run; random numbers are seeded for the initial weights."""
-    device = pick_device(config.device)
+    device = init_device(config.device)
     auto = AutoValues(
         config.micro_batch_size, config.global_batch_size, config.optimizer.max_grad_norm
     )
