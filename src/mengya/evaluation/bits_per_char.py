@@ -4,8 +4,8 @@
 
 A document is the document token, its text, the document token, as in training, so every character
 and the end of the text are predicted, and p is the probability of the full document. Nats per token
-cannot be compared between vocabularies; this can, because the cost
-of a text in bits does not depend on how it is cut into tokens.
+cannot be compared between vocabularies; this can, because the cost of a text in bits does not depend
+on how it is cut into tokens.
 """
 
 from __future__ import annotations

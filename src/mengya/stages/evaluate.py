@@ -151,8 +151,12 @@ def run(config: EvaluateConfig) -> None:
     """Measure, print a table, and write the results as JSON."""
     result = measure(config, show_progress=sys.stderr.isatty())
     out = config.out or find_checkpoint(config.checkpoint) / "evaluation.json"
-    values = {**asdict(result), "config": config.model_dump(mode="json")}
-    write_text(out, json.dumps(values, ensure_ascii=False, indent=2) + "\n")
-    console = Console()
-    console.print(results_table(result))
+    save_results(result, config, out)
+    Console().print(results_table(result))
     Console(stderr=True).print(f"written to {out}", highlight=False, markup=False)
+
+
+def save_results(result: Evaluation, config: EvaluateConfig, path: Path) -> None:
+    """Write the results, and the settings that gave them, as JSON."""
+    values = {**asdict(result), "config": config.model_dump(mode="json")}
+    write_text(path, json.dumps(values, ensure_ascii=False, indent=2) + "\n")

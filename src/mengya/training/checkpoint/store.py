@@ -21,6 +21,9 @@ from pathlib import Path
 from mengya.errors import UserError
 from mengya.runtime.files import point_link, replace_directory, sync_tree, write_text
 from mengya.training.checkpoint.integrity import problem, seal
+from mengya.version import __version__, check_format
+
+FORMAT = 1  # of trainer/, raised when an earlier mengya could not resume from it
 
 
 @dataclass
@@ -102,7 +105,7 @@ class Checkpoints:
         """Seal the draft of `state.step`, put it in place, move the links, remove what is too old."""
         draft, path = self.draft(state.step), self.path(state.step)
         (draft / "trainer").mkdir(exist_ok=True)
-        write_text(draft / "trainer/state.json", json.dumps(asdict(state), indent=2) + "\n")
+        write_text(draft / "trainer/state.json", _to_json(state))
         seal(draft)
         sync_tree(draft)
         replace_directory(draft, path)
@@ -128,8 +131,10 @@ class Checkpoints:
         """Its `TrainState`; a best checkpoint that is no longer there is forgotten."""
         path = checkpoint / "trainer/state.json"
         try:
-            state = TrainState(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            check_format(path, values.pop("format", 1), FORMAT, values.pop("mengya_version", None))
+            state = TrainState(**values)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path} cannot be read: {error}; remove {checkpoint} to use an older one"
             ) from error
@@ -169,6 +174,11 @@ class Checkpoints:
     def _all(self) -> list[Path]:
         found = (p for p in self.folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name))
         return sorted(found, key=_step)
+
+
+def _to_json(state: TrainState) -> str:
+    values = {"format": FORMAT, "mengya_version": __version__, **asdict(state)}
+    return json.dumps(values, indent=2) + "\n"
 
 
 def _step(path: Path) -> int:
