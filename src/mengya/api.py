@@ -64,8 +64,8 @@ class Model:
     @overload
     def generate(self, prompt: str, **sampling: Any) -> str: ...
     @overload
-    def generate(self, prompt: Sequence[str], **sampling: Any) -> list[str]: ...
-    def generate(self, prompt: str | Sequence[str], **sampling: Any) -> str | list[str]:
+    def generate(self, prompt: list[str], **sampling: Any) -> list[str]: ...
+    def generate(self, prompt: str | list[str], **sampling: Any) -> str | list[str]:
         """Continue plain text, as a base model was trained to.
 
         Args:

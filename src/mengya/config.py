@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -190,12 +191,23 @@ def _parsed(overrides: Sequence[str], problems: list[str]) -> Iterator[tuple[str
 
 
 def _merged_at(values: Any, dotted_key: str, value: Any) -> Any:
-    """`value`, merged over the mapping at `a.b.c` when both are mappings."""
+    """`value` as YAML has it, merged over the mapping at `a.b.c` when both are mappings."""
     for part in dotted_key.split("."):
         values = values.get(part) if isinstance(values, dict) else None
-    if not isinstance(value, dict):
-        return value
-    return _merge(values if isinstance(values, dict) else {}, value)
+    value = _plain(value)
+    both = isinstance(value, dict) and isinstance(values, dict)
+    return _merge(values, value) if both else value
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text, sequences as lists, mappings as dictionaries: what a recipe can hold."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
 
 
 def _set(values: dict[str, Any], dotted_key: str, value: Any) -> None:

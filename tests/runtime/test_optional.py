@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_missing_library_names_a_command_for_the_clone_and_for_elsewhere() -> None:
-    with pytest.raises(UserError, match="no_such_library.part is not installed") as caught:
+    with pytest.raises(UserError, match=r"no_such_library\.part is not installed") as caught:
         require("no_such_library.part", "serve")
     assert "pip install -e '.[serve]'" in str(caught.value)
     assert f"pip install -e '{ROOT}[serve]'" in str(caught.value)
