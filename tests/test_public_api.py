@@ -116,12 +116,12 @@ def test_a_run_folder_and_an_adapter_load_and_keys_override_a_recipe(
     recipe = tmp_path / "sft.yaml"
     settings = nursery.settings("conversation", tmp_path / "run", max_steps=2)
     recipe.write_text(json.dumps(settings, default=str), encoding="utf-8")  # JSON is YAML
-    run = mengya.sft(recipe, lora={"r": 2}, **{"loop.eval_every": 2, "optimizer": {"lr": 1e-3}})
+    run = mengya.sft(recipe, lora={"rank": 2}, **{"loop.eval_every": 2, "optimizer": {"lr": 1e-3}})
     assert (run.finished, run.step, run.run_dir) == (True, 2, tmp_path / "run")
     assert {"loss", "validation/loss"} <= run.metrics.keys()
     assert (run.checkpoint / "adapter_config.json").is_file()
     saved = (run.run_dir / "config.yaml").read_text("utf-8")
-    assert "r: 2" in saved and "eval_every: 2\n" in saved and "log_every: 1\n" in saved
+    assert "rank: 2" in saved and "eval_every: 2\n" in saved and "log_every: 1\n" in saved
     model = mengya.load(run.run_dir, device="cpu")
     assert model.checkpoint == run.checkpoint
     result = mengya.evaluate(

@@ -6,7 +6,6 @@ as they need data of the reader's. Both languages must hold the same commands.
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import shlex
@@ -19,8 +18,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mengya.cli import VERBS, _read_arguments, app
-from mengya.config import Config, describe
+from mengya.cli import VERBS, app, config_class_of, read_arguments
+from mengya.config import describe
 from mengya.errors import UserError
 from mengya.world import WorldConfig, generate
 
@@ -72,11 +71,6 @@ def commands(page: str) -> list[list[str]]:
         if match:
             found.append(shlex.split(match[1]))
     return found
-
-
-def config_class(verb: str) -> type[Config]:
-    module, name, _, _ = VERBS[verb]
-    return getattr(importlib.import_module(f"mengya.stages.{module}"), name)
 
 
 @pytest.mark.parametrize("page", TRANSLATIONS)
@@ -136,14 +130,14 @@ def test_every_command_of_the_readme_is_a_valid_configuration(
         if verb == "plan":
             CliRunner().invoke(app, [verb, *arguments], catch_exceptions=False)
         elif arguments and not arguments[0].startswith("--"):
-            _read_arguments(config_class(verb), VERBS[verb][2], arguments)
+            read_arguments(config_class_of(verb), VERBS[verb].positional, arguments)
             checked += 1
     assert checked >= 15
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_key_in_the_text_exists(page: str) -> None:
-    known = {row[0] for verb in VERBS for row in describe(config_class(verb))}
+    known = {row[0] for verb in VERBS for row in describe(config_class_of(verb))}
     for word in " ".join(inline_code(page)).split():
         key, equals, _ = word.partition("=")
         if equals and re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", key) and key not in ("key", "key.sub"):
