@@ -220,7 +220,7 @@ def test_the_tutorial_ends_in_a_chat(tutorial: tuple[Path, list[str]]) -> None:
     chat, transformers = tutorial[1][-2:]
     answers = chat.splitlines()
     assert len(answers) == 3
-    # Both are answers of the training data, learnt by heart.
+    # Both are answers of the training data, memorized.
     assert answers[0] == "诊所早上八点开门，晚上六点关门。"
     assert transformers == "药房在一楼。\n"
 

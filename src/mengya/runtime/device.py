@@ -109,7 +109,7 @@ def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
     tensor = torch.from_numpy(array)
     if device.type == "cuda" and tensor.numel():
         pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        # numpy copies: torch would wake its whole thread pool for 32 k values, which takes milliseconds.
+        # numpy copies: torch would wake its entire thread pool for 32 k values, which takes milliseconds.
         pinned.numpy()[...] = array
         return pinned.to(device, non_blocking=True)
     return tensor.to(device)
