@@ -34,7 +34,7 @@ from mengya.models.cache.kv import cache_bytes_per_token
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.planning.sizes import parameter_counts
-from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.runtime.device import init_device, pick_autocast_dtype
 from mengya.runtime.seeding import seed_step
 from mengya.training.distributed.single import SingleDevice
 from mengya.training.execution import Execution
@@ -90,7 +90,7 @@ def train(
     config: ModelConfig, rows: PackedRows, options: argparse.Namespace
 ) -> Iterator[dict[str, float]]:
     """Train for options.seconds; a line of numbers every LOG_EVERY steps."""
-    device = pick_device("cpu" if options.cpu else "auto")
+    device = init_device("cpu" if options.cpu else "auto")
     strategy = SingleDevice(Execution(device, pick_autocast_dtype("auto", device)))
     compiled = device.type == "cuda"
     seed_step(0, -1, 0)

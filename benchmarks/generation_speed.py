@@ -34,7 +34,7 @@ from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from mengya.runtime.device import pick_device
+from mengya.runtime.device import init_device
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -205,7 +205,7 @@ def main() -> None:
         help="only say where our steps' time goes",
     )
     options = parser.parse_args()
-    device = pick_device("cpu" if options.cpu else "auto")
+    device = init_device("cpu" if options.cpu else "auto")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     context = max(2048, options.prompt[1] + options.new[-1])
     config = ModelConfig(vocab_size=6400, max_position_embeddings=context, **SHAPES[options.shape])

@@ -53,7 +53,7 @@ from timing import Clock, Timing, time_steps
 from torch._dynamo.comptime import comptime
 
 from mengya.models.config.model import ModelConfig
-from mengya.runtime.device import DeviceName, pick_autocast_dtype, pick_device
+from mengya.runtime.device import DeviceName, init_device, pick_autocast_dtype
 from mengya.training.distributed.single import SingleDevice
 from mengya.training.execution import Execution
 from mengya.training.optim.config import OptimizerConfig
@@ -183,7 +183,7 @@ def work(case: str, setup: Setup, pipe: Connection, compiling: Semaphore) -> Non
     try:
         calls: Counter[str] = Counter()
         switch(case, calls)
-        device = pick_device(setup.device)
+        device = init_device(setup.device)
         cuda = device.type == "cuda"
         strategy = SingleDevice(Execution(device, pick_autocast_dtype("auto", device)))
         config = config_of(setup.shape, setup.size)

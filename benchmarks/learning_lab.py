@@ -33,7 +33,7 @@ from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.fp8_layers import use_fp8
-from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.runtime.device import init_device, pick_autocast_dtype
 from mengya.training.distributed.single import SingleDevice
 from mengya.training.execution import Execution
 from mengya.training.optim.build import build_optimizers, set_lr
@@ -52,7 +52,7 @@ class Lab:
 
     def __init__(self, options: argparse.Namespace, worker: int) -> None:
         os.environ.setdefault("LOCAL_RANK", str(worker if torch.cuda.device_count() > 1 else 0))
-        device = pick_device("auto")
+        device = init_device("auto")
         self.strategy = SingleDevice(Execution(device, pick_autocast_dtype("auto", device)))
         self.compiled = device.type == "cuda"
         self.rows, self.size, self.out = options.rows, options.size, options.out

@@ -40,7 +40,7 @@ from mengya.models.config.model import StretchConfig
 from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.models.hf.config import load_model_config
 from mengya.models.hf.open_checkpoint import find_checkpoint
-from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.runtime.device import init_device, pick_autocast_dtype
 from mengya.runtime.seeding import seed_step
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 from mengya.training.distributed.single import SingleDevice
@@ -150,7 +150,7 @@ class Measure:
 
 
 def run(method: str, checkpoint: Path, options: argparse.Namespace) -> dict[str, Any]:
-    device = pick_device("cpu" if options.cpu else "auto")
+    device = init_device("cpu" if options.cpu else "auto")
     strategy = SingleDevice(Execution(device, pick_autocast_dtype("auto", device)))
     torch.set_float32_matmul_precision("high")
     train, held_out = (TokenShards(options.shards / part) for part in ("train", "validation"))

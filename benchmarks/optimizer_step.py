@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from mengya.runtime.device import pick_device
+from mengya.runtime.device import init_device
 from mengya.training.optim import muon
 from mengya.training.optim.build import build_optimizers
 from mengya.training.optim.config import OptimizerConfig
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--cpu", action="store_true")
     options = parser.parse_args()
     print_distances()
-    print_times(options.shape, options.steps, pick_device("cpu" if options.cpu else "auto"))
+    print_times(options.shape, options.steps, init_device("cpu" if options.cpu else "auto"))
 
 
 if __name__ == "__main__":

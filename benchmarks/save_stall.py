@@ -32,7 +32,7 @@ from mengya.losses.token_nll import token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.checkpoint import save_hf_folder
-from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.runtime.device import init_device, pick_autocast_dtype
 from mengya.training.checkpoint.manager import CheckpointManager
 from mengya.training.distributed.single import SingleDevice
 from mengya.training.execution import Execution
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="save-stall-"))
-    device, block = pick_device(), options.block
+    device, block = init_device(), options.block
     strategy = SingleDevice(Execution(device, pick_autocast_dtype("auto", device)))
     config = ModelConfig(
         vocab_size=VOCAB, max_position_embeddings=options.length, **SHAPES[options.shape]

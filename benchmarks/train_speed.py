@@ -37,7 +37,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 
 from mengya.models.config.model import ModelConfig
 from mengya.planning.sizes import parameter_counts
-from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.runtime.device import init_device, pick_autocast_dtype
 from mengya.training.distributed.single import SingleDevice
 from mengya.training.execution import Execution
 from mengya.training.optim.config import OptimizerConfig
@@ -170,7 +170,7 @@ def main() -> None:
         options.size, options.warmup, options.steps, options.windows = 128, 1, 1, 2
         options.trainer = ["eager"]
     quiet()
-    device = pick_device("cpu" if options.cpu else "auto")
+    device = init_device("cpu" if options.cpu else "auto")
     strategy = SingleDevice(Execution(device, pick_autocast_dtype("auto", device)))
     peak = matmul_peak(device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

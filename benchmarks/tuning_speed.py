@@ -50,7 +50,7 @@ from mengya.losses.dpo import DPO
 from mengya.losses.token_nll import Loss, token_nll
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.runtime.device import init_device, pick_autocast_dtype
 from mengya.training.distributed.single import SingleDevice
 from mengya.training.execution import Execution
 
@@ -248,7 +248,7 @@ def main() -> None:
         options.longest, options.warmup, options.steps, options.windows = 128, 1, 1, 2
     disable_progress_bar()
     quiet()
-    device = pick_device("cpu" if options.cpu else "auto")
+    device = init_device("cpu" if options.cpu else "auto")
     strategy = SingleDevice(Execution(device, pick_autocast_dtype("auto", device)))
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     print(f"{where}, torch {torch.__version__}", flush=True)

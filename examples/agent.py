@@ -51,7 +51,7 @@ _UNITS: dict[str, tuple[str, float]] = {
 
 
 class ToolError(Exception):
-    """What the model is told when a tool cannot do what it asked for."""
+    """The message that the model gets when a tool call fails."""
 
 
 def calculate(expression: str) -> float | int:
@@ -182,7 +182,7 @@ def run_agent(
     """Ask, run the tools that are called, and ask again, until the model answers.
 
     Args:
-        on_call: hears each call: name, arguments, result.
+        on_call: called after each call with name, arguments and result.
         settings: further arguments of chat.completions.create.
 
     Raises:

@@ -81,7 +81,7 @@ def test_resolved_config_loads_back_equal(tmp_path: Path) -> None:
     [
         ("a: [", "cannot be read as YAML"),
         ("- 1", "must be a mapping"),
-        ("extends: r.yaml", "circle"),
+        ("extends: r.yaml", "circular `extends`: .*r.yaml -> "),
     ],
 )
 def test_broken_recipes_are_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
@@ -104,3 +104,21 @@ def test_help_comes_from_the_field_docstrings() -> None:
     assert rows["inner.name"][0] == "adamw | muon"
     properties = OuterConfig.model_json_schema()["properties"]
     assert properties["steps"]["description"] == "How many."
+
+
+def test_a_mapping_overrides_as_text_does_and_merges_with_the_recipe(tmp_path: Path) -> None:
+    recipe = write(tmp_path / "r.yaml", {"steps": 5, "inner": {"lr": 0.1, "name": "muon"}})
+    inner, paths = {"lr": 0.2}, [{"path": tmp_path}]
+    config = load_config(OuterConfig, recipe, {"inner": inner, "sources": paths, "steps": 6})
+    assert (config.steps, config.inner.lr, config.inner.name) == (6, 0.2, "muon")
+    assert config.sources[0].path == tmp_path
+    dotted = load_config(OuterConfig, recipe, {"inner": inner, "inner.name": "adamw"})
+    assert (dotted.inner.lr, dotted.inner.name, inner) == (0.2, "adamw", {"lr": 0.2})
+    with pytest.raises(UserError, match=r"'steps' is the value 5, which has no keys below it"):
+        load_config(OuterConfig, recipe, {"steps.more": 1})
+
+
+def test_a_long_value_is_shortened_in_a_message() -> None:
+    with pytest.raises(UserError, match=r"\(got 'xxx(x*)\.\.\.\)") as caught:
+        load_config(OuterConfig, None, {"steps": "x" * 1000})
+    assert len(str(caught.value)) < 250

@@ -12,14 +12,14 @@ import mengya
 ROOT = Path(mengya.__file__).parent
 # From the bottom up; packages of one row are siblings.
 ROWS = [
-    {"config", "runtime", "batch", "errors"},
+    {"config", "runtime", "batch", "errors", "version"},
     {"kernels", "text", "tokenizer", "world"},
     {"models", "losses", "rewards", "data"},
     {"generation", "web"},
     {"training", "evaluation", "quantization", "export", "serving", "board"},
     {"planning"},
     {"stages"},
-    {"cli"},
+    {"cli", "api"},
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 

@@ -6,7 +6,6 @@ validated, as they need data of the reader's. Both languages of a page must hold
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -20,8 +19,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mengya.cli import VERBS, _read_arguments, app
-from mengya.config import Config, describe
+from mengya.cli import VERBS, app, config_class_of, read_arguments
+from mengya.config import describe
 from mengya.errors import UserError
 from mengya.world import WorldConfig, generate
 
@@ -88,11 +87,6 @@ def commands(page: str) -> list[list[str]]:
         if match:
             found.append(shlex.split(match[1]))
     return found
-
-
-def config_class(verb: str) -> type[Config]:
-    module, name, _, _ = VERBS[verb]
-    return getattr(importlib.import_module(f"mengya.stages.{module}"), name)
 
 
 def inline_commands(page: str) -> list[str]:
@@ -180,7 +174,7 @@ def test_every_command_is_a_valid_configuration(page: str, monkeypatch: pytest.M
         if re.search(r"RECIPE|CHECKPOINT|NAME", " ".join(arguments)):
             continue  # stands for the reader's own
         if verb in VERBS and arguments and not arguments[0].startswith("--"):
-            _read_arguments(config_class(verb), VERBS[verb][2], arguments)
+            read_arguments(config_class_of(verb), VERBS[verb].positional, arguments)
         elif verb == "parameters" or (arguments and verb == "plan"):
             CliRunner().invoke(app, [verb, *arguments], catch_exceptions=False)
 
@@ -192,7 +186,7 @@ def test_the_pages_that_teach_commands_have_some() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_key_in_the_text_exists(page: str) -> None:
-    known = {row[0] for verb in VERBS for row in describe(config_class(verb))}
+    known = {row[0] for verb in VERBS for row in describe(config_class_of(verb))}
     for word in " ".join(inline_code(page)).split():
         key, equals, value = word.partition("=")
         if value.startswith("="):

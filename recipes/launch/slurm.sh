@@ -1,5 +1,6 @@
 #!/bin/bash
-# sbatch --nodes 2 --gpus-per-node 8 recipes/launch/slurm.sh pretrain recipes/bumblebee-1.5b/pretrain.yaml strategy.name=fsdp
+# sbatch --nodes 2 --gpus-per-node 8 recipes/launch/slurm.sh \
+#     pretrain recipes/bumblebee-1.5b/pretrain.yaml strategy.name=fsdp
 # One torchrun a node, which starts one process a GPU; run_dir must be on a file system that all nodes see.
 #SBATCH --job-name=mengya
 #SBATCH --ntasks-per-node=1

@@ -1,6 +1,7 @@
 #!/bin/sh
 # One node, all its GPUs:   recipes/launch/torchrun.sh pretrain recipes/zh-64m/pretrain.yaml
-# Two nodes, on each:       NODES=2 HOST=node-0 recipes/launch/torchrun.sh pretrain recipes/...   (HOST: the first node)
+# Two nodes, on each:       NODES=2 HOST=node-0 recipes/launch/torchrun.sh pretrain recipes/...
+# HOST is the first node.
 set -eu
 : "${NODES:=1}" "${PROCESSES:=gpu}" "${PORT:=29500}" "${ID:=mengya}"
 if [ "$NODES" -eq 1 ]; then

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole life of the model. Every step can be interrupted and run again: finished ones are skipped, training resumes.
+# All stages of the model. Every step can be interrupted and run again: finished ones are skipped, training
+# resumes.
 # usage: DATA=/path/to/data bash recipes/zh-26m/run.sh
 set -euo pipefail
 recipe=recipes/zh-26m

@@ -1,6 +1,6 @@
-"""The command line: `mengya VERB RECIPE.yaml key.sub=value ...`. Wires verbs to stages, nothing else.
+"""The command line: `mengya VERB RECIPE.yaml key.sub=value ...`. Maps verbs to stages, nothing else.
 
-Stages are imported inside their verb, so that `mengya --help` answers at once.
+A stage is imported when its verb runs, so that `mengya --help` is fast.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from types import ModuleType
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
@@ -22,42 +23,42 @@ from mengya.config import Config, describe, load_config
 from mengya.errors import UserError
 
 _SECONDS_FOR_RANK_0 = 10.0
+_ABOUT = "Grow a small Chinese language model from nothing."
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Grow a small Chinese language model from nothing.",
+    help=_ABOUT,
 )
 
-# verb -> (stage module, config class, positional argument that comes before the recipe, one line)
+
+class Verb(NamedTuple):
+    """A stage with a configuration: module `mengya.stages.NAME` with `run` and the class `config`.
+
+    Attributes:
+        positional: the key that an argument before the recipe sets; None without one.
+    """
+
+    config: str
+    summary: str
+    positional: str | None = None
+
+
 VERBS = {
-    "tokenizer": ("tokenizer", "TokenizerConfig", None, "Train a byte-level BPE tokenizer."),
-    "prepare": ("prepare", "PrepareConfig", None, "Turn documents into token shards."),
-    "pretrain": (
-        "pretrain",
-        "PretrainConfig",
-        None,
-        "Train a model from nothing, or go on with one.",
+    "tokenizer": Verb("TokenizerConfig", "Train a byte-level BPE tokenizer."),
+    "prepare": Verb("PrepareConfig", "Turn documents into token shards."),
+    "pretrain": Verb("PretrainConfig", "Train a model from scratch, or continue one, on text."),
+    "sft": Verb("SftConfig", "Fine-tune on conversations; all weights or LoRA."),
+    "dpo": Verb("DpoConfig", "Align a model with preference pairs."),
+    "merge": Verb("MergeConfig", "Merge a LoRA adapter into a standard folder.", "checkpoint"),
+    "extend": Verb("ExtendConfig", "Add tokens to a model and its tokenizer.", "checkpoint"),
+    "evaluate": Verb("EvaluateConfig", "Measure a checkpoint.", "checkpoint"),
+    "chat": Verb("ChatConfig", "Chat with a checkpoint in the terminal.", "checkpoint"),
+    "serve": Verb(
+        "ServeConfig", "Serve a checkpoint: an OpenAI-compatible API and a chat page.", "checkpoint"
     ),
-    "sft": ("sft", "SftConfig", None, "Teach a model to converse; full or LoRA."),
-    "dpo": ("dpo", "DpoConfig", None, "Align a model with preference pairs."),
-    "merge": ("merge", "MergeConfig", "checkpoint", "Merge a LoRA adapter into a standard folder."),
-    "extend": ("extend", "ExtendConfig", "checkpoint", "Add tokens to a model and its tokenizer."),
-    "evaluate": ("evaluate", "EvaluateConfig", "checkpoint", "Measure a checkpoint."),
-    "chat": ("chat", "ChatConfig", "checkpoint", "Talk with a checkpoint in the terminal."),
-    "serve": (
-        "serve",
-        "ServeConfig",
-        "checkpoint",
-        "Serve a checkpoint: OpenAI's API and a chat page.",
-    ),
-    "demo": (
-        "demo",
-        "DemoConfig",
-        None,
-        "Grow a model of a small world on this machine, all stages.",
-    ),
+    "demo": Verb("DemoConfig", "Train and compare a model of a small world, all stages."),
 }
 
 Arguments = Annotated[
@@ -70,22 +71,29 @@ ShowKeys = Annotated[
 ShowSchema = Annotated[bool, typer.Option("--schema", help="Print the JSON schema, for editors.")]
 
 
-def _run_verb(verb: str, arguments: list[str], keys: bool, schema: bool) -> None:
-    module, class_name, positional, _ = VERBS[verb]
-    stage = importlib.import_module(f"mengya.stages.{module}")
-    config_class: type[Config] = getattr(stage, class_name)
+def _run_verb(name: str, arguments: list[str], keys: bool, schema: bool) -> None:
+    stage = stage_of(name)
+    config_class = config_class_of(name)
     if schema:
         typer.echo(json.dumps(config_class.model_json_schema(), ensure_ascii=False, indent=2))
     elif keys:
         _print_keys(config_class)
     else:
-        stage.run(_read_arguments(config_class, positional, arguments))
+        stage.run(read_arguments(config_class, VERBS[name].positional, arguments))
 
 
-def _read_arguments(
-    config_class: type[Config], positional: str | None, arguments: list[str]
-) -> Any:
-    """The configuration that the positional argument, the recipe and the overrides make."""
+def stage_of(verb: str) -> ModuleType:
+    """The module of a verb of VERBS, with its `run`."""
+    return importlib.import_module(f"mengya.stages.{verb}")
+
+
+def config_class_of(verb: str) -> type[Config]:
+    """The configuration that `run` of a verb takes."""
+    return getattr(stage_of(verb), VERBS[verb].config)
+
+
+def read_arguments(config_class: type[Config], positional: str | None, arguments: list[str]) -> Any:
+    """The configuration from the positional argument, the recipe and the overrides."""
     first = next((a for a in arguments if not _is_override(a)), None)
     if positional is None or first is None:
         return load_config(config_class, *_split(arguments))
@@ -100,7 +108,7 @@ def _split(arguments: list[str]) -> tuple[Path | None, list[str]]:
     overrides = [a for a in arguments if _is_override(a)]
     paths = [a for a in arguments if not _is_override(a)]
     if len(paths) > 1:
-        raise UserError(f"{paths[1]!r} is neither the recipe nor an override; write key.sub=value")
+        raise UserError(f"{paths[1]!r} is neither a recipe nor an override; write key.sub=value")
     return Path(paths[0]) if paths else None, overrides
 
 
@@ -120,24 +128,22 @@ def _print_keys(config_class: type[Config]) -> None:
     Console().print(table)
 
 
-def _add_verb(verb: str) -> None:
-    _, _, positional, summary = VERBS[verb]
-
+def _add_verb(name: str, verb: Verb) -> None:
     def command(
         arguments: Arguments = None, keys: ShowKeys = False, schema: ShowSchema = False
     ) -> None:
-        _run_verb(verb, arguments or [], keys, schema)
+        _run_verb(name, arguments or [], keys, schema)
 
-    before = f"{positional.upper()} " if positional else ""
+    before = f"{verb.positional.upper()} " if verb.positional else ""
     command.__doc__ = (
-        f"{summary}\n\nusage: mengya {verb} {before}[RECIPE.yaml] [key.sub=value ...]\n\n"
-        f"`mengya {verb} --keys` lists every key."
+        f"{verb.summary}\n\nusage: mengya {name} {before}\\[RECIPE.yaml] \\[key.sub=value ...]\n\n"
+        f"`mengya {name} --keys` lists every key."
     )
-    app.command(verb, short_help=summary)(command)
+    app.command(name, short_help=verb.summary)(command)
 
 
-for _verb in VERBS:
-    _add_verb(_verb)
+for _name, _verb in VERBS.items():
+    _add_verb(_name, _verb)
 
 
 @app.command("parameters", short_help="Count the parameters of recipes.")
@@ -145,41 +151,44 @@ def _parameters(
     recipes: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[RECIPE...]", help="Recipes or their folders; none: all of recipes/."
+            metavar="[RECIPE...]", help="Recipes or their folders; default: all of recipes/."
         ),
     ] = None,
 ) -> None:
-    """Print total, active and embedding parameters and the KV cache of each recipe's model."""
+    """Print total, active and embedding parameters and KV-cache bytes of each recipe's model."""
     from mengya.stages.parameters import run
 
     run(recipes or [])
 
 
-@app.command("plan", short_help="Say what a run will need: memory, hours, cost, and what is amiss.")
+@app.command("plan")
 def _plan(
     arguments: Arguments = None,
     device: Annotated[
-        str | None, typer.Option(help="Plan for h100, rtx4090, ...; left out: this machine.")
+        str | None, typer.Option(help="Plan for h100, rtx4090, ...; default: this machine.")
     ] = None,
     devices: Annotated[int, typer.Option(min=1, help="Number of such devices.")] = 1,
     peak_tflops: Annotated[
-        float | None, typer.Option(min=0.001, help="Dense peak of an unlisted device.")
+        float | None, typer.Option(min=0.001, help="Dense peak TFLOPS of an unlisted device.")
     ] = None,
-    memory_gib: Annotated[float | None, typer.Option(min=0.1, help="Memory of one device.")] = None,
+    memory_gib: Annotated[
+        float | None, typer.Option(min=0.1, help="Memory of one device, in GiB.")
+    ] = None,
     price_per_hour: Annotated[
-        float | None, typer.Option(min=0, help="Price of one device for an hour; gives the cost.")
+        float | None, typer.Option(min=0, help="Price of one device per hour, for the cost.")
     ] = None,
     data_tokens: Annotated[
-        float | None, typer.Option(min=1, help="Tokens of an epoch while the shards are not there.")
+        float | None,
+        typer.Option(min=1, help="Tokens of an epoch, where the shards do not exist yet."),
     ] = None,
     verb: Annotated[
-        str | None, typer.Option(help="pretrain, sft or dpo, where the recipe does not tell.")
+        str | None, typer.Option(help="pretrain, sft or dpo, where the recipe leaves it open.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Parameters, FLOPs, memory by part, tokens/s, hours and cost of a recipe, and warnings.
+    r"""Estimate memory, time and cost of a run, and warn about bad settings.
 
-    usage: mengya plan RECIPE.yaml [key.sub=value ...] [--device NAME] [--devices N]
+    usage: mengya plan RECIPE.yaml \[key.sub=value ...] [--device NAME] [--devices N]
     """
     from mengya.planning.inputs import Hardware
     from mengya.stages.plan import pick_verb, run
@@ -204,19 +213,18 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Grow a small Chinese language model from nothing."""
-    if local_rank is not None:  # the deepspeed launcher says it here as well as in the environment
+    if local_rank is not None:  # the deepspeed launcher passes it, as well as the variable
         os.environ.setdefault("LOCAL_RANK", str(local_rank))
 
 
 def main() -> None:
-    """The console command; errors that the user can mend end in one message and exit code 2."""
+    """The console command; a `UserError` ends in one message and exit code 2."""
     try:
         app()
     except UserError as error:
         rank = int(os.environ.get("RANK", "0"))
         if rank > 0:
-            # Most errors are those of all ranks: when rank 0 has said it, the launcher ends the others.
+            # Most errors occur on all ranks: once rank 0 has printed it, the launcher ends the others.
             time.sleep(_SECONDS_FOR_RANK_0)
         where = f"error on rank {rank}" if rank > 0 else "error"
         Console(stderr=True).print(f"{where}: {error}", style="red", markup=False, highlight=False)

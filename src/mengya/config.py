@@ -1,15 +1,16 @@
-"""Typed configuration: a pydantic model filled from defaults < YAML (`extends:`) < `key.sub=value`.
+"""Typed configuration: a pydantic model filled from defaults < YAML (`extends:`) < overrides.
 
-Takes a Config class, a recipe path and overrides; gives an instance or one `UserError` that lists
-every problem at once. Knows nothing of what the values mean.
+Takes a Config class, a recipe path and overrides (`key.sub=value`, or a mapping); gives an instance, or
+one `UserError` that lists every problem. Knows nothing of what the values mean.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import os
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -18,18 +19,18 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationErro
 from pydantic.functional_validators import BeforeValidator
 from pydantic_core import CoreSchema
 
-from mengya.errors import UserError
+from mengya.errors import UserError, shown
 from mengya.runtime.files import write_text
 
 
 class Config(BaseModel):
-    """Base of every configuration: unknown keys are refused, and the docstring under a field is its help."""
+    """Base of every configuration: unknown keys are refused, the docstring under a field is its help."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
 
 class PathConfig(Config):
-    """A configuration with a `path`, for which a plain path stands: FILE means {path: FILE}."""
+    """A configuration with a `path`, which a path alone may stand for: FILE means {path: FILE}."""
 
     @model_validator(mode="before")
     @classmethod
@@ -44,7 +45,7 @@ class PathConfig(Config):
 
 
 class _OneStandsForMany:
-    """Tells editors what `OneOrMany` accepts."""
+    """The JSON schema of `OneOrMany`, for editors."""
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
@@ -59,26 +60,38 @@ OneOrMany = Annotated[
     BeforeValidator(lambda value: [value] if isinstance(value, str | Path | dict) else value),
     _OneStandsForMany(),
 ]
-"""A list; one item alone stands for a list of it."""
+"""A list; a single item is accepted as a list of one."""
 
 C = TypeVar("C", bound=Config)
 
 
-def load_config(cls: type[C], recipe: Path | None, overrides: Sequence[str] = ()) -> C:
-    """Build `cls` from its defaults, then the recipe file, then `key.sub=value` overrides.
+def load_config(
+    cls: type[C],
+    recipe: Path | None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> C:
+    """Build `cls` from its defaults, then the recipe file, then overrides.
 
-    Relative paths inside a recipe stay relative to the working directory, as on the command line;
-    only `extends:` is relative to the file that says it.
+    Relative paths inside a recipe are relative to the working directory, as on the command line; only
+    `extends:` is relative to the file that contains it.
+
+    Args:
+        overrides: `key.sub=value` texts, whose values are read as JSON or YAML; or a mapping of keys to
+            values, where keys may be dotted and nested mappings merge with those of the recipe.
 
     Raises:
         UserError: with every unknown key, wrong type and impossible combination in one message.
     """
     values = read_recipe(recipe) if recipe is not None else {}
     problems: list[str] = []
-    for text in overrides:
+    if isinstance(overrides, Mapping):
+        pairs = ((key, _merged_at(values, key, value)) for key, value in overrides.items())
+    else:
+        pairs = _parsed(overrides, problems)
+    for key, value in pairs:
         try:
-            _apply_override(values, text)
-        except (ValueError, yaml.YAMLError) as error:
+            _set(values, key, value)
+        except ValueError as error:
             problems.append(str(error))
     config = None
     try:
@@ -100,7 +113,7 @@ def save_config(config: Config, path: Path) -> None:
 
 
 def describe(cls: type[Config], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """Yield (dotted key, type, default, help) of every field, nested configs flattened."""
+    """(dotted key, type, default, help) of every field, nested configurations flattened."""
     for name, field in cls.model_fields.items():
         key = f"{prefix}{name}"
         inner = _config_class(field.annotation)
@@ -118,7 +131,11 @@ def describe(cls: type[Config], prefix: str = "") -> Iterator[tuple[str, str, st
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """Read a YAML recipe and, below it, the recipes that it names in `extends:`."""
+    """The values of a YAML recipe, merged over those of the recipes that it `extends:`.
+
+    Raises:
+        UserError: a file is missing or no mapping, or `extends:` is circular.
+    """
     return _read_recipe(path, ())
 
 
@@ -126,7 +143,7 @@ def _read_recipe(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = Path(path)
     if path.resolve() in seen:
         chain = " -> ".join(str(p) for p in (*seen, path.resolve()))
-        raise UserError(f"recipes extend one another in a circle: {chain}")
+        raise UserError(f"circular `extends`: {chain}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -156,27 +173,64 @@ def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _apply_override(values: dict[str, Any], text: str) -> None:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise ValueError(f"{text!r} is not an override; write key.sub=value")
-    *parents, last = key.split(".")
+def _parsed(overrides: Sequence[str], problems: list[str]) -> Iterator[tuple[str, Any]]:
+    """Key and value of each `key.sub=value`; one that is none is added to `problems`."""
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            problems.append(f"{text!r} is not an override; write key.sub=value")
+            continue
+        # YAML 1.1 reads 1e-3 as text; JSON reads it as the number that everyone means.
+        try:
+            yield key, json.loads(value)
+        except json.JSONDecodeError:
+            try:
+                yield key, yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                problems.append(f"{key}: {value!r} is neither JSON nor YAML: {error}")
+
+
+def _merged_at(values: Any, dotted_key: str, value: Any) -> Any:
+    """`value` as YAML has it, merged over the mapping at `a.b.c` when both are mappings."""
+    for part in dotted_key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    value = _plain(value)
+    both = isinstance(value, dict) and isinstance(values, dict)
+    return _merge(values, value) if both else value
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text, sequences as lists, mappings as dictionaries: what a recipe can hold."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _set(values: dict[str, Any], dotted_key: str, value: Any) -> None:
+    """Put `value` at `a.b.c`.
+
+    Raises:
+        ValueError: a part of the key has a value that is no mapping.
+    """
+    *parents, last = dotted_key.split(".")
     for parent in parents:
         child = values.setdefault(parent, {})
         if child is None:
             child = values[parent] = {}
         if not isinstance(child, dict):
-            raise ValueError(f"{key}: {parent!r} is the value {child!r}, it has no keys below it")
+            raise ValueError(
+                f"{dotted_key}: {parent!r} is the value {child!r}, which has no keys below it"
+            )
         values = child
-    # YAML 1.1 reads 1e-3 as text; JSON reads it as the number that everyone means.
-    try:
-        values[last] = json.loads(value)
-    except json.JSONDecodeError:
-        values[last] = yaml.safe_load(value)
+    values[last] = value
 
 
 def _explain(cls: type[Config], item: dict[str, Any]) -> str:
-    """One pydantic error as a sentence: where, which value, which rule, and what was probably meant."""
+    """One pydantic error as a sentence: the key, the value, the rule, and what was probably meant."""
     location = tuple(item["loc"])
     key = ".".join(str(part) for part in location) or "the configuration"
     if item["type"] == "extra_forbidden":
@@ -186,11 +240,11 @@ def _explain(cls: type[Config], item: dict[str, Any]) -> str:
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
         return f"{key}: unknown key; {hint}"
     if item["type"] == "missing":
-        return f"{key}: is required; add it to the recipe or write {key}=... on the command line"
+        return f"{key}: is required; add it to the recipe, or write {key}=..."
     message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if item["type"] == "value_error" and isinstance(item["input"], dict):
         return f"{key}: {message}"
-    return f"{key}: {message} (got {_short(item['input'])})"
+    return f"{key}: {message} (got {shown(item['input'])})"
 
 
 def _owner(cls: type[Config], location: tuple[int | str, ...]) -> type[Config] | None:
@@ -225,10 +279,5 @@ def _type_name(annotation: Any) -> str:
     return getattr(annotation, "__name__", str(annotation))
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def _verb(cls: type[Config]) -> str:
-    return cls.__name__.removesuffix("Config").lower()
+    return cls.__name__.removesuffix("Config").removesuffix("Params").lower()

@@ -11,7 +11,7 @@ import torch
 
 from mengya.config import load_config
 from mengya.errors import UserError
-from mengya.evaluation.by_position import STRETCHES, nats_by_position
+from mengya.evaluation.by_position import BINS, nats_by_position
 from mengya.evaluation.passkey import PasskeyConfig, PasskeyText, passkey_retrieval
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
@@ -35,7 +35,7 @@ def test_prompts_hold_the_key_where_they_should(checkpoint: Path) -> None:
         assert abs(place - depth) < 0.15
         # The key stands there once, and nothing else has figures.
         assert sum(c.isdigit() for c in written) == 10
-    with pytest.raises(UserError, match="hold no key"):
+    with pytest.raises(UserError, match="too few for key and question; write at least"):
         text.ids(10, 0.0, held_out=True)
 
 
@@ -82,15 +82,15 @@ def test_nats_by_position_are_the_means_of_each_stretch(checkpoint: Path) -> Non
     model = load_causal_lm(checkpoint).eval()
     generator = torch.Generator().manual_seed(0)
     documents = [torch.randint(300, (n,), generator=generator).tolist() for n in (81, 30, 90, 200)]
-    found = nats_by_position(model, documents, 5 * STRETCHES + 3)
-    assert (found.width, found.documents, len(found.nats)) == (5, 3, STRETCHES)
+    found = nats_by_position(model, documents, 5 * BINS + 3)
+    assert (found.width, found.documents, len(found.nats)) == (5, 3, BINS)
     with torch.no_grad():
         ids = torch.tensor([d[:81] for d in documents if len(d) > 80])
         logits = model(ids[:, :-1]).head_output
     nll = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
     )
-    expected = nll.view(3, STRETCHES, 5).mean((0, 2))
+    expected = nll.view(3, BINS, 5).mean((0, 2))
     torch.testing.assert_close(torch.tensor(found.nats), expected, atol=1e-4, rtol=1e-4)
     with pytest.raises(UserError, match="the longest has 200"):
         nats_by_position(model, documents, 1600)

@@ -6,7 +6,6 @@ One start of the processes serves many runs: importing torch takes longer than m
 
 from __future__ import annotations
 
-import importlib
 import sys
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from unittest.mock import patch
 import torch
 import torch.distributed as dist
 
-from mengya.cli import VERBS
+from mengya.cli import config_class_of, stage_of
 from mengya.config import load_config
 from mengya.models.fp8_layers import use_fp8
 from mengya.stages.run import assemble
@@ -26,10 +25,8 @@ def main() -> None:
     dist.init_process_group("gloo")
     for job in sys.argv[1:]:
         verb, _, recipe = job.partition(":")
-        module, class_name, *_ = VERBS[verb]
-        stage = importlib.import_module(f"mengya.stages.{module}")
         with patch.object(assemble, "use_fp8", partial(use_fp8, reference=True)):
-            stage.run(load_config(getattr(stage, class_name), Path(recipe)))
+            stage_of(verb).run(load_config(config_class_of(verb), Path(recipe)))
     dist.destroy_process_group()
 
 

@@ -208,7 +208,7 @@ def test_what_cannot_be_served(checkpoint: Path, tmp_path: Path, adapters: dict[
             run(load_config(ServeConfig, None, [f"checkpoint={checkpoint}", *arguments]))
         return str(caught.value)
 
-    assert "mengya[vllm]" in refused("engine=vllm")
+    assert "pip install -e '.[vllm]'" in refused("engine=vllm")
     ignored = refused("engine=vllm", "batch.max_running=9", "sampling.top_k=3", "page=false")
     assert "engine=vllm does not support page, sampling, batch" in ignored
     assert "no LoRA adapter" in refused(f"adapters.x={checkpoint}")

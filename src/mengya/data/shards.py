@@ -28,7 +28,10 @@ import numpy as np
 
 from mengya.errors import UserError
 from mengya.runtime.files import write_text
+from mengya.version import __version__, check_format
 
+FORMAT = 1  # raised when an earlier mengya could not read the files
+_FORMAT_NAME = "mengya-shards-"
 MANIFEST = "manifest.json"
 KINDS = ("text", "conversation", "preference")
 PART_TOKENS = 1 << 28  # a part is closed at the first batch that reaches this many tokens
@@ -120,7 +123,8 @@ class ShardWriter:
             file.close()
         self._files = {}
         manifest = {
-            "format": "mengya-shards-1",
+            "format": f"{_FORMAT_NAME}{FORMAT}",
+            "mengya_version": __version__,
             "kind": self.kind,
             "vocab_size": self.vocab_size,
             "dtype": self.dtype.name,
@@ -365,8 +369,11 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         raise UserError(f"{directory} is not a shard folder (no {MANIFEST}); {hint}") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != "mengya-shards-1":
+    format_ = str(manifest.get("format")) if isinstance(manifest, dict) else ""
+    number = format_.removeprefix(_FORMAT_NAME)
+    if number == format_ or not number.isdecimal():
         raise UserError(f"{path} is not the manifest of a mengya shard folder")
+    check_format(path, int(number), FORMAT, manifest.get("mengya_version"))
     rename_license(manifest.get("sources", []))
     return manifest
 

@@ -3,8 +3,9 @@
     bits per character = sum over all tokens of -log2 p(token | those before) / number of characters
 
 A document is the document token, its text, the document token, as in training, so every character
-and the end of the text are predicted, and p is a probability of the whole document. Nats per token
-cannot be compared between vocabularies; this can (the cost of one text in bits is what it is).
+and the end of the text are predicted, and p is the probability of the full document. Nats per token
+cannot be compared between vocabularies; this can, because the cost of a text in bits does not depend
+on how it is cut into tokens.
 """
 
 from __future__ import annotations
@@ -26,8 +27,14 @@ GROUP_DOCUMENTS = 256  # encoded and held in memory at a time
 
 @dataclass(frozen=True)
 class BitsPerChar:
-    """unknown_tokens counts tokens that stand for text the vocabulary cannot write: with any of
-    them the figure is too low and not comparable."""
+    """Cross-entropy of held-out text.
+
+    Attributes:
+        bits_per_char, bits_per_byte, nats_per_token: averages over all documents.
+        documents, characters, bytes, tokens: what they were averaged over.
+        unknown_tokens: tokens that stand for text outside the vocabulary; with any of them the figures
+            are too low and cannot be compared.
+    """
 
     bits_per_char: float
     bits_per_byte: float
@@ -45,19 +52,19 @@ def bits_per_char(
     texts: Iterable[str],
     window: int | None = None,
 ) -> BitsPerChar:
-    """Measure `model` on `texts`, on the device and in the dtype that it is in.
+    """Measure `model` on `texts`, on its device and in its dtype.
 
-    A document longer than `window` tokens (default: the model's context) is cut as
-    in training: each window begins with the last token of the one before, every token is predicted
-    once, and the context starts afresh. Empty texts are passed over.
+    A document longer than `window` tokens (default: the model's context) is cut as in training: each
+    window begins with the last token of the one before, every token is predicted once, without context
+    from earlier windows. Empty texts are skipped.
 
     Raises:
-        UserError: no text, or a window too small to predict anything.
+        UserError: no text, or a window outside 1 to the model's context.
     """
     longest = int(getattr(model, "config").context_length)  # noqa: B009
     window = longest if window is None else window
     if not 1 <= window <= longest:
-        raise UserError(f"window={window} must be between 1 and the model's context of {longest}")
+        raise UserError(f"window={window} must be from 1 to the model's context of {longest}")
     document_token = document_token_id(tokenizer)
     unknown_token = tokenizer.unk_token_id
     nats = 0.0

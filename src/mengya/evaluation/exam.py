@@ -22,7 +22,7 @@ LETTERS = "ABCD"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where questions lie, how columns are called, and which task of the harness asks them."""
+    """Where the questions are, the names of the columns, and the task of the harness that asks them."""
 
     split: str
     suffix: str
@@ -36,7 +36,7 @@ class Layout:
         return (self.question, *LETTERS, self.answer)
 
 
-# `split` is the harness's word; the descriptions are its own, for subjects that it does not know.
+# `split` is the harness's term; its own descriptions, for subjects that it has no task for.
 CMMLU = Layout(
     split="test",
     suffix="",
@@ -58,7 +58,7 @@ ANY_SUBJECT = {CMMLU: "agronomy", CEVAL: "accountant"}
 
 @dataclass(frozen=True)
 class Exam:
-    """The files of an exam: the scored one of each subject, and examples where there are some."""
+    """The files of an exam: by subject the scored questions, and the examples (dev) where there are any."""
 
     layout: Layout
     scored: dict[str, Path]
@@ -66,7 +66,11 @@ class Exam:
 
 
 def find_exam(folder: Path, subjects: list[str] | None = None) -> Exam:
-    """The subjects of a folder, all or those named. Raises UserError when there are none."""
+    """The subjects of a folder, all or those named.
+
+    Raises:
+        UserError: the folder has no exam, or not the subjects named.
+    """
     for layout in (CEVAL, CMMLU):  # C-Eval's archive also has test/, without answers
         files = sorted((folder / layout.split).glob(f"*{layout.suffix}.csv"))
         if not files:
@@ -82,12 +86,17 @@ def find_exam(folder: Path, subjects: list[str] | None = None) -> Exam:
         return Exam(layout, scored, {n: file for n, file in dev.items() if file.is_file()})
     packed = " Unpack the archive first." if folder.is_file() else ""
     raise UserError(
-        f"{folder} holds no exam: neither test/SUBJECT.csv (CMMLU) nor val/SUBJECT_val.csv (C-Eval).{packed}"
+        f"{folder} holds no exam: neither test/SUBJECT.csv (CMMLU) nor val/SUBJECT_val.csv "
+        f"(C-Eval).{packed}"
     )
 
 
 def read_questions(file: Path, layout: Layout) -> list[dict[str, str]]:
-    """The rows of a CSV file, as text. Raises UserError naming the line of the first bad row."""
+    """The rows of a CSV file, as text.
+
+    Raises:
+        UserError: naming the line of the first bad row.
+    """
     rows = []
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
@@ -121,13 +130,19 @@ def _check(row: dict[str, str | None], layout: Layout, where: str) -> None:
 def write_tasks(
     exam: Exam, folder: Path, harness_tasks: Path, num_fewshot: int = 0
 ) -> dict[str, str]:
-    """Write the task files and their data into `folder`; gives the task name of each subject.
+    """Write the task files and their data into `folder`.
 
     `lm_eval --include_path FOLDER --tasks NAME,...` runs them too. The data are Parquet files of
-    text: from CSV the harness's reader would make numbers of answers such as 1.50.
+    strings: from CSV the harness's reader would turn answers such as 1.50 into numbers.
 
-    harness_tasks: the folder `tasks` of the installed lm_eval.
-    Raises UserError for a bad question, or fewer examples than num_fewshot.
+    Args:
+        harness_tasks: the folder `tasks` of the installed lm_eval.
+
+    Returns:
+        subject -> name of its task.
+
+    Raises:
+        UserError: a bad question, or fewer examples than num_fewshot.
     """
     import pyarrow
     import pyarrow.parquet

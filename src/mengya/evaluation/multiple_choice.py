@@ -1,13 +1,14 @@
 """Multiple-choice accuracy on local files, by lm-evaluation-harness (extra `eval`).
 
 Takes a checkpoint folder and an exam folder (exam.py); gives accuracy per subject and overall with
-Wilson's 95 % interval, beside the 25 % of chance. Needs no network and leaves no cache behind.
+Wilson's 95 % interval, next to the 25 % of chance. Needs no network and leaves no cache behind.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import shutil
 import sys
@@ -20,10 +21,24 @@ from typing import Any, cast
 
 from mengya.errors import UserError
 from mengya.evaluation.exam import find_exam, write_tasks
-from mengya.evaluation.interval import wilson
 from mengya.runtime.optional import require
 
 CHANCE = 0.25
+_Z = 1.959964  # standard deviations on either side that hold 95 % of a normal distribution
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's score interval (Wilson 1927) of successes / trials, at 95 %.
+
+    Unlike the normal approximation it stays inside [0, 1] and is right for few trials.
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    share, z = successes / trials, _Z
+    spread = z / trials * math.sqrt(share * (1 - share) * trials + z * z / 4)
+    centre = share + z * z / (2 * trials)
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
 @dataclass(frozen=True)
@@ -43,7 +58,7 @@ class Score:
 class MultipleChoice:
     """overall counts every question once, macro_accuracy every subject once.
 
-    cut_prompts: questions whose prompt was longer than the model's context and lost its beginning.
+    cut_prompts: questions whose prompt was longer than the model's context and was truncated on the left.
     """
 
     overall: Score
@@ -68,21 +83,21 @@ def multiple_choice(
     batch_size: int = 32,
     show_progress: bool = False,
 ) -> MultipleChoice:
-    """Ask `checkpoint` every question: the likeliest of A, B, C, D after the prompt is its answer.
+    """Score `checkpoint` on every question: its answer is the likeliest of A, B, C, D after the prompt.
 
     Args:
         num_fewshot: solved examples before each question, the first ones of the dev file.
         chat_template: ask as a user turn and score the reply; False continues plain text.
         subjects: only these; None: all.
         limit: only the first `limit` questions of each subject.
-        show_progress: let the harness's own bars and notes through; its errors always come through.
+        show_progress: show the harness's own progress bars and notes; its errors are always shown.
 
     Raises:
-        UserError: lm-eval is missing, or the exam or checkpoint folder is not what it should be.
+        UserError: lm-eval is not installed, or the exam or checkpoint folder is not valid.
     """
     exam = find_exam(Path(exam_folder), subjects)
     if not (Path(checkpoint) / "config.json").is_file():
-        raise UserError(f"{checkpoint} is no checkpoint folder: it holds no config.json")
+        raise UserError(f"{checkpoint} is not a checkpoint folder: it has no config.json")
     _go_offline()
     with _quiet(show_progress), _temporary_folder() as folder:
         harness = require("lm_eval", "eval")
@@ -131,7 +146,9 @@ def _run(
         fewshot_as_multiturn=chat_template,
     )
     if results is None:
-        raise UserError("the harness gives results on rank 0 only; evaluate in a single process")
+        raise UserError(
+            "the harness returns results on rank 0 only; run mengya evaluate in a single process"
+        )
     return cast(dict[str, list[dict[str, Any]]], results.get("samples", {}))
 
 
@@ -142,7 +159,7 @@ def _count_cut(model: Any, samples: list[dict[str, Any]]) -> int:
 
 
 def _go_offline() -> None:
-    """Everything needed is local: a name that looks like a hub's must not be asked for."""
+    """All files are local: a name that looks like a Hub repository must not be looked up."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         os.environ.setdefault(name, "1")
 
@@ -158,7 +175,7 @@ def _temporary_folder() -> Iterator[Path]:
 
 @contextmanager
 def _quiet(show: bool) -> Iterator[None]:
-    """Hold back bars and notes of the harness and its libraries; show them after an error."""
+    """Suppress progress bars and notes of the harness and its libraries; show them after an error."""
     if show:
         yield
         return

@@ -1,8 +1,8 @@
-"""Passkey retrieval by length and depth: can a model use what stands far behind?
+"""Passkey retrieval by length and depth: can a model use what is far back in its context?
 
-A prompt of the wanted length holds a key of five figures at the wanted depth, among idle sentences;
-the model is right when greedy decoding would give the whole key (one forward pass tells: each token
-of the key must be the likeliest after the true ones before it). Held-out keys only.
+A prompt of a given length holds a key of five digits at a given depth, among filler sentences; the model
+is right when greedy decoding gives the full key. One forward pass decides it: each token of the key must
+be the likeliest after the true ones before it. Held-out keys only.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from transformers import PreTrainedTokenizerFast
 
 from mengya.config import Config
 from mengya.errors import UserError
-from mengya.evaluation.interval import wilson
+from mengya.evaluation.multiple_choice import wilson
 from mengya.evaluation.scoring import evaluating
 from mengya.models.causal_lm import CausalLM
 from mengya.tokenizer.load import document_token_id, encode_texts
 from mengya.world.passkey import QUESTION, draw_key, idle_sentence, key_sentence
 
-SENTENCES = 2000  # encoded once, drawn again and again
+SENTENCES = 2000  # encoded once, then drawn from
 BATCH_TOKENS = 1 << 16  # of one forward pass
 
 
 class PasskeyConfig(Config):
-    """Passkey retrieval: a key among idle sentences, asked for at the end."""
+    """Passkey retrieval: a key among filler sentences, asked for at the end."""
 
     lengths: list[PositiveInt] = [512, 1024]
-    """Lengths of the prompts in tokens; may be beyond the model's context, to see it fail."""
+    """Lengths of the prompts in tokens; may exceed the model's context, to see it fail."""
     depths: list[float] = [0.0, 0.25, 0.5, 0.75, 1.0]
-    """Where the key stands: 0 at the start of the prompt, 1 at its end."""
+    """Position of the key: 0 at the start of the prompt, 1 at its end."""
     samples: int = Field(default=20, ge=1)
     """Prompts for each length and depth."""
     seed: int = 0
-    """Decides keys and sentences."""
+    """Seed of keys and filler sentences."""
 
 
 @dataclass(frozen=True)
@@ -63,26 +63,29 @@ class PasskeyText:
         self._sentences = encode_texts(tokenizer, [idle_sentence(rng) for _ in range(SENTENCES)])
 
     def ids(self, length: int, depth: float, held_out: bool) -> tuple[list[int], int]:
-        """At most `length` ids, the key the last of them, and how many the key has.
+        """At most `length` ids, which end with the key, and how many of them are the key.
 
         Raises:
-            UserError: `length` leaves no room for key and question.
+            UserError: `length` is too small for key and question, or the tokenizer joins the two.
         """
         key = draw_key(self._rng, held_out)
-        told = self._encode(key_sentence(key))
-        # Figures stand for themselves in every tokenizer that splits like Qwen's; others may join
-        # them to their neighbours, so the answer is what the question's ids are followed by.
+        statement = self._encode(key_sentence(key))
+        # A tokenizer that splits like Qwen's has one token a digit; others may merge them, so the
+        # answer is whatever ids follow those of the question.
         asked = self._encode(QUESTION + key)
         if asked[: len(self._question)] != self._question:
             raise UserError(
-                "the tokenizer joins the key to the question before it; passkey cannot be asked"
+                "the tokenizer merges the key with the question before it: leave out passkey"
             )
-        room = length - 1 - len(told) - len(asked)
+        room = length - 1 - len(statement) - len(asked)
         if room < 0:
-            raise UserError(f"passkey: {length} tokens hold no key and question; ask for more")
+            raise UserError(
+                f"passkey.lengths: {length} tokens are too few for key and question; "
+                f"write at least {length - room}"
+            )
         idle = self._idle(room)
         before = round(depth * len(idle))
-        body = list(chain(*idle[:before], told, *idle[before:]))
+        body = list(chain(*idle[:before], statement, *idle[before:]))
         return [self._start, *body, *asked], len(asked) - len(self._question)
 
     def _idle(self, room: int) -> list[list[int]]:
@@ -101,7 +104,7 @@ class PasskeyText:
 def passkey_retrieval(
     model: CausalLM, tokenizer: PreTrainedTokenizerFast, settings: PasskeyConfig
 ) -> list[PasskeyCell]:
-    """Measure every length and depth, on the device and in the dtype that the model is in."""
+    """Measure every length and depth, on the model's device and in its dtype."""
     text = PasskeyText(tokenizer, random.Random(settings.seed))
     cells = []
     for length in settings.lengths:
@@ -121,14 +124,16 @@ def passkey_retrieval(
 
 @torch.inference_mode()
 def _count_found(model: CausalLM, prompts: Sequence[tuple[list[int], int]]) -> int:
-    """Of a batch, how many keys greedy decoding would give whole."""
+    """How many full keys of a batch greedy decoding would give."""
     device = model.lm_head.weight.device
     S = max(len(ids) for ids, _ in prompts)
     ids_BS = torch.zeros(len(prompts), S, dtype=torch.int64)
     asked_at: list[int] = []
     owners: list[int] = []
     for row, (ids, answer) in enumerate(prompts):
-        ids_BS[row, : len(ids)] = torch.tensor(ids)  # padded on the right: never looked at
+        ids_BS[row, : len(ids)] = torch.tensor(
+            ids
+        )  # padded on the right, out of sight of causal attention
         asked_at += range(row * S + len(ids) - answer - 1, row * S + len(ids) - 1)
         owners += [row] * answer
     places = torch.tensor(asked_at)

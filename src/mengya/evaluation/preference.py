@@ -1,6 +1,6 @@
-"""How often a model finds the chosen completion of a held-out pair likelier than the rejected one.
+"""Preference accuracy: how often a model gives the chosen completion of a pair the higher likelihood.
 
-Takes encoded pairs: ids and loss mask of both sides, as the shards of kind `preference` hold them.
+Takes encoded pairs: ids and loss mask of both sides, as shards of kind `preference` hold them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn, tensor
 
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
-from mengya.evaluation.interval import wilson
+from mengya.evaluation.multiple_choice import wilson
 from mengya.evaluation.scoring import sequence_nlls
 
 Ids = Sequence[int] | np.ndarray
@@ -24,7 +24,7 @@ GROUP_PAIRS = 128
 
 @dataclass(frozen=True)
 class PreferenceAccuracy:
-    """accuracy compares the mean log-probability per token, accuracy_by_sum that of the whole
+    """accuracy compares the mean log-probability per token, accuracy_by_sum that of the full
     completion (which favours the shorter one); interval is Wilson's at 95 % around accuracy.
     margin: mean difference of the means, nats per token. A tie counts as wrong."""
 
@@ -36,10 +36,10 @@ class PreferenceAccuracy:
 
 
 def preference_accuracy(model: nn.Module, pairs: Iterable[tuple[Side, Side]]) -> PreferenceAccuracy:
-    """Measure `model` on (chosen, rejected) pairs, on the device and in the dtype that it is in.
+    """Measure `model` on (chosen, rejected) pairs, on its device and in its dtype.
 
-    Both sides are cut on the right to the model's context. A pair with a side that has no token
-    to score is passed over.
+    Both sides are cut on the right to the model's context. A pair with a side without a token to score
+    is skipped.
 
     Raises:
         UserError: when no pair can be scored.
@@ -60,7 +60,9 @@ def preference_accuracy(model: nn.Module, pairs: Iterable[tuple[Side, Side]]) ->
             wins += chosen[1] > rejected[1]
             margin += chosen[1] - rejected[1]
     if count == 0:
-        raise UserError("no preference pair to score: give pairs with two completions each")
+        raise UserError(
+            "no preference pair to score: every pair has a side without a completion inside the context"
+        )
     return PreferenceAccuracy(
         accuracy=wins / count,
         interval=wilson(wins, count),
@@ -89,6 +91,6 @@ def pairs_of_shards(shards: TokenShards) -> Iterator[tuple[Side, Side]]:
 
 
 def _scores(nll: Tensor, mask: Ids) -> tuple[float, float] | None:
-    """Sum and mean log-probability of the masked tokens (the first of all is never predicted)."""
+    """Sum and mean log-probability of the tokens with mask 1 (the first token is never predicted)."""
     scored = nll[tensor(mask[1 : len(nll) + 1]).bool()].double()
     return (-scored.sum().item(), -scored.mean().item()) if len(scored) else None

@@ -22,8 +22,8 @@ BATCH_LOGITS = 1 << 26  # logits of one forward pass: 256 MB in fp32
 def sequence_nlls(model: nn.Module, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
     """-log p of each token given those before it: n ids give n-1 fp32 nats, on the CPU.
 
-    Sequences of like length share a batch, padded on the right: a causal model never looks there.
-    A sequence must fit the model's context; cutting is the caller's business.
+    Sequences of similar length share a batch, padded on the right, which a causal model does not see.
+    A sequence must fit the model's context: the caller cuts it.
     """
     device = next(model.parameters()).device
     vocab_size = int(getattr(model, "config").vocab_size)  # noqa: B009 (nn.Module types it as Tensor)
@@ -60,7 +60,7 @@ def _batches(sequences: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, and back in the mode it was in."""
+    """The model in evaluation mode, afterwards back in its previous mode."""
     training = model.training
     model.eval()
     try:

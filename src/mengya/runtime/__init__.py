@@ -1,1 +1,1 @@
-"""The machine under a run: device, files, optional packages, seeding. Knows nothing of models or data."""
+"""The machine a run is on: device, files, optional packages, seeding. Knows nothing of models or data."""

@@ -21,7 +21,7 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["auto", "bf16", "fp16", "fp32", "fp8"]
 
 
-def pick_device(name: DeviceName = "auto") -> torch.device:
+def init_device(name: DeviceName = "auto") -> torch.device:
     """The device of this process; with several GPUs each local rank takes its own.
 
     Raises:

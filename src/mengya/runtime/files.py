@@ -1,4 +1,4 @@
-"""Atomic writes: a file or folder is there complete or not at all, also after a crash or power cut."""
+"""Atomic writes of files and folders: complete or absent, also after a crash or power cut."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file whole: a reader, or a crash half-way, sees the old text or the new one."""
+    """Atomically replace a file: a reader, or a crash half-way, sees the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -15,7 +15,7 @@ from mengya.generation.repl import Repl
 from mengya.generation.sampling import SamplingParams
 from mengya.models.cache.streaming import StreamingCache, StreamingConfig
 from mengya.models.hf.open_checkpoint import DtypeName, open_checkpoint, pick_dtype
-from mengya.runtime.device import DeviceName, pick_device
+from mengya.runtime.device import DeviceName, init_device
 
 
 class ChatConfig(SamplingParams):
@@ -39,7 +39,7 @@ class ChatConfig(SamplingParams):
 
 def run(config: ChatConfig) -> None:
     console = Console(stderr=True)
-    device = pick_device(config.device)
+    device = init_device(config.device)
     model, tokenizer = open_checkpoint(config.checkpoint, device, pick_dtype(config.dtype, device))
     chatting = config.mode == "chat" or (config.mode == "auto" and is_chat_model(model, tokenizer))
     if sys.stdin.isatty():

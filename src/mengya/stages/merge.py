@@ -1,4 +1,4 @@
-"""`mengya merge`: a LoRA adapter and its base, or a model of learned positions at one factor, become one standard folder."""
+"""`mengya merge`: an adapter merged into its base, or learned positions frozen at one factor, as a standard folder."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from mengya.tokenizer.load import load_tokenizer
 
 class MergeConfig(Config):
     checkpoint: Path
-    """Adapter folder, as `mengya sft` and `mengya dpo` write with lora; with factor a model of learned positions as well."""
+    """Adapter folder, as `mengya sft` and `mengya dpo` write with lora; with factor also a model of learned
+    positions."""
     out: Path
     """Folder to write."""
     overwrite: bool = False
     """Replace the folder that an earlier run of this verb wrote to `out`."""
     base: Path | None = None
-    """Base folder; null takes the one that adapter_config.json names."""
+    """Base folder; null: the one named in adapter_config.json."""
     factor: float | None = Field(default=None, ge=1)
-    """Freeze learned positions at this factor, so that transformers reads the model (rope_type=longrope)."""
+    """Freeze learned positions at this factor, so that transformers can load the model (rope_type=longrope)."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of the saved weights."""
 

@@ -1,4 +1,4 @@
-"""`mengya parameters`: how large the models of recipes are, counted without giving them memory."""
+"""`mengya parameters`: the sizes of the models of recipes, counted on the meta device."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mengya.planning.sizes import ParameterCounts, parameter_counts
 from mengya.stages.pretrain import PretrainConfig
 
 
-class Row(NamedTuple):
-    """One recipe; `cache_bytes` is what one token takes in a KV cache of bf16."""
+class RecipeSize(NamedTuple):
+    """The model of one recipe; `cache_bytes`: bytes of a token in a bf16 KV cache."""
 
     recipe: str
     class_name: str
@@ -27,10 +27,14 @@ class Row(NamedTuple):
 
 
 def run(recipes: Sequence[Path]) -> None:
-    """Print one table of `recipes` (files, or folders with a pretrain.yaml); none: all of recipes/."""
+    """Print a table of `recipes` (files, or folders with a pretrain.yaml); none: all of recipes/.
+
+    Raises:
+        UserError: there is no recipe, or `measure` refuses one.
+    """
     paths = list(recipes) or sorted(Path("recipes").glob("*/pretrain.yaml"))
     if not paths:
-        raise UserError("there is no recipes/*/pretrain.yaml here; name a recipe")
+        raise UserError("no recipes/*/pretrain.yaml in this folder; name a recipe")
     # Narrow enough that no number is cut in a terminal of 80 columns.
     table = Table("recipe", "class", box=None, collapse_padding=True, pad_edge=False)
     for column in ("total", "active", "embedding", "KV bytes"):
@@ -41,21 +45,21 @@ def run(recipes: Sequence[Path]) -> None:
         table.add_row(row.recipe, row.class_name, *counts)
     console = Console()
     console.print(table)
-    console.print("KV bytes: what one token takes in a cache of bf16.", style="dim")
+    console.print("KV bytes: of one token in a bf16 cache.", style="dim")
 
 
-def measure(recipe: Path) -> Row:
+def measure(recipe: Path) -> RecipeSize:
     """Build the model of one recipe on the meta device and count.
 
     Raises:
-        UserError: the recipe is wrong, or goes on with a folder and names no shape.
+        UserError: the recipe is not valid, or starts from a checkpoint (init_from) and has no model.
     """
     path = recipe / "pretrain.yaml" if recipe.is_dir() else recipe
     config = load_config(PretrainConfig, path).model
     if config is None:
         raise UserError(
-            f"{path} goes on with init_from and names no model; name a recipe that does"
+            f"{path} starts from init_from and names no model; name a recipe with a model"
         )
     name = path.parent.name if path.name == "pretrain.yaml" else str(path)
     class_name = CLASSES[config.model_type].removesuffix("ForCausalLM")
-    return Row(name, class_name, parameter_counts(config), cache_bytes_per_token(config))
+    return RecipeSize(name, class_name, parameter_counts(config), cache_bytes_per_token(config))

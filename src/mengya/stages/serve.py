@@ -32,7 +32,7 @@ class ServeConfig(ServerSettings):
     dtype: DtypeName = "auto"
     """dtype of the weights; auto: float32 on CPU, bfloat16 elsewhere."""
     engine: Literal["mengya", "vllm"] = "mengya"
-    """vllm hands folder, names, address, key and dtype to vLLM's own server (pip install 'mengya[vllm]')."""
+    """vllm hands folder, names, address, key and dtype to vLLM's own server (pip install -e '.[vllm]')."""
     batch: EngineConfig = EngineConfig()
     """The engine: how much runs at once, how much waits."""
 

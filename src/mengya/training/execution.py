@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mengya.runtime.device import pick_autocast_dtype, pick_device
+from mengya.runtime.device import init_device, pick_autocast_dtype
 from mengya.training.run_config import RunConfig
 
 
@@ -33,7 +33,7 @@ def resolve_execution(config: RunConfig) -> Execution:
     Raises:
         UserError: the device is not available, or does not compute in the precision asked for.
     """
-    device = pick_device(config.device)
+    device = init_device(config.device)
     return execution_on(device, pick_autocast_dtype(config.precision, device), config)
 
 

@@ -21,7 +21,7 @@ from mengya.data.ingest.records import Chunk
 from mengya.data.prepare.build import TRAIN, VALIDATION
 from mengya.data.prepare.config import PrepareConfig, PrepareSource
 from mengya.data.shards import TokenShards, rename_license
-from mengya.errors import UserError
+from mengya.errors import UserError, shown
 from mengya.runtime.files import write_text
 from mengya.tokenizer.chat_template import chat_template_of
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
@@ -194,12 +194,11 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
         ]
     if old == new:
         return []
-    return [f"{key}: {_short(old)} -> {_short(new)}"]
+    return [f"{key}: {_entries(old)} -> {_entries(new)}"]
 
 
-def _short(value: Any) -> str:
-    text = f"{len(value)} entries" if isinstance(value, list) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _entries(value: Any) -> str:
+    return f"{len(value)} entries" if isinstance(value, list) else shown(value)
 
 
 def _by_file(source: PrepareSource) -> list[tuple[PrepareSource, list[Path]]]:

@@ -21,7 +21,7 @@ from mengya.models.hf.open_checkpoint import (
     open_checkpoint,
     pick_dtype,
 )
-from mengya.runtime.device import DeviceName, pick_device
+from mengya.runtime.device import DeviceName, init_device
 from mengya.serving.runtime.grammar import Grammars
 from mengya.serving.runtime.token_text import TokenText
 from mengya.tokenizer.load import TOKENIZER_FILES, stop_token_ids, tokenizer_hash
@@ -102,7 +102,7 @@ def load_served(
     Raises:
         UserError: whatever cannot be loaded.
     """
-    chosen = pick_device(device)
+    chosen = init_device(device)
     model, tokenizer = open_checkpoint(checkpoint, chosen, pick_dtype(dtype, chosen))
     switch = AdapterSet(model, adapters) if adapters else None
 

@@ -26,6 +26,9 @@ from mengya.runtime.files import point_link, sync_tree, write_text
 from mengya.runtime.output_folder import ADDED_LATER, free_name, remove_files, replace_folder
 from mengya.training.checkpoint.integrity import find_damage, seal, sealed_files
 from mengya.training.state import TrainState
+from mengya.version import __version__, check_format
+
+FORMAT = 1  # of trainer/, raised when an earlier mengya could not resume from it
 
 
 class CheckpointStore:
@@ -78,7 +81,7 @@ class CheckpointStore:
         """Seal the staging folder of `state.step`, rename it, move the links, remove what is too old."""
         staging, path = self.staging(state.step), self.path(state.step)
         (staging / "trainer").mkdir(exist_ok=True)
-        write_text(staging / "trainer/state.json", json.dumps(asdict(state), indent=2) + "\n")
+        write_text(staging / "trainer/state.json", _to_json(state))
         seal(staging)
         sync_tree(staging)
         replace_folder(staging, path, self._discard)
@@ -104,8 +107,10 @@ class CheckpointStore:
         """Its `TrainState`; a best checkpoint that is no longer there is forgotten."""
         path = checkpoint / "trainer/state.json"
         try:
-            state = TrainState(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            check_format(path, values.pop("format", 1), FORMAT, values.pop("mengya_version", None))
+            state = TrainState(**values)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path} cannot be read: {error}; remove {checkpoint} to use an older one"
             ) from error
@@ -161,6 +166,11 @@ class CheckpointStore:
 _OLD = r"\.(step-\d+)\.(?:mengya-)?old"
 _GONE = r"\.step-\d+\.(?:mengya-gone|gone\.tmp)"
 _DRAFT = r"\.step-\d+\.(?:mengya-partial|tmp)|\.(?:latest|best)\.\d+\.tmp"
+
+
+def _to_json(state: TrainState) -> str:
+    values = {"format": FORMAT, "mengya_version": __version__, **asdict(state)}
+    return json.dumps(values, indent=2) + "\n"
 
 
 def _step(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO 0 to 3, as an optional extra: `pip install 'mengya[deepspeed]'`.
+"""DeepSpeed's ZeRO 0 to 3, as an optional extra: `pip install -e '.[deepspeed]'`.
 
 Its own checkpoints are pickled and are not used: full fp32 weights and moments are gathered and set
 through its public functions, so that a run resumes under any other strategy.

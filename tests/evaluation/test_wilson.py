@@ -1,6 +1,6 @@
 import pytest
 
-from mengya.evaluation.interval import wilson
+from mengya.evaluation.multiple_choice import wilson
 
 
 @pytest.mark.parametrize(

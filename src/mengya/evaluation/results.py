@@ -1,0 +1,79 @@
+"""What one evaluation measured, and the table that a person reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rich.table import Table
+
+from mengya.evaluation.bits_per_char import BitsPerChar
+from mengya.evaluation.by_position import ByPosition
+from mengya.evaluation.multiple_choice import MultipleChoice, Score
+from mengya.evaluation.passkey import PasskeyCell
+from mengya.evaluation.preference import PreferenceAccuracy
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured; None or empty where it was not asked for.
+
+    exams: by folder name, by path where two folders have the same name.
+    """
+
+    checkpoint: str
+    text: BitsPerChar | None = None
+    by_position: ByPosition | None = None
+    preference: PreferenceAccuracy | None = None
+    passkey: list[PasskeyCell] = field(default_factory=list)
+    exams: dict[str, MultipleChoice] = field(default_factory=dict)
+
+
+def results_table(result: Evaluation) -> Table:
+    """One row a measure: its value, the 95 % interval where there is one, and what it was measured on."""
+    table = Table(title=result.checkpoint.replace("[", r"\["), title_justify="left")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("of")
+    if text := result.text:
+        of = f"{text.characters:,} characters, {text.documents:,} documents"
+        if text.unknown_tokens:
+            of += f"; {text.unknown_tokens:,} unknown tokens: not comparable"
+        table.add_row("bits per character", f"{text.bits_per_char:.4f}", "", of)
+        table.add_row("nats per token", f"{text.nats_per_token:.4f}", "", f"{text.tokens:,} tokens")
+    if by_position := result.by_position:
+        for start in range(0, len(by_position.nats), 4):
+            nats = sum(by_position.nats[start : start + 4]) / 4
+            first, last = start * by_position.width, (start + 4) * by_position.width
+            of = f"{by_position.documents:,} documents"
+            table.add_row(f"nats per token at {first:,} to {last:,}", f"{nats:.4f}", "", of)
+    for cell in result.passkey:
+        low, high = cell.interval
+        name = f"passkey in {cell.length:,} tokens, depth {cell.depth:.0%}"
+        interval = f"{low:.1%} to {high:.1%}"
+        table.add_row(name, f"{cell.accuracy:.1%}", interval, f"{cell.samples:,} keys")
+    if preference := result.preference:
+        of = f"{preference.pairs:,} pairs, by mean log p per token; {preference.accuracy_by_sum:.1%} by sum"
+        low, high = preference.interval
+        table.add_row(
+            "preference accuracy", f"{preference.accuracy:.1%}", f"{low:.1%} to {high:.1%}", of
+        )
+    for name, exam in result.exams.items():
+        style = "chat" if exam.chat_template else "text"
+        for subject, score in exam.subjects.items() if len(exam.subjects) > 1 else ():
+            _add_score(table, f"{name}: {subject}", score, "")
+        what = f", {exam.num_fewshot}-shot as {style}; chance {exam.chance:.0%}"
+        if exam.cut_prompts:
+            what += f"; {exam.cut_prompts} prompts cut to the context"
+        _add_score(table, f"{name} accuracy", exam.overall, what)
+    return table
+
+
+def _add_score(table: Table, name: str, score: Score, more: str) -> None:
+    low, high = score.interval
+    table.add_row(
+        name.replace("[", r"\["),
+        f"{score.accuracy:.1%}",
+        f"{low:.1%} to {high:.1%}",
+        f"{score.questions:,} questions{more}",
+    )
