@@ -162,7 +162,7 @@ def test_clex_learns_through_the_varlen_kernel(compiled: bool) -> None:
     model = shaken(tiny_config("Qwen3", rope_parameters=clex, max_position_embeddings=128)).cuda()
     model.train()
     with torch.no_grad():
-        model.get_parameter("model.learned_rope.down_proj").mul_(0.2)
+        model.get_parameter("model.clex.down_proj").mul_(0.2)
     # As long as the factor reaches: nothing is drawn. Several texts: the gradient of the scale is a small
     # difference of large sums, and of one text rounding moves it by anything from 0.1 % to 10 %.
     batches = [batch_of(((128,),) * 2, 101, seed) for seed in range(8)]
@@ -172,7 +172,7 @@ def test_clex_learns_through_the_varlen_kernel(compiled: bool) -> None:
         torch._dynamo.reset()
         model.compile_layers()
     found = run_all(model, batches, varlen=True, autocast=True)
-    assert found["model.learned_rope.down_proj"].abs().max() > 0
+    assert found["model.clex.down_proj"].abs().max() > 0
     assert_as_near(found, masked, exact)
 
 

@@ -28,6 +28,7 @@ from mengya.models.feed_forward import SwiGLU
 from mengya.models.mla import LatentAttention
 from mengya.models.moe import Experts, MoE, Routing
 from mengya.models.norm import RMSNorm
+from mengya.models.rope import LearnedRope
 from mengya.models.router import Router, SigmoidRouter
 
 _VOCABULARY_MULTIPLE = 128  # tensor cores: an odd width doubles the time of linear + cross entropy
@@ -114,7 +115,16 @@ class Decoder(nn.Module):
             DecoderLayer(config, layer, device) for layer in range(config.num_hidden_layers)
         )
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, device)
-        self.learned_rope = learned_rope(config, device)
+        rope = learned_rope(config, device)
+        self._rope_name = config.rope_parameters.rope_type  # of its parameters on disk, too
+        if rope is not None:
+            self.add_module(self._rope_name, rope)
+        self._learns_rope = rope is not None
+
+    @property
+    def learned_rope(self) -> LearnedRope | None:
+        """The frequencies of a rope_type that is trained; None for the others."""
+        return getattr(self, self._rope_name) if self._learns_rope else None
 
 
 class CausalLM(nn.Module):

@@ -80,7 +80,7 @@ def test_the_integration_is_exact_enough(model: CausalLM) -> None:
 @torch.no_grad()
 def test_within_the_trained_context_it_is_the_plain_model(model: CausalLM, family: str) -> None:
     plain = CausalLM(tiny_config(family)).eval()
-    state = {n: t for n, t in model.state_dict().items() if not n.startswith("model.learned_rope.")}
+    state = {n: t for n, t in model.state_dict().items() if not n.startswith("model.clex.")}
     plain.load_state_dict(state)
     assert_near(model(ids_of(TRAINED)).head_output, plain(ids_of(TRAINED)).head_output)
     longer = ids_of(TRAINED + 1)
@@ -128,9 +128,9 @@ def test_its_own_folder_comes_back_and_transformers_refuses_it(
     with pytest.raises(ValueError, match="mengya_clex"):
         transformers.AutoConfig.from_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
-    tensors = {n: t for n, t in load_file(file).items() if "learned_rope" not in n}
+    tensors = {n: t for n, t in load_file(file).items() if ".clex." not in n}
     save_file(tensors, file)
-    with pytest.raises(UserError, match=r"missing, such as model\.learned_rope"):
+    with pytest.raises(UserError, match=r"missing, such as model\.clex"):
         load_causal_lm(tmp_path)
 
 

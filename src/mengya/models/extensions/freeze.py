@@ -26,6 +26,8 @@ def freeze_rope(model: CausalLM, factor: float) -> CausalLM:
     frozen.tie_weights()
     frozen.expert_load.zero_()
     state = model.state_dict()
-    learned = {f"model.learned_rope.{name}" for name in rope.state_dict()}
+    learned = {
+        f"model.{model.config.rope_parameters.rope_type}.{name}" for name in rope.state_dict()
+    }
     frozen.load_state_dict({name: t for name, t in state.items() if name not in learned})
     return frozen.train(model.training)

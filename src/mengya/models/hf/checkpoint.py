@@ -186,7 +186,11 @@ def _fill(model: CausalLM, directory: Path, new_rope: bool = False) -> None:
             f"have, such as {unknown[0]}; is it an adapter, or config.json of another model?"
         )
     if new_rope:  # stretched just now, and not yet trained
-        places = {n: p for n, p in places.items() if not n.startswith("model.learned_rope.")}
+        places = {
+            n: p
+            for n, p in places.items()
+            if not n.startswith(f"model.{model.config.rope_parameters.rope_type}.")
+        }
     missing = _without_alternatives(places)
     if missing:
         raise UserError(
