@@ -1,10 +1,10 @@
-"""Attention of packed documents on one GPU: our Triton kernels beside FlashAttention 2 (torch's varlen).
+"""Attention of packed documents on one GPU: our Triton kernels and FlashAttention 2 (torch's varlen).
 
 For each shape (query heads/key heads x width, positions): relative error of the output and of every
 gradient against SDPA in fp32; ms of kernels, forward alone and forward + backward; TFLOP/s of the pairs
-that are visible (2 products forward, 5 backward: what is computed anew is not counted); our kernels.
+that are visible (2 products forward, 5 backward: what is recomputed is not counted); our kernels.
 Documents are of 64 to 1,024 tokens in rows of 1,024. `--tune` first tries CONFIGS for each kernel,
-prints the fastest, and goes on with those.
+prints the fastest, and continues with those.
 
 usage: python benchmarks/attention_speed.py [--tune] [--shapes 8/4x96:65536 16/8x48:16384 ...]
 """
@@ -86,7 +86,7 @@ def make(shape: str) -> Case:
 
 
 def exact(case: Case) -> list[Tensor]:
-    """[out, dq, dk, dv] of the first positions, which are whole rows, by SDPA in fp32."""
+    """[out, dq, dk, dv] of the first positions, which are complete rows, by SDPA in fp32."""
     n = min(COMPARED, len(case.dout))
     row, number = torch.arange(n, device="cuda") // ROW, case.document_ids.flatten()[:n]
     mask = ((row[:, None] == row) & (number[:, None] == number)).tril()

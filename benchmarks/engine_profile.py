@@ -22,11 +22,11 @@ _WATCHED = 20  # steps, or prompts, under torch's profiler
 
 
 def print_profile(engine: BatchEngine, prompt: tuple[int, ...]) -> None:
-    """Of steps that only decode, then of those that compute a prompt beside them.
+    """Of steps that only decode, then of those that compute a prompt as well.
 
     Args:
-        engine: all of its requests but one are decoded, and go on for some hundreds of steps.
-        prompt: of the request that comes beside them.
+        engine: all of its requests but one are decoded, and continue for some hundreds of steps.
+        prompt: of the request that comes meanwhile.
     """
     streams = engine.stats.running
     took = [_seconds(engine.step) for _ in range(_STEPS)]

@@ -153,7 +153,7 @@ def balance(line: dict[str, float]) -> dict[str, float] | None:
 
 
 def summarize(out: Path) -> None:
-    """The table: sizes, speed beside the dense model, loss at equal tokens, balance at the end."""
+    """The table: sizes, speed relative to the dense model, loss at equal tokens, balance at the end."""
     curves = {
         path.stem: list(read_jsonl(path))
         for member in MEMBERS
@@ -163,7 +163,10 @@ def summarize(out: Path) -> None:
     common = min(lines[-1]["tokens"] for lines in curves.values())
     dense = curves.get("qwen3")
     print(f"\nloss at {common:,} tokens, mean of the {LOG_EVERY} steps before")
-    print("| member | total | active | KV bytes a token | tokens/s | of dense | nats/token | entropy | min share | max share |")  # fmt: skip
+    print(
+        "| member | total | active | KV bytes a token | tokens/s | of dense | nats/token | entropy "
+        "| min share | max share |"
+    )
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     table = {}
     for member, lines in curves.items():

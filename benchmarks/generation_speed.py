@@ -1,4 +1,4 @@
-"""Generation speed, ours beside transformers with the same weights and prompts, in one run.
+"""Generation speed, ours and transformers with the same weights and prompts, in one run.
 
 Greedy, random weights, prompts and completions of different lengths, no stop token: everyone makes the
 same number of tokens. Counted are the tokens that were asked for per second, prefill included; the
@@ -51,7 +51,8 @@ Way = Callable[[Asked], tuple[list[list[int]], float]]
 
 def transformers_model(config: ModelConfig, ours: CausalLM) -> Any:
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-             "num_key_value_heads", "tie_word_embeddings", "max_position_embeddings", "rms_norm_eps")  # fmt: skip
+             "num_key_value_heads", "tie_word_embeddings", "max_position_embeddings",
+             "rms_norm_eps")  # fmt: skip
     stock = Qwen3Config(
         head_dim=config.head_width,
         rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
@@ -170,7 +171,7 @@ def decoding_engine(model: CausalLM, streams: int, asked: Asked) -> BatchEngine:
 
 
 def first_tokens(model: CausalLM, streams: int, asked: Asked, times: int) -> list[float]:
-    """Milliseconds to the first token of `times` requests, each beside `streams` that are decoded."""
+    """Milliseconds to the first token of `times` requests, each while `streams` are decoded."""
     engine = decoding_engine(model, streams, asked)
     waits: list[float] = []
     for prompt, _ in (asked * times)[:times]:
@@ -195,7 +196,7 @@ def main() -> None:
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--skip", nargs="*", default=[], help="beginnings of names to leave out")
     parser.add_argument(
-        "--running", type=int, default=64, help="streams beside a first token; 0: none"
+        "--running", type=int, default=64, help="streams decoded meanwhile; 0: none"
     )
     parser.add_argument(
         "--profile",
@@ -227,7 +228,7 @@ def main() -> None:
     if options.running:
         waits = sorted(first_tokens(model, options.running, asked * options.running, 40))
         print(
-            f"first token beside {options.running} streams, prompts as above: median "
+            f"first token with {options.running} streams, prompts as above: median "
             f"{statistics.median(waits):.1f} ms, 95 % below {waits[int(len(waits) * 0.95)]:.1f} ms "
             f"({len(waits)} requests)",
             flush=True,

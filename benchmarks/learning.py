@@ -158,7 +158,7 @@ def main() -> None:
         else:
             all_phases(lab, options, worker, workers)
     except OutOfTime as stop:
-        print(f"stopped: {stop}; the same command goes on", flush=True)
+        print(f"stopped: {stop}; the same command resumes", flush=True)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class OutOfTime(Exception):
 
 
 class Lab:
-    """One device, the data, and a compiled model of each shape that every run starts afresh."""
+    """One device, the data, and a compiled model of each shape that every run starts from scratch."""
 
     def __init__(self, options: argparse.Namespace, worker: int) -> None:
         os.environ.setdefault("LOCAL_RANK", str(worker if torch.cuda.device_count() > 1 else 0))
@@ -58,7 +58,7 @@ class Lab:
         self.rows, self.size, self.out = options.rows, options.size, options.out
         self.deadline = time.monotonic() + options.limit_s
         train, held_out = (TokenShards(options.data / name) for name in ("train", "validation"))
-        # One packing for all seeds, and one count of boundaries: shapes that change are compiled anew.
+        # One packing for all seeds, and one count of boundaries: shapes that change are compiled again.
         self.packed, self.held_out = (PackedRows(s, self.size) for s in (train, held_out))
         documents = max(self.packed.max_documents, self.held_out.max_documents)
         self.packed.max_documents = self.held_out.max_documents = documents

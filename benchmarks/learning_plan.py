@@ -23,7 +23,7 @@ class Run:
     """One training.
 
     Attributes:
-        optimizer: the keys of OptimizerConfig; `spectral: true` beside them scales the updates of
+        optimizer: the keys of OptimizerConfig; `spectral: true` with them scales the updates of
             Muon by sqrt(max(1, O/I)) in place of sqrt(max(O, I)), equal for square matrices.
         decay: share of the steps over which the rate falls to zero (schedule wsd).
         share: of T, in the final phase.

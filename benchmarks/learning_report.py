@@ -34,7 +34,7 @@ class Result:
 
 
 def read_results(folder: Path) -> list[Result]:
-    """The finished runs; files of others are passed over."""
+    """The finished runs; files of others are skipped."""
     results = []
     for path in sorted(folder.glob("*.jsonl")):
         lines: list[dict[str, Any]] = []

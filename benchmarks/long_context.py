@@ -1,4 +1,4 @@
-"""How far a trained model reads: perplexity by position and passkeys, for every way to stretch RoPE.
+"""How far a trained model reads: perplexity by position and passkeys, for every way to scale RoPE.
 
 For each method the trained checkpoint is given 4 times its context, measured as it is, fine-tuned on
 long rows, and measured again. Every third step of the fine-tuning is on passkey prompts (loss on the
@@ -6,7 +6,8 @@ key alone; keys of the test are held out), the others are on text. Measured are 
 position on held-out documents that are long enough, and passkey retrieval by length and depth.
 Results are written after each method; --draw draws what is there.
 
-usage: python benchmarks/long_context.py CHECKPOINT SHARDS [--trained 1024] [--steps 150] [--out runs/long-context]
+usage: python benchmarks/long_context.py CHECKPOINT SHARDS [--trained 1024] [--steps 150]
+                                         [--out runs/long-context]
        python benchmarks/long_context.py --draw runs/long-context docs/pictures
 CHECKPOINT: a folder trained on rows of --trained tokens. SHARDS: a folder with train/ and validation/
 of `mengya prepare kind=text`. A model of 26M takes about 4 minutes on one H100.
@@ -36,7 +37,7 @@ from mengya.evaluation.passkey import PasskeyConfig, PasskeyText, passkey_retrie
 from mengya.kernels.cross_entropy import linear_nll
 from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config.model import StretchConfig
+from mengya.models.config.model import ContextExtension
 from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.models.hf.config import load_model_config
 from mengya.models.hf.open_checkpoint import find_checkpoint
@@ -54,7 +55,7 @@ FACTOR = 4
 PASSKEY_EVERY = 3  # steps
 
 
-def stretch_of(method: str, trained: int) -> StretchConfig:
+def stretch_of(method: str, trained: int) -> ContextExtension:
     original = {"factor": FACTOR, "original_max_position_embeddings": trained}
     rope: dict[str, Any] = {
         "none": {},
@@ -64,7 +65,7 @@ def stretch_of(method: str, trained: int) -> StretchConfig:
         "clex": {"rope_type": "clex", **original},
     }[method]
     context = trained if method == "ntk" else trained * FACTOR
-    return StretchConfig.model_validate(
+    return ContextExtension.model_validate(
         {"max_position_embeddings": context, "rope_parameters": rope}
     )
 
@@ -137,7 +138,7 @@ class Measure:
         self._tokenizer = load_tokenizer(checkpoint)
         self._length = options.trained * FACTOR
         self._held_out = held_out
-        lengths = [self._length // 8, self._length // 4, self._length // 2, self._length * 3 // 4, self._length]  # fmt: skip
+        lengths = [self._length * eighths // 8 for eighths in (1, 2, 4, 6, 8)]
         self._passkey = PasskeyConfig(lengths=lengths, samples=options.samples)
 
     def __call__(self, model: CausalLM, strategy: SingleDevice) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def run(method: str, checkpoint: Path, options: argparse.Namespace) -> dict[str,
     for shards in (train, held_out):
         shards.require("text", tokenizer_sha256=tokenizer_hash(checkpoint))
     seed_step(0, -1, 0)
-    config = load_model_config(checkpoint).stretched(stretch_of(method, options.trained))
+    config = load_model_config(checkpoint).extend_context(stretch_of(method, options.trained))
     model = load_causal_lm(checkpoint, device, config=config)
     measure = Measure(checkpoint, held_out, options)
     began = time.perf_counter()
@@ -169,9 +170,9 @@ def run(method: str, checkpoint: Path, options: argparse.Namespace) -> dict[str,
     seconds = time.perf_counter() - started
     after = measure(model, strategy)
     print(
-        f"{method:8} text loss {losses[0]:.3f} -> {losses[-1]:.3f} in {seconds:.0f} s; last quarter of positions "
-        f"{_last(before):.3f} -> {_last(after):.3f} nats; passkeys {_found(before):.0%} -> {_found(after):.0%}; "
-        f"{time.perf_counter() - began:.0f} s in all",
+        f"{method:8} text loss {losses[0]:.3f} -> {losses[-1]:.3f} in {seconds:.0f} s; last quarter of "
+        f"positions {_last(before):.3f} -> {_last(after):.3f} nats; passkeys {_found(before):.0%} -> "
+        f"{_found(after):.0%}; {time.perf_counter() - began:.0f} s in all",
         flush=True,
     )  # fmt: skip
     return {

@@ -1,11 +1,11 @@
-"""What an older version wrote is read by this one: shards open, a run resumes bit for bit, the end is the same.
+"""This version reads what an older one wrote: shards open, a run resumes bit for bit, to the same end.
 
     python benchmarks/old_version.py [--commit 39e0b2c] [--fixture FOLDER]
 
-Checks the commit out beside the clone, lets it prepare a corpus and train twelve steps (dense, LoRA, mixture), once
-without a stop and once stopped at step six; then this version resumes the stopped run. Fails where any byte of the
-final model differs. With --fixture the stopped dense run and the end it must reach are copied there
-(tests/fixtures/old_run): what CI resumes without git.
+Checks the commit out next to the clone, lets it prepare a corpus and train twelve steps (dense, LoRA,
+mixture), once without a stop and once stopped at step six; then this version resumes the stopped run. Fails
+where any byte of the final model differs. With --fixture the stopped dense run and the end it must reach are
+copied there (tests/fixtures/old_run): what CI resumes without git.
 """
 
 from __future__ import annotations

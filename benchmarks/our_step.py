@@ -28,7 +28,7 @@ from mengya.training.state import TrainState
 
 
 def ours(
-    config: ModelConfig, strategy: SingleDevice, *, compiled: bool = True, whole: bool = False,
+    config: ModelConfig, strategy: SingleDevice, *, compiled: bool = True, single_graph: bool = False,
     logits: bool = False, waits: bool = False, fp8: bool = False,
     optimizer: OptimizerConfig | None = None,
 ) -> Callable[[Batch], None]:  # fmt: skip
@@ -36,8 +36,8 @@ def ours(
 
     Args:
         compiled: layer by layer, and the loss.
-        whole: the model as one graph instead.
-        logits: take the loss of the whole batch's logits, not chunk by chunk.
+        single_graph: the model as one graph instead.
+        logits: take the loss of the full batch's logits, not chunk by chunk.
         waits: read the norm of every step at once, not two steps later.
         fp8: feed-forward layers, as with precision=fp8.
     """
@@ -45,7 +45,7 @@ def ours(
     if fp8:
         use_fp8(model, strategy.device)
     if compiled:
-        model.compile() if whole else model.compile_layers()
+        model.compile() if single_graph else model.compile_layers()
     loss = next_token(strategy, compiled, logits)
     return training_step(model, loss, strategy, optimizer, waits)
 

@@ -1,9 +1,10 @@
-"""Peak memory of `mengya prepare` on a gigabyte of text: the whole process tree, sampled every 50 ms.
+"""Peak memory of `mengya prepare` on a gigabyte of text: the full process tree, sampled every 50 ms.
 
     python benchmarks/prepare_memory.py [--gigabytes 1] [--workers 0] [--folder DIR]
 
-Generates Chinese-looking JSON lines (random words from a fixed list, documents of 50 to 20,000 characters, 2 % of them
-duplicates), trains a tokenizer on a part of them, runs `mengya prepare` as a user would, and prints a table.
+Generates Chinese-looking JSON lines (random words from a fixed list, documents of 50 to 20,000 characters,
+2 % of them duplicates), trains a tokenizer on a part of them, runs `mengya prepare` as a user would, and
+prints a table.
 RSS counts pages that processes share once for each, so the true figure is a little lower.
 """
 
@@ -87,7 +88,8 @@ def main() -> None:
         save_tokenizer(train_tokenizer(documents(5_000_000), vocab_size=6400), folder / "tokenizer")
         seconds, peak, most = measure(
             [
-                sys.executable, "-m", "mengya", "prepare", f"out={folder}/shards", f"tokenizer={folder}/tokenizer",
+                sys.executable, "-m", "mengya", "prepare", f"out={folder}/shards",
+                f"tokenizer={folder}/tokenizer",
                 f"sources=[{folder}/text.jsonl]", f"workers={arguments.workers}", "validation_fraction=0.01",
             ]
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a checkpoint costs training: the stall of each save, beside the time of a step.
+"""What a checkpoint costs training: the stall of each save, and the time of a step.
 
     python benchmarks/save_stall.py [--shape 26m] [--rows 16] [--length 1024] [--block 40] [--saves 4]
                                     [--save-every 200] [--folder DIR]

@@ -41,7 +41,7 @@ POEM = "春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少。
 class Counts:
     """What the clients saw."""
 
-    whole: int = 0
+    complete: int = 0
     left: int = 0
     events: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
@@ -100,7 +100,7 @@ async def stream(client: httpx.AsyncClient, until: float, seed: int, counts: Cou
                     if '"error"' in line:
                         counts.broken["error in a stream"] += 1
                 if leaves_after is None:
-                    counts.whole += 1
+                    counts.complete += 1
                 else:
                     counts.left += 1
         except httpx.HTTPError as error:
@@ -113,16 +113,14 @@ async def watch(
     """A line every so often; the server's memory at each, MiB."""
     began, memory = time.monotonic(), []
     every = max((until - began) / 20, 1)
-    print(
-        f"{'minute':>6} {'RSS MiB':>8} {'running':>8} {'free pages':>11} {'whole':>7} {'left':>7}"
-    )
+    print(f"{'minute':>6} {'RSS MiB':>8} {'running':>8} {'free pages':>11} {'read':>7} {'left':>7}")
     while time.monotonic() < until:
         await asyncio.sleep(min(every, max(until - time.monotonic(), 0)))
         memory.append(process.memory_info().rss / 2**20)
         values = await gauges(client)
         print(
             f"{(time.monotonic() - began) / 60:6.1f} {memory[-1]:8.1f} {values['running']:8.0f} "
-            f"{values['free_pages']:5.0f}/{values['total_pages']:.0f} {counts.whole:7} {counts.left:7}",
+            f"{values['free_pages']:5.0f}/{values['total_pages']:.0f} {counts.complete:7} {counts.left:7}",
             flush=True,
         )
     return memory
@@ -162,7 +160,9 @@ async def soak(url: str, process: psutil.Process, options: argparse.Namespace) -
     print(
         f"requests {sum(counts.statuses.values())}: {dict(counts.statuses)}, {counts.events} events"
     )
-    print(f"read to the end {counts.whole}, left early {counts.left}, broken {dict(counts.broken)}")
+    print(
+        f"read to the end {counts.complete}, left early {counts.left}, broken {dict(counts.broken)}"
+    )
     print(f"memory, second quarter against last: {early:.1f} -> {late:.1f} MiB")
     print(
         f"afterwards: idle with every page free: {idle}; healthy: {healthy}; answers of 5xx: {bad}"

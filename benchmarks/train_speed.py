@@ -1,7 +1,7 @@
-"""Pretraining speed and memory, ours beside transformers' own Trainer, in one run on one device.
+"""Pretraining speed and memory, ours and transformers' own Trainer, in one run on one device.
 
 All get the same documents of 64 to 1,024 tokens, bf16, fused AdamW, the same shape. Counted are real
-tokens, never padding. Each case runs on its own: one that fails prints why and the rest goes on.
+tokens, never padding. Each case runs on its own: one that fails prints why and the rest continues.
 
 ours             packed rows, documents masked from each other, through loader, loss, strategy and
                  optimizer as `mengya pretrain` puts them together (stages/run/assemble.py)
@@ -46,8 +46,8 @@ from mengya.training.optim.config import OptimizerConfig
 MEANS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "as it ships": ({}, {}),
     "no compiler": ({"compiled": False}, {}),
-    "one graph of the whole model": ({"whole": True}, {}),
-    "logits of the whole batch": ({"logits": True}, {}),
+    "one graph of the model": ({"single_graph": True}, {}),
+    "logits of the full batch": ({"logits": True}, {}),
     "no fused q/k/v kernel": ({}, {"mengya.kernels.qkv.is_supported": lambda *a: False}),
     "no fused SwiGLU": ({}, {"mengya.kernels.swiglu.is_supported": lambda *a: False}),
     "no merged products, so no kernels": ({}, {"mengya.models.attention.can_merge": lambda *a: False,

@@ -30,16 +30,16 @@ PAD, EOS, FIRST = 0, 1, 2  # token ids; words start at FIRST
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A prompt [P] and the answers to it (one for SFT; chosen and rejected for DPO), which are learnt."""
+    """A prompt [P] and its answers (SFT: one; DPO: chosen and rejected), which the loss is taken on."""
 
     prompt: np.ndarray
     answers: tuple[np.ndarray, ...]
 
     def documents(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """(token ids, loss mask) of the prompt with each answer."""
-        learnt = [np.repeat([0, 1], [len(self.prompt), len(a)]) for a in self.answers]
+        masks = [np.repeat([0, 1], [len(self.prompt), len(a)]) for a in self.answers]
         ids = [np.concatenate([self.prompt, a]) for a in self.answers]
-        return list(zip(ids, learnt, strict=True))
+        return list(zip(ids, masks, strict=True))
 
 
 def draw(count: int, longest: int, vocab: int, preference: bool) -> list[Turn]:

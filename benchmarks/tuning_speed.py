@@ -1,4 +1,4 @@
-"""SFT and DPO speed and memory, ours beside TRL's SFTTrainer and DPOTrainer, in one run on one device.
+"""SFT and DPO speed and memory, ours and TRL's SFTTrainer and DPOTrainer, in one run on one device.
 
 The same conversations of real lengths (tuning_data.py, at most 1,024 tokens), the same labels (answers
 only), the same random weights, bf16, fused AdamW. Counted are real tokens through the policy, never

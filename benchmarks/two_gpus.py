@@ -134,7 +134,8 @@ def run(job: Job) -> dict[str, float] | None:
     """The job's result on rank 0; None when it failed, after its own words."""
     launcher = [sys.executable]
     if job.processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={job.processes}"]  # fmt: skip
+        launcher += ["-m", "torch.distributed.run", "--standalone"]
+        launcher += [f"--nproc_per_node={job.processes}"]
     words = [*launcher, str(Path(__file__).resolve()), "--job", json.dumps(asdict(job))]
     env = {**os.environ, "OMP_NUM_THREADS": "1" if job.device == "cpu" else "4"}
     done = subprocess.run(words, text=True, stdout=subprocess.PIPE, env=env)
@@ -165,7 +166,8 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     fsdp = {"name": "fsdp"}
     shared = {"size": size, "device": device, "compiled": compiled}
     some = {"rows": rows, "steps": steps, **shared}
-    few = {"rows": rows if options.tiny else recipe.micro_batch_size, "steps": 5, "warmup": 3, **shared}  # fmt: skip
+    few_rows = rows if options.tiny else recipe.micro_batch_size
+    few = {"rows": few_rows, "steps": 5, "warmup": 3, **shared}
     return [
         Job("64M", 1, small, adamw, {"name": "auto"}, **some),
         Job("64M DDP", many, small, adamw, {"name": "ddp"}, **some),
@@ -193,7 +195,10 @@ def main() -> None:
         return
     name = "cpu" if options.cpu else torch.cuda.get_device_name()
     print(f"{options.processes} processes, {name}, torch {torch.__version__}")
-    print(f"{'':20} {'GPUs':>4} {'rows x size':>12} {'tokens/s':>12} {'of one':>7} {'peak GiB':>9} {'start s':>8}")  # fmt: skip
+    print(
+        f"{'':20} {'GPUs':>4} {'rows x size':>12} {'tokens/s':>12} {'of one':>7} "
+        f"{'peak GiB':>9} {'start s':>8}"
+    )
     one = None
     for job in jobs(options):
         if not job.name.startswith(options.only):

@@ -46,10 +46,9 @@ class Attention(nn.Module):
         B, S, _ = x.shape
         pattern = plan.sliding if self.slides else plan.full
         q, k, v = self._heads(x, plan.cos, plan.sin, pattern.packed)
-        if cache is None:
-            out = pattern.attend(q, k, v)
-        else:
-            out = cache.attend(self.layer, q, k, v, pattern)
+        out = (
+            pattern.attend(q, k, v) if cache is None else cache.attend(self.layer, q, k, v, pattern)
+        )
         return self.o_proj(out.reshape(B, S, -1))
 
     def _heads(

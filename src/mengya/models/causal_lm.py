@@ -207,10 +207,8 @@ class CausalLM(nn.Module):
         real_BS = None if document_ids is None else document_ids >= 0
         x, routings = self._hidden(input_ids, plan, real_BS)
         x = _select(x, positions)
-        if self._compiled_norm is None:
-            x = self.model.norm(x)
-        else:
-            x = self._compiled_norm(self.model.norm, x)
+        norm = self.model.norm
+        x = norm(x) if self._compiled_norm is None else self._compiled_norm(norm, x)
         output = self._logits(x) if head is None else head(x, self.lm_head.weight)
         return CausalLMOutput(output, self._take(routings))
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mengya.models.config.model import ModelConfig, StretchConfig
+from mengya.models.config.model import ContextExtension, ModelConfig
 
 
 class LearnedRope(nn.Module, ABC):
@@ -28,7 +28,7 @@ class LearnedRope(nn.Module, ABC):
         """Angle per position of each rotated pair, for the texts of this forward pass, [R/2] fp32."""
 
     @abstractmethod
-    def frozen(self, factor: float) -> StretchConfig:
+    def frozen(self, factor: float) -> ContextExtension:
         """The frequencies at one factor, as positions that transformers knows.
 
         Raises:
@@ -85,7 +85,7 @@ def _frequencies(position_ids: Tensor, config: ModelConfig) -> Tensor:
             powers = theta**exponents
             kept = _yarn_kept(config, position_ids.device)
             return (1.0 / (factor * powers)) * (1 - kept) + (1.0 / powers) * kept
-        case _:  # default, and learned ones before they are stretched
+        case _:  # default, and learned ones before the context is extended
             return 1.0 / theta**exponents
 
 

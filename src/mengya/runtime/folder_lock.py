@@ -26,7 +26,7 @@ from rich.console import Console
 
 from mengya.errors import UserError
 
-_PATIENCE = 2.0  # seconds that a process may take from making its lock to writing its name into it
+_NAME_TIMEOUT = 2.0  # seconds from making a lock to writing its owner into it, at most
 _SETTLE = 0.2  # seconds that two which take over the same lock may lie apart
 
 
@@ -108,7 +108,7 @@ def process_start(pid: int) -> str | None:
 
 def _take(lock: Path, folder: Path, verb: str, key: str) -> int:
     """Make the lock ours; its file descriptor, open."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _NAME_TIMEOUT
     while True:
         descriptor, is_new = _open(lock, key)
         done = False

@@ -1,4 +1,4 @@
-"""`mengya merge`: an adapter merged into its base, or learned positions frozen at one factor, as a standard folder."""
+"""`mengya merge`: an adapter and its base, or positions frozen at one factor, as a standard folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class MergeConfig(Config):
     base: Path | None = None
     """Base folder; null: the one named in adapter_config.json."""
     factor: float | None = Field(default=None, ge=1)
-    """Freeze learned positions at this factor, so that transformers can load the model (rope_type=longrope)."""
+    """Freeze learned positions at this factor (rope_type=longrope, which transformers can load)."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of the saved weights."""
 

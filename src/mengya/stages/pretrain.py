@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config.model import ModelConfig, StretchConfig
+from mengya.models.config.model import ContextExtension, ModelConfig
 from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, load_weights, write_folder
 from mengya.models.hf.config import load_model_config
 from mengya.planning.sizes import parameter_counts
@@ -33,7 +33,7 @@ class PretrainConfig(RunConfig):
     """Shape of a new model; its vocab_size must hold the tokenizer's ids."""
     init_from: Path | None = None
     """Start from this checkpoint folder (continued pretraining) instead of random weights."""
-    stretch: StretchConfig | None = None
+    stretch: ContextExtension | None = None
     """With init_from: give the model a longer context, such as {max_position_embeddings: 4096,
     rope_parameters: {rope_type: yarn, factor: 4, original_max_position_embeddings: 1024}}."""
     z_loss: float = Field(default=0.0, ge=0)
@@ -67,7 +67,7 @@ def run(config: PretrainConfig) -> bool:
     if config.init_from is not None:
         shape = load_model_config(config.init_from)
         if config.stretch is not None:
-            shape = shape.stretched(config.stretch)
+            shape = shape.extend_context(config.stretch)
         model = load_causal_lm(config.init_from, device=strategy.init_device, config=shape)
     else:
         assert config.model is not None

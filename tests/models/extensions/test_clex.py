@@ -16,7 +16,7 @@ from mengya.generation.batch.engine import BatchEngine
 from mengya.generation.batch.request import EngineConfig
 from mengya.models.cache.kv import KVCache
 from mengya.models.causal_lm import CausalLM
-from mengya.models.config.model import StretchConfig
+from mengya.models.config.model import ContextExtension
 from mengya.models.extensions.clex import Clex
 from mengya.models.extensions.freeze import freeze_rope
 from mengya.models.hf.checkpoint import load_causal_lm, save_hf_folder
@@ -172,8 +172,8 @@ def test_a_window_is_kept_and_an_edited_folder_refused(tmp_path: Path) -> None:
 def test_a_plain_folder_is_stretched_with_a_fresh_flow(tmp_path: Path) -> None:
     plain = shaken(tiny_config("Qwen3", max_position_embeddings=TRAINED))
     save_hf_folder(plain, plain.config, tmp_path)
-    stretch = StretchConfig.model_validate({"max_position_embeddings": 64, "rope_parameters": CLEX})
-    model = load_causal_lm(tmp_path, config=plain.config.stretched(stretch)).eval()
+    stretch = ContextExtension.model_validate({"max_position_embeddings": 64, "rope_parameters": CLEX})
+    model = load_causal_lm(tmp_path, config=plain.config.extend_context(stretch)).eval()
     assert flow_of(model).down_proj.abs().max() == 0 and flow_of(model).up_proj.abs().max() > 0
     assert_near(model(ids_of(TRAINED)).head_output, plain(ids_of(TRAINED)).head_output)
 

@@ -220,9 +220,8 @@ def cut_for_tokenizing(text: str) -> list[str]:
     pieces = []
     while len(text) > TOKENIZE_CHARACTERS:
         cut = _LINE_START.search(text, TOKENIZE_CHARACTERS)
-        if cut is None or cut.end() - 1 > 2 * TOKENIZE_CHARACTERS:
-            at = TOKENIZE_CHARACTERS  # no line ends anywhere near: cut between two characters
-        else:
+        at = TOKENIZE_CHARACTERS  # if no line ends anywhere near: cut between two characters
+        if cut is not None and cut.end() - 1 <= 2 * TOKENIZE_CHARACTERS:
             at = cut.end() - 1
         pieces.append(text[:at])
         text = text[at:]

@@ -72,8 +72,8 @@ class BatchEngine:
         rope = model.config.rope_parameters
         if rope.learned:
             raise UserError(
-                f"rope_type={rope.rope_type} depends on the length of each text, so texts cannot share a batch; freeze "
-                "its factor first: mengya merge CHECKPOINT out=FOLDER factor=4"
+                f"rope_type={rope.rope_type} depends on the length of each text, so texts cannot share a "
+                "batch; freeze its factor first: mengya merge CHECKPOINT out=FOLDER factor=4"
             )
         if rope.rope_type == "dynamic" or rope.long_factor != rope.short_factor:
             raise UserError(

@@ -11,8 +11,8 @@ from mengya.models.config.shape import ModelShape
 from mengya.models.config.validation import problems
 
 
-class StretchConfig(Config):
-    """Context extension of a trained model: the weights stay, the positions change."""
+class ContextExtension(Config):
+    """A longer context of a trained model (key `stretch`): the weights stay, the positions change."""
 
     max_position_embeddings: PositiveInt
     """The model's new context; with rope_type=dynamic the trained one, which factor multiplies."""
@@ -38,7 +38,7 @@ class ModelConfig(ModelShape):
             raise ValueError("; ".join(found))
         return self
 
-    def stretched(self, stretch: StretchConfig) -> ModelConfig:
+    def extend_context(self, stretch: ContextExtension) -> ModelConfig:
         """The same model with other positions.
 
         Raises:

@@ -77,7 +77,7 @@ def _positions(config: ModelShape) -> Iterator[str]:
     original = rope.original_max_position_embeddings
     if original is not None and config.max_position_embeddings < original:
         yield (
-            f"max_position_embeddings={config.max_position_embeddings} is the stretched context of "
+            f"max_position_embeddings={config.max_position_embeddings} is the extended context of "
             f"rope_type={rope.rope_type} and less than original_max_position_embeddings={original}; "
             f"write max_position_embeddings={int(original * (rope.factor or 1))}"
         )

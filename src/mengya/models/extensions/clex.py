@@ -1,4 +1,4 @@
-"""CLEX: how far each rotary frequency is stretched is learned as a flow over the factor t.
+"""CLEX: the scale of each rotary frequency is learned as a flow over the factor t.
 
 Chen et al. 2023, arXiv:2310.16450. With z(t) the logarithms of the frequencies, z(1) those of plain RoPE:
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mengya.errors import UserError
-from mengya.models.config.model import ModelConfig, StretchConfig
+from mengya.models.config.model import ContextExtension, ModelConfig
 from mengya.models.config.rope import RopeParameters
 from mengya.models.rope import LearnedRope
 
@@ -80,7 +80,7 @@ class Clex(LearnedRope):
             return z.exp()
 
     @torch.no_grad()
-    def frozen(self, factor: float) -> StretchConfig:
+    def frozen(self, factor: float) -> ContextExtension:
         """As `LearnedRope.frozen`: rope_type longrope with the same numbers for texts of every length."""
         if not 1 <= factor <= self.factor:
             raise UserError(
@@ -91,7 +91,7 @@ class Clex(LearnedRope):
         now = self.frequencies(torch.tensor(float(factor), device=device)).double()
         exponents = torch.arange(0, self.width, 2, dtype=torch.float64, device=device) / self.width
         stretch = (1 / (self.theta**exponents * now)).tolist()
-        return StretchConfig(
+        return ContextExtension(
             max_position_embeddings=max(int(self.trained * factor), self.trained),
             rope_parameters=RopeParameters(
                 rope_type="longrope", long_factor=stretch, short_factor=stretch, factor=factor,

@@ -21,7 +21,7 @@ def freeze_rope(model: CausalLM, factor: float) -> CausalLM:
             f"factor={factor} freezes learned positions, and this model's rope_type is "
             f"{model.config.rope_parameters.rope_type}; leave factor out"
         )
-    frozen = CausalLM(model.config.stretched(rope.frozen(factor)), device="meta")
+    frozen = CausalLM(model.config.extend_context(rope.frozen(factor)), device="meta")
     frozen.to_empty(device=model.lm_head.weight.device).to(model.lm_head.weight.dtype)
     frozen.tie_weights()
     frozen.expert_load.zero_()

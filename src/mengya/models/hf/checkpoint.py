@@ -93,7 +93,7 @@ def load_causal_lm(
     """Build the model that a folder describes, in training mode.
 
     Args:
-        config: instead of the folder's own, such as one stretched to a longer context.
+        config: instead of the folder's own, such as one with a longer context.
 
     Raises:
         UserError: folder or file missing, damaged, of a class or feature not supported, or holding
@@ -185,7 +185,7 @@ def _fill(model: CausalLM, directory: Path, new_rope: bool = False) -> None:
             f"{directory}: {len(unknown)} tensors that {CLASSES[model.config.model_type]} does not "
             f"have, such as {unknown[0]}; is it an adapter, or config.json of another model?"
         )
-    if new_rope:  # stretched just now, and not yet trained
+    if new_rope:  # extended just now, and not yet trained
         places = {
             n: p
             for n, p in places.items()

@@ -15,7 +15,7 @@ import torch
 from pydantic import ValidationError
 
 from mengya.errors import UserError
-from mengya.models.config.model import ModelConfig, StretchConfig
+from mengya.models.config.model import ContextExtension, ModelConfig
 from mengya.models.config.rope import RopeParameters, rope_from_hf
 
 CLASSES = {
@@ -135,7 +135,9 @@ def _learned_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
     except ValidationError as error:
         raise UserError(f"{path}: {'; '.join(map(_reason, error.errors()))}") from error
     length = plain.max_position_embeddings
-    return plain.stretched(StretchConfig(max_position_embeddings=length, rope_parameters=learned))
+    return plain.extend_context(
+        ContextExtension(max_position_embeddings=length, rope_parameters=learned)
+    )
 
 
 def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:

@@ -37,7 +37,7 @@ class TokenText:
         return written.replace("\u2581", " ").encode()
 
     def text(self, token: int) -> str:
-        """The same as text, U+FFFD for bytes that are no whole character."""
+        """The same as text, U+FFFD for bytes that are not a complete character."""
         return self.bytes(token).decode(errors="replace")
 
     def named(self, token: int) -> str:

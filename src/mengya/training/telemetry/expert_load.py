@@ -51,7 +51,7 @@ class ExpertLoad:
         self._window_LE += load_LE
 
     def report(self, say: Callable[[str], None]) -> dict[str, float]:
-        """Numbers by layer since the last report; a warning when the set of starving experts changes.
+        """Numbers by layer since the last report; a warning when the set of experts without tokens changes.
 
         `experts/layer3/2` is expert 2's share of the layer's choices; entropy is 1 when even.
         """
