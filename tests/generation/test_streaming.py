@@ -42,11 +42,17 @@ def test_prompt_and_completion_may_be_longer_than_the_context(model: CausalLM) -
 
 def test_a_conversation_never_drops_a_turn(tokenizer: PreTrainedTokenizerFast) -> None:
     model = random_model()
-    session = ChatSession(model, tokenizer, GREEDY, make_cache=caches_of(model))
+    caches: list[StreamingCache] = []
+
+    def make_cache() -> StreamingCache:
+        caches.append(caches_of(model)())
+        return caches[-1]
+
+    session = ChatSession(model, tokenizer, GREEDY, make_cache=make_cache)
     for turn in range(6):
         "".join(session.reply("春眠不觉晓，处处闻啼鸟。"))
         assert session.notice == "" and len(session.messages) == 2 * (turn + 1)
-    assert session._cache.seen > 200 and session._cache.length <= 4 + 64 + 8
+    assert caches[-1].seen > 200 and caches[-1].length <= 4 + 64 + 8
     session.reset()
-    assert session._cache.seen == 0
+    assert caches[-1].seen == 0
     assert "".join(session.complete("花" * 300)) and session.notice == ""

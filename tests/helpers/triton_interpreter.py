@@ -1,22 +1,24 @@
-"""A kernel's test in Triton's interpreter, which needs no GPU."""
+"""Triton kernels on the CPU: a process in which Triton interprets them."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 
-import pytest
+Interpret = Callable[[Callable[[], None]], None]
+"""Runs a function of a module, or a partial of one, and raises what it raises."""
 
 
-def run_interpreted(code: str, minimum_triton: str | None = None) -> None:
-    """Run `code` in a process of its own: the interpreter is chosen when Triton is imported."""
-    pytest.importorskip("triton", minversion=minimum_triton)
-    settings = {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(["src", *sys.path])}
-    subprocess.run(
-        [sys.executable, "-c", code],
-        check=True,
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, **settings},
-    )
+@contextmanager
+def triton_interpreter() -> Iterator[Interpret]:
+    """One process for many checks; its own, since a kernel is interpreted or compiled from its import on."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_choose_interpreter) as pool:
+        yield lambda check: pool.submit(check).result()
+
+
+def _choose_interpreter() -> None:
+    os.environ["TRITON_INTERPRET"] = "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from mengya.batch import IGNORE_INDEX
 from mengya.kernels import cross_entropy as module
 from mengya.kernels.cross_entropy import linear_nll
 from mengya.losses.token_nll import log_partition, token_nll
-from tests.helpers.triton_interpreter import run_interpreted
+from tests.helpers.triton_interpreter import Interpret
 
 V, H = 101, 16
 
@@ -103,10 +104,8 @@ def check_kernel(device: str) -> None:
         torch.testing.assert_close(x, right, atol=0, rtol=1e-2 if dtype == torch.bfloat16 else 1e-6)
 
 
-def test_the_kernels_equal_their_twins_in_the_interpreter() -> None:
-    run_interpreted(
-        "from tests.kernels.test_cross_entropy import check_kernel; check_kernel('cpu')"
-    )
+def test_the_kernels_equal_their_twins_in_the_interpreter(interpret: Interpret) -> None:
+    interpret(partial(check_kernel, "cpu"))
 
 
 @pytest.mark.gpu

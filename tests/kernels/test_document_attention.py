@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from typing import NamedTuple
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from mengya.kernels.attention import document as module
 from mengya.kernels.attention.document import Blocks, document_attention, visible_ranges
 from mengya.models.extensions.shifted_groups import group_boundaries
-from tests.helpers.triton_interpreter import run_interpreted
+from tests.helpers.triton_interpreter import Interpret
 
 
 class Case(NamedTuple):
@@ -95,12 +96,11 @@ def check(cases: list[Case], dtype: torch.dtype, device: str, tolerance: float) 
 
 
 def interpreted() -> None:
-    """What the interpreter's process runs: blocks of three shapes, so that borders lie everywhere."""
+    """In the interpreter: blocks of three shapes, so that borders lie everywhere."""
     shapes = (Blocks(16, 16, 4, 2, True), Blocks(32, 16, 4, 2, False), Blocks(16, 32, 4, 2, True))
     for blocks, cases in zip(shapes, (CASES, CASES[2:4], CASES[1:5:3]), strict=True):
-        for kernel in module.BLOCKS:
-            module.BLOCKS[kernel] = {128: blocks}
-        check(cases, torch.float32, "cpu", 1e-5)
+        with patch.dict(module.BLOCKS, {kernel: {128: blocks} for kernel in module.BLOCKS}):
+            check(cases, torch.float32, "cpu", 1e-5)
     check(CASES[1:3], torch.float16, "cpu", 3e-3)  # it knows no products of bf16
     case = CASES[1]
     q, k, v, _ = (x.requires_grad_() for x in inputs(case, torch.float32, "cpu"))
@@ -108,9 +108,8 @@ def interpreted() -> None:
     torch.library.opcheck(torch.ops.mengya.document_attention.default, (q, k, v, *ranges, 0.2))
 
 
-def test_kernels_equal_masked_sdpa_in_the_interpreter() -> None:
-    code = "from tests.kernels.test_document_attention import interpreted; interpreted()"
-    run_interpreted(code, minimum_triton="3.7")  # 3.6's interpreter breaks on NumPy 2.5
+def test_kernels_equal_masked_sdpa_in_the_interpreter(interpret: Interpret) -> None:
+    interpret(interpreted)
 
 
 def test_ranges_say_what_the_mask_says() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from unittest.mock import patch
 
 import pytest
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mengya.kernels.fp8 import swiglu as fp8
-from tests.helpers.triton_interpreter import run_interpreted
+from tests.helpers.triton_interpreter import Interpret
 
 H, WIDTH = 64, 176
 Layer = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -131,8 +132,8 @@ def twins(device: str, unlike: float) -> None:
             alike("swiglu_backward", 1e3 * d_hidden, gate_up, scale, scale / scale.max())
 
 
-def test_kernels_equal_their_twins_in_the_interpreter() -> None:
-    run_interpreted("from tests.kernels.test_fp8_swiglu import twins; twins('cpu', 0.1)")
+def test_kernels_equal_their_twins_in_the_interpreter(interpret: Interpret) -> None:
+    interpret(partial(twins, "cpu", 0.1))
 
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

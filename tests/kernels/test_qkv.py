@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
 from mengya.kernels.qkv import split_norm_rotate, split_norm_rotate_plain
-from tests.helpers.triton_interpreter import run_interpreted
+from tests.helpers.triton_interpreter import Interpret
 
 CASES = [  # tokens, query heads, key heads, head width, qk-norm
     (37, 4, 2, 48, True),
@@ -44,8 +46,8 @@ def check(device: str) -> None:
                 torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
 
 
-def test_kernel_equals_its_twin_in_the_interpreter() -> None:
-    run_interpreted("from tests.kernels.test_qkv import check; check('cpu')")
+def test_kernel_equals_its_twin_in_the_interpreter(interpret: Interpret) -> None:
+    interpret(partial(check, "cpu"))
 
 
 @pytest.mark.gpu

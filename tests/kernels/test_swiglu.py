@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
 from mengya.kernels.swiglu import swiglu, swiglu_plain
-from tests.helpers.triton_interpreter import run_interpreted
+from tests.helpers.triton_interpreter import Interpret
 
 SHAPES = [(2, 17, 2 * 300), (8, 2 * 256), (1, 1, 2 * 24)]
 
@@ -42,8 +44,8 @@ def check(device: str) -> None:
     torch.library.opcheck(torch.ops.mengya.swiglu.default, (x,))
 
 
-def test_kernel_equals_its_twin_in_the_interpreter() -> None:
-    run_interpreted("from tests.kernels.test_swiglu import check; check('cpu')")
+def test_kernel_equals_its_twin_in_the_interpreter(interpret: Interpret) -> None:
+    interpret(partial(check, "cpu"))
 
 
 @pytest.mark.gpu

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import timeit
+
 import pytest
 import torch
 
@@ -38,7 +40,17 @@ def test_fp32_runs_as_tf32_where_there_is_one() -> None:
 
 def test_a_cpu_has_no_data_sheet_but_can_be_measured() -> None:
     assert peak_flops(torch.device("cpu"), BF16) is None
-    assert measured_peak(None, 64, 64, 64) > 1e6
+
+
+def test_a_measured_peak_is_that_of_a_product_timed_by_hand() -> None:
+    a, b = torch.randn(256, 256), torch.randn(256, 256)
+
+    def timed() -> float:
+        """2 * 256^3 operations in the best of 300 products."""
+        return 2**25 / min(timeit.repeat(lambda: torch.mm(a, b), number=1, repeat=300))
+
+    before, measured, after = timed(), measured_peak(None, 256, 256, 256), timed()
+    assert min(before, after) / 1.6 < measured < 1.6 * max(before, after)
 
 
 def test_names_are_read_kindly() -> None:

@@ -132,7 +132,22 @@ def test_what_each_setting_saves() -> None:
     pairs = memory_of(reference=True)
     assert memory_of(reference=True, labelled=0.5).logits == pairs.logits / 2
     assert memory_of(rows=256).logits < 1.1 * memory_of(rows=128).logits  # chunk by chunk
-    assert plain.needed == plain.allocated + plain.reserve
+
+
+def test_the_parts_of_the_default_model_by_hand() -> None:
+    """25,830,912 parameters, of which 17 norms of 512 and 2 of 64 in each of 8 layers are no matrices."""
+    total, matrices = 25_830_912, 25_830_912 - 17 * 512 - 8 * 2 * 64
+    memory = memory_of(rows=2, length=1024)
+    assert (memory.weights, memory.gradients, memory.optimizer) == (4 * total, 4 * total, 8 * total)
+    assert memory.compute_copy == 2 * matrices
+    # In one chunk: logits and their gradient in 2 bytes; the gradient of the hidden states.
+    assert memory.logits == 2 * 1024 * (6400 * 2 * 2 + 512 * 2)
+    assert (memory.reference, memory.communication) == (0, 0)
+    tensors = 16 * total + 2 * matrices + memory.activations + memory.logits
+    assert memory.allocated == pytest.approx(tensors, rel=1e-9)
+    # The CUDA context, and what the allocator loses of what is not there from start to end.
+    lost = 0.6e9 + 0.05 * (memory.activations + memory.logits)
+    assert memory.needed == pytest.approx(tensors + lost, rel=1e-9)
 
 
 def test_adapters_have_no_gradients_and_state_of_frozen_weights() -> None:

@@ -110,8 +110,7 @@ async def soak(server: Running, streams: int, seconds: float) -> dict[str, int]:
 
 def assert_nothing_leaked(server: Running) -> None:
     wait_until(lambda: server.idle and server.service.traffic.in_flight == 0)
-    assert not server.service.worker._tickets and not server.service.worker._active
-    assert not server.service.worker._pending
+    assert server.service.worker.idle
 
 
 def test_a_short_soak_leaks_no_slot(tokenizer) -> None:

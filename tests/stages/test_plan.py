@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -228,8 +227,6 @@ def test_the_table_is_80_columns_wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_weight_gets_memory(recipe: Path) -> None:
-    started = time.process_time()
     plan = make_plan(ROOT / "recipes/bumblebee-1.5b", hardware=H200)
     assert all(p.is_meta for p in plan.model.parameters())
     assert plan.counts.total == 1_543_714_304
-    assert time.process_time() - started < 60  # a hang, not a speed

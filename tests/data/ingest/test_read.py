@@ -66,7 +66,7 @@ WRITERS: dict[str, Callable[[], bytes]] = {
 def test_every_kind_gives_the_same_records(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_values, "_BLOCK", 1000)  # values lie across blocks
+    monkeypatch.setattr(json_values, "BLOCK", 1000)  # values lie across blocks
     monkeypatch.setattr("mengya.data.ingest.records.CHUNK_BYTES", 5000)
     (tmp_path / name).write_bytes(WRITERS[name]())
     bad = BadLines(0)
@@ -133,7 +133,7 @@ def test_other_encodings(tmp_path: Path) -> None:
 def test_truncated_files_end_with_a_bad_line(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_values, "_BLOCK", 1000)
+    monkeypatch.setattr(json_values, "BLOCK", 1000)
     data = WRITERS[name]()
     (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
     bad = BadLines(1)

@@ -551,7 +551,7 @@ def test_the_old_spelling_of_license(
     assert TokenShards(out).manifest["sources"][0]["license"] == "CC0"
     assert "`licence`" not in capsys.readouterr().err
 
-    config._say_license.cache_clear()
+    config.say_license.cache_clear()
     old = [{"path": data[0]["path"], "licence": "CC0"}] * 2
     prepare(out, tokenizer_folder, old[:1])
     said = capsys.readouterr().err

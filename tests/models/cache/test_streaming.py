@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -85,9 +86,9 @@ def test_memory_is_bounded(model: CausalLM) -> None:
     sizes = []
     for _ in range(20):
         run(model, text(25), cache)
-        stores = (cache._keys, cache._values, cache._originals)
-        sizes.append(sum(t.numel() for store in stores for t in store if t is not None))
-    assert len(set(sizes)) == 1 and cache.seen == 500 and cache.length <= HELD
+        sizes.append(len(pickle.dumps(cache)))  # all that it holds, full storages
+    token = 2 * model.config.num_key_value_heads * 4  # bytes at the very least; a counter has fewer
+    assert max(sizes) - min(sizes) < token and cache.seen == 500 and cache.length <= HELD
 
 
 @torch.no_grad()

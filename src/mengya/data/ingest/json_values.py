@@ -11,7 +11,7 @@ from typing import IO
 from mengya.data.ingest.compressed import DAMAGE
 from mengya.data.ingest.records import MAX_RECORD, Chunk, damage
 
-_BLOCK = 1 << 18
+BLOCK = 1 << 18
 
 
 def json_chunks(path: Path, stream: IO[bytes], encoding: str) -> Iterator[Chunk]:
@@ -97,6 +97,6 @@ class _Values:
     def _read_more(self) -> None:
         """Double what is unread, so that a value of n characters is parsed O(log n) times."""
         rest = self._buffer[self._at :]
-        data = self._stream.read(max(_BLOCK, len(rest)))
+        data = self._stream.read(max(BLOCK, len(rest)))
         self._ended = not data
         self._buffer, self._at = rest + self._decode.decode(data, final=not data), 0

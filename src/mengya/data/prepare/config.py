@@ -42,7 +42,7 @@ class PrepareSource(PathConfig):
     def _old_spelling(cls, value: Any) -> Any:
         if not isinstance(value, dict) or "licence" not in value or "license" in value:
             return value
-        _say_license()
+        say_license()
         return {"license" if key == "licence" else key: given for key, given in value.items()}
 
     @field_validator("encoding")
@@ -58,7 +58,7 @@ class PrepareSource(PathConfig):
 
 
 @cache
-def _say_license() -> None:
+def say_license() -> None:
     """Once a process: a recipe may have many sources."""
     Console(stderr=True).print(
         "the key `licence` of a source is now `license`; the next version refuses the old spelling",

@@ -98,6 +98,11 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="mengya-engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for a reply or an answer, and no request is kept."""
+        return not (self._tickets or self._active or self._pending)
+
     # What the event loop calls.
 
     def start(self) -> None:
