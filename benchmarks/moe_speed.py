@@ -22,6 +22,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mengya.kernels.experts.op import TILES, Tile, fused_experts, sort_rows
+from mengya.kernels.experts.reference import grouped_experts
 from our_step import ours, real_tokens
 from pretraining_data import documents, packed
 from shapes import SHAPES
@@ -29,8 +31,6 @@ from timing import Clock, kernel_times, milliseconds, time_steps
 from torch import Tensor, nn
 
 from mengya.kernels.experts import op as fused
-from mengya.kernels.experts.op import TILES, Tile, fused_experts, sort_rows
-from mengya.kernels.experts.reference import grouped_experts
 from mengya.kernels.linear import fp32_linear, split_linear
 from mengya.models import router
 from mengya.models.config.model import ModelConfig
