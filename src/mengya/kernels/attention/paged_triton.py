@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false, reportOperatorIssue=false
 """The Triton kernels of attention over pages. Only paged.py imports this. Needs Triton.
 
 Scores are kept in base 2: exp2 is what the hardware has. Letters in the kernels: rows are (new token,
