@@ -1,4 +1,5 @@
-# pyright: basic, reportInvalidTypeForm=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportOperatorIssue=false
+# pyright: basic, reportInvalidTypeForm=false, reportGeneralTypeIssues=false
+# pyright: reportArgumentType=false, reportOperatorIssue=false
 """chunk_nll in Triton kernels: the gradient overwrites the logits.
 
 A program owns a row. In bf16 and fp32 exp(score - some score of the row) never overflows, so one pass over

@@ -1,4 +1,5 @@
-# pyright: basic, reportInvalidTypeForm=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportOperatorIssue=false
+# pyright: basic, reportInvalidTypeForm=false, reportGeneralTypeIssues=false
+# pyright: reportArgumentType=false, reportOperatorIssue=false
 """The kernels of document.py: flash attention (Dao 2023, arXiv:2307.08691) of packed documents.
 
 Position i sees j where first_visible[i] <= j <= i, which is where i < visible_end[j]. Both grow with the
