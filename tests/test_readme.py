@@ -6,6 +6,7 @@ validated, as they need data of the reader's. Both languages of a page must hold
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -25,10 +26,9 @@ from mengya.cli import VERBS, app, config_class_of, read_arguments
 from mengya.config import describe
 from mengya.errors import UserError
 from mengya.world import WorldConfig, generate
-from tests.test_imports import ROOT as PACKAGE
-from tests.test_imports import ROWS
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src/mengya"
 BIN = Path(sys.executable).parent
 ONE_LANGUAGE = {"CHANGELOG.md"}  # and docs/log
 
@@ -161,6 +161,14 @@ def test_source_files_that_pages_name_exist(page: str) -> None:
             assert any((root / code).is_dir() for root in (ROOT, PACKAGE)), f"{page}: {code}"
 
 
+def enforced_rows() -> list[set[str]]:
+    """ROWS of test_imports.py."""
+    for node in ast.parse(read("tests/test_imports.py")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ROWS":
+            return ast.literal_eval(node.value)
+    raise AssertionError("test_imports.py has no ROWS")
+
+
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "CONTRIBUTING.zh.md"])
 def test_the_layout_is_what_the_tests_enforce(page: str) -> None:
     """The diagram has the rows of test_imports.py, the table each package and module once."""
@@ -168,7 +176,7 @@ def test_the_layout_is_what_the_tests_enforce(page: str) -> None:
     assert diagram
     drawn = [set(re.findall(r"\w+", row)) for row in reversed(diagram[0].split(">"))]
     there = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith(("_", "."))}
-    assert drawn == [kept for row in ROWS if (kept := row & there)]
+    assert drawn == [kept for row in enforced_rows() if (kept := row & there)]
     table = [row.split("|")[1] for row in read(page).splitlines() if "` | " in row]
     names = [name for cell in table for name in re.findall(r"`(\w+)(?:/|\.py)`", cell)]
     assert sorted(names) == sorted(set().union(*drawn))
