@@ -1,11 +1,11 @@
-"""A run that is killed with SIGKILL at random moments, again and again, and one that never was.
+"""A run that is killed with SIGKILL at random moments, again and again, beside one that never was.
 
     python benchmarks/kill_resume.py [--kills 100] [--steps 300] [--save-every 10] [--seed 0] [--folder DIR]
 
 Trains a tiny model on the CPU. Every second kill falls at any time, the others while a checkpoint is
 being written (its staging folder exists). Each time the same settings resume with resume=true. When a
 run reaches its end before all kills are spent, another is begun. Prints a table, and fails where the
-final bytes differ from the uninterrupted run, a checkpoint is not complete after a kill, or more steps
+final bytes differ from the uninterrupted run, a checkpoint is not whole after a kill, or more steps
 were lost than two saves are apart (one save may be under way, the one before is on disk).
 
 Children are forked from a process that has everything imported: a kill costs a fraction of a second.
@@ -45,7 +45,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def make_data(folder: Path) -> None:
-    """A tokenizer and shards of random documents: what is learned does not matter here."""
+    """A tokenizer and shards of random documents: what is learnt does not matter here."""
     letters = [chr(0x4E00 + i) for i in range(100)]
     texts = ["".join(random.Random(i).choices(letters, k=200)) for i in range(200)]
     save_tokenizer(train_tokenizer(texts, 400, show_progress=False), folder / "tokenizer")
@@ -133,10 +133,10 @@ def main() -> None:
     rng, started = random.Random(options.seed), time.perf_counter()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="kill-resume-"))
     make_data(folder)
-    uninterrupted = settings(folder, "uninterrupted", options.steps, options.save_every)
-    process = start(uninterrupted)
+    whole = settings(folder, "whole", options.steps, options.save_every)
+    process = start(whole)
     process.join()
-    expected = final(uninterrupted.run_dir)
+    expected = final(whole.run_dir)
 
     moments = {"write": 0, "step": 0}
     lost: list[int] = []

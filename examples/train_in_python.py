@@ -33,13 +33,20 @@ def main(folder: Path) -> None:
     run = mengya.pretrain(
         run_dir=folder / "pretrain",
         tokenizer=tokenizer,
-        model={"vocab_size": 320, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2,
-               "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128},
+        model={
+            "vocab_size": 320,
+            "hidden_size": 64,
+            "intermediate_size": 160,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 128,
+        },
         data={"train": shards["train"], "validation": shards["validation"], "sequence_length": 64},
         max_steps=80,
         optimizer={"lr": 5e-3},
         device="cpu",
-    )  # fmt: skip
+    )
     model = mengya.load(run.checkpoint, device="cpu")
     print("阿木" + model.generate("阿木", max_new_tokens=32, temperature=0))
     score = mengya.evaluate(run.checkpoint, text_shards=shards["validation"], device="cpu")

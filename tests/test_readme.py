@@ -6,6 +6,7 @@ validated, as they need data of the reader's. Both languages of a page must hold
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -13,18 +14,21 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import mengya
 from mengya.cli import VERBS, app, config_class_of, read_arguments
 from mengya.config import describe
 from mengya.errors import UserError
 from mengya.world import WorldConfig, generate
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src/mengya"
 BIN = Path(sys.executable).parent
 ONE_LANGUAGE = {"CHANGELOG.md"}  # and docs/log
 
@@ -133,12 +137,59 @@ def test_links_lead_somewhere(page: str) -> None:
             assert anchor in map(slug, headings), f"{page}: {target}"
 
 
-@pytest.mark.parametrize("page", ["docs/concepts.md", "docs/concepts.zh.md"])
-def test_code_that_the_concepts_name_exists(page: str) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if "docs/log/" not in page])
+def test_links_stay_in_the_language_of_the_page(page: str) -> None:
+    translation = page.replace(".md", ".zh.md") if page in TRANSLATIONS else None
+    own = {Path(page).name, Path(translation or page.replace(".zh.md", ".md")).name}
+    for target in re.findall(r"\]\(([^)#\s]+\.md)[^)]*\)", prose(page)):
+        linked = ((ROOT / page).parent / target).resolve()
+        if target.startswith("http") or linked.name in own or "/log/" in linked.as_posix():
+            continue
+        chinese = linked.name.endswith(".zh.md")
+        has_both = chinese or linked.with_name(f"{linked.stem}.zh.md").exists()
+        assert not has_both or chinese == page.endswith(".zh.md"), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "docs/log/" not in page])
+def test_source_files_that_pages_name_exist(page: str) -> None:
+    """Paths below the clone or below src/mengya; a test of no folder cannot be found by a reader."""
     for code in inline_code(page):
-        if re.fullmatch(r"\w+/\w+(\.py)?", code) and not code.startswith("checkpoints"):
-            inside = ROOT if code.startswith(("tests", "benchmarks")) else ROOT / "src/mengya"
-            assert (inside / code).exists(), f"{page}: {code}"
+        assert not re.fullmatch(r"test_\w+\.py", code), f"{page}: {code} without its folder"
+        if re.fullmatch(r"(\w+/)+\w+\.(py|js|css|yaml)", code) and "NAME" not in code:
+            assert any((root / code).is_file() for root in (ROOT, PACKAGE)), f"{page}: {code}"
+        elif page.startswith("CONTRIBUTING") and re.fullmatch(r"\w+/", code):
+            assert any((root / code).is_dir() for root in (ROOT, PACKAGE)), f"{page}: {code}"
+
+
+def enforced_rows() -> list[set[str]]:
+    """ROWS of test_imports.py."""
+    for node in ast.parse(read("tests/test_imports.py")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ROWS":
+            return ast.literal_eval(node.value)
+    raise AssertionError("test_imports.py has no ROWS")
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "CONTRIBUTING.zh.md"])
+def test_the_layout_is_what_the_tests_enforce(page: str) -> None:
+    """The diagram has the rows of test_imports.py, the table each package and module once."""
+    diagram = re.search(r"^    cli.*?\n\n", read(page), re.MULTILINE | re.DOTALL)
+    assert diagram
+    drawn = [set(re.findall(r"\w+", row)) for row in reversed(diagram[0].split(">"))]
+    there = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith(("_", "."))}
+    assert drawn == [kept for row in enforced_rows() if (kept := row & there)]
+    table = [row.split("|")[1] for row in read(page).splitlines() if "` | " in row]
+    names = [name for cell in table for name in re.findall(r"`(\w+)(?:/|\.py)`", cell)]
+    assert sorted(names) == sorted(set().union(*drawn))
+
+
+@pytest.mark.parametrize("page", ["docs/guide.md", "docs/guide.zh.md"])
+def test_the_guides_python_is_that_of_the_example(page: str) -> None:
+    """tests/examples runs the example."""
+    code = next(block for block in blocks(page, "python") if "mengya.pretrain" in block)
+    example = read("examples/train_in_python.py")
+    assert textwrap.indent(code, "    ") in example
+    public = {name for name in mengya.__all__ if name.islower() and not name.startswith("_")}
+    assert public <= set(inline_code(page))
 
 
 @pytest.mark.parametrize("page", ["docs/guide.md", "docs/tutorial.md"])
@@ -266,7 +317,7 @@ def test_the_guides_way_with_own_data(tmp_path: Path) -> None:
     assert len(typed) == 4
     for block in typed:
         type_in(block, tmp_path)
-    snippet = blocks("docs/guide.md", "python")[0]
+    snippet = next(block for block in blocks("docs/guide.md", "python") if "transformers" in block)
     type_in(f"python - <<'EOF'\n{snippet}EOF", tmp_path)
 
 
