@@ -21,7 +21,7 @@ from mengya.kernels.experts.op import Tile
 from mengya.kernels.experts.reference import grouped_experts
 from mengya.models import moe
 from mengya.models.moe import MoE
-from tests.models.conftest import tiny_config
+from tests.helpers.random_model import tiny_config
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
