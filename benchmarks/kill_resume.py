@@ -1,6 +1,6 @@
 """A hundred kills of a training run: tests/helpers/kill_resume.py, of which the tests run four.
 
-    python benchmarks/kill_resume.py [--kills 100] [--steps 300] [--save-every 10] [--seed 0] [--folder DIR]
+python benchmarks/kill_resume.py [--kills 100] [--steps 300] [--save-every 10] [--seed 0] [--folder DIR]
 """
 
 from __future__ import annotations
