@@ -14,17 +14,10 @@ from typing import Any
 import pytest
 
 import mengya
-from tests.stages.conftest import (
-    Nursery,
-    checkpoint,
-    corpus,
-    nursery,
-    texts,
-    tokenizer,
-    tokenizer_folder,
-)
+from tests.helpers.stage_fixtures import StageFixtures
+from tests.stages.conftest import checkpoint, corpus, fixtures, texts, tokenizer, tokenizer_folder
 
-__all__ = ["checkpoint", "corpus", "nursery", "texts", "tokenizer", "tokenizer_folder"]
+__all__ = ["checkpoint", "corpus", "fixtures", "texts", "tokenizer", "tokenizer_folder"]
 
 # A change here is a change for every user: note it in CHANGELOG.md.
 SAMPLING = "**sampling: 'Any'"
@@ -111,10 +104,10 @@ def test_a_model_completes_and_chats(checkpoint: Path) -> None:
 
 
 def test_a_run_folder_and_an_adapter_load_and_keys_override_a_recipe(
-    nursery: Nursery, tmp_path: Path
+    fixtures: StageFixtures, tmp_path: Path
 ) -> None:
     recipe = tmp_path / "sft.yaml"
-    settings = nursery.settings("conversation", tmp_path / "run", max_steps=2)
+    settings = fixtures.settings("conversation", tmp_path / "run", max_steps=2)
     recipe.write_text(json.dumps(settings, default=str), encoding="utf-8")  # JSON is YAML
     run = mengya.sft(recipe, lora={"rank": 2}, **{"loop.eval_every": 2, "optimizer": {"lr": 1e-3}})
     assert (run.finished, run.step, run.run_dir) == (True, 2, tmp_path / "run")
@@ -125,7 +118,7 @@ def test_a_run_folder_and_an_adapter_load_and_keys_override_a_recipe(
     model = mengya.load(run.run_dir, device="cpu")
     assert model.checkpoint == run.checkpoint
     result = mengya.evaluate(
-        run.checkpoint, preferences=nursery.shards["preference"][1], out=tmp_path / "e.json"
+        run.checkpoint, preferences=fixtures.shards["preference"][1], out=tmp_path / "e.json"
     )
     assert result["preference"]["pairs"] == 20 and result["text"] is None
     assert json.loads((tmp_path / "e.json").read_text("utf-8"))["preference"]["pairs"] == 20

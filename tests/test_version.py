@@ -12,9 +12,10 @@ import mengya
 from mengya.data.shards import TokenShards
 from mengya.stages.sft import SftConfig, run
 from mengya.training.checkpoint.integrity import seal
-from tests.stages.conftest import Nursery, nursery, tokenizer_folder
+from tests.helpers.stage_fixtures import StageFixtures
+from tests.stages.conftest import fixtures, tokenizer_folder
 
-__all__ = ["nursery", "tokenizer_folder"]
+__all__ = ["fixtures", "tokenizer_folder"]
 
 REFUSED = (
     rf"written by mengya 9\.0\.0; this is mengya {mengya.__version__}, which reads formats up to 1"
@@ -28,8 +29,8 @@ def rewrite(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(values), "utf-8")
 
 
-def test_shards(nursery: Nursery, tmp_path: Path) -> None:
-    for file in nursery.shards["text"][0].iterdir():
+def test_shards(fixtures: StageFixtures, tmp_path: Path) -> None:
+    for file in fixtures.shards["text"][0].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     assert TokenShards(tmp_path).manifest["mengya_version"] == mengya.__version__
     rewrite(tmp_path / "manifest.json", mengya_version=None)
@@ -42,9 +43,9 @@ def test_shards(nursery: Nursery, tmp_path: Path) -> None:
         TokenShards(tmp_path)
 
 
-def test_checkpoints(nursery: Nursery, tmp_path: Path) -> None:
+def test_checkpoints(fixtures: StageFixtures, tmp_path: Path) -> None:
     def train(steps: int) -> None:
-        settings = nursery.settings("conversation", tmp_path / "run", max_steps=steps, resume=True)
+        settings = fixtures.settings("conversation", tmp_path / "run", max_steps=steps, resume=True)
         run(SftConfig(**settings))
 
     latest = tmp_path / "run" / "checkpoints" / "latest"

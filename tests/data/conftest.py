@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,13 +20,3 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     save_tokenizer(train_tokenizer([TEXT] * 20, vocab_size=400), folder)
     return folder
-
-
-def write_lines(path: Path, values: list[Any]) -> Path:
-    """JSON values as lines; bytes are written as they are."""
-    lines = [
-        v if isinstance(v, bytes) else json.dumps(v, ensure_ascii=False).encode() for v in values
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"".join(line + b"\n" for line in lines))
-    return path

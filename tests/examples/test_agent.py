@@ -18,7 +18,7 @@ from mengya.serving.runtime.served import Served, ServedName
 from mengya.tokenizer.chat_template import encode_conversation
 from mengya.tokenizer.train import train_tokenizer
 from tests.helpers.live_server import POEM, Running, serving
-from tests.helpers.memorized_model import learn_by_heart
+from tests.helpers.memorized_model import memorize
 
 FILE = Path(__file__).parents[2] / "examples/agent.py"
 
@@ -106,7 +106,7 @@ def server(agent: ModuleType) -> Iterator[Running]:
         vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096,
     )  # fmt: skip
-    model = learn_by_heart(config, [encode_conversation(tokenizer, conversation, agent.TOOLS)])
+    model = memorize(config, [encode_conversation(tokenizer, conversation, agent.TOOLS)])
 
     def load() -> Served:
         engine = BatchEngine(model, EngineConfig())

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mengya.models.causal_lm import CausalLM
 from mengya.tokenizer.train import train_tokenizer
-from tests.helpers.tiny_model import random_model
+from tests.helpers.random_model import small_model
 
 
 @pytest.fixture(scope="session")
@@ -19,4 +19,4 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def model() -> CausalLM:
-    return random_model()
+    return small_model()

@@ -12,14 +12,14 @@ from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
 from mengya.tokenizer.chat_template import encode_prompt
 from mengya.tokenizer.load import document_token_id, encode_texts, stop_token_ids
-from tests.helpers.tiny_model import random_model
+from tests.helpers.random_model import small_model
 
 PARAMS = SamplingParams(max_new_tokens=12, temperature=0.9, seed=3)
 
 
 @pytest.fixture
 def session(tokenizer: PreTrainedTokenizerFast) -> ChatSession:
-    model = random_model(max_position_embeddings=512)
+    model = small_model(max_position_embeddings=512)
     return ChatSession(model, tokenizer, PARAMS, system="你是诗人。")
 
 
@@ -33,7 +33,7 @@ def count_tokens(model: CausalLM) -> list[int]:
 def test_a_kept_cache_gives_what_a_fresh_start_gives(
     session: ChatSession, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    model = random_model(max_position_embeddings=512)
+    model = small_model(max_position_embeddings=512)
     stops = stop_token_ids(tokenizer)
     for text in ("春眠不觉晓", "花落知多少", "夜来"):
         asked = [*session.messages, {"role": "user", "content": text}]
@@ -45,7 +45,7 @@ def test_a_kept_cache_gives_what_a_fresh_start_gives(
 
 
 def test_a_new_turn_runs_only_what_is_new(tokenizer: PreTrainedTokenizerFast) -> None:
-    model = random_model(max_position_embeddings=512)
+    model = small_model(max_position_embeddings=512)
     session = ChatSession(model, tokenizer, SamplingParams(max_new_tokens=3, temperature=0))
     "".join(session.reply("春眠不觉晓，处处闻啼鸟。" * 8))
     first = len(encode_prompt(tokenizer, session.messages[:1]))
@@ -70,7 +70,7 @@ def test_leaving_early_keeps_what_was_said(
     assert session.messages[-1] == {"role": "assistant", "content": first}
     asked = [*session.messages, {"role": "user", "content": "再说"}]
     fresh = stream(
-        random_model(max_position_embeddings=512), encode_prompt(tokenizer, asked), PARAMS,
+        small_model(max_position_embeddings=512), encode_prompt(tokenizer, asked), PARAMS,
         stop_token_ids(tokenizer),
     )  # fmt: skip
     expected = tokenizer.decode(list(fresh), skip_special_tokens=True)
@@ -109,7 +109,7 @@ def test_completion_continues_a_document(
     session: ChatSession, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     prompt = [document_token_id(tokenizer), *encode_texts(tokenizer, ["春眠"])[0]]
-    model = random_model(max_position_embeddings=512)
+    model = small_model(max_position_embeddings=512)
     ids = list(stream(model, prompt, PARAMS, stop_token_ids(tokenizer)))
     expected = tokenizer.decode(ids, skip_special_tokens=True)
     assert "".join(session.complete("春眠")) == expected

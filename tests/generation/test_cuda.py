@@ -15,9 +15,8 @@ from mengya.generation.batch.engine import BatchEngine, EngineConfig, Request
 from mengya.generation.sampling import SamplingParams
 from mengya.kernels.linear import can_merge
 from mengya.models.hf.checkpoint import save_hf_folder
-from tests.generation.batch.test_engine import LATENT, drain, mixed_requests, prompts
-from tests.helpers.engine_batch import run_all
-from tests.helpers.tiny_model import random_model
+from tests.helpers.engine_batch import LATENT, drain, mixed_requests, prompts, run_all
+from tests.helpers.random_model import small_model
 
 pytestmark = [
     pytest.mark.gpu,
@@ -40,7 +39,7 @@ def exact_products() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_equals_transformers_token_by_token(family: str, tmp_path: Path) -> None:
-    model = random_model(**FAMILIES[family])
+    model = small_model(**FAMILIES[family])
     save_hf_folder(model, model.config, tmp_path, pad_token_id=0)
     theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     theirs.cuda()
@@ -62,12 +61,12 @@ def test_greedy_equals_transformers_token_by_token(family: str, tmp_path: Path) 
 def test_every_setting_says_what_the_cpu_says(graphs: bool, overlap: bool) -> None:
     """In company on the GPU against alone on the CPU; pages are so few that some are preempted."""
     requests = mixed_requests(28)
-    plain = [run_all(BatchEngine(random_model(), EngineConfig()), [r])[0] for r in requests]
+    plain = [run_all(BatchEngine(small_model(), EngineConfig()), [r])[0] for r in requests]
     settings = EngineConfig(
         max_running=11, page_size=8, cache_tokens=400, prefill_chunk=24, cuda_graphs=graphs,
         overlap=overlap,
     )  # fmt: skip
-    got = run_all(BatchEngine(random_model().cuda(), settings), requests, per_step=3)
+    got = run_all(BatchEngine(small_model().cuda(), settings), requests, per_step=3)
     for one, other in zip(plain, got, strict=True):
         assert (one.tokens, one.finish) == (other.tokens, other.finish)
         for a, b in zip(one.events, other.events, strict=True):
@@ -81,7 +80,7 @@ def test_graphs_change_nothing_in_half_precision(family: str) -> None:
     shape = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16, **FAMILIES[family]}
     if family == "deepseek_v3":
         shape["head_dim"] = None
-    model = random_model(**shape).to("cuda", torch.bfloat16)
+    model = small_model(**shape).to("cuda", torch.bfloat16)
     requests = [Request(p, GREEDY) for p in prompts(8)]
     said = []
     for graphs in (False, True):
@@ -91,7 +90,7 @@ def test_graphs_change_nothing_in_half_precision(family: str) -> None:
 
 
 def test_cancelling_and_joining_between_recorded_steps_leaks_nothing() -> None:
-    engine = BatchEngine(random_model().cuda(), EngineConfig(max_running=40, page_size=4))
+    engine = BatchEngine(small_model().cuda(), EngineConfig(max_running=40, page_size=4))
     numbers = [engine.add(Request(p, GREEDY)) for p in prompts(60)]
     for step in range(12):
         engine.step()
@@ -111,7 +110,7 @@ def test_graph_sizes_reach_the_most_and_waste_little() -> None:
 @pytest.mark.parametrize("family", ["qwen3", "qwen2"])
 def test_projections_end_to_end_are_as_exact_as_apart(family: str) -> None:
     """The engine's merged products and fused rotation, against fp32, next to the plain layers in bf16."""
-    model = random_model(**{"head_dim": 16, **FAMILIES[family]}).cuda()
+    model = small_model(**{"head_dim": 16, **FAMILIES[family]}).cuda()
     ids = torch.arange(120, device="cuda")[None] * 7 % 300
     with torch.no_grad():
         exact = model(ids).head_output

@@ -15,7 +15,7 @@ from mengya.generation.sampling import SamplingParams
 from mengya.models.cache.kv import KVCache
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import save_hf_folder
-from tests.helpers.tiny_model import random_model
+from tests.helpers.random_model import small_model
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [42], [100, 3, 50, 77], [9, 8, 7, 6, 5, 4, 3]]
 GREEDY = SamplingParams(max_new_tokens=20, temperature=0)
@@ -45,7 +45,7 @@ def without_stops(ids: list[int], stops: set[int]) -> list[int]:
     ],
 )  # fmt: skip
 def test_left_padded_batches_equal_transformers(family: dict[str, Any], tmp_path: Path) -> None:
-    model = random_model(**family)
+    model = small_model(**family)
     save_hf_folder(model, model.config, tmp_path, pad_token_id=0)
     theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     plain = generate(model, PROMPTS, GREEDY, [])
@@ -91,7 +91,7 @@ def test_bias_and_penalties_by_count_reach_the_loop(model: CausalLM) -> None:
     forced = GREEDY.model_copy(update={"logit_bias": {7: 1e4}})
     assert generate(model, PROMPTS, forced, []) == [[7] * 20] * 4
     never_twice = GREEDY.model_copy(update={"presence_penalty": 2.0, "frequency_penalty": 2.0})
-    tame = random_model(hidden_size=16)
+    tame = small_model(hidden_size=16)
     with torch.no_grad():
         for parameter in tame.parameters():
             parameter.mul_(0.1)

@@ -11,7 +11,7 @@ from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.cache.streaming import StreamingCache, StreamingConfig
 from mengya.models.causal_lm import CausalLM
-from tests.helpers.tiny_model import random_model
+from tests.helpers.random_model import small_model
 
 SETTINGS = StreamingConfig(sinks=4, window=64)
 GREEDY = SamplingParams(max_new_tokens=20, temperature=0)
@@ -34,14 +34,14 @@ def test_prompt_and_completion_may_be_longer_than_the_context(model: CausalLM) -
     assert len(completion) == len(short) == 150
     # What went out of sight does not matter any more: only the sinks and the last tokens do.
     other = [*range(3, 7), *[250] * 100, *range(107, 203)]
-    small = random_model(num_hidden_layers=1)
+    small = small_model(num_hidden_layers=1)
     (same,) = generate(small, [other], GREEDY, [], caches_of(small))
     (again,) = generate(small, [[*range(3, 203)]], GREEDY, [], caches_of(small))
     assert same == again
 
 
 def test_a_conversation_never_drops_a_turn(tokenizer: PreTrainedTokenizerFast) -> None:
-    model = random_model()
+    model = small_model()
     caches: list[StreamingCache] = []
 
     def make_cache() -> StreamingCache:

@@ -24,14 +24,14 @@ from mengya.serving.runtime.served import Served, ServedName
 from mengya.serving.runtime.service import Service
 from mengya.serving.runtime.worker import Worker
 from mengya.serving.settings import ServerSettings
-from tests.helpers.tiny_model import random_model
+from tests.helpers.random_model import small_model
 
 CONTEXT = 1024
 POEM = "春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少。"
 
 
 def tiny_model(**changes: Any) -> CausalLM:
-    return random_model(0.1, **{"max_position_embeddings": CONTEXT, **changes}).eval()
+    return small_model(0.1, **{"max_position_embeddings": CONTEXT, **changes}).eval()
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A model that knows a few samples by heart, for tests that look at what it says."""
+"""A model fitted to a few samples, for tests that look at what it says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Sample = tuple[list[int], list[int]]
 """Token ids, and 1 for each that is to be learned."""
 
 
-def learn_by_heart(config: ModelConfig, samples: Sequence[Sample]) -> CausalLM:
+def memorize(config: ModelConfig, samples: Sequence[Sample]) -> CausalLM:
     """A new model fitted to `samples`, in evaluation mode."""
     torch.manual_seed(0)
     model = CausalLM(config)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from mengya.training.distributed.ddp import DDP
 from mengya.training.execution import Execution
-from tests.training.health.test_recovery import planted, train
+from tests.helpers.planted_trouble import planted, train
 
 
 def main(folder: Path, factor: float) -> None:

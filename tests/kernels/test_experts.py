@@ -12,7 +12,7 @@ from torch import Tensor
 from mengya.kernels import experts
 from mengya.kernels.experts import grouped_experts, grouped_product, looped_product
 from mengya.models.moe import MoE
-from tests.models.conftest import tiny_config
+from tests.helpers.random_model import tiny_config
 
 SIZES = [(100, 1, 4, 64, 48), (70, 2, 5, 48, 80), (1, 2, 3, 16, 16), (20, 8, 10, 32, 16)]
 Experts = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -20,7 +20,7 @@ from mengya.kernels.linear import (
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.checkpoint import load_causal_lm, save_hf_folder
-from tests.models.conftest import assert_near
+from tests.helpers.oracle import assert_near
 
 
 def small_model() -> CausalLM:

@@ -13,7 +13,7 @@ from mengya.losses.dpo import DPO
 from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from tests.losses.test_dpo import VOCAB, pack_pairs, random_pairs, tiny_model
+from tests.helpers.preference_pairs import VOCAB, pack_pairs, random_pairs, tiny_model
 
 
 def packed() -> Batch:

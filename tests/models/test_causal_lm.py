@@ -16,22 +16,11 @@ from mengya.models.cache.kv import KVCache
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.planning.sizes import parameter_counts
-from tests.models.conftest import assert_near, oracle_of, shaken, tiny_config
+from tests.helpers.oracle import assert_near, oracle_of
+from tests.helpers.packed_row import packed_row
+from tests.helpers.random_model import random_model, tiny_config
 
 LENGTHS = (7, 1, 9)  # documents of a packed row; 3 positions of padding fill it to 20
-
-
-def packed_row(lengths: tuple[int, ...], size: int) -> dict[str, torch.Tensor]:
-    """position_ids, document_ids [1, size] and cu_seqlens of documents followed by padding."""
-    positions = [p for n in (*lengths, size - sum(lengths)) for p in range(n)]
-    numbers = [d for d, n in enumerate(lengths) for _ in range(n)]
-    numbers += [-1] * (size - sum(lengths))
-    ends = torch.tensor([0, *lengths, size - sum(lengths)]).cumsum(0)
-    return {
-        "position_ids": torch.tensor([positions]),
-        "document_ids": torch.tensor([numbers]),
-        "cu_seqlens": ends.to(torch.int32),
-    }
 
 
 @torch.no_grad()
@@ -78,7 +67,7 @@ def test_a_cropped_cache_forgets(model: CausalLM, input_ids: torch.Tensor) -> No
 @torch.no_grad()
 @pytest.mark.parametrize("kv_heads", [1, 4])
 def test_mqa_and_mha_equal_transformers(kv_heads: int) -> None:
-    model = shaken(tiny_config("Qwen3", num_key_value_heads=kv_heads))
+    model = random_model(tiny_config("Qwen3", num_key_value_heads=kv_heads))
     ids = torch.arange(18).view(2, 9)
     assert_near(model(ids).head_output, oracle_of(model)(ids).logits)
 

@@ -17,7 +17,7 @@ from mengya.models.adapters.lora import LoraConfig, add_lora, merge_lora
 from mengya.models.attention_mask import plan_attention
 from mengya.models.causal_lm import CausalLM
 from mengya.models.extensions import training_pattern
-from tests.models.conftest import shaken, tiny_config
+from tests.helpers.random_model import random_model, tiny_config
 
 pytestmark = [
     pytest.mark.gpu,
@@ -97,7 +97,7 @@ def assert_as_near(
 @pytest.fixture
 def gpu_model(family: str) -> CausalLM:
     torch.set_float32_matmul_precision("highest")
-    return shaken(tiny_config(family, max_position_embeddings=256)).cuda().train()
+    return random_model(tiny_config(family, max_position_embeddings=256)).cuda().train()
 
 
 def test_half_precision_takes_the_kernel_of_boundaries() -> None:
@@ -141,7 +141,9 @@ def test_varlen_windows_and_shifted_groups_equal_their_masks(
     widths: dict[str, Any] = {}
     if family.startswith("Deepseek"):
         widths = {"qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 16}
-    model = shaken(tiny_config(family, sliding_window=sliding_window, **widths)).cuda().train()
+    model = (
+        random_model(tiny_config(family, sliding_window=sliding_window, **widths)).cuda().train()
+    )
     model.training_pattern = training_pattern(model.config, ratio)
     batch = batch_of(DOCUMENTS, 101)
     exact = run(model, batch, varlen=False, autocast=False)
@@ -159,7 +161,9 @@ def test_varlen_windows_and_shifted_groups_equal_their_masks(
 @pytest.mark.parametrize("compiled", [False, True])
 def test_clex_learns_through_the_varlen_kernel(compiled: bool) -> None:
     clex = {"rope_type": "clex", "factor": 4.0, "original_max_position_embeddings": 32}
-    model = shaken(tiny_config("Qwen3", rope_parameters=clex, max_position_embeddings=128)).cuda()
+    model = random_model(
+        tiny_config("Qwen3", rope_parameters=clex, max_position_embeddings=128)
+    ).cuda()
     model.train()
     with torch.no_grad():
         model.get_parameter("model.clex.down_proj").mul_(0.2)
@@ -242,7 +246,7 @@ def test_grouped_experts_equal_the_loop_in_bfloat16() -> None:
 
 @pytest.mark.parametrize("vocab_size", [101, 256])
 def test_the_padded_vocabulary_changes_nothing(vocab_size: int) -> None:
-    model = shaken(tiny_config("Qwen3", vocab_size=vocab_size)).cuda()
+    model = random_model(tiny_config("Qwen3", vocab_size=vocab_size)).cuda()
     batch = batch_of(DOCUMENTS, vocab_size)
     padded = run(model, batch, varlen=False, autocast=False)
     model.pad_vocabulary = False
@@ -255,7 +259,7 @@ def test_the_padded_vocabulary_changes_nothing(vocab_size: int) -> None:
 def test_decoding_on_the_gpu_says_what_the_cpu_says(family: str) -> None:
     prompts = [[5, 6, 7, 8, 9], [42], [100, 3, 50]]
     params = SamplingParams(max_new_tokens=16, temperature=0)
-    model = shaken(tiny_config(family))
+    model = random_model(tiny_config(family))
     expected = generate(model, prompts, params, [])
     model.cuda()
     model.compile_layers()  # generation must not compile for every length

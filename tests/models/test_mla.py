@@ -15,7 +15,8 @@ from mengya.config import load_config
 from mengya.errors import UserError
 from mengya.models.cache.kv import KVCache, cache_bytes_per_token
 from mengya.models.config.model import ModelConfig
-from tests.models.conftest import LATENT, assert_near, oracle_of, shaken, tiny_config
+from tests.helpers.oracle import assert_near, oracle_of
+from tests.helpers.random_model import LATENT, random_model, tiny_config
 
 FAMILIES = ["DeepseekV3", "DeepseekV3 dense"]
 IDS = torch.randint(101, (3, 20), generator=torch.Generator().manual_seed(7))
@@ -45,7 +46,7 @@ class CountingCache(KVCache):
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_cache_holds_the_latent_and_the_rotary_key_alone(family: str) -> None:
-    model = shaken(tiny_config(family))
+    model = random_model(tiny_config(family))
     cache = CountingCache(2)
     for chunk in IDS.split([15, *[1] * 5], dim=1):
         model.decode(chunk, cache)
@@ -58,7 +59,7 @@ def test_the_cache_holds_the_latent_and_the_rotary_key_alone(family: str) -> Non
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
 def test_absorbed_and_expanded_give_the_same(family: str) -> None:
-    model = shaken(tiny_config(family))
+    model = random_model(tiny_config(family))
     results = []
     for cache in (KVCache(2), ExpandingCache(2)):
         model.decode(IDS[:, :19], cache)
@@ -69,7 +70,7 @@ def test_absorbed_and_expanded_give_the_same(family: str) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
 def test_left_padded_rows_equal_transformers(family: str) -> None:
-    model = shaken(tiny_config(family))
+    model = random_model(tiny_config(family))
     oracle = oracle_of(model)
     padding = torch.tensor([0, 4, 9])
     mask = (torch.arange(20) >= padding[:, None]).long()
@@ -84,7 +85,7 @@ def test_left_padded_rows_equal_transformers(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_equal_transformers(family: str) -> None:
-    model = shaken(tiny_config(family, router_aux_loss_coef=0.0)).train()
+    model = random_model(tiny_config(family, router_aux_loss_coef=0.0)).train()
     oracle: Any = oracle_of(model)
     for logits in (model(IDS).head_output, oracle(IDS).logits):
         F.cross_entropy(logits[:, :-1].flatten(0, 1), IDS[:, 1:].flatten()).backward()

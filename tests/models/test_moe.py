@@ -10,7 +10,8 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss
 from mengya.models.causal_lm import CausalLM
 from mengya.models.moe import MoE
 from mengya.models.router import SigmoidRouter, balance_loss
-from tests.models.conftest import assert_near, shaken, tiny_config
+from tests.helpers.oracle import assert_near
+from tests.helpers.random_model import random_model, tiny_config
 
 
 def mixtures(model: CausalLM) -> list[MoE]:
@@ -37,7 +38,7 @@ def test_balance_loss_is_k_when_balanced_and_grows_when_not() -> None:
 
 
 def test_a_rows_loss_does_not_depend_on_its_neighbours_or_padding() -> None:
-    model = shaken(tiny_config("Qwen3Moe")).train()
+    model = random_model(tiny_config("Qwen3Moe")).train()
     ids = torch.randint(101, (3, 16))
     documents = torch.zeros_like(ids)
     documents[1, 9:] = -1
@@ -49,7 +50,7 @@ def test_a_rows_loss_does_not_depend_on_its_neighbours_or_padding() -> None:
 
 
 def test_aux_loss_is_scaled_and_reaches_every_router() -> None:
-    model = shaken(tiny_config("Qwen3Moe", router_aux_loss_coef=0.5)).train()
+    model = random_model(tiny_config("Qwen3Moe", router_aux_loss_coef=0.5)).train()
     ids = torch.randint(101, (2, 16))
     aux_B = model(ids).aux_loss_B
     assert (aux_B > 0.5 * 1.5).all()  # about k = 2, times the coefficient
@@ -86,7 +87,7 @@ def test_minimizing_the_aux_loss_balances_the_load() -> None:
 
 @torch.no_grad()
 def test_every_token_gets_the_weighted_sum_of_its_experts() -> None:
-    layer = mixtures(shaken(tiny_config("Qwen3Moe")))[0]
+    layer = mixtures(random_model(tiny_config("Qwen3Moe")))[0]
     x = torch.randn(1, 11, 48)
     out, _ = layer(x, None)
     _, weights, chosen = layer.gate(x[0])
@@ -147,7 +148,7 @@ def test_moving_the_bias_by_load_evens_it() -> None:
 
 
 def test_the_bias_stays_fp32_whatever_the_model_becomes() -> None:
-    model = shaken(tiny_config("Glm4Moe"))
+    model = random_model(tiny_config("Glm4Moe"))
     name = "model.layers.1.mlp.gate.e_score_correction_bias"
     before = model.get_buffer(name).clone()
     half = model.to(torch.bfloat16)
@@ -156,7 +157,7 @@ def test_the_bias_stays_fp32_whatever_the_model_becomes() -> None:
 
 
 def test_load_counts_real_tokens_once_and_only_in_training() -> None:
-    model = shaken(tiny_config("Glm4Moe", num_hidden_layers=3))
+    model = random_model(tiny_config("Glm4Moe", num_hidden_layers=3))
     ids = torch.randint(101, (2, 16))
     documents = torch.zeros_like(ids)
     documents[1, 10:] = -1

@@ -19,24 +19,11 @@ from mengya.models.config.model import ModelConfig
 from mengya.models.hf.checkpoint import load_causal_lm, save_hf_folder
 from mengya.models.hf.config import load_model_config
 from mengya.models.rope import rotary_angles
-from tests.models.conftest import assert_near, oracle_of, shaken, tiny_config
+from tests.helpers.oracle import assert_near, oracle_of
+from tests.helpers.random_model import random_model, tiny_config
+from tests.helpers.rope_scalings import SCALINGS, TRAINED, YARN
 
-TRAINED, LONG = 16, 60
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": TRAINED}
-SCALINGS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "linear": {"rope_type": "linear", "factor": 4.0},
-    "dynamic": {"rope_type": "dynamic", "factor": 3.0},
-    "yarn": YARN,
-    "yarn-betas": {**YARN, "beta_fast": 4.0, "beta_slow": 0.5, "attention_factor": 0.9},
-    "yarn-mscale": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.3, "truncate": False},
-    "yarn-one": {**YARN, "factor": 1.0},
-    "longrope": {
-        "rope_type": "longrope",
-        "factor": 4.0,
-        "original_max_position_embeddings": TRAINED,
-    },
-}
+LONG = 60
 
 
 @pytest.fixture(params=SCALINGS)
@@ -106,7 +93,7 @@ def test_a_4x_folder_with_rope_scaling_is_read(model: CausalLM, tmp_path: Path) 
 
 
 def test_writing_the_scaling_into_a_trained_folder_stretches_it(tmp_path: Path) -> None:
-    model = shaken(tiny_config("Qwen3", max_position_embeddings=TRAINED))
+    model = random_model(tiny_config("Qwen3", max_position_embeddings=TRAINED))
     save_hf_folder(model, model.config, tmp_path)
     path = tmp_path / "config.json"
     values = json.loads(path.read_text())
@@ -114,7 +101,7 @@ def test_writing_the_scaling_into_a_trained_folder_stretches_it(tmp_path: Path) 
     values["rope_parameters"] = {**YARN, "rope_theta": 5000.0}
     path.write_text(json.dumps({**values, "max_position_embeddings": 64}))
     stretched = load_causal_lm(tmp_path).eval()
-    expected = shaken(tiny_config("Qwen3", rope_parameters=YARN))
+    expected = random_model(tiny_config("Qwen3", rope_parameters=YARN))
     ids = ids_of(LONG)
     assert_near(stretched(ids).head_output, expected(ids).head_output)
     assert (stretched(ids).head_output - model(ids).head_output).abs().max() > 1e-2
@@ -123,7 +110,7 @@ def test_writing_the_scaling_into_a_trained_folder_stretches_it(tmp_path: Path) 
 @torch.no_grad()
 def test_dynamic_ntk_forgets_a_longer_text_and_transformers_does_not() -> None:
     """The one difference: ours depends on this input alone, theirs on the longest since a short one."""
-    model = shaken(
+    model = random_model(
         tiny_config("Qwen3", rope_parameters=SCALINGS["dynamic"], max_position_embeddings=TRAINED)
     )
     fresh = oracle_of(model)

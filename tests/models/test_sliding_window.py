@@ -18,8 +18,9 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.checkpoint import load_causal_lm, save_hf_folder
 from mengya.models.hf.config import load_model_config
-from tests.models.conftest import assert_near, shaken, tiny_config
-from tests.models.test_causal_lm import packed_row
+from tests.helpers.oracle import assert_near
+from tests.helpers.packed_row import packed_row
+from tests.helpers.random_model import random_model, tiny_config
 
 WINDOW, S = 5, 24
 IDS = torch.randint(101, (3, S), generator=torch.Generator().manual_seed(7))
@@ -60,7 +61,7 @@ def oracle(model: CausalLM, family: str) -> Any:
 def test_logits_equal_transformers(model: CausalLM, oracle: Any) -> None:
     ours = model(IDS).head_output
     assert_near(ours, oracle(IDS).logits)
-    all_seen = shaken(tiny_config("Qwen3" if model.config.qk_norm else "Qwen2"))
+    all_seen = random_model(tiny_config("Qwen3" if model.config.qk_norm else "Qwen2"))
     assert_near(all_seen(IDS[:, :WINDOW]).head_output, ours[:, :WINDOW])
     assert (all_seen(IDS).head_output - ours)[:, WINDOW:].abs().max() > 1e-2
 

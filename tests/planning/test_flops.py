@@ -15,7 +15,7 @@ from mengya.models.adapters.lora import LoraConfig, add_lora
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.planning.flops import forward_flops, muon_flops, recomputed_flops, training_flops
-from tests.models.conftest import FAMILIES, tiny_config
+from tests.helpers.random_model import FAMILIES, tiny_config
 
 ROWS, SIZE = 2, 48
 

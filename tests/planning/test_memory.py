@@ -17,7 +17,7 @@ from mengya.planning.activations import MemorySettings, kept_bytes
 from mengya.planning.memory import Memory, training_memory
 from mengya.training.optim.build import build_optimizers, optimizer_state
 from mengya.training.optim.config import OptimizerConfig
-from tests.models.conftest import FAMILIES
+from tests.helpers.random_model import FAMILIES
 
 ROWS, SIZE = 2, 64
 SETTINGS = MemorySettings(rows=64, length=1024, compute_bytes=2, compiled=True)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -24,53 +20,15 @@ from mengya.tokenizer.load import (
 )
 from mengya.tokenizer.train import train_tokenizer
 from tests.evaluation.conftest import checkpoint, texts
+from tests.helpers.stage_fixtures import MODEL, NAMES, StageFixtures, sentence
 from tests.tokenizer.conftest import corpus, tokenizer, tokenizer_folder
 
 __all__ = ["checkpoint", "corpus", "texts", "tokenizer", "tokenizer_folder"]
 
-NAMES = ["小满", "阿木", "春生", "秋棠", "大河", "云朵"]
-THINGS = ["苹果", "毛笔", "雨伞", "馒头", "风筝", "茶叶"]
-MODEL: dict[str, Any] = {
-    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Nursery:
-    """Paths of everything a stage needs.
-
-    Attributes:
-        tokenizer, base: the tokenizer folder and a model folder with random weights.
-        shards: kind -> (train, validation) shard folders.
-    """
-
-    tokenizer: Path
-    base: Path
-    shards: dict[str, tuple[Path, Path]]
-
-    def settings(self, kind: str, run_dir: Path, **more: Any) -> dict[str, Any]:
-        """A small run on the shards of `kind`: 40 steps on the CPU."""
-        train, validation = self.shards[kind]
-        return {
-            "run_dir": run_dir,
-            "data": {"train": [str(train)], "validation": [str(validation)], "sequence_length": 128},
-            "micro_batch_size": 2, "global_batch_size": 4, "max_steps": 40,
-            "loop": {"log_every": 1, "eval_every": 20, "save_every": 20, "sample_every": 20},
-            "device": "cpu", "precision": "fp32", "trackers": [],
-            **({"tokenizer": self.tokenizer} if kind == "text" else {"init_from": self.base}),
-            **more,
-        }  # fmt: skip
-
-
-def sentence(number: int) -> str:
-    name, thing = NAMES[number % 6], THINGS[number // 6 % 6]
-    return f"{name}在第{number}天买了{number % 9 + 1}个{thing}，{name}很高兴。"
-
 
 @pytest.fixture(scope="session")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Nursery:
-    root = tmp_path_factory.mktemp("nursery")
+def fixtures(tmp_path_factory: pytest.TempPathFactory) -> StageFixtures:
+    root = tmp_path_factory.mktemp("fixtures")
     texts = ["".join(sentence(i + j) for j in range(1 + i % 4)) for i in range(120)]
     save_tokenizer(train_tokenizer(texts, 400, show_progress=False), root / "tokenizer")
     tokenizer = load_tokenizer(root / "tokenizer")
@@ -105,4 +63,4 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Nursery:
     model = CausalLM(ModelConfig(vocab_size=len(tokenizer), **MODEL))
     write_folder(model, tokenizer, root / "tokenizer", torch.float32, root / "base")
     assert encode_prompt(tokenizer, [{"role": "user", "content": "你好"}])
-    return Nursery(root / "tokenizer", root / "base", shards)
+    return StageFixtures(root / "tokenizer", root / "base", shards)

@@ -26,7 +26,7 @@ from mengya.stages.chat import ChatConfig, run
 from mengya.tokenizer.chat_template import encode_conversation
 from mengya.tokenizer.load import document_token_id, encode_texts, save_tokenizer
 from mengya.tokenizer.train import train_tokenizer
-from tests.helpers.memorized_model import Sample, learn_by_heart
+from tests.helpers.memorized_model import Sample, memorize
 
 # Characters far outside the training text: each is several byte tokens.
 CHATS = [("你好", "你好！🙂👨‍👩‍👧龘𠮷"), ("一加一？", "二。"), ("再见", "再见！🌱")]
@@ -40,7 +40,7 @@ def save(folder: Path, samples: list[Sample], tokenizer) -> Path:
         vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096, tie_word_embeddings=True,
     )  # fmt: skip
-    model = learn_by_heart(config, samples)
+    model = memorize(config, samples)
     save_hf_folder(model, config, folder, bos_token_id=0, eos_token_id=[0, 2], pad_token_id=3)
     save_tokenizer(tokenizer, folder)
     return folder

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.stages.conftest import Nursery
-from tests.stages.run.test_resume import CASES
+from tests.helpers.stage_fixtures import StageFixtures
+from tests.helpers.training_runs import CASES
 
 pytestmark = [
     pytest.mark.gpu,
@@ -27,7 +27,7 @@ def losses(run_dir: Path) -> list[float]:
 )
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_compiled_half_precision_follows_fp32_on_the_cpu(
-    case: str, precision: str, nursery: Nursery, tmp_path: Path
+    case: str, precision: str, fixtures: StageFixtures, tmp_path: Path
 ) -> None:
     stage, config_class, kind, more = CASES[case]
     more = json.loads(json.dumps(more))
@@ -40,7 +40,7 @@ def test_compiled_half_precision_follows_fp32_on_the_cpu(
         ("cpu", {"precision": "fp32"}),
         ("cuda", {"precision": precision, "compile": True}),
     ):
-        values = nursery.settings(kind, tmp_path / device, **more)
+        values = fixtures.settings(kind, tmp_path / device, **more)
         stage.run(config_class(**{**values, "device": device, **settings}))
         curves[device] = losses(tmp_path / device)
     assert len(curves["cpu"]) >= 38  # fp16 may skip a step or two until its scale fits
@@ -51,11 +51,13 @@ def test_compiled_half_precision_follows_fp32_on_the_cpu(
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_fp8_follows_bf16_and_repeats(compiled: bool, nursery: Nursery, tmp_path: Path) -> None:
+def test_fp8_follows_bf16_and_repeats(
+    compiled: bool, fixtures: StageFixtures, tmp_path: Path
+) -> None:
     stage, config_class, kind, more = CASES["pretrain"]
     curves = {}
     for precision in ("bf16", "fp8"):
-        values = nursery.settings(kind, tmp_path / precision, **more)
+        values = fixtures.settings(kind, tmp_path / precision, **more)
         values |= {"device": "cuda", "precision": precision, "compile": compiled}
         stage.run(config_class(**values))
         curves[precision] = losses(tmp_path / precision)
@@ -68,12 +70,12 @@ def test_fp8_follows_bf16_and_repeats(compiled: bool, nursery: Nursery, tmp_path
 
 
 def test_activation_checkpointing_changes_memory_not_results(
-    nursery: Nursery, tmp_path: Path
+    fixtures: StageFixtures, tmp_path: Path
 ) -> None:
     stage, config_class, kind, more = CASES["pretrain"]
     curves = []
     for checkpointing in (False, True):
-        values = nursery.settings(kind, tmp_path / str(checkpointing), **more)
+        values = fixtures.settings(kind, tmp_path / str(checkpointing), **more)
         values |= {"device": "cuda", "precision": "fp32", "gradient_checkpointing": checkpointing}
         stage.run(config_class(**values))
         curves.append(losses(tmp_path / str(checkpointing)))

@@ -19,7 +19,7 @@ from mengya.stages import pretrain
 from mengya.stages.extend import ExtendConfig, run
 from mengya.stages.pretrain import PretrainConfig
 from mengya.tokenizer.load import encode_texts, load_tokenizer
-from tests.stages.conftest import Nursery, sentence
+from tests.helpers.stage_fixtures import StageFixtures, sentence
 
 NEW = ["心肌梗死", "冠状动脉"]
 
@@ -33,9 +33,9 @@ def extended(base: Path, out: Path, *overrides: str) -> Path:
 @pytest.mark.parametrize("spare", [0, 1, 40])  # rows that the model has beyond its tokenizer
 @torch.no_grad()
 def test_old_ids_are_as_they_were_and_new_rows_are_means(
-    nursery: Nursery, tmp_path: Path, tied: bool, spare: int
+    fixtures: StageFixtures, tmp_path: Path, tied: bool, spare: int
 ) -> None:
-    tokenizer = load_tokenizer(nursery.tokenizer)
+    tokenizer = load_tokenizer(fixtures.tokenizer)
     old = len(tokenizer)
     torch.manual_seed(0)
     shape = ModelConfig(
@@ -43,7 +43,7 @@ def test_old_ids_are_as_they_were_and_new_rows_are_means(
         num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=tied,
     )  # fmt: skip
     before = CausalLM(shape).eval()
-    write_folder(before, tokenizer, nursery.tokenizer, torch.float32, tmp_path / "base")
+    write_folder(before, tokenizer, fixtures.tokenizer, torch.float32, tmp_path / "base")
     out = extended(tmp_path / "base", tmp_path / "out", f"tokens={json.dumps(NEW)}")
 
     after, larger = load_causal_lm(out).eval(), load_tokenizer(out)
@@ -72,8 +72,8 @@ def test_old_ids_are_as_they_were_and_new_rows_are_means(
     )
 
 
-def test_special_tokens_are_no_text(nursery: Nursery, tmp_path: Path) -> None:
-    out = extended(nursery.base, tmp_path / "out", 'tokens=["<|note|>"]', "special=true")
+def test_special_tokens_are_no_text(fixtures: StageFixtures, tmp_path: Path) -> None:
+    out = extended(fixtures.base, tmp_path / "out", 'tokens=["<|note|>"]', "special=true")
     larger = load_tokenizer(out)
     new = len(larger) - 1
     assert larger.convert_tokens_to_ids("<|note|>") == new
@@ -82,16 +82,18 @@ def test_special_tokens_are_no_text(nursery: Nursery, tmp_path: Path) -> None:
     assert larger.decode([new], skip_special_tokens=True) == ""
 
 
-def test_words_are_learnt_from_a_field_and_shorten_it(nursery: Nursery, tmp_path: Path) -> None:
+def test_words_are_learnt_from_a_field_and_shorten_it(
+    fixtures: StageFixtures, tmp_path: Path
+) -> None:
     field = tmp_path / "field.txt"
     lines = [
         f"患者{i}号确诊急性心肌梗死，冠状动脉造影显示狭窄，予阿司匹林治疗。" for i in range(300)
     ]
     field.write_text("\n\n".join(lines), "utf-8")
     out = extended(
-        nursery.base, tmp_path / "out", f"sources={field}", "new_tokens=6", 'tokens=["阿司匹林"]'
+        fixtures.base, tmp_path / "out", f"sources={field}", "new_tokens=6", 'tokens=["阿司匹林"]'
     )
-    before, after = load_tokenizer(nursery.base), load_tokenizer(out)
+    before, after = load_tokenizer(fixtures.base), load_tokenizer(out)
     added = [after.convert_ids_to_tokens(i) for i in range(len(before), len(after))]
     assert added[0] == "阿司匹林" and 2 <= len(added) <= 7
     (long,), (short,) = encode_texts(before, lines[:1]), encode_texts(after, lines[:1])
@@ -101,11 +103,11 @@ def test_words_are_learnt_from_a_field_and_shorten_it(nursery: Nursery, tmp_path
     assert weights[len(before) :].norm(dim=1).min() > 0
 
 
-def test_training_goes_on_with_it(nursery: Nursery, tmp_path: Path) -> None:
+def test_training_goes_on_with_it(fixtures: StageFixtures, tmp_path: Path) -> None:
     from mengya.stages import prepare
     from mengya.stages.prepare import PrepareConfig
 
-    out = extended(nursery.base, tmp_path / "out", 'tokens=["云朵很高兴"]')
+    out = extended(fixtures.base, tmp_path / "out", 'tokens=["云朵很高兴"]')
     texts = tmp_path / "texts.txt"
     texts.write_text("\n\n".join(sentence(i) for i in range(200)), "utf-8")
     prepare.run(
@@ -113,7 +115,7 @@ def test_training_goes_on_with_it(nursery: Nursery, tmp_path: Path) -> None:
             "kind=text", f"out={tmp_path / 'shards'}", f"tokenizer={out}", f"sources={texts}", "workers=1",
         ])
     )  # fmt: skip
-    settings = nursery.settings("text", tmp_path / "run", init_from=out, max_steps=1)
+    settings = fixtures.settings("text", tmp_path / "run", init_from=out, max_steps=1)
     settings["data"] = {"train": [str(tmp_path / "shards")], "sequence_length": 64}
     del settings["tokenizer"]
     assert pretrain.run(PretrainConfig(**settings))
@@ -130,8 +132,8 @@ def test_training_goes_on_with_it(nursery: Nursery, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_added_is_refused(
-    nursery: Nursery, tmp_path: Path, overrides: tuple[str, ...], reason: str
+    fixtures: StageFixtures, tmp_path: Path, overrides: tuple[str, ...], reason: str
 ) -> None:
     with pytest.raises(UserError) as refused:
-        extended(nursery.base, tmp_path / "out", *overrides)
+        extended(fixtures.base, tmp_path / "out", *overrides)
     assert reason in str(refused.value) and not (tmp_path / "out").exists()

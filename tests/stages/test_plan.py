@@ -21,7 +21,7 @@ from mengya.stages.plan import make_plan
 from mengya.stages.pretrain import PretrainConfig
 from mengya.stages.pretrain import run as pretrain
 from mengya.training.telemetry.metrics import read_jsonl
-from tests.stages.conftest import MODEL, Nursery
+from tests.helpers.stage_fixtures import MODEL, StageFixtures
 
 ROOT = Path(__file__).parents[2]
 H200 = Hardware(device="h200")
@@ -146,8 +146,8 @@ def test_the_expected_mfu_is_the_measured_one_where_there_is_one() -> None:
         assert expected_mfu("dense", "compile", 512, 0.114, named_device(other)).estimate
 
 
-def test_the_verb_is_found_by_name_or_by_keys(tmp_path: Path, nursery: Nursery) -> None:
-    settings = nursery.settings("preference", tmp_path / "run")
+def test_the_verb_is_found_by_name_or_by_keys(tmp_path: Path, fixtures: StageFixtures) -> None:
+    settings = fixtures.settings("preference", tmp_path / "run")
     settings = json.loads(json.dumps(settings, default=str))
     named = write(tmp_path, settings, "dpo.yaml")
     assert make_plan(named, hardware=H200).verb == "dpo"
@@ -174,8 +174,8 @@ def test_a_model_that_nothing_makes(tmp_path: Path) -> None:
         make_plan(write(tmp_path, values, "sft.yaml"))
 
 
-def test_the_plan_of_a_run_is_what_the_run_does(tmp_path: Path, nursery: Nursery) -> None:
-    settings = nursery.settings("text", tmp_path / "run")
+def test_the_plan_of_a_run_is_what_the_run_does(tmp_path: Path, fixtures: StageFixtures) -> None:
+    settings = fixtures.settings("text", tmp_path / "run")
     settings["model"] = {"vocab_size": 400, **MODEL}
     settings["max_steps"], settings["epochs"] = None, 2
     settings = json.loads(json.dumps(settings, default=str))

@@ -19,20 +19,20 @@ from mengya.stages import merge, pretrain
 from mengya.stages.evaluate import EvaluateConfig
 from mengya.stages.merge import MergeConfig
 from mengya.stages.pretrain import PretrainConfig
-from tests.stages.conftest import Nursery
+from tests.helpers.stage_fixtures import StageFixtures
 
 RECIPE = Path(__file__).parents[2] / "recipes/long-context"
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256}
 
 
-def test_the_saved_folder_has_the_new_positions(nursery: Nursery, tmp_path: Path) -> None:
+def test_the_saved_folder_has_the_new_positions(fixtures: StageFixtures, tmp_path: Path) -> None:
     stretch = {"max_position_embeddings": 1024, "rope_parameters": YARN}
-    settings = nursery.settings(
-        "text", tmp_path / "run", init_from=nursery.base, stretch=stretch, max_steps=2
+    settings = fixtures.settings(
+        "text", tmp_path / "run", init_from=fixtures.base, stretch=stretch, max_steps=2
     )
     assert pretrain.run(PretrainConfig(**settings))
     saved = load_model_config(tmp_path / "run/checkpoints/latest")
-    before = load_model_config(nursery.base)
+    before = load_model_config(fixtures.base)
     assert saved.max_position_embeddings == 1024 and saved.rope_parameters.factor == 4
     assert saved.model_copy(
         update={"max_position_embeddings": 256, "rope_parameters": before.rope_parameters}
@@ -45,12 +45,12 @@ def test_the_saved_folder_has_the_new_positions(nursery: Nursery, tmp_path: Path
 
 
 def test_clex_is_trained_resumed_and_frozen_for_other_tools(
-    nursery: Nursery, tmp_path: Path
+    fixtures: StageFixtures, tmp_path: Path
 ) -> None:
     clex = {"rope_type": "clex", "factor": 4.0, "original_max_position_embeddings": 32}
     stretch = {"max_position_embeddings": 128, "rope_parameters": clex}
-    settings = nursery.settings(
-        "text", tmp_path / "run", init_from=nursery.base, stretch=stretch, max_steps=3
+    settings = fixtures.settings(
+        "text", tmp_path / "run", init_from=fixtures.base, stretch=stretch, max_steps=3
     )
     assert pretrain.run(PretrainConfig(**settings))
     assert pretrain.run(PretrainConfig(**{**settings, "resume": True, "max_steps": 4}))
@@ -73,8 +73,8 @@ def test_clex_is_trained_resumed_and_frozen_for_other_tools(
         merge.run(MergeConfig(checkpoint=tmp_path / "run/checkpoints/latest", out=tmp_path / "x"))
 
 
-def test_what_cannot_be_stretched_is_refused(nursery: Nursery, tmp_path: Path) -> None:
-    settings = nursery.settings("text", tmp_path / "run", init_from=nursery.base)
+def test_what_cannot_be_stretched_is_refused(fixtures: StageFixtures, tmp_path: Path) -> None:
+    settings = fixtures.settings("text", tmp_path / "run", init_from=fixtures.base)
     too_short = {"max_position_embeddings": 128, "rope_parameters": YARN}
     with pytest.raises(UserError, match="write max_position_embeddings=1024"):
         pretrain.run(PretrainConfig(**{**settings, "stretch": too_short}))

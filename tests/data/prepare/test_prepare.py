@@ -26,7 +26,7 @@ from mengya.data.shards import TokenShards
 from mengya.errors import UserError
 from mengya.stages.prepare import PrepareConfig, run
 from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, tokenizer_hash
-from tests.data.conftest import write_lines
+from tests.helpers.json_lines import write_lines
 
 
 def prepare(out: Path, tokenizer: Path, sources: Any, **settings: Any) -> Path:

@@ -14,7 +14,7 @@ from mengya.data.rows.datasets import PackedRows
 from mengya.data.rows.loader import batches
 from mengya.errors import UserError
 from mengya.stages.pretrain import PretrainConfig
-from tests.data.rows.test_rows import make_shards
+from tests.helpers.random_shards import make_shards
 
 RAMPS = [
     None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +16,8 @@ from mengya.generation.engine import stream
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import save_hf_folder
-from tests.helpers.engine_batch import run_all
-from tests.helpers.tiny_model import random_model
-
-LATENT = {
-    "kv_lora_rank": 12, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 14,
-    "qk_norm": False, "num_key_value_heads": 4,
-}  # fmt: skip
-GREEDY = SamplingParams(max_new_tokens=20, temperature=0)
-
-
-def prompts(count: int, longest: int = 70, vocab_size: int = 300) -> list[tuple[int, ...]]:
-    """Of 1 to `longest` random tokens."""
-    rng = random.Random(count)
-    return [
-        tuple(rng.randrange(vocab_size) for _ in range(rng.randint(1, longest)))
-        for _ in range(count)
-    ]
-
-
-def mixed_requests(count: int) -> list[Request]:
-    """Greedy and sampled requests with every setting in turn."""
-    settings: list[dict[str, Any]] = [
-        {"temperature": 0},
-        {"temperature": 1.3, "top_p": 1, "seed": 1},
-        {"temperature": 0.9, "top_p": 0.8, "seed": 2},
-        {"temperature": 1.5, "top_k": 20, "top_p": 0.95, "min_p": 0.02, "seed": 3},
-        {"temperature": 0, "repetition_penalty": 1.3},
-        {"temperature": 1, "presence_penalty": 1.0, "frequency_penalty": 0.5, "seed": 4},
-        {"temperature": 1, "logit_bias": {5: 3.0}, "seed": 5},
-    ]
-    return [
-        Request(
-            prompt,
-            SamplingParams(max_new_tokens=5 + 3 * (i % 7), **settings[i % len(settings)]),
-            frozenset({i, 2 * i}),
-            top_logprobs=i % 3 or None,
-        )
-        for i, prompt in enumerate(prompts(count))
-    ]
+from tests.helpers.engine_batch import GREEDY, LATENT, drain, mixed_requests, prompts, run_all
+from tests.helpers.random_model import small_model
 
 
 def their_tokens(theirs: Any, prompt: tuple[int, ...], **settings: Any) -> list[int]:
@@ -84,7 +46,7 @@ def their_tokens(theirs: Any, prompt: tuple[int, ...], **settings: Any) -> list[
 def test_many_requests_at_once_equal_transformers(
     family: dict[str, Any], overlap: bool, tmp_path: Path
 ) -> None:
-    model = random_model(**family)
+    model = small_model(**family)
     save_hf_folder(model, model.config, tmp_path, pad_token_id=0)
     theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     requests = [Request(p, GREEDY) for p in prompts(20)]
@@ -206,11 +168,6 @@ def test_what_can_never_run_is_refused_and_a_full_line_says_so(model: CausalLM) 
     assert engine.add(Request((1,), GREEDY)) == 3
 
 
-def drain(engine: BatchEngine) -> None:
-    while engine.has_work:
-        engine.step()
-
-
 class OnlyEven:
     """A grammar: three even tokens, then the end."""
 
@@ -265,4 +222,4 @@ def test_impossible_settings_are_refused(override: str) -> None:
 def test_what_cannot_share_a_batch_is_refused_with_the_remedy() -> None:
     dynamic = {"rope_type": "dynamic", "factor": 2}
     with pytest.raises(UserError, match="rope_type=yarn"):
-        BatchEngine(random_model(rope_parameters=dynamic), EngineConfig())
+        BatchEngine(small_model(rope_parameters=dynamic), EngineConfig())

@@ -10,8 +10,7 @@ from mengya.generation.batch.engine import BatchEngine, EngineConfig, Request
 from mengya.generation.batch.page_allocator import PageAllocator, page_key, root_key
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
-from tests.generation.batch.test_engine import drain, mixed_requests
-from tests.helpers.engine_batch import run_all
+from tests.helpers.engine_batch import drain, mixed_requests, run_all
 
 GREEDY = SamplingParams(max_new_tokens=12, temperature=0)
 SEEDED = SamplingParams(max_new_tokens=12, temperature=1.2, seed=4)

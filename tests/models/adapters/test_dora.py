@@ -23,7 +23,8 @@ from mengya.models.adapters.lora import (
 )
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import load_causal_lm, save_hf_folder
-from tests.models.conftest import assert_near, oracle_of, shaken, tiny_config
+from tests.helpers.oracle import assert_near, oracle_of
+from tests.helpers.random_model import random_model, tiny_config
 
 ATTENTION = ["q_proj", "k_proj", "o_proj"]
 IDS = torch.randint(101, (3, 20), generator=torch.Generator().manual_seed(7))
@@ -81,7 +82,7 @@ def test_peft_reads_our_adapter_on_transformers(
 
 @torch.no_grad()
 def test_we_read_peft_s_adapter(tmp_path: Path) -> None:
-    model = shaken(tiny_config("Qwen3"))
+    model = random_model(tiny_config("Qwen3"))
     settings = peft.LoraConfig(
         r=4,
         lora_alpha=6,
@@ -109,12 +110,12 @@ def test_experts_have_no_dora() -> None:
     with pytest.raises(
         UserError, match=r"experts .*lora\.targets=\[q_proj, k_proj, v_proj, o_proj\]"
     ):
-        add_lora(shaken(tiny_config("Qwen3Moe")), LoraConfig(use_dora=True))
+        add_lora(random_model(tiny_config("Qwen3Moe")), LoraConfig(use_dora=True))
 
 
 def test_a_4bit_base_needs_a_gpu() -> None:
-    model = shaken(tiny_config("Qwen3"))
+    model = random_model(tiny_config("Qwen3"))
     with pytest.raises(UserError, match=r"on cpu, .* set lora\.base_4bit=false"):
         add_lora(model, LoraConfig(base_4bit=True))
     assert all(type(m) is not torch.nn.Module for m in model.modules())  # untouched
-    assert_near(model(IDS).head_output, shaken(tiny_config("Qwen3"))(IDS).head_output)
+    assert_near(model(IDS).head_output, random_model(tiny_config("Qwen3"))(IDS).head_output)

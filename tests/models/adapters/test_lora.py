@@ -24,7 +24,8 @@ from mengya.models.adapters.lora import (
 )
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import load_causal_lm, save_hf_folder
-from tests.models.conftest import assert_near, shaken, tiny_config
+from tests.helpers.oracle import assert_near
+from tests.helpers.random_model import random_model, tiny_config
 
 
 def adapted(model: CausalLM, **settings: Any) -> CausalLM:
@@ -137,7 +138,7 @@ def test_saved_adapters_come_back_alone_and_merged(
     ],
 )
 def test_targets_choose_layers(targets: list[str], expected: set[str]) -> None:
-    model = add_lora(shaken(tiny_config("Llama")), LoraConfig(targets=targets))
+    model = add_lora(random_model(tiny_config("Llama")), LoraConfig(targets=targets))
     names = [name for name, _ in lora_layers(model)]
     assert names
     assert all(any(name.endswith(end) for end in expected) for name in names)
@@ -145,12 +146,14 @@ def test_targets_choose_layers(targets: list[str], expected: set[str]) -> None:
 
 
 def test_experts_can_be_chosen_or_left_out() -> None:
-    model = add_lora(shaken(tiny_config("Qwen3Moe")), LoraConfig(targets=["down_proj"]))
+    model = add_lora(random_model(tiny_config("Qwen3Moe")), LoraConfig(targets=["down_proj"]))
     assert [n for n, _ in lora_layers(model)] == [f"model.layers.{i}.mlp.experts" for i in (0, 1)]
-    model = add_lora(shaken(tiny_config("Qwen3Moe")), LoraConfig(targets=["q_proj"], dropout=0.1))
+    model = add_lora(
+        random_model(tiny_config("Qwen3Moe")), LoraConfig(targets=["q_proj"], dropout=0.1)
+    )
     assert all(n.endswith("q_proj") for n, _ in lora_layers(model))
     with pytest.raises(UserError, match=r"lora\.dropout=0\.1 cannot be applied inside experts"):
-        add_lora(shaken(tiny_config("Qwen3Moe")), LoraConfig(dropout=0.1))
+        add_lora(random_model(tiny_config("Qwen3Moe")), LoraConfig(dropout=0.1))
 
 
 @pytest.mark.parametrize(
@@ -167,12 +170,12 @@ def test_an_unmatched_target_is_refused_with_the_real_names(
     family: str, targets: list[str], reason: str
 ) -> None:
     with pytest.raises(UserError) as refused:
-        add_lora(shaken(tiny_config(family)), LoraConfig(targets=targets))
+        add_lora(random_model(tiny_config(family)), LoraConfig(targets=targets))
     assert reason in str(refused.value)
 
 
 def test_adapters_twice_or_none_are_refused(tmp_path: Path) -> None:
-    model = shaken(tiny_config("Qwen3"))
+    model = random_model(tiny_config("Qwen3"))
     with pytest.raises(UserError, match="no LoRA adapters to save"):
         save_adapter(model, tmp_path, tmp_path)
     add_lora(model, LoraConfig())
@@ -181,21 +184,21 @@ def test_adapters_twice_or_none_are_refused(tmp_path: Path) -> None:
 
 
 def test_adapters_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    save_adapter(adapted(shaken(tiny_config("Qwen3"))), tmp_path, tmp_path / "gone")
+    save_adapter(adapted(random_model(tiny_config("Qwen3"))), tmp_path, tmp_path / "gone")
     with pytest.raises(UserError, match=r"lora_A\.weight has shape \[3, 48\].*\[3, 32\]"):
-        load_adapter(shaken(tiny_config("Qwen3", hidden_size=32)), tmp_path)
+        load_adapter(random_model(tiny_config("Qwen3", hidden_size=32)), tmp_path)
     with pytest.raises(UserError, match="adapter tensors do not match"):
-        load_adapter(shaken(tiny_config("Qwen3", num_hidden_layers=3)), tmp_path)
+        load_adapter(random_model(tiny_config("Qwen3", num_hidden_layers=3)), tmp_path)
     with pytest.raises(UserError, match="give it with base=FOLDER"):
         load_merged(tmp_path)
     weights = tmp_path / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
     with pytest.raises(UserError, match="damaged or missing"):
-        load_adapter(shaken(tiny_config("Qwen3")), tmp_path)
+        load_adapter(random_model(tiny_config("Qwen3")), tmp_path)
     settings = tmp_path / "adapter_config.json"
     settings.write_text(json.dumps({"peft_type": "IA3"}))
     with pytest.raises(UserError, match="only LoRA"):
-        load_adapter(shaken(tiny_config("Qwen3")), tmp_path)
+        load_adapter(random_model(tiny_config("Qwen3")), tmp_path)
     settings.unlink()
     with pytest.raises(UserError, match="is not a LoRA adapter folder"):
-        load_adapter(shaken(tiny_config("Qwen3")), tmp_path)
+        load_adapter(random_model(tiny_config("Qwen3")), tmp_path)

@@ -18,7 +18,7 @@ from mengya.models.adapters.lora import (
     save_adapter,
 )
 from mengya.models.hf.checkpoint import load_causal_lm, save_hf_folder
-from tests.models.conftest import shaken, tiny_config
+from tests.helpers.random_model import random_model, tiny_config
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,7 +35,7 @@ def test_a_4bit_base_trains_adapters_that_merge_into_the_full_one(
 ) -> None:
     pytest.importorskip("bitsandbytes")
     settings = LoraConfig(rank=8, base_4bit=True, use_dora=use_dora, targets=["q_proj", "o_proj"])
-    source = shaken(tiny_config(family, **WIDE))
+    source = random_model(tiny_config(family, **WIDE))
     save_hf_folder(source, source.config, tmp_path / "base")
     model = load_causal_lm(tmp_path / "base", device="cuda")
     ids = IDS.cuda()
@@ -68,6 +68,6 @@ def test_a_4bit_base_trains_adapters_that_merge_into_the_full_one(
 
 
 def test_latent_attention_is_refused() -> None:
-    model = shaken(tiny_config("DeepseekV3 dense")).cuda()
+    model = random_model(tiny_config("DeepseekV3 dense")).cuda()
     with pytest.raises(UserError, match="latent attention"):
         add_lora(model, LoraConfig(base_4bit=True))

@@ -12,7 +12,8 @@ from mengya.models.cache.kv import cache_bytes_per_token
 from mengya.models.cache.paged import PagedCache, PagedStep
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from tests.models.conftest import assert_near, shaken, tiny_config
+from tests.helpers.oracle import assert_near
+from tests.helpers.random_model import random_model, tiny_config
 
 CPU = torch.device("cpu")
 
@@ -64,7 +65,7 @@ def test_rows_and_chunks_together_equal_plain_forwards(
 @torch.inference_mode()
 def test_only_the_asked_positions_get_logits_and_shared_pages_are_read() -> None:
     config = tiny_config("Qwen3")
-    model = shaken(config)
+    model = random_model(config)
     cache = PagedCache(config, 8, 4, torch.float32, CPU)
     ids = [*range(10, 22)]
     model.decode(torch.tensor([ids[:8]]), step_of(cache, [([3, 1], 0, 8)]))

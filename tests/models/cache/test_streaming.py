@@ -15,8 +15,9 @@ from mengya.errors import UserError
 from mengya.models.cache.kv import KVCache
 from mengya.models.cache.streaming import StreamingCache, StreamingConfig
 from mengya.models.causal_lm import CausalLM
-from tests.models.conftest import assert_near, shaken, tiny_config
-from tests.models.test_rope import SCALINGS
+from tests.helpers.oracle import assert_near
+from tests.helpers.random_model import random_model, tiny_config
+from tests.helpers.rope_scalings import SCALINGS
 
 SINKS, WINDOW, BLOCK = 3, 16, 2
 HELD = SINKS + WINDOW + BLOCK
@@ -67,7 +68,9 @@ def test_one_layer_sees_the_kept_tokens_as_if_they_were_the_text(
 ) -> None:
     """In one layer a key depends on its token alone, so the plain model on the kept tokens is the oracle."""
     rope = {**SCALINGS[scaling], **changes.get("rope_parameters", {})}
-    model = shaken(tiny_config(family, num_hidden_layers=1, **{**changes, "rope_parameters": rope}))
+    model = random_model(
+        tiny_config(family, num_hidden_layers=1, **{**changes, "rope_parameters": rope})
+    )
     ids = text(70)
     cache = StreamingCache(model.config, SETTINGS)
     logits = run(model, ids[:, :30], cache)[:, -1:]
@@ -93,7 +96,7 @@ def test_memory_is_bounded(model: CausalLM) -> None:
 
 @torch.no_grad()
 def test_a_crop_keeps_what_it_can() -> None:
-    model = shaken(tiny_config("Qwen3"))
+    model = random_model(tiny_config("Qwen3"))
     ids = text(60)
     cache = StreamingCache(model.config, SETTINGS)
     run(model, ids[:, :50], cache)
@@ -158,7 +161,7 @@ def test_a_trained_model_goes_on_past_its_context() -> None:
 
 
 def test_pieces_are_what_fits() -> None:
-    model = shaken(tiny_config("Qwen3"))
+    model = random_model(tiny_config("Qwen3"))
     cache = StreamingCache(model.config, SETTINGS)
     sizes = []
     for piece in cache.pieces(text(40)):

@@ -21,8 +21,9 @@ from mengya.models.extensions.clex import Clex
 from mengya.models.extensions.freeze import freeze_rope
 from mengya.models.hf.checkpoint import load_causal_lm, save_hf_folder
 from mengya.models.hf.config import load_model_config
-from tests.models.conftest import assert_near, shaken, tiny_config
-from tests.models.test_causal_lm import packed_row
+from tests.helpers.oracle import assert_near
+from tests.helpers.packed_row import packed_row
+from tests.helpers.random_model import random_model, tiny_config
 
 TRAINED, FACTOR = 16, 4.0
 CLEX = {"rope_type": "clex", "factor": FACTOR, "original_max_position_embeddings": TRAINED}
@@ -36,7 +37,7 @@ def family(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def model(family: str) -> CausalLM:
     """Its flow far from the start, too."""
-    model = shaken(tiny_config(family, rope_parameters=CLEX, max_position_embeddings=64))
+    model = random_model(tiny_config(family, rope_parameters=CLEX, max_position_embeddings=64))
     with torch.no_grad():  # frequencies stay such that fp32 knows the angles
         flow_of(model).down_proj.mul_(0.2)
     return model
@@ -158,7 +159,7 @@ def test_folded_at_a_factor_transformers_gives_the_same(
 
 def test_a_window_is_kept_and_an_edited_folder_refused(tmp_path: Path) -> None:
     config = tiny_config("Qwen3", rope_parameters=CLEX, sliding_window=8, max_window_layers=1)
-    model = shaken(config)
+    model = random_model(config)
     save_hf_folder(model, config, tmp_path)
     assert load_model_config(tmp_path) == config
     path = tmp_path / "config.json"
@@ -170,7 +171,7 @@ def test_a_window_is_kept_and_an_edited_folder_refused(tmp_path: Path) -> None:
 
 
 def test_a_plain_folder_is_stretched_with_a_fresh_flow(tmp_path: Path) -> None:
-    plain = shaken(tiny_config("Qwen3", max_position_embeddings=TRAINED))
+    plain = random_model(tiny_config("Qwen3", max_position_embeddings=TRAINED))
     save_hf_folder(plain, plain.config, tmp_path)
     stretch = ContextExtension.model_validate(
         {"max_position_embeddings": 64, "rope_parameters": CLEX}
@@ -184,7 +185,7 @@ def test_what_it_cannot_do_is_refused(model: CausalLM) -> None:
     with pytest.raises(UserError, match="between 1 and 4"):
         freeze_rope(model, 8.0)
     with pytest.raises(UserError, match="leave factor out"):
-        freeze_rope(shaken(tiny_config("Qwen3")), 2.0)
+        freeze_rope(random_model(tiny_config("Qwen3")), 2.0)
     if model.config.kv_lora_rank is None:
         with pytest.raises(UserError, match=r"mengya merge CHECKPOINT out=FOLDER factor=4"):
             BatchEngine(model, EngineConfig())

@@ -15,8 +15,9 @@ from mengya.models.extensions.shifted_groups import (
     group_boundaries,
     shifted_groups,
 )
-from tests.models.conftest import assert_near, shaken, tiny_config
-from tests.models.test_causal_lm import packed_row
+from tests.helpers.oracle import assert_near
+from tests.helpers.packed_row import packed_row
+from tests.helpers.random_model import random_model, tiny_config
 
 G, S = 8, 32  # the paper's ratio of a quarter
 LENGTHS = (19, 3, 8)  # a document of several groups, one within a group, one of exactly a group
@@ -29,7 +30,7 @@ def family(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def sparse(family: str) -> CausalLM:
-    model = shaken(tiny_config(family, router_aux_loss_coef=None)).train()
+    model = random_model(tiny_config(family, router_aux_loss_coef=None)).train()
     model.training_pattern = ShiftedGroups(model.config, G / S)
     return model
 
@@ -61,7 +62,7 @@ def test_each_half_of_the_heads_sees_its_own_groups() -> None:
 def test_a_token_reaches_what_its_groups_allow_and_nothing_else(row: torch.Tensor) -> None:
     """Influence of one layer is its two halves'; of two layers theirs of theirs: not the row's start."""
     for layers in (1, 2):
-        model = shaken(tiny_config("Llama", num_hidden_layers=layers)).train()
+        model = random_model(tiny_config("Llama", num_hidden_layers=layers)).train()
         model.training_pattern = ShiftedGroups(model.config, G / S)
         before = model(row).head_output
         reach = {t: {t} for t in range(S)}

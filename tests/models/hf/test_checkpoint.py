@@ -18,7 +18,8 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.checkpoint import load_causal_lm, save_hf_folder
 from mengya.models.hf.config import load_model_config
-from tests.models.conftest import assert_near, shaken, tiny_config
+from tests.helpers.oracle import assert_near
+from tests.helpers.random_model import random_model, tiny_config
 
 
 def names_in(file: Path) -> set[str]:
@@ -99,7 +100,7 @@ def test_a_config_of_transformers_4_is_read(config: ModelConfig, tmp_path: Path)
 
 
 def test_experts_stacked_on_disk_are_read_too(tmp_path: Path) -> None:
-    model = shaken(tiny_config("Qwen3Moe"))
+    model = random_model(tiny_config("Qwen3Moe"))
     save_hf_folder(model, model.config, tmp_path)
     stacked = {n: t.clone() for n, t in model.state_dict().items() if n != "lm_head.weight"}
     save_file(stacked, tmp_path / "model.safetensors")

@@ -15,7 +15,7 @@ from mengya.models.config.model import ModelConfig
 from mengya.serving.runtime.served import Served, ServedName
 from mengya.tokenizer.chat_template import encode_conversation, encode_prompt
 from tests.helpers.live_server import Running, serving
-from tests.helpers.memorized_model import learn_by_heart
+from tests.helpers.memorized_model import memorize
 
 TOOLS: list[Any] = [
     {
@@ -58,7 +58,7 @@ def learned(tokenizer) -> CausalLM:
         vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
     )  # fmt: skip
-    return learn_by_heart(config, samples)
+    return memorize(config, samples)
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import threading
 import pytest
 from playwright.sync_api import expect
 
+from tests.helpers.page_reader import Reader
 from tests.helpers.scripted_server import Script, chat, deltas
-from tests.serving.page.conftest import Reader
 
 
 def test_an_answer_streams_with_its_thinking_folded_and_its_counts(reader: Reader) -> None:

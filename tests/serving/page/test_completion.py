@@ -6,8 +6,8 @@ import math
 
 from playwright.sync_api import expect
 
+from tests.helpers.page_reader import Reader
 from tests.helpers.scripted_server import Script, completion
-from tests.serving.page.conftest import Reader
 
 TOKENS = (
     ("春", None, {}),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from playwright.sync_api import expect
 
+from tests.helpers.page_reader import Reader
 from tests.helpers.scripted_server import chat
-from tests.serving.page.conftest import Reader
 
 
 def test_conversations_survive_a_reload_and_can_be_renamed_and_removed(reader: Reader) -> None:

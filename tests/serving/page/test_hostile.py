@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from tests.helpers.page_reader import Reader
 from tests.helpers.scripted_server import chat, completion, deltas
-from tests.serving.page.conftest import Reader
 
 ATTACKS = """<img src=x onerror="window.hit=1"><script>window.hit=1</script>
 <svg onload=window.hit=1><iframe srcdoc="<script>parent.hit=1</script>"></iframe>

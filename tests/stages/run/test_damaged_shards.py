@@ -14,7 +14,7 @@ from mengya.stages import dpo, pretrain, sft
 from mengya.stages.dpo import DpoConfig
 from mengya.stages.pretrain import PretrainConfig
 from mengya.stages.sft import SftConfig
-from tests.stages.conftest import MODEL, Nursery
+from tests.helpers.stage_fixtures import MODEL, StageFixtures
 
 STAGES: dict[str, tuple[Any, Any]] = {
     "text": (pretrain, PretrainConfig),
@@ -23,10 +23,10 @@ STAGES: dict[str, tuple[Any, Any]] = {
 }
 
 
-def settings(nursery: Nursery, kind: str, tmp_path: Path, **data: Any) -> dict[str, Any]:
+def settings(fixtures: StageFixtures, kind: str, tmp_path: Path, **data: Any) -> dict[str, Any]:
     """A run on a copy of the shards, which a test may damage."""
-    copy = shutil.copytree(nursery.shards[kind][0], tmp_path / "shards")
-    values = nursery.settings(kind, tmp_path / "run", max_steps=40)
+    copy = shutil.copytree(fixtures.shards[kind][0], tmp_path / "shards")
+    values = fixtures.settings(kind, tmp_path / "run", max_steps=40)
     values["data"] = {**values["data"], "train": [str(copy)], **data}
     return values | ({"model": {**MODEL, "vocab_size": 400}} if kind == "text" else {})
 
@@ -42,10 +42,10 @@ def flip(path: Path, bit: int) -> int:
 
 @pytest.mark.parametrize("kind", STAGES)
 def test_an_id_outside_the_vocabulary_stops_the_run_by_name(
-    kind: str, nursery: Nursery, tmp_path: Path
+    kind: str, fixtures: StageFixtures, tmp_path: Path
 ) -> None:
     stage, config_class = STAGES[kind]
-    config = config_class(**settings(nursery, kind, tmp_path))
+    config = config_class(**settings(fixtures, kind, tmp_path))
     file = tmp_path / "shards/00000.tokens.bin"
     at = flip(file, bit=12)
     with pytest.raises(
@@ -56,9 +56,9 @@ def test_an_id_outside_the_vocabulary_stops_the_run_by_name(
 
 @pytest.mark.parametrize("part", ["train", "validation"])
 def test_verify_finds_a_flipped_bit_before_the_first_step(
-    part: str, nursery: Nursery, tmp_path: Path
+    part: str, fixtures: StageFixtures, tmp_path: Path
 ) -> None:
-    values = settings(nursery, "text", tmp_path, verify=True)
+    values = settings(fixtures, "text", tmp_path, verify=True)
     if part == "validation":
         values["data"]["validation"] = [
             str(shutil.copytree(tmp_path / "shards", tmp_path / "held"))
@@ -72,10 +72,10 @@ def test_verify_finds_a_flipped_bit_before_the_first_step(
 
 
 def test_verify_may_be_switched_on_for_a_resumed_run(
-    nursery: Nursery, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    fixtures: StageFixtures, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     values = {
-        **settings(nursery, "text", tmp_path),
+        **settings(fixtures, "text", tmp_path),
         "max_steps": 2,
         "schedule": {"name": "constant"},
     }

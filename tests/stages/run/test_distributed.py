@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,72 +17,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mengya.config import save_config
-from mengya.stages.dpo import DpoConfig
 from mengya.stages.pretrain import PretrainConfig
-from mengya.stages.sft import SftConfig
-from mengya.training.run_config import RunConfig
-from tests.stages.conftest import MODEL, Nursery
+from tests.helpers.several_processes import (
+    CASES,
+    DENSE,
+    losses,
+    make_config,
+    recipe,
+    run_together,
+    start,
+    zero,
+)
+from tests.helpers.stage_fixtures import StageFixtures
 
-ROOT = Path(__file__).parents[3]
-DENSE = {**MODEL, "vocab_size": 400}
-# Three experts divide over no even number of ranks: FSDP shards their rows instead.
-MOE = {**DENSE, "num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-SIGMOID = {**MOE, "num_experts": 4, "scoring_func": "sigmoid", "n_shared_experts": 1}
-LORA = {"rank": 4, "alpha": 8}
-CONFIGS = {"pretrain": PretrainConfig, "sft": SftConfig, "dpo": DpoConfig}
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "dense": ("pretrain", {"model": DENSE, "save_dtype": "bfloat16", "sample_prompts": ["小满"]}),
-    "untied": (
-        "pretrain",
-        {"model": {**DENSE, "tie_word_embeddings": False}, "gradient_checkpointing": True},
-    ),
-    "moe": ("pretrain", {"model": MOE}),
-    "sigmoid": ("pretrain", {"model": SIGMOID}),
-    "muon": ("pretrain", {"model": DENSE, "optimizer": {"name": "muon"}}),
-    "normuon-moe": ("pretrain", {"model": MOE, "optimizer": {"name": "normuon"}}),
-    "sft-lora": ("sft", {"lora": LORA}),
-    "dpo": ("dpo", {}),
-    "dpo-lora": ("dpo", {"lora": LORA}),
-}
-KINDS = {"pretrain": "text", "sft": "conversation", "dpo": "preference"}
 QUICK = ["dense", "sigmoid", "normuon-moe", "sft-lora", "dpo"]
-
-
-def make_config(case: str, nursery: Nursery, run_dir: Path, micro: int, **over: Any) -> RunConfig:
-    verb, more = CASES[case]
-    # AdamW divides by the root of the second moment: with the usual eps of 1e-8 a gradient that is
-    # zero but for rounding moves a weight by the full rate. A large eps leaves the sums to compare.
-    optimizer = {"eps": 1e-3, **more.get("optimizer", {})}
-    settings = nursery.settings(KINDS[verb], run_dir, **more) | {
-        "micro_batch_size": micro, "global_batch_size": 8, "max_steps": 8, "optimizer": optimizer,
-        "schedule": {"name": "constant"}, "sample_tokens": 4,
-        "loop": {"log_every": 1, "eval_every": 4, "save_every": 4, "sample_every": 4},
-    }  # fmt: skip
-    return CONFIGS[verb](**(settings | over))
-
-
-def torchrun(processes: int) -> list[str]:
-    return [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}",
-    ]  # fmt: skip
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def recipe(verb: str, config: RunConfig) -> str:
-    """Write the recipe of a run; gives the words for together.py."""
-    config.run_dir.parent.mkdir(parents=True, exist_ok=True)
-    path = config.run_dir.parent / f"{config.run_dir.name}.yaml"
-    save_config(config, path)
-    return f"{verb}:{path}"
-
-
-def run_together(processes: int, jobs: Sequence[str]) -> None:
-    script = str(ROOT / "tests/helpers/together.py")
-    subprocess.run([*torchrun(processes), script, *jobs], check=True, env=environment())
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
@@ -103,14 +49,9 @@ def parts(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def losses(run_dir: Path) -> list[float]:
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [line.get("loss", line.get("validation/loss")) for line in lines]
-
-
 @pytest.fixture(scope="session")
 def one_process(
-    nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
+    fixtures: StageFixtures, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
     """case -> the folder of its run in this one process, run when first asked for."""
     root = tmp_path_factory.mktemp("one")
@@ -119,7 +60,7 @@ def one_process(
         if not (root / case).exists():
             verb = CASES[case][0]
             stage = importlib.import_module(f"mengya.stages.{verb}")
-            stage.run(make_config(case, nursery, root / case, micro=8))
+            stage.run(make_config(case, fixtures, root / case, micro=8))
         return root / case
 
     return run
@@ -128,14 +69,14 @@ def one_process(
 def check_equal(
     cases: Sequence[str],
     processes: int,
-    nursery: Nursery,
+    fixtures: StageFixtures,
     one_process: Callable[[str], Path],
     root: Path,
     **over: Any,
 ) -> None:
     jobs = []
     for case in cases:
-        config = make_config(case, nursery, root / case, micro=4 // processes, **over)
+        config = make_config(case, fixtures, root / case, micro=4 // processes, **over)
         jobs.append(recipe(CASES[case][0], config))
     run_together(processes, jobs)
     for case in cases:
@@ -151,20 +92,20 @@ def check_equal(
             assert expected["model.layers.0.mlp.gate.e_score_correction_bias"].any()
 
 
-def test_accumulation_changes_nothing(nursery: Nursery, one_process, tmp_path: Path) -> None:
+def test_accumulation_changes_nothing(fixtures: StageFixtures, one_process, tmp_path: Path) -> None:
     for case in ("dense", "sigmoid", "dpo"):
         stage = importlib.import_module(f"mengya.stages.{CASES[case][0]}")
-        stage.run(make_config(case, nursery, tmp_path / case, micro=2))
+        stage.run(make_config(case, fixtures, tmp_path / case, micro=2))
         for name, value in weights(one_process(case)).items():
             torch.testing.assert_close(weights(tmp_path / case)[name], value, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("engine", ["ddp", "fsdp"])
 def test_two_processes_equal_one(
-    engine: str, nursery: Nursery, one_process, tmp_path: Path
+    engine: str, fixtures: StageFixtures, one_process, tmp_path: Path
 ) -> None:
     strategy = {"name": engine}
-    check_equal(QUICK, 2, nursery, one_process, tmp_path, strategy=strategy)
+    check_equal(QUICK, 2, fixtures, one_process, tmp_path, strategy=strategy)
     samples = (tmp_path / "dense/samples.jsonl").read_text().splitlines()
     assert samples == (one_process("dense") / "samples.jsonl").read_text().splitlines()
 
@@ -172,11 +113,11 @@ def test_two_processes_equal_one(
 @pytest.mark.slow  # minutes of a compiler
 @pytest.mark.parametrize("engine", ["ddp", "fsdp"])
 def test_two_compiled_processes_equal_one_that_is_not(
-    engine: str, nursery: Nursery, one_process, tmp_path: Path
+    engine: str, fixtures: StageFixtures, one_process, tmp_path: Path
 ) -> None:
     strategy = {"name": engine}
     check_equal(
-        ["dense", "untied"], 2, nursery, one_process, tmp_path, strategy=strategy, compile=True
+        ["dense", "untied"], 2, fixtures, one_process, tmp_path, strategy=strategy, compile=True
     )
 
 
@@ -184,10 +125,10 @@ def test_two_compiled_processes_equal_one_that_is_not(
 @pytest.mark.parametrize("processes", [2, 4])
 @pytest.mark.parametrize("engine", ["ddp", "fsdp"])
 def test_every_case_equals_one_process(
-    engine: str, processes: int, nursery: Nursery, one_process, tmp_path: Path
+    engine: str, processes: int, fixtures: StageFixtures, one_process, tmp_path: Path
 ) -> None:
     strategy = {"name": engine, "reshard_after_forward": processes == 2}
-    check_equal(list(CASES), processes, nursery, one_process, tmp_path, strategy=strategy)
+    check_equal(list(CASES), processes, fixtures, one_process, tmp_path, strategy=strategy)
 
 
 @pytest.mark.parametrize(
@@ -202,12 +143,12 @@ def test_every_case_equals_one_process(
     ],
 )
 def test_engine_and_number_of_processes_may_change_at_every_start(
-    starts: list[tuple[int, int, str]], nursery: Nursery, one_process, tmp_path: Path
+    starts: list[tuple[int, int, str]], fixtures: StageFixtures, one_process, tmp_path: Path
 ) -> None:
     case, run_dir = "normuon-moe", tmp_path / "run"
     for processes, max_steps, engine in starts:
         config = make_config(
-            case, nursery, run_dir, micro=2, strategy={"name": engine}, max_steps=max_steps, resume=True,
+            case, fixtures, run_dir, micro=2, strategy={"name": engine}, max_steps=max_steps, resume=True,
             # Left out, it is what the run started with.
             global_batch_size=8 if max_steps == starts[0][1] else None,
         )  # fmt: skip
@@ -235,45 +176,33 @@ def test_engine_and_number_of_processes_may_change_at_every_start(
 ZERO_CASES = ["dense", "sigmoid", "sft-lora", "dpo"]
 
 
-def zero(stage: int) -> dict[str, Any]:
-    return {
-        "name": "deepspeed",
-        "deepspeed_config": ROOT / f"recipes/deepspeed/zero{stage}.json",
-    }
-
-
 @pytest.mark.parametrize(
     "stage", [1, *(pytest.param(s, marks=pytest.mark.slow) for s in (0, 2, 3))]
 )
-def test_zero_equals_one_process(stage: int, nursery: Nursery, one_process, tmp_path: Path) -> None:
+def test_zero_equals_one_process(
+    stage: int, fixtures: StageFixtures, one_process, tmp_path: Path
+) -> None:
     pytest.importorskip("deepspeed")
     cases = ["dense"] if stage == 1 else ZERO_CASES
     if stage == 3:
         cases = [case for case in cases if "lora" not in case]
-    check_equal(cases, 2, nursery, one_process, tmp_path, strategy=zero(stage))
+    check_equal(cases, 2, fixtures, one_process, tmp_path, strategy=zero(stage))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_zero_resumes_from_fsdp_and_fsdp_from_zero(
-    stage: int, nursery: Nursery, one_process, tmp_path: Path
+    stage: int, fixtures: StageFixtures, one_process, tmp_path: Path
 ) -> None:
     pytest.importorskip("deepspeed")
     run_dir = tmp_path / "run"
     for max_steps, strategy in ((3, {"name": "fsdp"}), (6, zero(stage)), (8, {"name": "fsdp"})):
         config = make_config(
-            "dense", nursery, run_dir, micro=2, strategy=strategy, max_steps=max_steps, resume=True
+            "dense", fixtures, run_dir, micro=2, strategy=strategy, max_steps=max_steps, resume=True
         )
         run_together(2, [recipe("pretrain", config)])
     for name, value in weights(one_process("dense")).items():
         torch.testing.assert_close(weights(run_dir)[name], value, rtol=0, atol=1e-6)
-
-
-def start(config: RunConfig, processes: int, **more: Any) -> subprocess.Popen[str]:
-    """`torchrun -m mengya pretrain`, as a person types it."""
-    path = recipe("pretrain", config).partition(":")[2]
-    words = [*torchrun(processes), "-m", "mengya", "pretrain", path, "resume=true"]
-    return subprocess.Popen(words, env=environment(), text=True, **more)
 
 
 def wait_for_steps(run_dir: Path, steps: int, process: subprocess.Popen[str]) -> None:
@@ -285,11 +214,11 @@ def wait_for_steps(run_dir: Path, steps: int, process: subprocess.Popen[str]) ->
 
 
 def test_sigterm_to_torchrun_saves_and_the_other_world_size_resumes(
-    nursery: Nursery, tmp_path: Path
+    fixtures: StageFixtures, tmp_path: Path
 ) -> None:
     more: dict[str, Any] = {"model": DENSE, "max_steps": 3000}
     more["loop"] = {"log_every": 1, "eval_every": 3000, "save_every": 3000, "sample_every": 3000}
-    config = PretrainConfig(**nursery.settings("text", tmp_path / "run", **more))
+    config = PretrainConfig(**fixtures.settings("text", tmp_path / "run", **more))
     process = start(config, 2)
     wait_for_steps(config.run_dir, 5, process)
     process.send_signal(signal.SIGTERM)
@@ -304,11 +233,11 @@ def test_sigterm_to_torchrun_saves_and_the_other_world_size_resumes(
 
 
 def test_a_rank_that_dies_ends_the_job_and_a_mistake_of_all_is_said_once(
-    nursery: Nursery, tmp_path: Path
+    fixtures: StageFixtures, tmp_path: Path
 ) -> None:
     more: dict[str, Any] = {"model": DENSE, "max_steps": 100_000, "strategy": {"name": "fsdp"}}
     more["loop"] = {"log_every": 1, "eval_every": 10**6, "save_every": 10**6, "sample_every": 10**6}
-    config = PretrainConfig(**nursery.settings("text", tmp_path / "run", **more))
+    config = PretrainConfig(**fixtures.settings("text", tmp_path / "run", **more))
     process = start(config, 2, stderr=subprocess.PIPE)
     wait_for_steps(config.run_dir, 2, process)
     ranks = sorted(psutil.Process(process.pid).children(), key=lambda p: p.environ()["RANK"])
@@ -318,7 +247,7 @@ def test_a_rank_that_dies_ends_the_job_and_a_mistake_of_all_is_said_once(
     assert "rank      : 1" in said and "SIGKILL" in said
     assert not any(p.is_running() and p.status() != "zombie" for p in ranks)
 
-    uneven: dict[str, Any] = nursery.settings("text", tmp_path / "odd", model=DENSE)
+    uneven: dict[str, Any] = fixtures.settings("text", tmp_path / "odd", model=DENSE)
     uneven["global_batch_size"] = 2
     odd = PretrainConfig(**uneven)
     process = start(odd, 2, stderr=subprocess.PIPE)

@@ -14,24 +14,24 @@ from mengya.stages.dpo import DpoConfig
 from mengya.stages.pretrain import PretrainConfig
 from mengya.stages.pretrain import run as pretrain
 from mengya.stages.run import assemble
-from tests.stages.conftest import Nursery
-from tests.stages.run.test_distributed import losses, make_config, recipe, run_together
+from tests.helpers.several_processes import losses, make_config, recipe, run_together
+from tests.helpers.stage_fixtures import StageFixtures
 
 
-def test_a_cpu_is_refused_with_what_to_write(tmp_path: Path, nursery: Nursery) -> None:
-    settings = nursery.settings("text", tmp_path / "run", precision="fp8", init_from=nursery.base)
+def test_a_cpu_is_refused_with_what_to_write(tmp_path: Path, fixtures: StageFixtures) -> None:
+    settings = fixtures.settings("text", tmp_path / "run", precision="fp8", init_from=fixtures.base)
     with pytest.raises(
         UserError, match="needs an NVIDIA GPU, and the device is cpu; write precision=bf16"
     ):
         pretrain(PretrainConfig.model_validate(settings))
 
 
-def test_dpo_and_deepspeed_refuse(tmp_path: Path, nursery: Nursery) -> None:
-    settings = nursery.settings("preference", tmp_path / "run", precision="fp8")
+def test_dpo_and_deepspeed_refuse(tmp_path: Path, fixtures: StageFixtures) -> None:
+    settings = fixtures.settings("preference", tmp_path / "run", precision="fp8")
     with pytest.raises(ValueError, match="would compare the policy with a reference"):
         DpoConfig.model_validate(settings)
-    settings = nursery.settings(
-        "text", tmp_path / "run", precision="fp8", init_from=nursery.base,
+    settings = fixtures.settings(
+        "text", tmp_path / "run", precision="fp8", init_from=fixtures.base,
         strategy={"name": "deepspeed", "deepspeed_config": "zero2.json"},
     )  # fmt: skip
     with pytest.raises(ValueError, match="precision=fp8 runs with strategy"):
@@ -39,11 +39,11 @@ def test_dpo_and_deepspeed_refuse(tmp_path: Path, nursery: Nursery) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path: Path, nursery: Nursery) -> None:
+def test_two_processes_equal_one(tmp_path: Path, fixtures: StageFixtures) -> None:
     def config(name: str, micro: int, strategy: str = "auto") -> PretrainConfig:
         engine = {"name": strategy}
         made = make_config(
-            "dense", nursery, tmp_path / name, micro, precision="fp8", strategy=engine
+            "dense", fixtures, tmp_path / name, micro, precision="fp8", strategy=engine
         )
         assert isinstance(made, PretrainConfig)
         return made

@@ -12,13 +12,15 @@ from mengya.data.shards import ShardWriter
 from mengya.stages import pretrain
 from mengya.stages.pretrain import PretrainConfig
 from mengya.tokenizer.load import encode_texts, load_tokenizer, tokenizer_hash
-from tests.stages.conftest import MODEL, Nursery
+from tests.helpers.stage_fixtures import MODEL, StageFixtures
 
 DOCUMENTS, NOISE, LENGTH = 60, 17, 65  # each fills a row of 64 by itself
 
 
-def test_the_document_at_fault_is_left_out_and_named(nursery: Nursery, tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(nursery.tokenizer)
+def test_the_document_at_fault_is_left_out_and_named(
+    fixtures: StageFixtures, tmp_path: Path
+) -> None:
+    tokenizer = load_tokenizer(fixtures.tokenizer)
     easy = np.resize(encode_texts(tokenizer, ["小满买了苹果。"])[0], LENGTH)
     noise = np.random.default_rng(0).integers(5, 400, LENGTH)
     writer = ShardWriter(tmp_path / "shards", "text", len(tokenizer))
@@ -26,7 +28,7 @@ def test_the_document_at_fault_is_left_out_and_named(nursery: Nursery, tmp_path:
         writer.add(noise if number == NOISE else easy, np.array([LENGTH]))
     source = {"name": "town", "documents": DOCUMENTS, "files": [{"path": "town.jsonl"}]}
     writer.close(
-        tokenizer={"sha256": tokenizer_hash(nursery.tokenizer)}, characters=1, sources=[source]
+        tokenizer={"sha256": tokenizer_hash(fixtures.tokenizer)}, characters=1, sources=[source]
     )
     more: dict[str, Any] = {
         "model": {**MODEL, "vocab_size": 400},
@@ -35,7 +37,7 @@ def test_the_document_at_fault_is_left_out_and_named(nursery: Nursery, tmp_path:
         "optimizer": {"lr": 1e-2},
         "loop": {"log_every": 20, "save_every": 20, "spike_steps": 1},
     }  # fmt: skip
-    pretrain.run(PretrainConfig(**nursery.settings("text", tmp_path / "run", **more)))
+    pretrain.run(PretrainConfig(**fixtures.settings("text", tmp_path / "run", **more)))
 
     state = json.loads((tmp_path / "run/checkpoints/latest/trainer/state.json").read_text())
     assert state["step"] == 3 * DOCUMENTS and state["rewinds"] >= 1

@@ -19,7 +19,7 @@ from mengya.stages.extend import ExtendConfig
 from mengya.stages.merge import MergeConfig
 from mengya.stages.pretrain import PretrainConfig
 from mengya.stages.sft import SftConfig
-from tests.stages.conftest import MODEL, Nursery
+from tests.helpers.stage_fixtures import MODEL, StageFixtures
 
 SHAPE: dict[str, Any] = {"model": {**MODEL, "vocab_size": 400}}
 SHORT: dict[str, Any] = {
@@ -34,13 +34,18 @@ VERBS = [
 
 @pytest.mark.parametrize(("stage", "config_class", "kind", "more"), VERBS)
 def test_a_run_writes_over_nothing_that_is_not_its_own(
-    nursery: Nursery, tmp_path: Path, stage: Any, config_class: Any, kind: str, more: dict[str, Any]
+    fixtures: StageFixtures,
+    tmp_path: Path,
+    stage: Any,
+    config_class: Any,
+    kind: str,
+    more: dict[str, Any],
 ) -> None:
     run_dir = tmp_path / "run"
     (run_dir / "checkpoints").mkdir(parents=True)
     (run_dir / "checkpoints/thesis.txt").write_text("years of work")
     (run_dir / "config.yaml").write_text("of: another program")
-    settings = nursery.settings(kind, run_dir, **more, **SHORT)
+    settings = fixtures.settings(kind, run_dir, **more, **SHORT)
     with pytest.raises(UserError, match=r"checkpoints, config\.yaml") as refused:
         stage.run(config_class(**settings))
     assert (run_dir / "config.yaml").read_text() == "of: another program"
@@ -55,19 +60,19 @@ def test_a_run_writes_over_nothing_that_is_not_its_own(
     assert stage.run(config_class(**{**settings, "run_dir": other, "resume": True, "max_steps": 3}))
 
 
-def test_a_run_inside_its_shards_is_refused_and_leaves_no_trace(nursery: Nursery) -> None:
-    shards = nursery.shards["text"][0]
+def test_a_run_inside_its_shards_is_refused_and_leaves_no_trace(fixtures: StageFixtures) -> None:
+    shards = fixtures.shards["text"][0]
     before = sorted(shards.rglob("*"))
     with pytest.raises(UserError, match="inside the source"):
-        pretrain.run(PretrainConfig(**nursery.settings("text", shards / "run", **SHAPE)))
+        pretrain.run(PretrainConfig(**fixtures.settings("text", shards / "run", **SHAPE)))
     assert sorted(shards.rglob("*")) == before
 
 
 def test_a_second_run_in_the_same_folder_is_refused_and_a_killed_one_is_resumed(
-    nursery: Nursery, tmp_path: Path
+    fixtures: StageFixtures, tmp_path: Path
 ) -> None:
     loop = {"log_every": 1, "eval_every": 10**6, "save_every": 5, "sample_every": 10**6}
-    settings = {**nursery.settings("text", tmp_path / "run", **SHAPE), "loop": loop}
+    settings = {**fixtures.settings("text", tmp_path / "run", **SHAPE), "loop": loop}
     save_config(PretrainConfig(**{**settings, "max_steps": 10**6}), tmp_path / "run.yaml")
     command = [sys.executable, "-m", "mengya", "pretrain", str(tmp_path / "run.yaml")]
     first = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -97,8 +102,10 @@ def test_a_second_run_in_the_same_folder_is_refused_and_a_killed_one_is_resumed(
     assert not (tmp_path / "run/.mengya-lock").exists()
 
 
-def test_what_somebody_put_into_a_checkpoint_outlives_it(nursery: Nursery, tmp_path: Path) -> None:
-    settings = nursery.settings("text", tmp_path / "run", **SHAPE, **SHORT)
+def test_what_somebody_put_into_a_checkpoint_outlives_it(
+    fixtures: StageFixtures, tmp_path: Path
+) -> None:
+    settings = fixtures.settings("text", tmp_path / "run", **SHAPE, **SHORT)
     settings["loop"]["keep_last"] = 1
     pretrain.run(PretrainConfig(**settings))
     folder = tmp_path / "run/checkpoints"
@@ -113,26 +120,26 @@ def test_what_somebody_put_into_a_checkpoint_outlives_it(nursery: Nursery, tmp_p
     assert not old.exists() and not list(folder.glob(".*"))
 
 
-def extended(nursery: Nursery, out: Path, *more: str) -> None:
-    values = [f"checkpoint={nursery.base}", f"out={out}", 'tokens=["心肌梗死"]', *more]
+def extended(fixtures: StageFixtures, out: Path, *more: str) -> None:
+    values = [f"checkpoint={fixtures.base}", f"out={out}", 'tokens=["心肌梗死"]', *more]
     extend.run(load_config(ExtendConfig, None, values))
 
 
 @pytest.fixture(scope="module")
-def adapter(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def adapter(fixtures: StageFixtures, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("adapter") / "run"
     lora = {"rank": 2, "alpha": 4}
-    sft.run(SftConfig(**nursery.settings("conversation", run_dir, lora=lora, **SHORT)))
+    sft.run(SftConfig(**fixtures.settings("conversation", run_dir, lora=lora, **SHORT)))
     return run_dir / "checkpoints/latest"
 
 
 @pytest.mark.parametrize("verb", ["merge", "extend"])
 def test_a_model_folder_is_replaced_only_when_it_is_all_ours(
-    nursery: Nursery, adapter: Path, tmp_path: Path, verb: str
+    fixtures: StageFixtures, adapter: Path, tmp_path: Path, verb: str
 ) -> None:
     def write(out: Path, *more: str) -> None:
         if verb == "extend":
-            return extended(nursery, out, *more)
+            return extended(fixtures, out, *more)
         values = [f"checkpoint={adapter}", f"out={out}", *more]
         return merge.run(load_config(MergeConfig, None, values))
 
@@ -154,7 +161,7 @@ def test_a_model_folder_is_replaced_only_when_it_is_all_ours(
     (out / ".mengya.json").unlink()  # a model from anywhere
     with pytest.raises(UserError, match="did not write"):
         write(out, "overwrite=true")
-    source = adapter if verb == "merge" else nursery.base
+    source = adapter if verb == "merge" else fixtures.base
     for inside in (source, source.resolve().parent):
         with pytest.raises(UserError, match="is read, and inside out="):
             write(inside, "overwrite=true")

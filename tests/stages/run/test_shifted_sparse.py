@@ -13,16 +13,16 @@ from mengya.stages import pretrain
 from mengya.stages.dpo import DpoConfig
 from mengya.stages.pretrain import PretrainConfig
 from mengya.training.telemetry.metrics import read_jsonl
-from tests.stages.conftest import Nursery
+from tests.helpers.stage_fixtures import StageFixtures
 
 
 def test_it_changes_training_and_leaves_validation_and_the_folder_alone(
-    nursery: Nursery, tmp_path: Path
+    fixtures: StageFixtures, tmp_path: Path
 ) -> None:
     runs = {}
     for name, ratio in (("full", None), ("sparse", 0.03125)):  # groups of 4 of 128 positions
-        settings = nursery.settings(
-            "text", tmp_path / name, max_steps=1, init_from=nursery.base, shifted_sparse_ratio=ratio,
+        settings = fixtures.settings(
+            "text", tmp_path / name, max_steps=1, init_from=fixtures.base, shifted_sparse_ratio=ratio,
             optimizer={"lr": 1e-12},
         )  # fmt: skip
         assert pretrain.run(PretrainConfig(**settings))
@@ -39,9 +39,9 @@ def test_it_changes_training_and_leaves_validation_and_the_folder_alone(
     )
 
 
-def test_dpo_refuses_it(nursery: Nursery, tmp_path: Path) -> None:
+def test_dpo_refuses_it(fixtures: StageFixtures, tmp_path: Path) -> None:
     text = json.dumps(
-        nursery.settings("preference", tmp_path / "x", shifted_sparse_ratio=0.25), default=str
+        fixtures.settings("preference", tmp_path / "x", shifted_sparse_ratio=0.25), default=str
     )
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(text)

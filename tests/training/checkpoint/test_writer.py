@@ -21,7 +21,7 @@ from mengya.training.checkpoint.writer import MAX_FAILURES, CheckpointWriter, St
 from mengya.training.run_config import LoopConfig
 from mengya.training.schedule import ScheduleConfig
 from mengya.training.state import TrainState
-from tests.training.test_trainer import make_trainer, random_batch, tiny_model, write_model
+from tests.helpers.tiny_trainer import make_trainer, random_batch, tiny_model, write_model
 
 LOOP = LoopConfig(log_every=1, save_every=4)
 FLAT = ScheduleConfig(name="constant", warmup_steps=0)

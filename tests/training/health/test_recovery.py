@@ -13,68 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mengya.batch import Batch
 from mengya.errors import UserError
-from mengya.losses.next_token import NextToken
-from mengya.models.causal_lm import CausalLM
 from mengya.training.checkpoint.store import CheckpointStore
 from mengya.training.health.watchdog import ENOUGH, Trouble, Watchdog
 from mengya.training.run_config import LoopConfig
-from mengya.training.schedule import ScheduleConfig
 from mengya.training.state import TrainState
-from tests.training.test_trainer import (
-    VOCAB,
+from tests.helpers.planted_trouble import BAD, FLAT, STEPS, Damaging, planted, train
+from tests.helpers.tiny_trainer import (
     all_masked,
     make_trainer,
-    poisoned,
     random_batch,
     tiny_model,
-)  # fmt: skip
-
-FLAT = ScheduleConfig(name="constant", warmup_steps=0)
-STEPS, BAD = 60, (41, 42, 43)  # positions: checkpoints are at 8, 16, ... 40
-
-
-class Damaging(NextToken):
-    """A loss that is not finite, or ten times as large, when the first token is the last id."""
-
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def __call__(self, model, batch):
-        result = super().__call__(model, batch)
-        marked = int(batch.input_ids[0, 0]) == VOCAB - 1
-        return result._replace(loss=result.loss * (self.factor if marked else 1.0))
-
-
-def planted(bad: tuple[int, ...] = BAD) -> list[Batch]:
-    batches = []
-    for step in range(STEPS):
-        batch = random_batch(step)
-        batch.input_ids[0, 0] = 0
-        batches.append(poisoned(batch) if step in bad else batch)
-    return batches
-
-
-def train(
-    run_dir: Path, data: list[Batch], factor: float, **more: Any
-) -> tuple[CausalLM, TrainState]:
-    model = tiny_model()
-    loop = LoopConfig(
-        **{
-            "log_every": 1,
-            "save_every": 8,
-            "max_skipped_in_a_row": 3,
-            "spike_steps": 3,
-            **more.pop("loop", {}),
-        }
-    )
-    trainer = make_trainer(
-        run_dir, model, data, loss=Damaging(factor), schedule=FLAT, loop=loop, **more
-    )
-    trainer.fit()
-    return model, trainer.state
+)
 
 
 def documents(step: int) -> list[dict[str, Any]]:

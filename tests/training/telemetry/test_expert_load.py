@@ -13,7 +13,7 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.training.telemetry.expert_load import ExpertLoad
 from mengya.training.telemetry.report import write_report
-from tests.training.test_trainer import VOCAB, make_trainer, poisoned, random_batch
+from tests.helpers.tiny_trainer import VOCAB, make_trainer, poisoned, random_batch
 
 BIAS = "model.layers.1.mlp.gate.e_score_correction_bias"
 

@@ -8,8 +8,16 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
+
+if torch.version.cuda is not None:  # it imports the compiler: a second that a CPU would waste
+    from torch.nn.attention.varlen import varlen_attn
+else:
+
+    def varlen_attn(*_: Any, **__: Any) -> Tensor:
+        raise NotImplementedError("there is no CUDA in this build of PyTorch")
+
 
 # torch 2.10 has is_causal=True, 2.11 and later window_size=(-1, 0) for the same thing; 2.13 wants
 # enable_gqa for grouped heads, earlier versions took them without.
