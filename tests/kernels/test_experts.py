@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from mengya.kernels import experts
 from mengya.kernels.experts import grouped_experts, grouped_product, looped_product
@@ -82,20 +81,6 @@ def test_one_expert_takes_all(monkeypatch: pytest.MonkeyPatch) -> None:
     for exact, a, b in zip(expected, looped, grouped, strict=True):
         torch.testing.assert_close(a, exact, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(b, exact, atol=1e-5, rtol=1e-4)
-
-
-def test_gradient_checkpointing_around_it_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_grouped(monkeypatch)
-
-    def checkpointed(*arguments: Tensor) -> Tensor:
-        out = checkpoint(grouped_experts, *arguments, use_reentrant=False)
-        assert isinstance(out, Tensor)
-        return out
-
-    values, chosen = inputs(70, 2, 5, 48, 80), spread(70, 2, 5)
-    expected = run(grouped_experts, values, chosen)
-    for plain, again in zip(expected, run(checkpointed, values, chosen), strict=True):
-        assert torch.equal(plain, again)
 
 
 def test_grouped_and_looped_products_are_equal() -> None:
