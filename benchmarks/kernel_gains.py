@@ -9,6 +9,7 @@ ratio is the median over repeats of `with` over `without`.
 Predicates are counted when they are evaluated, by the compiler or at run time: the table shows both
 answers of the kernel's own predicate in either case, and so proves that it was on and off.
 
+experts          Triton kernels of the experts; without: torch's grouped product over sorted rows
 qkv              norm and rotation of the merged q/k/v product; without: three products, the compiler
 swiglu           SwiGLU of the merged gate/up product; without: the compiler
 attention        attention of packed documents; without: FlashAttention 2 by torch
@@ -60,6 +61,7 @@ from mengya.training.optim.config import OptimizerConfig
 # kernel -> (module in which the name is looked up, name): what takes it away. When files move, these
 # two dicts are all there is to change.
 KERNELS: dict[str, list[tuple[str, str]]] = {
+    "experts": [("mengya.kernels.experts.op", "is_supported")],
     "qkv": [("mengya.kernels.qkv", "is_supported")],
     "swiglu": [("mengya.kernels.swiglu", "is_supported")],
     "attention": [("mengya.kernels.attention.document", "is_supported_by_triton")],
@@ -131,6 +133,8 @@ def cases_of(kernel: str) -> tuple[str, str]:
 
 def meets(kernel: str, config: ModelConfig) -> bool:
     """Whether a step of this model can come by the kernel."""
+    if kernel == "experts":
+        return bool(config.num_experts)
     if kernel in ("swiglu", "fp8", "fp8-kernels"):
         return not config.num_experts or bool(config.n_shared_experts)
     return True

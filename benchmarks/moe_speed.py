@@ -1,14 +1,14 @@
-"""The mixture of experts on one GPU: correct, and how fast a layer, its router and a model are.
+"""The mixture of experts on one GPU: correct, how fast each kernel, layer and whole model is.
 
 Parts (all by default, each case on its own: one that fails prints its traceback and the rest runs):
-check    outputs and gradients of the experts in bf16 against fp32, eager and compiled
-layers   forward + backward of a layer, 65,536 tokens, compiled: a dense MLP of equal FLOPs, ours,
-         transformers' block (bf16 weights, grouped_mm); the kernels of ours
-router   a router's linear layer in bf16, in fp32 and split into bf16 parts; the complete router
+check    outputs and gradients of the fused experts against fp32, beside the plain path in bf16
+layers   forward + backward of a layer, 65,536 tokens, compiled: a dense MLP of equal FLOPs, ours
+         plain and fused, transformers' block (bf16 weights, grouped_mm); the kernels of ours
+router   a router's linear layer in bf16, in fp32 and split into bf16 parts; the whole router
 model    a training step of 198M-A64M and of the dense 64M, compiled, packed rows, real tokens
+kernels  the fused kernels at several tiles, and grouped_mm for the same products
 
-usage: python benchmarks/moe_speed.py [--parts check layers router model] [--tokens 65536]
-       --cpu: check and layers of few tokens, only to see that they run
+usage: python benchmarks/moe_speed.py [--parts check layers router model kernels] [--tokens 65536]
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
+import traceback
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -25,16 +25,20 @@ import torch.nn.functional as F
 from our_step import ours, real_tokens
 from pretraining_data import documents, packed
 from shapes import SHAPES
-from timing import Clock, attempt, kernel_times, milliseconds, time_steps
+from timing import Clock, kernel_times, milliseconds, time_steps
 from torch import Tensor, nn
 
-from mengya.kernels.experts import grouped_experts
+from mengya.kernels.experts import op as fused
+from mengya.kernels.experts.op import TILES, Tile, fused_experts, sort_rows
+from mengya.kernels.experts.reference import grouped_experts
 from mengya.kernels.linear import fp32_linear, split_linear
 from mengya.models import router
 from mengya.models.config.model import ModelConfig
 from mengya.models.moe import MoE
 from mengya.training.distributed.single import SingleDevice
 from mengya.training.execution import Execution
+
+IS_SUPPORTED = fused.is_supported
 
 LAYERS: dict[str, dict[str, Any]] = {
     "4 x 2432 top-1": {
@@ -45,6 +49,22 @@ LAYERS: dict[str, dict[str, Any]] = {
         "hidden_size": 1536, "num_experts": 12, "num_experts_per_tok": 2,
         "moe_intermediate_size": 256, "n_shared_experts": 2, "scoring_func": "sigmoid",
     },
+}  # fmt: skip
+# (gate_up, product, swiglu_backward, weight_gradient): tiles to compare; the first is what ships.
+VARIANTS = {
+    "as shipped": tuple(TILES.values()),
+    "3 stages, 256 wide": (
+        Tile(128, 128, 64, 8, 3), Tile(128, 256, 64, 8, 3), Tile(128, 256, 64, 8, 3),
+        Tile(128, 256, 64, 8, 3),
+    ),
+    "4 warps, two a processor": (
+        Tile(128, 64, 64, 4, 3), Tile(128, 128, 64, 4, 3), Tile(128, 128, 64, 4, 3),
+        Tile(128, 128, 64, 4, 3),
+    ),
+    "tall": (
+        Tile(256, 64, 64, 8, 4), Tile(256, 128, 64, 8, 4), Tile(256, 128, 64, 8, 3),
+        Tile(256, 128, 64, 8, 4),
+    ),
 }  # fmt: skip
 
 
@@ -61,6 +81,18 @@ class Dense(nn.Module):
         return self.down_proj(F.silu(gate) * up)
 
 
+def attempt(name: str, work: Callable[[], Any]) -> Any:
+    """The work's result, or None with its traceback printed."""
+    try:
+        return work()
+    except Exception:
+        print(f"--- {name} failed:")
+        print("".join(traceback.format_exc().splitlines(keepends=True)[-14:]), flush=True)
+        return None
+    finally:
+        torch.cuda.empty_cache()
+
+
 def config_of(name: str) -> ModelConfig:
     return ModelConfig(
         vocab_size=6400, intermediate_size=2432, num_hidden_layers=1, num_attention_heads=8,
@@ -69,47 +101,40 @@ def config_of(name: str) -> ModelConfig:
 
 
 def expert_inputs(
-    name: str, tokens: int, dtype: torch.dtype, device: torch.device
+    name: str, tokens: int, dtype: torch.dtype
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """([x, weights, gate_up, down], chosen experts, gradient of the output); uneven load."""
     config = config_of(name)
     E, H, I = config.num_experts, config.hidden_size, config.expert_width
     torch.manual_seed(0)
-    x = torch.randn(tokens, H, device=device)
-    scores = torch.randn(tokens, E, device=device) + torch.linspace(0, 0.5, E, device=device)
+    x = torch.randn(tokens, H, device="cuda")
+    scores = torch.randn(tokens, E, device="cuda") + torch.linspace(0, 0.5, E, device="cuda")
     weights, chosen = scores.softmax(-1).topk(config.num_experts_per_tok)
-    gate_up = torch.randn(E, 2 * I, H, device=device) / H**0.5
-    down = torch.randn(E, H, I, device=device) / I**0.5
-    dout = torch.randn(tokens, H, device=device).to(torch.bfloat16)
+    gate_up = torch.randn(E, 2 * I, H, device="cuda") / H**0.5
+    down = torch.randn(E, H, I, device="cuda") / I**0.5
+    dout = torch.randn(tokens, H, device="cuda").to(torch.bfloat16)
     rounded = [t.to(torch.bfloat16).to(dtype) for t in (x, gate_up, down)]
     leaves = [rounded[0], weights, *rounded[1:]]
     return [leaf.requires_grad_() for leaf in leaves], chosen, dout.to(dtype)
 
 
-def check(name: str, tokens: int, device: torch.device) -> None:
-    paths = {
-        "fp32": (grouped_experts, torch.float32),
-        "bf16": (grouped_experts, torch.bfloat16),
-        "compiled": (torch.compile(grouped_experts), torch.bfloat16),
-        "again": (torch.compile(grouped_experts), torch.bfloat16),
-    }
-    results: dict[str, list[Tensor]] = {}
-    for path, (compute, dtype) in paths.items():
-        leaves, chosen, dout = expert_inputs(name, tokens, dtype, device)
-        x, weights, gate_up, down = leaves
+def check(name: str) -> None:
+    results = {}
+    for path, dtype in (("fp32", torch.float32), ("plain", torch.bfloat16), ("fused", torch.bfloat16), ("again", torch.bfloat16)):  # fmt: skip
+        compute = grouped_experts if path in ("fp32", "plain") else fused_experts
+        (x, weights, gate_up, down), chosen, dout = expert_inputs(name, 8192 + 37, dtype)
         out = compute(x, weights, chosen, gate_up, down)
         out.backward(dout)
-        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
-        results[path] = [out.detach(), *gradients]
+        results[path] = [out.detach(), *(t.grad for t in (x, weights, gate_up, down))]
     print(f"{name}: relative error against fp32")
     for number, part in enumerate(("out", "d x", "d weights", "d gate_up", "d down")):
-        exact, eager, compiled, again = (results[path][number].float() for path in paths)
-        errors = [((value - exact).norm() / exact.norm()).item() for value in (eager, compiled)]
-        same = torch.equal(compiled, again)
-        print(f"  {part:10} eager {errors[0]:.5f}  compiled {errors[1]:.5f}  same again: {same}")
+        exact, plain, ours, again = (results[path][number].float() for path in results)
+        errors = [((value - exact).norm() / exact.norm()).item() for value in (plain, ours)]
+        same = torch.equal(ours, again)
+        print(f"  {part:10} plain {errors[0]:.5f}  fused {errors[1]:.5f}  same again: {same}")
 
 
-def transformers_block(config: ModelConfig, device: torch.device) -> nn.Module:
+def transformers_block(config: ModelConfig) -> nn.Module:
     from transformers import Glm4MoeConfig, Qwen3MoeConfig
     from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeMoE
     from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
@@ -133,13 +158,13 @@ def transformers_block(config: ModelConfig, device: torch.device) -> nn.Module:
     block: nn.Module = kind(stock)
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.02)
-    return block.to(device).bfloat16().train()
+    return block.cuda().bfloat16().train()
 
 
 Linear = Callable[[Tensor, Tensor], Tensor]
 
 
-def unsplit_fp32_linear(x: Tensor, weight: Tensor) -> Tensor:
+def whole_fp32_linear(x: Tensor, weight: Tensor) -> Tensor:
     """What `fp32_linear` does where it cannot split: an fp32 copy of x."""
     with torch.autocast("cuda", enabled=False):
         return F.linear(x.float(), weight.float())
@@ -154,10 +179,10 @@ def time_router(name: str, tokens: int) -> None:
     x = torch.randn(tokens, config.hidden_size, device="cuda", dtype=torch.bfloat16)
     x.requires_grad_()
     dlogits = torch.randn(tokens, config.num_experts, device="cuda")
-    exact = unsplit_fp32_linear(x, gate.weight)
+    exact = whole_fp32_linear(x, gate.weight)
     linears: dict[str, Linear] = {
         "bf16": lambda x, w: F.linear(x, w.bfloat16()).float(),
-        "fp32": unsplit_fp32_linear,
+        "fp32": whole_fp32_linear,
         "split": split_linear,
     }
     for case, linear in linears.items():
@@ -172,11 +197,11 @@ def time_router(name: str, tokens: int) -> None:
             print(f"  {name} | linear, {case}: {milliseconds(work):.3f} ms, error {error:.1e}")
 
         attempt(case, run)
-    compiled_gate = torch.compile(gate, fullgraph=True)
+    whole = torch.compile(gate, fullgraph=True)
 
     def route() -> None:
         with torch.autocast("cuda", torch.bfloat16):
-            compiled_gate(x).weights_Nk.square().sum().backward()
+            whole(x).weights_Nk.square().sum().backward()
         x.grad = gate.weight.grad = None
 
     print(f"  {name} | router: {milliseconds(route):.3f} ms")
@@ -184,46 +209,44 @@ def time_router(name: str, tokens: int) -> None:
         print(f"      {ms:7.3f} ms {calls:4.1f} x {kernel[:90]}")
 
 
-def layer_cases(name: str, device: torch.device) -> dict[str, Callable[[], tuple[nn.Module, bool]]]:
+def layer_cases(name: str) -> dict[str, Callable[[], tuple[nn.Module, bool]]]:
     """name -> (module, whether it runs under autocast)"""
     config = config_of(name)
     met = (config.num_experts_per_tok + config.n_shared_experts) * config.expert_width
 
-    def mixture(linear: Linear) -> tuple[nn.Module, bool]:
-        router.fp32_linear = linear
-        layer = MoE(config).to(device).train()
+    def mixture(supported: Callable[..., bool], linear: Linear = fp32_linear) -> tuple[nn.Module, bool]:  # fmt: skip
+        fused.is_supported, router.fp32_linear = supported, linear
+        layer = MoE(config).cuda().train()
         for parameter in layer.parameters():
             nn.init.normal_(parameter, std=0.02)
         return layer, True
 
-    cases: dict[str, Callable[[], tuple[nn.Module, bool]]] = {
-        "dense of equal FLOPs": lambda: (Dense(config.hidden_size, met).to(device), True),
-        "ours": lambda: mixture(fp32_linear),
-        "ours, fp32 router": lambda: mixture(unsplit_fp32_linear),
-        "transformers grouped_mm": lambda: (transformers_block(config, device), False),
+    cases = {
+        "dense of equal FLOPs": lambda: (Dense(config.hidden_size, met).cuda(), True),
+        "ours, fused": lambda: mixture(IS_SUPPORTED),
+        "ours, fused, fp32 router": lambda: mixture(IS_SUPPORTED, whole_fp32_linear),
+        "ours, plain": lambda: mixture(lambda *_: False, whole_fp32_linear),
+        "transformers grouped_mm": lambda: (transformers_block(config), False),
     }
     if config.scoring_func == "softmax":
-        del cases["ours, fp32 router"]  # it has none
+        del cases["ours, fused, fp32 router"]  # it has none
     return cases
 
 
 def time_layer(
-    name: str, case: str, make: Callable[[], tuple[nn.Module, bool]], tokens: int,
-    device: torch.device,
-) -> tuple[float, float]:  # fmt: skip
+    name: str, case: str, make: Callable[[], tuple[nn.Module, bool]], tokens: int
+) -> tuple[float, float]:
     torch._dynamo.reset()
     module, autocast = make()
-    cuda = device.type == "cuda"
-    if cuda:
-        module.compile(fullgraph=case.startswith("ours"))
+    module.compile(fullgraph=case.startswith("ours"))
     hidden = config_of(name).hidden_size
-    x = torch.randn(tokens // 64, 64, hidden, device=device, dtype=torch.bfloat16)
+    x = torch.randn(64, tokens // 64, hidden, device="cuda", dtype=torch.bfloat16)
     x.requires_grad_()
-    real = torch.ones(x.shape[:2], dtype=torch.bool, device=device)
+    real = torch.ones(x.shape[:2], dtype=torch.bool, device="cuda")
     dout = torch.randn_like(x)
 
     def work() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
             out = module(x, real)[0] if isinstance(module, MoE) else module(x)
         out.backward(dout)
         for parameter in module.parameters():
@@ -231,10 +254,6 @@ def time_layer(
         x.grad = None
 
     work()
-    if not cuda:
-        started = time.perf_counter()
-        work()
-        return (time.perf_counter() - started) * 1e3, float("nan")
     torch.cuda.reset_peak_memory_stats()
     spent = milliseconds(work)
     peak = torch.cuda.max_memory_allocated() / 2**30
@@ -247,7 +266,7 @@ def time_layer(
 
 def time_model(dense: bool, rows: int, size: int) -> tuple[float, float]:
     torch._dynamo.reset()
-    router.fp32_linear = fp32_linear
+    fused.is_supported, router.fp32_linear = IS_SUPPORTED, fp32_linear
     shape = SHAPES["64m" if dense else "198m-moe"]
     config = ModelConfig(vocab_size=6400, max_position_embeddings=size, **shape)
     batch = packed(documents(rows * 4, size, config.vocab_size), rows, size)
@@ -261,36 +280,89 @@ def time_model(dense: bool, rows: int, size: int) -> tuple[float, float]:
     return speed, peak
 
 
+def time_kernels(name: str, variant: str, tokens: int) -> None:
+    (x, weights, gate_up, down), chosen, dout = expert_inputs(name, tokens, torch.bfloat16)
+    rows, products = tokens * chosen.shape[1], gate_up[0].numel()
+    flops = {  # in units of a product with `down`, which has half the elements of gate_up
+        "gate_up": 2, "product": 3, "swiglu_backward": 1, "weight_gradient": 3,
+    }  # fmt: skip
+    kept = dict(TILES)
+    TILES.update(zip(kept, VARIANTS[variant], strict=True))
+
+    def work() -> None:
+        fused_experts(x, weights, chosen, gate_up, down).backward(dout)
+
+    try:
+        rows_of = kernel_times(work)
+    finally:
+        TILES.update(kept)
+    print(f"  {name} | {variant}: {sum(ms for _, ms, _ in rows_of):.2f} ms of kernels")
+    for kernel, ms, calls in rows_of[:12]:
+        rate = flops.get(kernel, 0) * rows * products / ms / 1e9
+        print(
+            f"      {ms:7.3f} ms {calls:4.1f} x {kernel[:70]}"
+            + f"  {rate:.0f} TFLOP/s" * (rate > 0)
+        )
+
+
+@torch.no_grad()
+def time_grouped_mm(name: str, tokens: int) -> None:
+    (x, _, gate_up, down), chosen, dout = expert_inputs(name, tokens, torch.bfloat16)
+    order, ends = sort_rows(chosen, gate_up.shape[0])
+    k, I = chosen.shape[1], down.shape[2]
+    sorted_x, sorted_dout = x[order // k], dout[order // k]
+    wide = torch.randn(len(order), 2 * I, device="cuda", dtype=torch.bfloat16)
+    narrow = torch.randn(len(order), I, device="cuda", dtype=torch.bfloat16)
+    products: dict[str, tuple[Tensor, Tensor, int]] = {
+        "gate_up": (sorted_x, gate_up.transpose(1, 2), 2),
+        "down": (narrow, down.transpose(1, 2), 1),
+        "d hidden": (sorted_dout, down, 1),
+        "d x": (wide, gate_up, 2),
+        "d gate_up": (wide.t(), sorted_x, 2),
+        "d down": (sorted_dout.t(), narrow, 1),
+    }
+    for part, (a, b, times) in products.items():
+        ms = milliseconds(lambda a=a, b=b: F.grouped_mm(a, b, offs=ends))
+        rate = times * len(order) * gate_up[0].numel() / ms / 1e9
+        print(f"      grouped_mm {part:10} {ms:7.3f} ms  {rate:.0f} TFLOP/s")
+    ms = milliseconds(lambda: sorted_x @ gate_up[0].t())
+    print(f"      dense matmul like gate_up {ms:7.3f} ms  {2 * len(order) * gate_up[0].numel() / ms / 1e9:.0f} TFLOP/s")  # fmt: skip
+    print(f"      sorting {milliseconds(lambda: sort_rows(chosen, len(ends))):.3f} ms")
+
+
 def main() -> None:
-    parts = ("check", "layers", "router", "model")
+    parts = ("check", "layers", "router", "model", "kernels")
     parser = argparse.ArgumentParser()
-    parser.add_argument("--parts", nargs="+", choices=parts)
-    parser.add_argument("--tokens", type=int, help="of a layer: 65,536; 128 on a CPU")
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--tokens", type=int, default=65_536)
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--size", type=int, default=1024)
-    parser.add_argument("--cpu", action="store_true", help="only to see that it runs")
     options = parser.parse_args()
-    device = torch.device("cpu" if options.cpu else "cuda")
-    tokens = options.tokens or (128 if options.cpu else 65_536)
-    where = "cpu" if options.cpu else torch.cuda.get_device_name()
-    print(f"{where}, torch {torch.__version__}")
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     started = time.perf_counter()
     layers: dict[tuple[str, str], tuple[float, float]] = {}
     models: dict[str, tuple[float, float]] = {}
-    for part in options.parts or (parts[:2] if options.cpu else parts):
+    for part in options.parts:
         print(f"== {part} (after {time.perf_counter() - started:.0f} s)", flush=True)
         for name in LAYERS if part != "model" else ():
             if part == "check":
-                attempt(name, partial(check, name, tokens // 8 + 37, device))
+                attempt(name, lambda name=name: check(name))
             if part == "layers":
-                for case, make in layer_cases(name, device).items():
-                    work = partial(time_layer, name, case, make, tokens, device)
+                for case, make in layer_cases(name).items():
+                    work = lambda n=name, c=case, m=make: time_layer(n, c, m, options.tokens)  # noqa: E731
                     if (result := attempt(f"{name}, {case}", work)) is not None:
                         layers[name, case] = result
             if part == "router":
-                attempt(name, partial(time_router, name, tokens))
+                attempt(name, lambda name=name: time_router(name, options.tokens))
+            if part == "kernels":
+                for variant in VARIANTS:
+                    attempt(
+                        f"{name}, {variant}",
+                        lambda n=name, v=variant: time_kernels(n, v, options.tokens),
+                    )
+                attempt("grouped_mm", lambda n=name: time_grouped_mm(n, options.tokens))
         for dense in (False, True) if part == "model" else ():
-            work = partial(time_model, dense, options.rows, options.size)
+            work = lambda d=dense: time_model(d, options.rows, options.size)  # noqa: E731
             if (result := attempt(f"model, dense={dense}", work)) is not None:
                 models["64M dense" if dense else "198M-A64M"] = result
     print(f"== results (after {time.perf_counter() - started:.0f} s)")

@@ -132,9 +132,8 @@ def _experts(config: ModelConfig, s: MemorySettings) -> float:
     if _kernels(s):
         kept += k * (H + 2 * config.expert_width) * c  # each choice: sorted input, gate and up
     else:
-        # each choice: sorted input, the expert's inside; eager also keeps silu(gate) * up unweighted
-        width = config.expert_width
-        kept += k * (H * c + _swiglu(width, s) + (not s.compiled) * width * c)
+        # each choice: sorted input, the expert's inside
+        kept += k * (H * c + _swiglu(config.expert_width, s))
         if config.scoring_func == "sigmoid" and c == 2:
             kept += 4 * H  # the router's input in fp32
     if config.n_shared_experts:
