@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mengya.kernels import experts as grouped_experts
+from mengya.kernels.experts import reference as grouped_experts
 from mengya.models.cache.kv import KVCache
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig

@@ -228,7 +228,7 @@ def test_gradient_checkpointing_changes_no_gradient(gpu_model: CausalLM) -> None
 
 def test_grouped_experts_equal_the_loop_in_bfloat16() -> None:
     """Same routing for both: the inputs are given, only the products differ."""
-    from mengya.kernels.experts import grouped_product, looped_product
+    from mengya.kernels.experts.reference import grouped_product, looped_product
 
     ends = torch.tensor([30, 30, 100, 128], dtype=torch.int32, device="cuda")
     x = torch.randn(128, 48, device="cuda", dtype=torch.bfloat16)

@@ -1,4 +1,4 @@
-"""The mixture of experts: its balancing loss, its routing, its load."""
+"""The mixture of experts: its balancing loss, its routing, its two ways to multiply."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
+from mengya.kernels.experts.reference import grouped_product, looped_product
 from mengya.models.causal_lm import CausalLM
 from mengya.models.moe import MoE
 from mengya.models.router import SigmoidRouter, balance_loss
@@ -83,6 +84,20 @@ def test_minimizing_the_aux_loss_balances_the_load() -> None:
         routing.aux_B.sum().backward()
         optimizer.step()
     assert before > 0.3 and largest_share() < 0.25
+
+
+def test_grouped_and_looped_products_are_equal() -> None:
+    ends = torch.tensor([3, 3, 10, 12], dtype=torch.int32)  # the second expert gets nothing
+    x, weight = torch.randn(12, 16), torch.randn(4, 8, 16)
+    results = []
+    for multiply in (grouped_product, looped_product):
+        a, w = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        out = multiply(a, w, ends)
+        (out * torch.arange(8.0)).sum().backward()
+        assert a.grad is not None and w.grad is not None
+        results.append((out, a.grad, w.grad))
+    for grouped, looped in zip(*results, strict=True):
+        assert_near(grouped, looped)
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 Takes hidden states; gives hidden states and, in training, the load of each expert and one balancing
 loss per row. Each token is sent to its top-k experts whatever their load: no capacity, nothing is
-dropped. router.py chooses them, kernels/experts.py computes their products.
+dropped. router.py chooses them, kernels/experts computes their products.
 Shapes: B rows, S positions, N = B*S tokens, k experts per token, E experts.
 """
 
@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mengya.kernels.experts import grouped_experts
+from mengya.kernels.experts import op
+from mengya.kernels.experts.reference import grouped_experts
 from mengya.models.config.model import ModelConfig
 from mengya.models.feed_forward import SwiGLU
 from mengya.models.router import Router, SigmoidRouter, balance_loss, count_load
@@ -33,8 +34,10 @@ class Experts(nn.Module):
         device_type = x_NH.device.type
         autocast = torch.is_autocast_enabled(device_type)
         dtype = torch.get_autocast_dtype(device_type) if autocast else x_NH.dtype
-        gate_up, down = self.gate_up_proj.to(dtype), self.down_proj.to(dtype)
-        return grouped_experts(x_NH.to(dtype), weights_Nk, experts_Nk, gate_up, down)
+        x_NH, gate_up = x_NH.to(dtype), self.gate_up_proj.to(dtype)
+        down = self.down_proj.to(dtype)
+        multiply = op.fused_experts if op.is_supported(x_NH, down) else grouped_experts
+        return multiply(x_NH, weights_Nk, experts_Nk, gate_up, down)
 
 
 class Routing(NamedTuple):

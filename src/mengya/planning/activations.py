@@ -130,10 +130,10 @@ def _experts(config: ModelConfig, s: MemorySettings) -> float:
     c, H, k, E = s.compute_bytes, config.hidden_size, config.num_experts_per_tok, config.num_experts
     kept = H * c + 4 * 8 * k + 3 * 4 * E  # the input; orders and weights; scores
     if _kernels(s):
-        kept += k * (H + 2 * config.expert_width) * c  # each choice: sorted input, gate and up
+        kept += k * 2 * config.expert_width * c  # gate and up: all else is recomputed
     else:
-        # each choice: sorted input, the expert's inside
-        kept += k * (H * c + _swiglu(config.expert_width, s))
+        # each choice: sorted input, the expert's inside, result sorted back
+        kept += k * (2 * H * c + _swiglu(config.expert_width, s))
         if config.scoring_func == "sigmoid" and c == 2:
             kept += 4 * H  # the router's input in fp32
     if config.n_shared_experts:

@@ -1,7 +1,6 @@
 """The experts' sum in plain PyTorch: sort rows by expert, multiply group by group, sort back.
 
-Any device and dtype. Kept for backward are x, gate and up, and each row's input; the product of silu(gate)
-and up is computed again where there is a grouped product, and an expert's output is not needed.
+Any device and dtype; the reference of op.py.
 Shapes: N tokens, k experts per token, M = N*k rows, E experts, H hidden, I expert width.
 """
 
@@ -12,7 +11,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 
 def grouped_experts(
@@ -31,44 +29,12 @@ def grouped_experts(
     ends = counts.cumsum(0).to(torch.int32)
     inverse = torch.empty_like(order).scatter_(0, order, torch.arange(N * k, device=order.device))
     sorted_x = _gather(x_NH, order, inverse, k)
-    sorted_weights = _gather(weights_Nk.reshape(-1, 1).to(x_NH.dtype), order, inverse, 1)
-    if _can_use_grouped_mm(sorted_x, down_EHI):
-        gate_up = grouped_product(sorted_x, gate_up_EJH, ends)
-        sorted_out = _recomputed_down(gate_up, sorted_weights, down_EHI, ends)
-    else:
-        gate_up = looped_product(sorted_x, gate_up_EJH, ends)
-        sorted_out = looped_product(_weighted_swiglu(gate_up, sorted_weights), down_EHI, ends)
+    multiply = grouped_product if _can_use_grouped_mm(sorted_x, down_EHI) else looped_product
+    gate, up = multiply(sorted_x, gate_up_EJH, ends).chunk(2, dim=-1)
+    sorted_out = multiply(F.silu(gate) * up, down_EHI, ends)
     out_NkH = _gather(sorted_out, inverse, order, 1).view(N, k, -1)
     # With a dtype: autocast on CUDA (not on a CPU) sums into fp32, which the residual stream would keep.
-    return out_NkH.sum(1, dtype=x_NH.dtype)
-
-
-def _weighted_swiglu(gate_up_MJ: Tensor, weights_M1: Tensor) -> Tensor:
-    """weight * silu(gate) * up, [M, I]; weighted here, as backward needs this and not the output."""
-    gate, up = gate_up_MJ.chunk(2, dim=-1)
-    return F.silu(gate) * up * weights_M1
-
-
-def _recomputed_down(
-    gate_up_MJ: Tensor, weights_M1: Tensor, down_EHI: Tensor, ends_E: Tensor
-) -> Tensor:
-    """The down product of `_weighted_swiglu`, whose [M, I] backward computes again.
-
-    The compiler alone would keep it, as it is an operand of backward's product. The product itself is not
-    run again: recomputing stops (compiled: drops what is unused) once its operands are there.
-    """
-
-    def compute(gate_up: Tensor, weights: Tensor, down: Tensor, ends: Tensor) -> Tensor:
-        return grouped_product(_weighted_swiglu(gate_up, weights), down, ends)
-
-    if not torch.is_grad_enabled():
-        return compute(gate_up_MJ, weights_M1, down_EHI, ends_E)
-    out_MH = checkpoint(
-        compute, gate_up_MJ, weights_M1, down_EHI, ends_E,
-        use_reentrant=False, preserve_rng_state=False,
-    )  # fmt: skip
-    assert isinstance(out_MH, Tensor)  # `checkpoint` is untyped
-    return out_MH
+    return (out_NkH * weights_Nk[:, :, None].to(x_NH.dtype)).sum(1, dtype=x_NH.dtype)
 
 
 class _Gather(torch.autograd.Function):
