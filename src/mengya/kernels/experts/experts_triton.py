@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false, reportOperatorIssue=false
 """The Triton kernels of the experts: rows sorted by expert and cut, products, results added up.
 
 Every kernel is deterministic: no atomics, sums in a fixed order, no device sync. Needs Triton.
