@@ -15,7 +15,7 @@ if torch.version.cuda is not None:  # it imports the compiler: a second that a C
     from torch.nn.attention.varlen import varlen_attn
 else:
 
-    def varlen_attn(*_: Any, **__: Any) -> Tensor:
+    def varlen_attn(*_: Any, **__: Any) -> Tensor | tuple[Tensor, Tensor]:
         raise NotImplementedError("there is no CUDA in this build of PyTorch")
 
 
