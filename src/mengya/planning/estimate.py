@@ -42,7 +42,7 @@ def estimate(
     Args:
         model: on the meta device; adapters in it, and the rest frozen, where LoRA trains.
         recipe: where the settings came from, for the title.
-        data_tokens: tokens of one epoch where the shards are not there yet.
+        data_tokens: tokens of one epoch where the shards do not exist yet.
 
     Raises:
         UserError: the device is not known, or cannot compute in the precision asked for.

@@ -25,7 +25,7 @@ def init_device(name: DeviceName = "auto") -> torch.device:
     """The device of this process; with several GPUs each local rank takes its own.
 
     Raises:
-        UserError: when the device named is not there.
+        UserError: when the named device is not available.
     """
     import torch
 

@@ -27,7 +27,7 @@ from rich.console import Console
 from mengya.errors import UserError
 
 _NAME_TIMEOUT = 2.0  # seconds from making a lock to writing its owner into it, at most
-_SETTLE = 0.2  # seconds that two which take over the same lock may lie apart
+_SETTLE = 0.2  # seconds between two processes that take over the same lock, at most
 
 
 @dataclass(frozen=True)

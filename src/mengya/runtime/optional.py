@@ -32,6 +32,6 @@ def install_command(extra: str) -> str:
     mengya is installed from its clone: the name `mengya` of PyPI is not this project.
     """
     command = f"type in the clone of mengya: pip install -e '.[{extra}]'"
-    if not (_ROOT / "pyproject.toml").is_file():  # a wheel: where the clone is nobody knows
+    if not (_ROOT / "pyproject.toml").is_file():  # a wheel: the clone's place is not known
         return command
     return f"{command} (from another folder: pip install -e '{_ROOT}[{extra}]')"

@@ -250,7 +250,7 @@ def _finish(
             table.add_row(*(cell.replace("[", r"\[") for cell in row))
         console.print(table)
     console.print(
-        f"grown in {seconds:.0f} s; curves, samples and tables: {report}", highlight=False
+        f"trained in {seconds:.0f} s; curves, samples and tables: {report}", highlight=False
     )
     console.print(f"talk with it:   mengya chat {_checkpoint(config, 'dpo')}", highlight=False)
     console.print(

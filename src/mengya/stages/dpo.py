@@ -37,7 +37,7 @@ class DpoConfig(TuneConfig):
     def _one_precision(self) -> DpoConfig:
         if self.precision == "fp8":
             raise ValueError(
-                "precision=fp8 would compare the policy with a reference of other products; write "
+                "precision=fp8 would compare the policy with a reference computed otherwise; write "
                 "precision=bf16 or auto"
             )
         return self

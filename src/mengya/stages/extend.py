@@ -70,7 +70,7 @@ def run(config: ExtendConfig) -> None:
         added, vocab_size = _write(config, folder, directory)
     Console(stderr=True).print(
         f"{len(added)} new tokens ({' '.join(added[:8])}{' ...' if len(added) > 8 else ''}), vocabulary "
-        f"{vocab_size}, in {config.out}; prepare shards with it, then train on with init_from",
+        f"{vocab_size}, in {config.out}; prepare shards with it, then continue training with init_from",
         markup=False,
         highlight=False,
     )

@@ -63,7 +63,7 @@ def make_plan(
     """Read a recipe and estimate its run.
 
     Args:
-        data_tokens: tokens of one epoch where the shards are not there yet.
+        data_tokens: tokens of one epoch where the shards do not exist yet.
 
     Raises:
         UserError: settings, device or init_from are wrong or not known, all problems of a recipe at once.

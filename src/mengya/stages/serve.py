@@ -55,7 +55,7 @@ def run(config: ServeConfig) -> None:
     if key is None and not config.is_local:
         console.print(
             f"warning: {config.host} can be reached from other machines and {KEY} is not set: "
-            "whoever reaches it may use the model",
+            "anyone who reaches it may use the model",
             style="yellow",
         )
     if config.engine == "vllm":

@@ -108,7 +108,7 @@ class Trainer:
 
     Attributes:
         model: the module whose parameters are trained and saved. module: what the strategy made of it.
-        checkpoints: saves the run and goes back after trouble.
+        checkpoints: saves the run and goes back after bad steps.
         state: where the run starts; weights and optimizers are those of it already.
     """
 
@@ -172,7 +172,7 @@ class Trainer:
         )
 
     def _train(self, stop: StopSignal) -> bool:
-        """Train from `state` to the end or a signal; False where trouble moved `state` elsewhere."""
+        """Train from `state` to the end or a signal; False where bad steps moved `state` back."""
         try:
             steps = self.data.batches(self.state.step)
             while self.state.step < self.optimization.max_steps:

@@ -59,8 +59,8 @@ class DrainingServer(uvicorn.Server):
             super().run(sockets)
         except SystemExit as exit_:  # what uvicorn makes of an address that is taken
             raise UserError(
-                f"cannot listen on {self._settings.host}:{self._settings.port}; is another server "
-                "there? Write port=0 for a free one"
+                f"cannot listen on {self._settings.host}:{self._settings.port}; is another "
+                "server running? Write port=0 for a free one"
             ) from exit_
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

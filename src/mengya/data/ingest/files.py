@@ -52,5 +52,5 @@ def find_files(pattern: str) -> list[Path]:
     if not files:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise UserError(f"{pattern}: no data files there{hint}")
+        raise UserError(f"{pattern}: no data files found{hint}")
     return files

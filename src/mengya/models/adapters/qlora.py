@@ -26,7 +26,7 @@ def quantize_base(model: CausalLM) -> CausalLM:
     if device.type != "cuda":
         raise UserError(
             f"lora.base_4bit needs a CUDA GPU, this model is on {device.type}, where bitsandbytes' 4-bit "
-            "weights come out wrong; set lora.base_4bit=false (plain LoRA), or device=cuda"
+            "weights are wrong; set lora.base_4bit=false (plain LoRA), or device=cuda"
         )
     if model.config.kv_lora_rank is not None:
         raise UserError(

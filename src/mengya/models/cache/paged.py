@@ -25,7 +25,7 @@ class PagedCache:
     """The memory: for each layer [pages, page_size, 2 (keys, values), K, D], zeros at first.
 
     With latent attention [pages, page_size, 1, 1, rank + rope]: what is stored is key and value in one.
-    Zeros and never garbage, because a masked NaN would still spoil a sum.
+    Zeros and never garbage, because a masked NaN would still make a sum NaN.
     """
 
     def __init__(

@@ -172,7 +172,7 @@ def _sigmoid(config: ModelShape) -> Iterator[str]:
     if E % groups or E // groups < 2:
         fitting = ", ".join(str(g) for g in range(1, E // 2 + 1) if E % g == 0)
         yield (
-            f"n_group={groups} does not part num_experts={E} into equal groups of two or more; "
+            f"n_group={groups} does not divide num_experts={E} into equal groups of two or more; "
             f"use n_group of {fitting or '1 and at least two experts'}"
         )
     elif kept > groups:

@@ -1,4 +1,4 @@
-"""Between a live run and its checkpoints: save while training continues, resume, rewind after trouble.
+"""Between a live run and its checkpoints: save while training continues, resume, rewind after bad steps.
 
 Takes the tensors of a run by name and functions that write and load the model's folder. This is where
 a strategy that shards its tensors gives every rank's part (writer.py says how ranks save together).
@@ -149,7 +149,7 @@ class CheckpointManager:
         """Return to the last checkpoint before the trouble; its batches are skipped from now on.
 
         The rows of a step stay a function of the step: a quarantined one is skipped. A run that is
-        killed before the next checkpoint meets the same trouble again, and decides the same.
+        killed before the next checkpoint meets the same bad steps again, and decides the same.
 
         Returns:
             The state to continue from: `state` itself when spikes came before the first checkpoint.
@@ -168,7 +168,7 @@ class CheckpointManager:
         if self._strategy.rank == 0:
             quarantine.note(self._run_dir, trouble.steps, trouble.reason, self._documents)
         if not reachable or state.rewinds >= self._loop.max_rewinds:
-            why = "trouble came again" if reachable else "no checkpoint is older than this"
+            why = "the same problem came again" if reachable else "no checkpoint is older than this"
             raise UserError(
                 f"{trouble.reason}. The run went back {state.rewinds} times "
                 f"(loop.max_rewinds={self._loop.max_rewinds}) and {why}. Look at the documents of "

@@ -1,7 +1,7 @@
 """RUN/quarantine.jsonl: the documents of the batches that training skipped, for a person to look at.
 
 One line a document, with the step (as metrics.jsonl counts: from 1) and why. A step that is noted again
-(a run that was killed before the next checkpoint finds the same trouble again) replaces its lines.
+(a run that was killed before the next checkpoint finds the same bad steps again) replaces its lines.
 """
 
 from __future__ import annotations
