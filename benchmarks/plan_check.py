@@ -131,6 +131,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.train:
         return train(options.train, options.set)
+    if options.steps < 3 * LOG_EVERY:
+        parser.error(
+            f"--steps {options.steps}: at least {3 * LOG_EVERY}; the first {2 * LOG_EVERY} compile"
+        )
     print(f"torch {torch.__version__}, {date.today()}")
     print(f"{'':11}{'memory, GiB':>26}{'tokens/s':>32}")
     print(f"{'shape':11}" + f"{'planned':>9}{'measured':>10}{'ratio':>7}  " * 2 + "  MFU")
