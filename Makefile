@@ -1,11 +1,21 @@
-# make demo: everything from an empty machine to a model that talks.  make test: the tests, as CI runs them.
+# make demo: everything from an empty machine to a model that talks.
+# make check: before every commit, under three minutes.  make test: the tests, as CI runs them.
 PYTHON ?= python3
 BIN := .venv/bin
+# Packages whose tests start few processes and train little: a minute on one core.
+QUICK := $(addprefix tests/,data/ingest data/rows generation losses models planning text web world \
+	test_config.py test_imports.py test_seams.py test_words.py)
 
-.PHONY: demo test clean
+.PHONY: demo check test clean
 
 demo: .venv/installed-eval
 	$(BIN)/mengya demo
+
+# The type checker takes as long as the quick tests: each has a core. Both are waited for.
+check: .venv/installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright & types=$$!; $(BIN)/pytest $(QUICK); tests=$$?; wait $$types && exit $$tests
 
 test: .venv/installed-test
 	$(BIN)/ruff check
