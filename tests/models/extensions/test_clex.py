@@ -172,7 +172,9 @@ def test_a_window_is_kept_and_an_edited_folder_refused(tmp_path: Path) -> None:
 def test_a_plain_folder_is_stretched_with_a_fresh_flow(tmp_path: Path) -> None:
     plain = shaken(tiny_config("Qwen3", max_position_embeddings=TRAINED))
     save_hf_folder(plain, plain.config, tmp_path)
-    stretch = ContextExtension.model_validate({"max_position_embeddings": 64, "rope_parameters": CLEX})
+    stretch = ContextExtension.model_validate(
+        {"max_position_embeddings": 64, "rope_parameters": CLEX}
+    )
     model = load_causal_lm(tmp_path, config=plain.config.extend_context(stretch)).eval()
     assert flow_of(model).down_proj.abs().max() == 0 and flow_of(model).up_proj.abs().max() > 0
     assert_near(model(ids_of(TRAINED)).head_output, plain(ids_of(TRAINED)).head_output)
