@@ -218,7 +218,9 @@ def _batches(config: RunConfig, strategy: Strategy, data: _RunData) -> Data:
         return Data(steps_from)
 
     def validation() -> Iterable[Batch]:
-        return validation_batches(held_out, config.micro_batch_size, rank, world_size, max_rows)
+        return validation_batches(
+            held_out, config.micro_batch_size, rank, world_size, max_rows, config.seed
+        )
 
     return Data(steps_from, validation, _characters(held_out) if max_rows is None else None)
 
