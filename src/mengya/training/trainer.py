@@ -337,7 +337,9 @@ class Trainer:
             values["validation/bits_per_char"] = sums["nll"] / math.log(2) / self.data.characters
         # Without the auxiliary losses: the best model is the best predictor.
         loss = values.get("validation/nll", values["validation/loss"])
-        if saves and (self.state.best_loss is None or loss < self.state.best_loss):
+        best = self.state.best_loss
+        # Not `loss < best`, which no loss ever is where an earlier version stored NaN as the best.
+        if saves and math.isfinite(loss) and (best is None or not best <= loss):
             self.state.best_loss, self.state.best_step = loss, self.state.step
         self._progress.say(
             f"step {self.state.step} validation: "
