@@ -59,7 +59,7 @@ class PretrainConfig(RunConfig):
 
 @in_run_folder
 def run(config: PretrainConfig) -> bool:
-    check_run(config)
+    config = check_run(config)
     tokenizer_folder = config.tokenizer or config.init_from
     assert tokenizer_folder is not None  # the config was validated
     tokenizer = load_tokenizer(tokenizer_folder)

@@ -111,6 +111,11 @@ class RunConfig(Config):
     sample_tokens: int = Field(default=64, ge=1)
     """Longest sample, in tokens."""
 
+    @property
+    def uses_base(self) -> bool:
+        """Whether every step computes with the weights of init_from, and not the first alone."""
+        return False
+
     @model_validator(mode="after")
     def _length_of_run(self) -> RunConfig:
         if (self.max_steps is None) == (self.epochs is None):
