@@ -102,7 +102,8 @@ def validation_batches(
     """Yield every stored row once over all ranks, or a sample of `max_rows` drawn by `seed`.
 
     The packing plan is sorted by length: its first rows are the longest documents, not a sample. The sample
-    is the same at every validation. Every rank gets equally many micro-batches, filled up with rows of padding, which carry no loss.
+    is the same at every validation. Every rank gets equally many micro-batches, filled up with rows of
+    padding, which carry no loss.
     """
     stored = np.arange(len(rows))
     if max_rows is not None and max_rows < len(rows):
