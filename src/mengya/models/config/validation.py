@@ -26,6 +26,19 @@ def problems(config: ModelShape) -> Iterator[str]:
     yield from _experts(config) if config.num_experts else _dense(config)
 
 
+def untrained_router(config: ModelShape) -> str | None:
+    """Why the loss gives the router no gradient, and the remedy; None where it does.
+
+    Such a model can be read and used, so this is no problem of the shape: p / p is 1 whatever p is.
+    """
+    if config.num_experts < 2 or config.num_experts_per_tok > 1 or not config.norm_topk_prob:
+        return None
+    return (
+        "num_experts_per_tok=1 with norm_topk_prob=true scales the weight of the one chosen expert to 1, so "
+        "the router has no gradient and learns nothing from the text; write norm_topk_prob=false"
+    )
+
+
 def _grouped_query(config: ModelShape) -> Iterator[str]:
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     if heads % kv_heads:

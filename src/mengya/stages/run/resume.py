@@ -103,7 +103,7 @@ def check_run(config: C) -> C:
     allowed: list[str] = []
     restore: list[str] = []
     if latest is not None:
-        before = load_config(type(config), config.run_dir / "config.yaml")
+        before = load_config(type(config), config.run_dir / "config.yaml", ["resume=true"])
         for key, was, now in _changes(_compared(before), _compared(config)):
             line = f"{key}: was {_value(was)}, now {_value(now)}"
             if key in _UNSAID or (key == "global_batch_size" and now is None):
@@ -174,7 +174,7 @@ def full_batch(config: RunConfig, world_size: int) -> int:
         return config.global_batch_size
     earlier = config.run_dir / "config.yaml"
     if config.resume and earlier.is_file():
-        before = load_config(type(config), earlier).global_batch_size
+        before = load_config(type(config), earlier, ["resume=true"]).global_batch_size
         if before is not None:
             return before
     return config.micro_batch_size * world_size
