@@ -16,7 +16,7 @@ from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ContextExtension, ModelConfig
-from mengya.models.config.validation import untrained_router
+from mengya.models.config.validation import new_model_problems
 from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, load_weights, write_folder
 from mengya.models.hf.config import load_model_config
 from mengya.planning.sizes import parameter_counts
@@ -59,10 +59,11 @@ class PretrainConfig(RunConfig):
         return self
 
     @model_validator(mode="after")
-    def _router_learns(self) -> PretrainConfig:
-        # A run of an earlier version may be resumed; it warns (assemble.py).
-        if not self.resume and self.model is not None and (reason := untrained_router(self.model)):
-            raise ValueError(reason.replace("write ", "write model."))
+    def _worth_training(self) -> PretrainConfig:
+        # A run of an earlier version may be resumed; it warns of its router (assemble.py).
+        new = [] if self.resume or self.model is None else new_model_problems(self.model)
+        if reasons := "; ".join(new).replace("write ", "write model."):
+            raise ValueError(reasons)
         return self
 
 

@@ -151,7 +151,7 @@ def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
     rope = hf.rope_parameters or {}
     fields = {name: getattr(hf, name) for name in _SAME_NAME}
     head_dim = getattr(hf, "head_dim", None)
-    usual = hf.hidden_size // hf.num_attention_heads
+    usual = hf.hidden_size / hf.num_attention_heads
     fields["head_dim"] = None if head_dim == usual else head_dim
     fields["rope_theta"] = rope.get("rope_theta", 10_000.0)
     fields["rope_parameters"] = rope_from_hf(rope, hf.max_position_embeddings)
