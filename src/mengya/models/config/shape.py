@@ -50,6 +50,9 @@ class ModelShape(Config):
     and Qwen2 without experts); null: every layer sees all."""
     max_window_layers: int = Field(default=0, ge=0)
     """With sliding_window: this many first layers see all."""
+    training_sequence_length: PositiveInt | None = None
+    """Longest row that the model was trained on, in tokens; training writes it, `mengya evaluate` measures at
+    it. null: not known."""
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of the initial weights."""
 

@@ -114,6 +114,9 @@ def train(
     console = Console(stderr=True, quiet=strategy.rank > 0)
     data = _open_data(config, strategy, trained.tokenizer_folder, (kind, *mixed_in), console)
 
+    length = config.data.sequence_length // (2 if kind == "preference" else 1)  # a row has both sides
+    length = max(length, model.config.training_sequence_length or 0)
+    model.config = model.config.model_copy(update={"training_sequence_length": length})
     reason = untrained_router(model.config)
     if reason and any(m.weight.requires_grad for m in model.modules() if isinstance(m, Router)):
         console.print(f"warning: {reason}", highlight=False, soft_wrap=True)
@@ -227,7 +230,8 @@ def _batches(config: RunConfig, strategy: Strategy, data: _RunData) -> Data:
             held_out, config.micro_batch_size, rank, world_size, max_rows, config.seed
         )
 
-    return Data(steps_from, validation, _characters(held_out) if max_rows is None else None)
+    characters = _characters(held_out) if max_rows is None else None
+    return Data(steps_from, validation, characters, config.data.sequence_length)
 
 
 def _documents(data: _RunData, tokenizer_folder: Path, step: int) -> Iterator[dict[str, Any]]:
