@@ -14,6 +14,10 @@ SCALINGS: dict[str, dict[str, Any]] = {
     "yarn-betas": {**YARN, "beta_fast": 4.0, "beta_slow": 0.5, "attention_factor": 0.9},
     "yarn-mscale": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.3, "truncate": False},
     "yarn-one": {**YARN, "factor": 1.0},
+    "longrope-without-factor": {
+        "rope_type": "longrope",
+        "original_max_position_embeddings": TRAINED,
+    },
     "longrope": {
         "rope_type": "longrope",
         "factor": 4.0,

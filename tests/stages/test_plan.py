@@ -129,7 +129,8 @@ def test_fp8_keeps_less_and_is_of_new_cards(recipe: Path) -> None:
     for device in ("a100", "v100"):
         with pytest.raises(UserError, match=f"precision=fp8, but {device} does not multiply fp8"):
             make_plan(recipe, fp8, hardware=Hardware(device))
-    experts = ["model.num_experts=4", "model.num_experts_per_tok=1"]
+    experts = ["num_experts=4", "num_experts_per_tok=1", "norm_topk_prob=false"]
+    experts = [f"model.{text}" for text in experts]
     with pytest.raises(UserError, match="they are experts, adapted or quantized"):
         make_plan(recipe, fp8 + experts, hardware=H200)
 

@@ -32,6 +32,7 @@ class BitsPerChar:
     Attributes:
         bits_per_char, bits_per_byte, nats_per_token: averages over all documents.
         documents, characters, bytes, tokens: what they were averaged over.
+        window: longest context in tokens that a token was predicted from.
         unknown_tokens: tokens that stand for text outside the vocabulary; with any of them the figures
             are too low and cannot be compared.
     """
@@ -44,6 +45,7 @@ class BitsPerChar:
     bytes: int
     tokens: int
     unknown_tokens: int
+    window: int
 
 
 def bits_per_char(
@@ -54,15 +56,17 @@ def bits_per_char(
 ) -> BitsPerChar:
     """Measure `model` on `texts`, on its device and in its dtype.
 
-    A document longer than `window` tokens (default: the model's context) is cut as in training: each
-    window begins with the last token of the one before, every token is predicted once, without context
-    from earlier windows. Empty texts are skipped.
+    A document longer than `window` tokens is cut as in training: each window begins with the last token of
+    the one before, every token is predicted once, without context from earlier windows. By default it is the
+    longest row that the model was trained on, so that this is the validation figure of its run; else the
+    model's context. Empty texts are skipped.
 
     Raises:
         UserError: no text, or a window outside 1 to the model's context.
     """
-    longest = int(getattr(model, "config").context_length)  # noqa: B009
-    window = longest if window is None else window
+    config = getattr(model, "config")  # noqa: B009
+    longest = int(config.context_length)
+    window = min(longest, config.training_sequence_length or longest) if window is None else window
     if not 1 <= window <= longest:
         raise UserError(f"window={window} must be from 1 to the model's context of {longest}")
     document_token = document_token_id(tokenizer)
@@ -93,6 +97,7 @@ def bits_per_char(
         bytes=byte_count,
         tokens=tokens,
         unknown_tokens=unknown,
+        window=window,
     )
 
 

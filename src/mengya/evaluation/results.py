@@ -36,7 +36,7 @@ def results_table(result: Evaluation) -> Table:
     table.add_column("95 % interval", justify="right")
     table.add_column("of")
     if text := result.text:
-        of = f"{text.characters:,} characters, {text.documents:,} documents"
+        of = f"{text.characters:,} characters, {text.documents:,} documents, window {text.window:,}"
         if text.unknown_tokens:
             of += f"; {text.unknown_tokens:,} unknown tokens: not comparable"
         table.add_row("bits per character", f"{text.bits_per_char:.4f}", "", of)

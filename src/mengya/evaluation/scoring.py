@@ -35,11 +35,14 @@ def sequence_nlls(model: nn.Module, sequences: Sequence[Sequence[int]]) -> list[
                 continue
             ids = torch.zeros(len(batch), S + 1, dtype=torch.int64)
             labels_BS = torch.full((len(batch), S), IGNORE_INDEX)
+            positions_BS = torch.zeros(len(batch), S, dtype=torch.int64)
             for row, index in enumerate(batch):
                 sequence = torch.tensor(sequences[index])
                 ids[row, : len(sequence)] = sequence
                 labels_BS[row, : len(sequence) - 1] = sequence[1:]
-            logits_BSV = model(ids[:, :-1].to(device)).head_output
+                positions_BS[row, : len(sequence) - 1] = torch.arange(len(sequence) - 1)
+            # Positions end with each text, as a rope_type may depend on its length.
+            logits_BSV = model(ids[:, :-1].to(device), positions_BS.to(device)).head_output
             nll_BS = token_nll(logits_BSV, labels_BS.to(device)).cpu()
             for row, index in enumerate(batch):
                 nlls[index] = nll_BS[row, : max(0, len(sequences[index]) - 1)].clone()

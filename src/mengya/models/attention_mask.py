@@ -20,7 +20,7 @@ from mengya.models.config.model import ModelConfig
 from mengya.models.rope import rotary_angles
 
 Frequencies = Callable[[Tensor], Tensor]
-"""Position ids -> angle per position of each rotated pair, [R/2] fp32."""
+"""Lengths of texts -> angle per position of each rotated pair, fp32 (`LearnedRope.forward`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def plan_attention(
     S, device = input_ids.shape[1], input_ids.device
     if position_ids is None:
         position_ids = torch.arange(S, device=device)[None]
-    cos, sin = rotary_angles(position_ids, config, frequencies)
+    cos, sin = rotary_angles(position_ids, config, frequencies, document_ids)
     width = max(config.head_width, config.v_head_dim or 0)  # latent attention has two
     if not document.is_supported(device, dtype, width):
         cu_seqlens = None

@@ -24,8 +24,15 @@ class LearnedRope(nn.Module, ABC):
         """As before any training."""
 
     @abstractmethod
-    def forward(self, position_ids: Tensor) -> Tensor:
-        """Angle per position of each rotated pair, for the texts of this forward pass, [R/2] fp32."""
+    def forward(self, lengths: Tensor) -> Tensor:
+        """Angle per position of each rotated pair, fp32.
+
+        Args:
+            lengths: [B or 1, S or 1] int64, of the text that each position belongs to.
+
+        Returns:
+            [R/2], or [B or 1, S or 1, 1, R/2] for each text its own.
+        """
 
     @abstractmethod
     def frozen(self, factor: float) -> ContextExtension:
@@ -40,50 +47,66 @@ def rotary_angles(
     position_ids: Tensor,
     config: ModelConfig,
     frequencies: Callable[[Tensor], Tensor] | None = None,
+    document_ids: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cosine and sine of position * frequency for each of the R/2 rotated pairs.
 
     Args:
         position_ids: [B, S] or [1, S] int64.
-        frequencies: position_ids -> [R/2] fp32, instead of those of `config`.
+        frequencies: as `LearnedRope.forward`, instead of those of `config`.
+        document_ids: [B, S] int64, -1 on padding: the texts of a row; None: each row is one. Where the
+            angles depend on the length of a text, it is its own and not that of a neighbour.
 
     Returns:
         (cos, sin), each [B, S, 1, R/2] float32, ready to broadcast over the heads.
     """
-    per_position = (
-        _frequencies(position_ids, config) if frequencies is None else frequencies(position_ids)
-    )
+    lengths = position_ids  # which the other types do not read
+    if config.rope_parameters.depends_on_length:
+        lengths = _text_lengths(position_ids, document_ids)
+    per_position = _frequencies(lengths, config) if frequencies is None else frequencies(lengths)
     angles = position_ids[:, :, None, None].float() * per_position
     amplitude = config.rope_parameters.amplitude
     return angles.cos() * amplitude, angles.sin() * amplitude
 
 
-def _frequencies(position_ids: Tensor, config: ModelConfig) -> Tensor:
-    """Angle per position of each pair, [R/2] fp32: theta^(-2i/R), scaled as `rope_parameters` says."""
+def _text_lengths(position_ids: Tensor, document_ids: Tensor | None) -> Tensor:
+    """Tokens of the text that each position belongs to, [B, S] or [B or 1, 1] int64.
+
+    As tensors of fixed shapes: the device is not asked for anything.
+    """
+    if document_ids is None:
+        return position_ids.amax(1, keepdim=True) + 1
+    index = document_ids + 1  # padding is text 0
+    longest = position_ids.new_zeros(len(index), index.shape[1] + 1)
+    longest.scatter_reduce_(1, index, position_ids.expand_as(index) + 1, "amax")
+    return longest.gather(1, index)
+
+
+def _frequencies(lengths: Tensor, config: ModelConfig) -> Tensor:
+    """As `LearnedRope.forward`: theta^(-2i/R), scaled as `rope_parameters` says."""
     rope, R, theta = config.rope_parameters, config.rotary_width, config.rope_theta
-    exponents = torch.arange(0, R, 2, dtype=torch.float32, device=position_ids.device) / R
+    exponents = torch.arange(0, R, 2, dtype=torch.float32, device=lengths.device) / R
     factor = rope.factor or 1.0
     match rope.rope_type:
         case "linear":
             return 1.0 / theta**exponents / factor
         case "dynamic":
-            # The base grows with the longest text of this forward, so no angle between two
-            # neighbours of a short text changes. As a tensor: the device is not asked for it.
+            # The base grows with the text, so no angle between two neighbours of a short one changes.
             trained = config.max_position_embeddings
-            length = (position_ids.max() + 1).clamp(min=trained)
+            length = lengths[..., None, None].clamp(min=trained)
             growth = factor * length / trained - (factor - 1)
             return 1.0 / (theta * growth ** (R / (R - 2))) ** exponents
         case "longrope":
             assert rope.long_factor and rope.short_factor and rope.original_max_position_embeddings
-            longer = position_ids.max() >= rope.original_max_position_embeddings
+            longer = lengths[..., None, None] > rope.original_max_position_embeddings
             long, short = (
-                torch.tensor(numbers, device=position_ids.device)
+                torch.tensor(numbers, device=lengths.device)
                 for numbers in (rope.long_factor, rope.short_factor)
             )
             return 1.0 / (torch.where(longer, long, short) * theta**exponents)
         case "yarn":
             powers = theta**exponents
-            kept = _yarn_kept(config, position_ids.device)
+            kept = _yarn_kept(config, lengths.device)
             return (1.0 / (factor * powers)) * (1 - kept) + (1.0 / powers) * kept
         case _:  # default, and learned ones before the context is extended
             return 1.0 / theta**exponents

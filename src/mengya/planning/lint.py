@@ -6,11 +6,14 @@ Takes a `Plan`; gives `LintWarning`s. A rule is common practice or a fit of a pa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+from mengya.models.config.validation import untrained_router
 from mengya.planning.fit import suggest_fit
 from mengya.planning.plan import Plan
 from mengya.runtime.integers import ceil_div
+from mengya.tokenizer.load import load_tokenizer
 
 VOCABULARY_SHARE = 0.4  # of all parameters
 EPOCHS = 4  # Muennighoff et al. 2023, arXiv:2305.16264: repeated tokens are about as good as new
@@ -92,6 +95,28 @@ def _vocabulary(plan: Plan) -> Iterator[LintWarning]:
             if config.vocab_size > 6400
             else f"{tie}a wider or deeper model, or fewer ids",
         )
+
+
+def _unused_rows(plan: Plan) -> Iterator[LintWarning]:
+    tokenizer: Path | None = getattr(plan.config, "tokenizer", None)
+    if not _from_scratch(plan) or tokenizer is None or not tokenizer.is_dir():
+        return
+    rows, ids = plan.model.config.vocab_size, len(load_tokenizer(tokenizer))
+    if rows > ids:
+        yield LintWarning(
+            "unused_rows",
+            f"the vocabulary of {rows:,} has {rows - ids:,} rows more than the tokenizer has ids: "
+            f"{(rows - ids) * plan.counts.embedding // rows:,} parameters of no token",
+            f"write model.vocab_size={ids}, or leave it out",
+        )
+
+
+def _router(plan: Plan) -> Iterator[LintWarning]:
+    # A new model is refused before it is planned; this is one of init_from.
+    reason = untrained_router(plan.model.config)
+    if reason is not None:
+        message, _, remedy = reason.partition("; write ")
+        yield LintWarning("router", message, f"{remedy} in the config.json of init_from")
 
 
 def _widths(plan: Plan) -> Iterator[LintWarning]:
@@ -246,6 +271,6 @@ def _peak(plan: Plan) -> Iterator[LintWarning]:
 
 
 _RULES: list[Callable[[Plan], Iterator[LintWarning]]] = [
-    _memory, _batch_split, _context, _vocabulary, _epochs, _tokens, _batch, _learning_rate, _warmup,
-    _widths, _data, _peak,
+    _memory, _batch_split, _context, _vocabulary, _unused_rows, _router, _epochs, _tokens, _batch,
+    _learning_rate, _warmup, _widths, _data, _peak,
 ]  # fmt: skip

@@ -33,6 +33,11 @@ class DpoConfig(TuneConfig):
     sft_weight: float = Field(default=0.0, ge=0)
     """Weight of the chosen completion's own mean loss, which keeps its probability from falling."""
 
+    @property
+    def uses_base(self) -> bool:
+        """As `RunConfig.uses_base`: the reference is the base."""
+        return True
+
     @model_validator(mode="after")
     def _one_precision(self) -> DpoConfig:
         if self.precision == "fp8":
@@ -54,7 +59,7 @@ class DpoConfig(TuneConfig):
 
 @in_run_folder
 def run(config: DpoConfig) -> bool:
-    check_run(config)
+    config = check_run(config)
     strategy = open_strategy(config)
     trained, tokenizer = open_tuned(config, strategy)
     loss = DPO(

@@ -49,7 +49,8 @@ class EvaluateConfig(Config):
     max_characters: int | None = Field(default=None, ge=1)
     """Stop bits per character after the document that reaches so many characters; null reads all."""
     window: int | None = Field(default=None, ge=1)
-    """Longest context in tokens for bits per character; null takes the model's."""
+    """Longest context in tokens for bits per character; null: the longest row that the model
+    was trained on, as its validation measured; the model's context where that is not known."""
     max_bad_lines: int = Field(default=0, ge=0)
     """Unreadable lines of the texts to skip before giving up."""
     exams: OneOrMany[Path] = []

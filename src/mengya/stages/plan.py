@@ -24,7 +24,7 @@ from mengya.planning.lint import lint_plan
 from mengya.planning.plan import Plan
 from mengya.planning.render import print_plan, to_json
 from mengya.stages.dpo import DpoConfig
-from mengya.stages.pretrain import PretrainConfig
+from mengya.stages.pretrain import PretrainConfig, follow_tokenizer
 from mengya.stages.run.tuning import TuneConfig
 from mengya.stages.sft import SftConfig
 from mengya.training.run_config import RunConfig
@@ -132,8 +132,10 @@ def open_model(config: RunConfig, recipe: Path | None) -> CausalLM:
 def find_shape(config: RunConfig, recipe: Path | None, seen: tuple[Path, ...] = ()) -> ModelConfig:
     """The recipe's own model; that of the folder in init_from; or of the recipe in the same folder whose run
     will make init_from."""
-    shape = getattr(config, "model", None)
-    if shape is not None:
+    if isinstance(config, PretrainConfig) and config.model is not None:
+        exists = config.tokenizer is not None and config.tokenizer.is_dir()
+        shape = follow_tokenizer(config).model if exists else config.model
+        assert shape is not None
         return shape
     folder: Path = getattr(config, "init_from")  # noqa: B009 - every verb without a model has it
     if (folder / "config.json").is_file():

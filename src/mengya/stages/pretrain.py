@@ -11,10 +11,12 @@ from pydantic import Field, model_validator
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
+from mengya.config import load_config
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ContextExtension, ModelConfig
+from mengya.models.config.validation import new_model_problems
 from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, load_weights, write_folder
 from mengya.models.hf.config import load_model_config
 from mengya.planning.sizes import parameter_counts
@@ -30,7 +32,7 @@ class PretrainConfig(RunConfig):
     tokenizer: Path | None = None
     """Tokenizer folder; null with init_from: the folder's own."""
     model: ModelConfig | None = None
-    """Shape of a new model; its vocab_size must hold the tokenizer's ids."""
+    """Shape of a new model; its vocab_size, where it is left out, is the tokenizer's."""
     init_from: Path | None = None
     """Start from this checkpoint folder (continued pretraining) instead of random weights."""
     stretch: ContextExtension | None = None
@@ -56,10 +58,34 @@ class PretrainConfig(RunConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _worth_training(self) -> PretrainConfig:
+        # A run of an earlier version may be resumed; it warns of its router (assemble.py).
+        new = [] if self.resume or self.model is None else new_model_problems(self.model)
+        if reasons := "; ".join(new).replace("write ", "write model."):
+            raise ValueError(reasons)
+        return self
+
+
+def follow_tokenizer(config: PretrainConfig) -> PretrainConfig:
+    """The settings with the vocab_size of a new model filled in where it was left out.
+
+    It is the number of the tokenizer's ids; of a resumed run what the run started with.
+    """
+    model, earlier = config.model, config.run_dir / "config.yaml"
+    if model is None or config.tokenizer is None or "vocab_size" in model.model_fields_set:
+        return config
+    before = None
+    if config.resume and earlier.is_file():
+        before = load_config(PretrainConfig, earlier, ["resume=true"]).model
+    rows = len(load_tokenizer(config.tokenizer)) if before is None else before.vocab_size
+    model = model.model_copy(update={"vocab_size": rows})
+    return config.model_copy(update={"model": model})
+
 
 @in_run_folder
 def run(config: PretrainConfig) -> bool:
-    check_run(config)
+    config = check_run(follow_tokenizer(config))
     tokenizer_folder = config.tokenizer or config.init_from
     assert tokenizer_folder is not None  # the config was validated
     tokenizer = load_tokenizer(tokenizer_folder)
@@ -81,6 +107,13 @@ def run(config: PretrainConfig) -> bool:
             f"model: {counts.total / 1e6:.2f}M parameters, {counts.active / 1e6:.2f}M active, "
             f"embedding {share:.0%}", highlight=False,
         )  # fmt: skip
+        unused = model.config.vocab_size - len(tokenizer)
+        if config.model is not None and unused > 0:
+            Console(stderr=True).print(
+                f"model.vocab_size={model.config.vocab_size} has {unused} rows more than the tokenizer has "
+                f"ids ({len(tokenizer)}): they are no token's; left out, it is {len(tokenizer)}",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
     trained = TrainedModel(
         module=model,
         tokenizer_folder=tokenizer_folder,

@@ -25,7 +25,7 @@ class SftConfig(TuneConfig):
 
 @in_run_folder
 def run(config: SftConfig) -> bool:
-    check_run(config)
+    config = check_run(config)
     strategy = open_strategy(config)
     trained, tokenizer = open_tuned(config, strategy)
     loss = pick_next_token(strategy.execution, trained.module, config.z_loss, few_labels=True)

@@ -31,7 +31,7 @@ class DataConfig(Config):
     sequence_length: int = Field(default=512, ge=8)
     """Positions of a row; documents are packed into rows and never see each other."""
     max_validation_rows: int | None = Field(default=None, ge=1)
-    """Use only the first rows of the validation set."""
+    """Validate on a sample of so many rows, drawn by seed and the same at every step; null: on all."""
     verify: bool = False
     """Compare all shards with their checksums before the run; reads every byte once. For shards that were
     copied, or when a run fails for no visible reason."""
@@ -110,6 +110,11 @@ class RunConfig(Config):
     """Prompts completed every loop.sample_every steps into samples.jsonl."""
     sample_tokens: int = Field(default=64, ge=1)
     """Longest sample, in tokens."""
+
+    @property
+    def uses_base(self) -> bool:
+        """Whether every step computes with the weights of init_from, and not the first alone."""
+        return False
 
     @model_validator(mode="after")
     def _length_of_run(self) -> RunConfig:

@@ -48,11 +48,13 @@ class Data:
         batches: step -> the steps from there on, each the micro-batches of this rank.
         validation: called for every validation: the held-out batches of this rank. None: no validation.
         characters: of text that the held-out labels stand for; gives bits per character.
+        window: longest context of a held-out token, shown with the figures: they depend on it.
     """
 
     batches: Callable[[int], Iterator[list[Batch]]]
     validation: Callable[[], Iterable[Batch]] | None = None
     characters: int | None = None
+    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -337,10 +339,13 @@ class Trainer:
             values["validation/bits_per_char"] = sums["nll"] / math.log(2) / self.data.characters
         # Without the auxiliary losses: the best model is the best predictor.
         loss = values.get("validation/nll", values["validation/loss"])
-        if saves and (self.state.best_loss is None or loss < self.state.best_loss):
+        best = self.state.best_loss
+        # Not `loss < best`, which no loss ever is where an earlier version stored NaN as the best.
+        if saves and math.isfinite(loss) and (best is None or not best <= loss):
             self.state.best_loss, self.state.best_step = loss, self.state.step
+        window = f" (window {self.data.window})" if self.data.window else ""
         self._progress.say(
-            f"step {self.state.step} validation: "
+            f"step {self.state.step} validation{window}: "
             + ", ".join(f"{n.removeprefix('validation/')} {v:.4f}" for n, v in values.items())
         )
         if self._metrics is not None:

@@ -19,6 +19,7 @@ import torch
 from mengya.batch import Batch
 from mengya.data.rows.batch_size import BatchSize
 from mengya.data.rows.datasets import PackedRow, RowSource, padding_row
+from mengya.data.rows.order import row_permutation
 from mengya.errors import UserError
 
 T = TypeVar("T")
@@ -96,19 +97,25 @@ def validation_batches(
     rank: int = 0,
     world_size: int = 1,
     max_rows: int | None = None,
+    seed: int = 0,
 ) -> Iterator[Batch]:
-    """Yield every stored row (or the first `max_rows`) once over all ranks.
+    """Yield every stored row once over all ranks, or a sample of `max_rows` drawn by `seed`.
 
-    Every rank gets equally many micro-batches, filled up with rows of padding, which carry no loss.
+    The packing plan is sorted by length: its first rows are the longest documents, not a sample. The sample
+    is the same at every validation. Every rank gets equally many micro-batches, filled up with rows of
+    padding, which carry no loss.
     """
-    total = len(rows) if max_rows is None else min(max_rows, len(rows))
+    stored = np.arange(len(rows))
+    if max_rows is not None and max_rows < len(rows):
+        stored = np.sort(row_permutation(seed, 0, len(rows))[:max_rows])
+    total = len(stored)
     padding = padding_row(rows.sequence_length)
 
     def micro_batches() -> Iterator[Batch]:
         for begin in range(0, total, micro_batch_size * world_size):
             at = begin + rank * micro_batch_size
             chosen = [
-                rows.stored_row(i) if i < total else padding
+                rows.stored_row(int(stored[i])) if i < total else padding
                 for i in range(at, at + micro_batch_size)
             ]
             yield _pinned(collate(chosen, rows.max_documents))

@@ -24,11 +24,12 @@ from mengya.errors import UserError
 from mengya.models.adapters.qlora import quantize_base
 from mengya.models.adapters.targets import lora_targets
 from mengya.models.causal_lm import CausalLM
-from mengya.models.hf.checkpoint import load_causal_lm
+from mengya.models.hf.checkpoint import load_causal_lm, weights_sha256
 
 _ADAPTER = "default"
 _PREFIX = "base_model.model."  # PEFT wraps twice, and says so in the names on disk
 _CONFIG_FILE, _WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+_BASE_FILE = "base.json"  # ours: {"weights_sha256": ...}; PEFT warns of keys that it does not know
 
 
 class LoraConfig(Config):
@@ -129,12 +130,14 @@ def save_adapter(
     directory: Path,
     base: Path | str,
     tensors: Mapping[str, Tensor] | None = None,
+    base_sha256: str | None = None,
 ) -> None:
     """Write the adapters alone into `directory`.
 
     Args:
         base: folder of the model that they belong to, noted in adapter_config.json.
         tensors: a copy of the adapters by parameter name, taken earlier; None takes the model's own.
+        base_sha256: `weights_sha256` of the base, so that another one in its place is refused.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -147,6 +150,9 @@ def save_adapter(
     # PEFT keeps names in sets; sorted lists give the same file every time.
     text = json.dumps(values, indent=2, sort_keys=True, default=sorted)
     (directory / _CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+    if base_sha256 is not None:
+        record = json.dumps({"weights_sha256": base_sha256}) + "\n"
+        (directory / _BASE_FILE).write_text(record, encoding="utf-8")
     taken = dict(_adapter_parameters(model)) if tensors is None else tensors
     stored = {
         _stored_name(name, _ADAPTER): tensor.detach().to("cpu").contiguous()
@@ -194,10 +200,11 @@ def load_merged(directory: Path | str, base: Path | str | None = None) -> Causal
     """The base model with a saved adapter merged into it, fp32 on the CPU.
 
     Args:
-        base: folder of the base; None takes the one that adapter_config.json names.
+        base: folder of the base, whatever it holds; None takes the one that adapter_config.json names.
 
     Raises:
-        UserError: as `load_adapter`; or the base is not a folder here.
+        UserError: as `load_adapter`; or the base is not a folder here, or has other weights than the
+            adapter was trained on.
     """
     named = base or _read_config(Path(directory)).base_model_name_or_path
     if named is None or not Path(named).is_dir():
@@ -205,7 +212,26 @@ def load_merged(directory: Path | str, base: Path | str | None = None) -> Causal
             f"the base of adapter {directory} is {str(named)!r}, which is no folder here; "
             "give it with base=FOLDER"
         )
+    if base is None:
+        _check_base(Path(directory), Path(named))
     return merge_lora(load_adapter(load_causal_lm(named), directory))
+
+
+def _check_base(directory: Path, base: Path) -> None:
+    """Refuse a base whose weights were replaced after the adapter was trained; older ones say nothing."""
+    try:
+        record = json.loads((directory / _BASE_FILE).read_text(encoding="utf-8"))
+        expected = record["weights_sha256"]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{directory / _BASE_FILE} cannot be read: {error!r}") from error
+    if (found := weights_sha256(base)) != expected:
+        raise UserError(
+            f"{directory} was trained on other weights (SHA-256 {expected[:12]}) than {base} has now "
+            f"({found[:12]}); restore them, or merge with these all the same: mengya merge {directory} "
+            f"base={base} out=FOLDER"
+        )
 
 
 def _inject(model: CausalLM, config: peft.LoraConfig, name: str = _ADAPTER) -> CausalLM:

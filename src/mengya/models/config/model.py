@@ -33,6 +33,7 @@ class ModelConfig(ModelShape):
 
     @model_validator(mode="after")
     def _possible(self) -> ModelConfig:
+        self.rope_parameters = self.rope_parameters.with_factor(self.max_position_embeddings)
         found = list(problems(self))
         if found:
             raise ValueError("; ".join(found))

@@ -39,7 +39,8 @@ class RopeParameters(Config):
     rope_type: RopeType = "default"
     """default, linear, dynamic (NTK), yarn, longrope or clex."""
     factor: float | None = Field(default=None, ge=1)
-    """How many times longer the context becomes, at most; needed by all types but default and longrope."""
+    """How many times longer the context becomes, at most; needed by all types but default and longrope,
+    where it is max_position_embeddings / original_max_position_embeddings."""
     original_max_position_embeddings: PositiveInt | None = None
     """yarn, longrope, clex: the context that the model was trained with before."""
     beta_fast: PositiveFloat = 32.0
@@ -111,6 +112,14 @@ class RopeParameters(Config):
             )
         return self
 
+    def with_factor(self, max_position_embeddings: int) -> RopeParameters:
+        """These, with the factor that transformers takes for longrope where none is given."""
+        original = self.original_max_position_embeddings
+        if self.rope_type != "longrope" or self.factor is not None or original is None:
+            return self
+        # Below 1 the context itself is wrong, which is said with the model's other problems.
+        return self.model_copy(update={"factor": max(1.0, max_position_embeddings / original)})
+
     @property
     def amplitude(self) -> float:
         """What YaRN and LongRoPE multiply cosines and sines by, so that scores keep their spread; else 1."""
@@ -119,7 +128,8 @@ class RopeParameters(Config):
         if self.attention_factor is not None:
             return self.attention_factor
         if self.rope_type == "longrope":
-            factor, original = self.factor or 1.0, self.original_max_position_embeddings or math.e
+            factor, original = self.factor, self.original_max_position_embeddings
+            assert factor is not None and original is not None  # `with_factor` of a ModelConfig
             return math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
         if self.mscale and self.mscale_all_dim:
             return self._mscale(self.mscale) / self._mscale(self.mscale_all_dim)

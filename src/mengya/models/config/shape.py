@@ -18,7 +18,7 @@ class ModelShape(Config):
     """What a `ModelConfig` holds, before its rules (validation.py) are checked."""
 
     vocab_size: PositiveInt = 6400
-    """Number of token ids; must equal the tokenizer's."""
+    """Rows of the embedding. Left out of a recipe: the tokenizer's ids; with more, the rest is no token's."""
     hidden_size: PositiveInt = 512
     """Width of the residual stream."""
     intermediate_size: PositiveInt = 1408
@@ -50,6 +50,9 @@ class ModelShape(Config):
     and Qwen2 without experts); null: every layer sees all."""
     max_window_layers: int = Field(default=0, ge=0)
     """With sliding_window: this many first layers see all."""
+    training_sequence_length: PositiveInt | None = None
+    """Longest row that the model was trained on, in tokens; training writes it, `mengya evaluate` measures at
+    it. null: not known."""
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of the initial weights."""
 
@@ -77,7 +80,7 @@ class ModelShape(Config):
     scoring_func: Literal["softmax", "sigmoid"] = "softmax"
     """Router: softmax over all experts, or a sigmoid for each, balanced by a bias (DeepSeek-V3)."""
     norm_topk_prob: bool = True
-    """Scale the weights of the chosen experts to sum to one."""
+    """Scale the weights of the chosen experts to sum to one; not for a single one: its weight would be 1."""
     routed_scaling_factor: PositiveFloat = 1.0
     """sigmoid: the routed experts' sum is multiplied by this."""
     n_group: PositiveInt = 1

@@ -15,6 +15,7 @@ _EXPERT_FIELDS = (
 _SIGMOID_FIELDS = (
     "routed_scaling_factor", "n_group", "topk_group", "router_bias_update_speed",
 )  # fmt: skip
+_EXPERT_MULTIPLE = 8
 _LATENT_WIDTHS = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 
 
@@ -24,6 +25,34 @@ def problems(config: ModelShape) -> Iterator[str]:
     yield from _positions(config)
     yield from _window(config)
     yield from _experts(config) if config.num_experts else _dense(config)
+
+
+def new_model_problems(config: ModelShape) -> Iterator[str]:
+    """What a new model must not have, though one that exists can be read and trained further here."""
+    if reason := untrained_router(config):
+        yield reason
+    # transformers computes experts with torch's grouped product, whose rows must be of 16 bytes: 8 in bf16.
+    widths = {"hidden_size": config.hidden_size, "moe_intermediate_size": config.expert_width}
+    for name, width in widths.items():
+        if config.num_experts and width % _EXPERT_MULTIPLE:
+            near = -(-width // _EXPERT_MULTIPLE) * _EXPERT_MULTIPLE
+            yield (
+                f"{name}={width} is no multiple of {_EXPERT_MULTIPLE}: transformers could not run the "
+                f"experts of this model; write {name}={near}"
+            )
+
+
+def untrained_router(config: ModelShape) -> str | None:
+    """Why the loss gives the router no gradient, and the remedy; None where it does.
+
+    Such a model can be read and used, so this is no problem of the shape: p / p is 1 whatever p is.
+    """
+    if config.num_experts < 2 or config.num_experts_per_tok > 1 or not config.norm_topk_prob:
+        return None
+    return (
+        "num_experts_per_tok=1 with norm_topk_prob=true scales the weight of the one chosen expert to 1, so "
+        "the router has no gradient and learns nothing from the text; write norm_topk_prob=false"
+    )
 
 
 def _grouped_query(config: ModelShape) -> Iterator[str]:
@@ -38,6 +67,11 @@ def _grouped_query(config: ModelShape) -> Iterator[str]:
         yield (
             f"hidden_size={config.hidden_size} is not a multiple of num_attention_heads={heads}; "
             "change one of them or set head_dim"
+        )
+    elif config.model_type == "llama" and config.hidden_size % heads:
+        yield (
+            f"hidden_size={config.hidden_size} is not a multiple of num_attention_heads={heads}, which "
+            "transformers refuses of a Llama; change one of them, or set qk_norm=true (Qwen3)"
         )
     elif config.head_width % 2:
         yield f"head_dim={config.head_width} is odd, RoPE rotates pairs; use an even head_dim"

@@ -47,16 +47,18 @@ class Clex(LearnedRope):
         nn.init.kaiming_uniform_(self.up_proj, a=math.sqrt(5))
         nn.init.zeros_(self.down_proj)
 
-    def forward(self, position_ids: Tensor) -> Tensor:
-        """As `LearnedRope.forward`."""
-        needed = (position_ids.max() + 1).float() / self.trained
-        needed = needed.clamp(min=1, max=self.factor)
+    def forward(self, lengths: Tensor) -> Tensor:
+        """As `LearnedRope.forward`; in training one draw for all texts, as any t above their need will do."""
+        needed = (lengths / self.trained).clamp(min=1, max=self.factor)
         if self.training:
-            return self.frequencies(needed + (self.factor - needed) * torch.rand_like(needed))
-        return self.frequencies(needed.ceil().clamp(max=self.factor))
+            longest = needed.max()
+            return self.frequencies(longest + (self.factor - longest) * torch.rand_like(longest))
+        table = torch.arange(1, math.ceil(self.factor) + 1, device=lengths.device)
+        frequencies = self.frequencies(table.float().clamp(max=self.factor))
+        return frequencies[needed.ceil().long() - 1][..., None, :]
 
     def frequencies(self, t: Tensor) -> Tensor:
-        """Angle per position of each pair at factor `t` (a scalar fp32 tensor), [R/2] fp32."""
+        """Angle per position of each pair at factors `t` (fp32, [...]), [..., R/2] fp32."""
         with torch.autocast(t.device.type, enabled=False):
             R = self.width
             pairs = torch.arange(R // 2, dtype=torch.float32, device=t.device)
@@ -69,6 +71,7 @@ class Clex(LearnedRope):
                 )
                 return learned + slope * 2 / (2 * time - 1)
 
+            t = t[..., None]
             h, time = (t - 1) / _STEPS, torch.ones_like(t)
             for _ in range(_STEPS):
                 k1 = flow(time, z)

@@ -7,6 +7,7 @@ nothing is ever unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -129,6 +130,22 @@ def load_weights(model: CausalLM, directory: Path, master: Mapping[str, Tensor] 
     places = model.state_dict()
     for name, tensor in (master or {}).items():
         places[name].copy_(tensor)
+
+
+def weights_sha256(directory: Path | str) -> str:
+    """SHA-256 of the weight files of a folder, all bytes read.
+
+    Raises:
+        UserError: as `load_causal_lm`.
+    """
+    digest = hashlib.sha256()
+    for path in _weight_files(Path(directory)):
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error}); copy it again") from error
+    return digest.hexdigest()
 
 
 def check_vocabulary(model: CausalLM, tokenizer: PreTrainedTokenizerFast) -> None:

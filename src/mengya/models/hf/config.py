@@ -44,7 +44,8 @@ _SIGMOID = (
     "n_shared_experts", "num_experts_per_tok", "norm_topk_prob", "routed_scaling_factor", "n_group",
     "topk_group", "first_k_dense_replace",
 )  # fmt: skip
-# Ours alone: transformers keeps such keys and ignores them.
+_TRAINED_LENGTH = "training_sequence_length"
+# Ours alone, as the length above: transformers keeps such keys and ignores them.
 _TRAINING = ("router_aux_loss_coef", "router_bias_update_speed")
 _LATENT = ("kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 
@@ -84,6 +85,8 @@ def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     if config.sliding_window is not None:
         values |= {name: getattr(config, name) for name in _WINDOW}
         values["layer_types"] = _layer_types(config.num_hidden_layers, config.max_window_layers)
+    if config.training_sequence_length is not None:
+        values[_TRAINED_LENGTH] = config.training_sequence_length
     values |= _experts_to_hf(config)
     if learned:
         values["architectures"] = [f"Mengya{rope_type.capitalize()}ForCausalLM"]
@@ -150,8 +153,9 @@ def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
         raise UserError(f"{path}: transformers refuses this configuration: {error}") from error
     rope = hf.rope_parameters or {}
     fields = {name: getattr(hf, name) for name in _SAME_NAME}
+    fields[_TRAINED_LENGTH] = getattr(hf, _TRAINED_LENGTH, None)
     head_dim = getattr(hf, "head_dim", None)
-    usual = hf.hidden_size // hf.num_attention_heads
+    usual = hf.hidden_size / hf.num_attention_heads
     fields["head_dim"] = None if head_dim == usual else head_dim
     fields["rope_theta"] = rope.get("rope_theta", 10_000.0)
     fields["rope_parameters"] = rope_from_hf(rope, hf.max_position_embeddings)

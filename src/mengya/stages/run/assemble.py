@@ -29,8 +29,10 @@ from mengya.losses.dpo import DPO
 from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import Loss
 from mengya.models.causal_lm import CausalLM
+from mengya.models.config.validation import untrained_router
 from mengya.models.extensions import training_pattern
 from mengya.models.fp8_layers import use_fp8
+from mengya.models.router import Router
 from mengya.planning.flops import training_flops
 from mengya.planning.hardware import peak_flops
 from mengya.runtime.seeding import seed_step
@@ -112,6 +114,12 @@ def train(
     console = Console(stderr=True, quiet=strategy.rank > 0)
     data = _open_data(config, strategy, trained.tokenizer_folder, (kind, *mixed_in), console)
 
+    length = config.data.sequence_length // (2 if kind == "preference" else 1)  # a row has both sides
+    length = max(length, model.config.training_sequence_length or 0)
+    model.config = model.config.model_copy(update={"training_sequence_length": length})
+    reason = untrained_router(model.config)
+    if reason and any(m.weight.requires_grad for m in model.modules() if isinstance(m, Router)):
+        console.print(f"warning: {reason}", highlight=False, soft_wrap=True)
     _set_training_modes(model, config, strategy.execution)
     size = _model_size(model)
     flops_per_token = _flops_per_token(model, data.train, loss)
@@ -218,9 +226,12 @@ def _batches(config: RunConfig, strategy: Strategy, data: _RunData) -> Data:
         return Data(steps_from)
 
     def validation() -> Iterable[Batch]:
-        return validation_batches(held_out, config.micro_batch_size, rank, world_size, max_rows)
+        return validation_batches(
+            held_out, config.micro_batch_size, rank, world_size, max_rows, config.seed
+        )
 
-    return Data(steps_from, validation, _characters(held_out) if max_rows is None else None)
+    characters = _characters(held_out) if max_rows is None else None
+    return Data(steps_from, validation, characters, config.data.sequence_length)
 
 
 def _documents(data: _RunData, tokenizer_folder: Path, step: int) -> Iterator[dict[str, Any]]:

@@ -6,35 +6,44 @@ how many rows a step has. Weights and state are restored elsewhere (training/che
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
+from rich.console import Console
 
 from mengya.config import load_config
-from mengya.errors import UserError
+from mengya.errors import UserError, shown
 from mengya.runtime.output_folder import FolderKind, open_run_folder
+from mengya.stages.run.inputs import (
+    load_inputs,
+    other_content,
+    read_inputs,
+    resolved,
+    save_inputs,
+)
 from mengya.training.checkpoint.store import CheckpointStore
 from mengya.training.run_config import RunConfig
 
-# A run resumed with another of these would not be the run that was stopped.
+# A run resumed with another of these would not be the run that was stopped: it would minimize another
+# loss, on other data, from other weights. The optimizer is compared with its state (optim/layout.py).
 _FIXED = (
-    "seed",
-    "data",
-    "global_batch_size",
-    "batch_ramp",
-    "neftune_alpha",
-    "save_dtype",
-    "shifted_sparse_ratio",
-)
+    "seed", "data", "global_batch_size", "batch_ramp", "neftune_alpha", "save_dtype",
+    "shifted_sparse_ratio", "model", "init_from", "stretch", "lora", "z_loss", "beta",
+    "label_smoothing", "sft_weight",
+)  # fmt: skip
+# What may change without a line: how the run is started, not what it computes.
+_UNSAID = ("run_dir", "resume", "data.verify")
 
 
 # What a run writes; the folders of trackers are theirs to name.
 _NAMES = (
     "config.yaml",
+    "inputs.json",
     "metrics.jsonl",
     "samples.jsonl",
     "quarantine.jsonl",
@@ -55,7 +64,7 @@ def in_run_folder(run: Callable[[C], bool]) -> Callable[[C], bool]:
 
     @wraps(run)
     def locked(config: C) -> bool:
-        if int(os.environ.get("RANK", "0")) > 0:
+        if not _is_first_rank():
             return run(config)
         sources = [source.path for source in (*config.data.train, *config.data.validation)]
         with open_run_folder(config.run_dir, kind, sources=sources):
@@ -73,33 +82,81 @@ def _is_run(folder: Path) -> bool:
     return isinstance(values, dict) and {"run_dir", "resume", "loop", "schedule"} <= values.keys()
 
 
-def check_run(config: RunConfig) -> None:
-    """Refuse a run folder of another run, or of one that is not to be resumed."""
+def check_run(config: C) -> C:
+    """The settings with their input paths resolved; inputs.json pins what they name.
+
+    Prints, when a run is resumed, what else has changed, in one line.
+
+    Raises:
+        UserError: a run folder of another run, or of one that is not to be resumed.
+    """
     latest = CheckpointStore(config.run_dir, config.loop.keep_last).latest()
-    if latest is None:
-        return
-    if not config.resume:
+    if latest is not None and not config.resume:
         raise UserError(
             f"{config.run_dir} already holds a run with checkpoints up to {latest.name}; "
             "write resume=true to resume it, or choose another run_dir"
         )
-    before = load_config(type(config), config.run_dir / "config.yaml").model_dump(mode="json")
-    now = config.model_dump(mode="json")
-    # Not set, it is what the run started with (`full_batch`), for any number of processes.
-    now["global_batch_size"] = now["global_batch_size"] or before["global_batch_size"]
-    for values in (before, now):
-        del values["data"]["verify"]  # whether to check the data, not which
-    changed = [
-        f"{name}: was {before[name]}, now {now[name]}"
-        for name in (*_FIXED, "model", "init_from", "stretch", "lora")
-        if before.get(name) != now.get(name)
-    ]
-    if changed:
+    config = resolved(config)
+    inputs = read_inputs(config)
+    pinned = None if latest is None else load_inputs(config.run_dir)
+    refused = [] if pinned is None else list(other_content(pinned, inputs))
+    allowed: list[str] = []
+    restore: list[str] = []
+    if latest is not None:
+        before = load_config(type(config), config.run_dir / "config.yaml", ["resume=true"])
+        for key, was, now in _changes(_compared(before), _compared(config)):
+            line = f"{key}: was {_value(was)}, now {_value(now)}"
+            if key in _UNSAID or (key == "global_batch_size" and now is None):
+                continue  # not set, it is what the run started with (`full_batch`)
+            if key.partition(".")[0] not in _FIXED or (pinned is not None and _is_path(key)):
+                allowed.append(line)  # of a path: the content was compared
+            else:
+                refused.append(line)
+                if not any(part.isdecimal() for part in key.split(".")):
+                    restore.append(f"{key}={json.dumps(was, ensure_ascii=False)}")
+    if refused:
+        typed = f" ({' '.join(restore)})" if restore else ""
         raise UserError(
             f"{config.run_dir} cannot be resumed with other settings:\n  - "
-            + "\n  - ".join(changed)
-            + "\nrestore them, or start a new run_dir with init_from"
+            + "\n  - ".join(refused)
+            + f"\nrestore them{typed}, or start a new run_dir with init_from"
         )
+    if _is_first_rank():
+        if pinned is None:
+            config.run_dir.mkdir(parents=True, exist_ok=True)
+            save_inputs(inputs, config.run_dir)
+        if allowed:
+            say = f"{config.run_dir} is resumed with other settings: {'; '.join(allowed)}"
+            Console(stderr=True).print(say, highlight=False, markup=False, soft_wrap=True)
+    return config
+
+
+def _compared(config: RunConfig) -> dict[str, Any]:
+    return resolved(config).model_dump(mode="json")
+
+
+def _changes(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted key, earlier value, value now) of every single value that differs."""
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        before, now = ({str(i): v for i, v in enumerate(values)} for values in (before, now))
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in dict.fromkeys([*before, *now]):
+            dotted = f"{key}.{name}" if key else name
+            yield from _changes(before.get(name), now.get(name), dotted)
+    elif before != now:
+        yield key, before, now
+
+
+def _value(value: Any) -> str:
+    return "null" if value is None else shown(value)
+
+
+def _is_path(key: str) -> bool:
+    return key in ("init_from", "tokenizer") or (key.startswith("data.") and key.endswith(".path"))
+
+
+def _is_first_rank() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def new_run(config: RunConfig, checkpoint: Path) -> str:
@@ -117,7 +174,7 @@ def full_batch(config: RunConfig, world_size: int) -> int:
         return config.global_batch_size
     earlier = config.run_dir / "config.yaml"
     if config.resume and earlier.is_file():
-        before = load_config(type(config), earlier).global_batch_size
+        before = load_config(type(config), earlier, ["resume=true"]).global_batch_size
         if before is not None:
             return before
     return config.micro_batch_size * world_size

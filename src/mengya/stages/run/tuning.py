@@ -15,7 +15,13 @@ from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.adapters.lora import LoraConfig, add_lora, load_adapter, save_adapter
 from mengya.models.causal_lm import CausalLM
-from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, load_weights, write_folder
+from mengya.models.hf.checkpoint import (
+    check_vocabulary,
+    load_causal_lm,
+    load_weights,
+    weights_sha256,
+    write_folder,
+)
 from mengya.stages.run.assemble import TrainedModel, trainable
 from mengya.tokenizer.chat_template import encode_prompt
 from mengya.tokenizer.load import copy_tokenizer, load_tokenizer, stop_token_ids
@@ -29,6 +35,11 @@ class TuneConfig(RunConfig):
     """Checkpoint folder to start from."""
     lora: LoraConfig | None = None
     """Train low-rank adapters instead of all weights; null trains all."""
+
+    @property
+    def uses_base(self) -> bool:
+        """As `RunConfig.uses_base`: adapters are trained on the base."""
+        return self.lora is not None
 
 
 def open_tuned(
@@ -53,9 +64,10 @@ def open_tuned(
             lambda model, path: load_weights(model, path, read_tensors(path, "master")),
         ), tokenizer
     add_lora(model, config.lora)
+    base_sha256 = weights_sha256(folder) if strategy.rank == 0 else None  # rank 0 writes
 
     def write_adapter(directory: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-        save_adapter(model, directory, folder.resolve(), tensors)
+        save_adapter(model, directory, folder.resolve(), tensors, base_sha256)
         copy_tokenizer(folder, directory)
 
     return TrainedModel(
