@@ -18,6 +18,7 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, write_folder
 from mengya.models.hf.config import load_model_config
+from mengya.runtime.checkpoint_names import LINKS, follow
 from mengya.tokenizer.load import load_tokenizer
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
@@ -30,7 +31,8 @@ def find_checkpoint(path: Path) -> Path:
     Raises:
         UserError: nothing like it is there; names what is near.
     """
-    for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "latest"):
+    places = (path, *(path / "checkpoints" / name for name in LINKS))
+    for folder in map(follow, places):
         if (folder / "config.json").is_file() or (folder / ADAPTER).is_file():
             return folder
     if path.is_dir():
