@@ -24,6 +24,7 @@ from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import load_causal_lm
+from mengya.models.hf.open_checkpoint import find_checkpoint
 from mengya.runtime.device import tune_cpu_allocator
 from mengya.runtime.files import write_text
 from mengya.runtime.output_folder import FolderKind, open_run_folder
@@ -197,8 +198,9 @@ def _answers(config: DemoConfig) -> list[dict[str, str]]:
     step = max(1, len(questions) // config.questions)
     table = [{"question": text} for text in questions[::step][: config.questions]]
     for name in TRAINING:
-        model = load_causal_lm(_checkpoint(config, name)).eval()
-        tokenizer = load_tokenizer(_checkpoint(config, name))
+        folder = find_checkpoint(_checkpoint(config, name))
+        model = load_causal_lm(folder).eval()
+        tokenizer = load_tokenizer(folder)
         for row in table:
             row[name] = _answer(model, tokenizer, row["question"], chat=name != "pretrain")
     return table

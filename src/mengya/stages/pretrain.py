@@ -17,6 +17,7 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ContextExtension, ModelConfig
 from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, load_weights, write_folder
 from mengya.models.hf.config import load_model_config
+from mengya.models.hf.open_checkpoint import find_checkpoint
 from mengya.planning.sizes import parameter_counts
 from mengya.stages.run.assemble import TrainedModel, open_strategy, train
 from mengya.stages.run.losses import pick_next_token
@@ -32,7 +33,7 @@ class PretrainConfig(RunConfig):
     model: ModelConfig | None = None
     """Shape of a new model; its vocab_size must hold the tokenizer's ids."""
     init_from: Path | None = None
-    """Start from this checkpoint folder (continued pretraining) instead of random weights."""
+    """Start from this checkpoint or run folder (continued pretraining) instead of random weights."""
     stretch: ContextExtension | None = None
     """With init_from: give the model a longer context, such as {max_position_embeddings: 4096,
     rope_parameters: {rope_type: yarn, factor: 4, original_max_position_embeddings: 1024}}."""
@@ -60,15 +61,16 @@ class PretrainConfig(RunConfig):
 @in_run_folder
 def run(config: PretrainConfig) -> bool:
     check_run(config)
-    tokenizer_folder = config.tokenizer or config.init_from
+    start = None if config.init_from is None else find_checkpoint(config.init_from)
+    tokenizer_folder = config.tokenizer or start
     assert tokenizer_folder is not None  # the config was validated
     tokenizer = load_tokenizer(tokenizer_folder)
     strategy = open_strategy(config)
-    if config.init_from is not None:
-        shape = load_model_config(config.init_from)
+    if start is not None:
+        shape = load_model_config(start)
         if config.stretch is not None:
             shape = shape.extend_context(config.stretch)
-        model = load_causal_lm(config.init_from, device=strategy.init_device, config=shape)
+        model = load_causal_lm(start, device=strategy.init_device, config=shape)
     else:
         assert config.model is not None
         # Drawn on the CPU, so that every device starts from the same weights.

@@ -203,7 +203,7 @@ def load_merged(directory: Path | str, base: Path | str | None = None) -> Causal
     if named is None or not Path(named).is_dir():
         raise UserError(
             f"the base of adapter {directory} is {str(named)!r}, which is no folder here; "
-            "give it with base=FOLDER"
+            f"name it: mengya merge {directory} out=FOLDER base=FOLDER"
         )
     return merge_lora(load_adapter(load_causal_lm(named), directory))
 

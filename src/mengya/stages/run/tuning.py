@@ -16,6 +16,7 @@ from mengya.generation.sampling import SamplingParams
 from mengya.models.adapters.lora import LoraConfig, add_lora, load_adapter, save_adapter
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, load_weights, write_folder
+from mengya.models.hf.open_checkpoint import ADAPTER, find_checkpoint
 from mengya.stages.run.assemble import TrainedModel, trainable
 from mengya.tokenizer.chat_template import encode_prompt
 from mengya.tokenizer.load import copy_tokenizer, load_tokenizer, stop_token_ids
@@ -26,7 +27,7 @@ from mengya.training.run_config import RunConfig
 
 class TuneConfig(RunConfig):
     init_from: Path
-    """Checkpoint folder to start from."""
+    """Checkpoint or run folder (its best, else latest, checkpoint) to start from."""
     lora: LoraConfig | None = None
     """Train low-rank adapters instead of all weights; null trains all."""
 
@@ -35,8 +36,8 @@ def open_tuned(
     config: TuneConfig, strategy: Strategy
 ) -> tuple[TrainedModel, PreTrainedTokenizerFast]:
     """The model of `init_from`, with adapters when asked for, and how to write and restore it."""
-    folder = config.init_from
-    if (folder / "adapter_config.json").is_file():
+    folder = find_checkpoint(config.init_from)
+    if (folder / ADAPTER).is_file():
         raise UserError(
             f"{folder} is a LoRA adapter; merge it first: mengya merge {folder} out=FOLDER"
         )
