@@ -20,7 +20,7 @@ from rich.table import Table
 
 from mengya import __version__
 from mengya.config import Config, describe, load_config
-from mengya.errors import UserError
+from mengya.errors import UserError, user_message
 
 _SECONDS_FOR_RANK_0 = 10.0
 _ABOUT = "Grow a small Chinese language model from nothing."
@@ -218,14 +218,19 @@ def _options(
 
 
 def main() -> None:
-    """The console command; a `UserError` ends in one message and exit code 2."""
+    """The console command; what a user caused ends in one message and exit code 2."""
     try:
         app()
-    except UserError as error:
+    except Exception as error:
+        message = user_message(error)
+        if message is None or os.environ.get("MENGYA_TRACEBACK"):  # for whoever looks for a bug
+            raise
         rank = int(os.environ.get("RANK", "0"))
         if rank > 0:
             # Most errors occur on all ranks: once rank 0 has printed it, the launcher ends the others.
             time.sleep(_SECONDS_FOR_RANK_0)
         where = f"error on rank {rank}" if rank > 0 else "error"
-        Console(stderr=True).print(f"{where}: {error}", style="red", markup=False, highlight=False)
+        Console(stderr=True).print(
+            f"{where}: {message}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
         sys.exit(2)

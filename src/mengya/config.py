@@ -150,6 +150,11 @@ def _read_recipe(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")])
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise UserError(f"recipe {path} does not exist{hint}") from None
+    except IsADirectoryError:
+        inside = ", ".join(sorted(p.name for p in path.glob("*.yaml")))
+        raise UserError(
+            f"recipe {path} is a folder; name a file" + (f" in it: {inside}" if inside else "")
+        ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"recipe {path} cannot be read as YAML: {error}") from error
     if values is None:
@@ -158,8 +163,13 @@ def _read_recipe(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         kind = type(values).__name__
         raise UserError(f"recipe {path} must be a mapping of keys to values, not a {kind}")
     bases = values.pop("extends", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise UserError(
+            f"recipe {path}: `extends` is the path of a recipe or a list of paths, got {shown(bases)}"
+        )
     merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         merged = _merge(merged, _read_recipe(path.parent / base, (*seen, path.resolve())))
     return _merge(merged, values)
 

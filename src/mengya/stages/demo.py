@@ -72,7 +72,14 @@ class Progress:
 
     @classmethod
     def read(cls, path: Path) -> Progress:
-        return cls(path, json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
+        if not path.is_file():
+            return cls(path, {})
+        try:
+            return cls(path, dict(json.loads(path.read_text(encoding="utf-8"))))
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{path} is not what the demo wrote ({error}); remove it, and all steps run again"
+            ) from error
 
     def do(self, name: str, work: Callable[[], Any]) -> Any:
         """Run a step unless it is done; what it returns is kept, and False means: stopped half-way."""

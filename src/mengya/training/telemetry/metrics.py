@@ -62,18 +62,28 @@ class MetricsLog:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file of our own; a last line cut short by a crash is skipped."""
+    """The objects of a JSONL file of a run, each with a `step`; a last line cut short by a crash is skipped.
+
+    Raises:
+        UserError: another line is none of ours; names it.
+    """
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_bytes().rstrip(b"\n").split(b"\n")
     for number, line in enumerate(lines, 1):
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
+            values = json.loads(line.decode("utf-8"))
+        except ValueError as error:  # not JSON, or not UTF-8
             if number < len(lines):
                 raise UserError(
-                    f"{path}:{number} is not JSON ({error}); remove that line"
+                    f"{path}:{number} is not JSON in UTF-8 ({error}); remove that line"
                 ) from error
+            return
+        if not isinstance(values, dict) or not isinstance(values.get("step"), int):
+            raise UserError(
+                f"{path}:{number} has no whole number `step`, a run did not write it; remove that line"
+            )
+        yield values
 
 
 def _line(values: Mapping[str, Any]) -> str:
