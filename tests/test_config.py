@@ -66,7 +66,7 @@ def test_every_problem_is_reported_at_once_with_the_likely_key(tmp_path: Path) -
     assert "inner.nam: unknown key; did you mean 'name'?" in message
     assert "inner.lr: Input should be greater than 0 (got -1)" in message
     assert "steps: Input should be a valid integer" in message and "'many'" in message
-    assert "sources.0.path: is required" in message
+    assert "sources[0].path: is required" in message
     assert "'nonsense' is not an override" in message
 
 
@@ -114,7 +114,7 @@ def test_a_mapping_overrides_as_text_does_and_merges_with_the_recipe(tmp_path: P
     assert config.sources[0].path == tmp_path
     dotted = load_config(OuterConfig, recipe, {"inner": inner, "inner.name": "adamw"})
     assert (dotted.inner.lr, dotted.inner.name, inner) == (0.2, "adamw", {"lr": 0.2})
-    with pytest.raises(UserError, match=r"'steps' is the value 5, which has no keys below it"):
+    with pytest.raises(UserError, match=r"steps.more: 'more' is below the value 5, which has no keys"):
         load_config(OuterConfig, recipe, {"steps.more": 1})
 
 

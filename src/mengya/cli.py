@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -113,12 +114,7 @@ def _split(arguments: list[str]) -> tuple[Path | None, list[str]]:
 
 
 def _is_override(argument: str) -> bool:
-    key, equals, _ = argument.partition("=")
-    return (
-        bool(equals)
-        and key.replace(".", "").replace("_", "").isalnum()
-        and not Path(argument).exists()
-    )
+    return re.match(r"[\w.\[\]]+=", argument) is not None and not Path(argument).exists()
 
 
 def _print_keys(config_class: type[Config]) -> None:

@@ -40,7 +40,7 @@ def find_checkpoint(path: Path) -> Path:
         hint = f"; it has {', '.join(inside)} inside" if inside else ""
         raise UserError(f"{path} is no checkpoint folder: it holds no config.json{hint}")
     near = path.parent
-    names = [p.name for p in near.iterdir()] if near.is_dir() else []
+    names = [p.name for p in near.iterdir() if p.exists()] if near.is_dir() else []
     close = difflib.get_close_matches(path.name, names, n=1)
     hint = f"; did you mean {near / close[0]}?" if close else ""
     raise UserError(f"checkpoint folder {path} does not exist{hint}")
