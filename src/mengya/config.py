@@ -286,9 +286,22 @@ def _explain(cls: type[Config], item: dict[str, Any]) -> str:
     if item["type"] == "missing":
         return f"{key}: is required; add it to the recipe, or write {_required(cls, location)}"
     message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    message = _with_full_keys(cls, location, message)
     if item["type"] == "value_error" and isinstance(item["input"], dict):
         return f"{key}: {message}"
     return f"{key}: {message} (got {shown(item['input'])})"
+
+
+def _with_full_keys(cls: type[Config], location: tuple[int | str, ...], message: str) -> str:
+    """`write lr=1` of a section's own rule as `write optimizer.lr=1`, which can be typed."""
+    section = _owner(cls, location)
+    if section is None:
+        location = location[:-1]
+        section = _owner(cls, location)
+    if not location or section is None:
+        return message
+    names = "|".join(section.model_fields)
+    return re.sub(rf"(?<![\w.=-])(?=(?:{names})=)", f"{_dotted(location)}.", message)
 
 
 def _dotted(location: Sequence[int | str]) -> str:

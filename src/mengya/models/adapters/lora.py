@@ -70,7 +70,7 @@ def add_lora(model: CausalLM, config: LoraConfig) -> CausalLM:
         attention = list(dict.fromkeys(name.rpartition(".")[2] for name in layers))
         raise UserError(
             f"lora.use_dora cannot be applied to experts ({', '.join(parameters)}): PEFT has no DoRA for "
-            f"them; set use_dora=false, or name other layers: lora.targets=[{', '.join(attention)}]"
+            f"them; set lora.use_dora=false, or name other layers: lora.targets=[{', '.join(attention)}]"
         )
     if config.base_4bit:
         quantize_base(model)
