@@ -9,8 +9,9 @@ import pytest
 import yaml
 from pydantic import Field
 
-from mengya.config import Config, describe, load_config, save_config
+from mengya.config import Config, load_config, save_config
 from mengya.errors import UserError
+from mengya.runtime.config_keys import describe
 
 
 class Inner(Config):
@@ -100,7 +101,7 @@ def test_missing_recipe_names_the_near_one(tmp_path: Path) -> None:
 
 def test_help_comes_from_the_field_docstrings() -> None:
     rows = {key: (kind, default, text) for key, kind, default, text in describe(OuterConfig)}
-    assert rows["inner.lr"] == ("float", "0.001", "Peak learning rate.")
+    assert rows["inner.lr"] == ("number", "0.001", "Peak learning rate.")
     assert rows["inner.name"][0] == "adamw | muon"
     properties = OuterConfig.model_json_schema()["properties"]
     assert properties["steps"]["description"] == "How many."

@@ -10,9 +10,10 @@ import pytest
 
 import mengya
 from mengya.cli import VERBS, config_class_of
-from mengya.config import describe, load_config
+from mengya.config import load_config
 from mengya.errors import UserError
 from mengya.models.hf.open_checkpoint import find_checkpoint
+from mengya.runtime.config_keys import describe
 
 ROOT = Path(mengya.__file__).parent
 PLACEHOLDERS = {"PATH": "some/path", "NUMBER": "1", "VALUE": "x"}

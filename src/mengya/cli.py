@@ -17,11 +17,13 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
+from rich.text import Text
 
 from mengya import __version__
-from mengya.config import Config, describe, load_config
+from mengya.config import Config, load_config
 from mengya.errors import UserError, user_message
+from mengya.runtime.config_keys import describe, recipe_schema
 
 _SECONDS_FOR_RANK_0 = 10.0
 _ABOUT = "Grow a small Chinese language model from nothing."
@@ -76,7 +78,7 @@ def _run_verb(name: str, arguments: list[str], keys: bool, schema: bool) -> None
     stage = stage_of(name)
     config_class = config_class_of(name)
     if schema:
-        typer.echo(json.dumps(config_class.model_json_schema(), ensure_ascii=False, indent=2))
+        typer.echo(json.dumps(recipe_schema(config_class), ensure_ascii=False, indent=2))
     elif keys:
         _print_keys(config_class)
     else:
@@ -118,10 +120,16 @@ def _is_override(argument: str) -> bool:
 
 
 def _print_keys(config_class: type[Config]) -> None:
-    table = Table("key", "type", "default", "meaning", title=None, show_lines=False)
-    for row in describe(config_class):
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
-    Console().print(table)
+    """Wrapped to a terminal; through a pipe a line a key, for grep."""
+    console = Console()
+    for key, kind, default, meaning in describe(config_class):
+        line = f"{key}: {kind} = {default}"
+        text = " ".join(meaning.split())
+        if not console.is_terminal:
+            typer.echo(f"{line}  # {text}" if text else line)
+            continue
+        console.print(Text(line, style="cyan"))
+        console.print(Padding(Text(text), (0, 0, 0, 4)))
 
 
 def _add_verb(name: str, verb: Verb) -> None:

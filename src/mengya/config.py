@@ -7,13 +7,11 @@ one `UserError` that lists every problem. Knows nothing of what the values mean.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, model_validator
@@ -112,24 +110,6 @@ def save_config(config: Config, path: Path) -> None:
     """Write the resolved configuration as YAML; `load_config` reads it back equal."""
     text = yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
     write_text(path, text)
-
-
-def describe(cls: type[Config], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """(dotted key, type, default, help) of every field, nested configurations flattened."""
-    for name, field in cls.model_fields.items():
-        key = f"{prefix}{name}"
-        inner = _config_class(field.annotation)
-        if inner is not None and get_origin(field.annotation) is not list:
-            yield from describe(inner, f"{key}.")
-            continue
-        default = (
-            "required"
-            if field.is_required()
-            else json.dumps(
-                field.get_default(call_default_factory=True), ensure_ascii=False, default=str
-            )
-        )
-        yield key, _type_name(field.annotation), default, (field.description or "").strip()
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -314,8 +294,8 @@ def _required(cls: type[Config], location: tuple[int | str, ...]) -> str:
     owner = _owner(cls, location[:-1])
     field = owner.model_fields[str(location[-1])] if owner is not None else None
     annotation = field.annotation if field is not None else None
-    section = _config_class(annotation)
-    if section is not None and not _is_list(annotation):
+    section = config_class_in(annotation)
+    if section is not None and not is_list(annotation):
         names = [name for name, inner in section.model_fields.items() if inner.is_required()]
         if names:
             return " ".join(_required(cls, (*location, name)) for name in names)
@@ -328,14 +308,14 @@ def _placeholder(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return str(get_args(annotation)[0])
     names = {Path: "PATH", int: "NUMBER", float: "NUMBER"}
-    inner = _config_class(annotation)
+    inner = config_class_in(annotation)
     if annotation in names or (inner is not None and issubclass(inner, PathConfig)):
         return names.get(annotation, "PATH")
     return next((p for a in get_args(annotation) if (p := _placeholder(a)) != "VALUE"), "VALUE")
 
 
-def _is_list(annotation: Any) -> bool:
-    return get_origin(annotation) is list or any(map(_is_list, get_args(annotation)))
+def is_list(annotation: Any) -> bool:
+    return get_origin(annotation) is list or any(map(is_list, get_args(annotation)))
 
 
 def _owner(cls: type[Config], location: tuple[int | str, ...]) -> type[Config] | None:
@@ -345,29 +325,15 @@ def _owner(cls: type[Config], location: tuple[int | str, ...]) -> type[Config] |
         if isinstance(part, int) or owner is None:
             continue
         field = owner.model_fields.get(part)
-        owner = _config_class(field.annotation) if field else None
+        owner = config_class_in(field.annotation) if field else None
     return owner
 
 
-def _config_class(annotation: Any) -> type[Config] | None:
+def config_class_in(annotation: Any) -> type[Config] | None:
     """The Config class inside an annotation such as `list[Source]` or `LoraConfig | None`."""
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return annotation
-    return next((c for a in get_args(annotation) if (c := _config_class(a))), None)
-
-
-def _type_name(annotation: Any) -> str:
-    origin = get_origin(annotation)
-    if origin in (Union, types.UnionType):
-        return " | ".join(_type_name(a) for a in get_args(annotation))
-    if origin is not None and getattr(origin, "__name__", "") == "Literal":
-        return " | ".join(str(a) for a in get_args(annotation))
-    if annotation is type(None):
-        return "null"
-    if origin is not None:
-        inner = ", ".join(_type_name(a) for a in get_args(annotation) if a is not Ellipsis)
-        return f"{origin.__name__}[{inner}]"
-    return getattr(annotation, "__name__", str(annotation))
+    return next((c for a in get_args(annotation) if (c := config_class_in(a))), None)
 
 
 def _verb(cls: type[Config]) -> str:
