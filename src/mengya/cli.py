@@ -18,6 +18,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from rich.console import Console
 from rich.padding import Padding
+from rich.status import Status
 from rich.text import Text
 
 from mengya import __version__
@@ -75,7 +76,8 @@ ShowSchema = Annotated[bool, typer.Option("--schema", help="Print the JSON schem
 
 
 def _run_verb(name: str, arguments: list[str], keys: bool, schema: bool) -> None:
-    stage = stage_of(name)
+    with _waiting(f"mengya {name}: loading PyTorch"):
+        stage = stage_of(name)
     config_class = config_class_of(name)
     if schema:
         typer.echo(json.dumps(recipe_schema(config_class), ensure_ascii=False, indent=2))
@@ -83,6 +85,11 @@ def _run_verb(name: str, arguments: list[str], keys: bool, schema: bool) -> None
         _print_keys(config_class)
     else:
         stage.run(read_arguments(config_class, VERBS[name].positional, arguments))
+
+
+def _waiting(text: str) -> Status:
+    """A line on stderr while something takes seconds, in a terminal."""
+    return Console(stderr=True).status(f"{text} ...")
 
 
 def stage_of(verb: str) -> ModuleType:
@@ -160,7 +167,8 @@ def _parameters(
     ] = None,
 ) -> None:
     """Print total, active and embedding parameters and KV-cache bytes of each recipe's model."""
-    from mengya.stages.parameters import run
+    with _waiting("mengya parameters: loading PyTorch"):
+        from mengya.stages.parameters import run
 
     run(recipes or [])
 
@@ -194,8 +202,9 @@ def _plan(
 
     usage: mengya plan RECIPE.yaml \[key.sub=value ...] [--device NAME] [--devices N]
     """
-    from mengya.planning.inputs import Hardware
-    from mengya.stages.plan import pick_verb, run
+    with _waiting("mengya plan: loading PyTorch"):
+        from mengya.planning.inputs import Hardware
+        from mengya.stages.plan import pick_verb, run
 
     recipe, overrides = _split(arguments or [])
     hardware = Hardware(device, devices, peak_tflops, memory_gib, price_per_hour)

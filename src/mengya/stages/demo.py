@@ -254,7 +254,9 @@ def _finish(
     report = home / "report.html"
     write_report(report, "mengya demo", [home / name for name in TRAINING], tables)
     for shown in tables:
-        table = Table(*shown.header, title=shown.title, show_lines=True)
+        table = Table(title=shown.title, show_lines=True, expand=True)
+        for name in shown.header:
+            table.add_column(name, ratio=1, overflow="fold")  # none is squeezed by long answers
         for row in shown.rows:
             table.add_row(*(cell.replace("[", r"\[") for cell in row))
         console.print(table)

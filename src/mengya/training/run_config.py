@@ -62,7 +62,7 @@ class LoopConfig(Config):
 
 class RunConfig(Config):
     run_dir: Path
-    """Folder of this run: config.yaml, metrics.jsonl, samples.jsonl, report.html, checkpoints/."""
+    """Folder of this run: config.yaml, log.txt, metrics.jsonl, samples.jsonl, report.html, checkpoints/."""
     resume: bool = False
     """Resume from the newest checkpoint in run_dir, if there is one."""
     seed: int = 0

@@ -46,7 +46,7 @@ from mengya.training.optim.layout import run_layout
 from mengya.training.run_config import RunConfig
 from mengya.training.state import TrainState
 from mengya.training.telemetry.metrics import MetricsLog
-from mengya.training.telemetry.progress import ProgressBar
+from mengya.training.telemetry.progress import LOG, ProgressBar
 from mengya.training.telemetry.report import write_report
 from mengya.training.trainer import Data, Observer, Optimization, Trainer
 
@@ -120,7 +120,8 @@ def train(
     layout = run_layout(optimizers, model, config.optimizer)
     module = strategy.wrap(model, optimizers)
 
-    progress = ProgressBar(name, data.max_steps, shown=strategy.rank == 0)
+    log = config.run_dir / LOG if strategy.rank == 0 else None
+    progress = ProgressBar(name, data.max_steps, shown=strategy.rank == 0, log=log)
     checkpoints = CheckpointManager(
         config.run_dir,
         config.loop,
@@ -141,7 +142,7 @@ def train(
         config.run_dir.mkdir(parents=True, exist_ok=True)
         resolved = config.model_copy(update={"global_batch_size": data.batch_size.rows})
         save_config(resolved, config.run_dir / "config.yaml")
-        console.print(_summary(name, config, size, data, state), highlight=False)
+        progress.say(_summary(name, config, size, data, state))
 
     trainer = Trainer(
         model=model,
@@ -175,9 +176,7 @@ def train(
         report = config.run_dir / "report.html"
         write_report(report, f"mengya {name}: {config.run_dir.name}", [config.run_dir])
         end = "done" if done else "stopped and saved; resume with resume=true"
-        console.print(
-            f"{name} {end}: {checkpoints.store.latest()}, curves in {report}", highlight=False
-        )
+        progress.say(f"{name} {end}: {checkpoints.store.latest()}, curves in {report}")
     strategy.close()
     return done
 
