@@ -105,7 +105,8 @@ class RunConfig(Config):
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of the saved model.safetensors; fp32 weights are kept in trainer/ as well where it is shorter."""
     trackers: list[TrackerName] = ["tensorboard"]
-    """Where metrics go in addition to metrics.jsonl."""
+    """Where metrics go in addition to metrics.jsonl. wandb and swanlab: project mengya, named by run_dir, a
+    resumed run stays one; WANDB_PROJECT, WANDB_NAME, SWANLAB_PROJ_NAME and SWANLAB_EXP_NAME change that."""
     sample_prompts: list[str] = []
     """Prompts completed every loop.sample_every steps into samples.jsonl."""
     sample_tokens: int = Field(default=64, ge=1)

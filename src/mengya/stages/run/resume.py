@@ -19,6 +19,7 @@ from mengya.errors import UserError
 from mengya.runtime.output_folder import FolderKind, open_run_folder
 from mengya.training.checkpoint.store import CheckpointStore
 from mengya.training.run_config import RunConfig
+from mengya.training.telemetry.metrics import IDS
 from mengya.training.telemetry.progress import LOG
 
 # A run resumed with another of these would not be the run that was stopped.
@@ -41,6 +42,7 @@ _NAMES = (
     "quarantine.jsonl",
     "report.html",
     LOG,
+    IDS,
     "checkpoints",
     "tensorboard",
 )
