@@ -145,7 +145,10 @@ def find_shape(config: RunConfig, recipe: Path | None, seen: tuple[Path, ...] = 
     for path in others:
         if path in seen or path == recipe:
             continue
-        values = read_recipe(path)
+        try:
+            values = read_recipe(path)
+        except UserError:
+            continue  # a stranger's file
         if "data" in values and _makes(values, folder):
             _, earlier = read_run(path, (), None)
             return find_shape(earlier, path, (*seen, path))

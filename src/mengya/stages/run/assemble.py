@@ -31,8 +31,12 @@ from mengya.losses.token_nll import Loss
 from mengya.models.causal_lm import CausalLM
 from mengya.models.extensions import training_pattern
 from mengya.models.fp8_layers import use_fp8
+from mengya.planning.estimate import estimate
 from mengya.planning.flops import training_flops
 from mengya.planning.hardware import peak_flops
+from mengya.planning.inputs import Data as PlannedData
+from mengya.planning.inputs import Hardware, Verb
+from mengya.planning.lint import LintWarning, lint_run
 from mengya.runtime.seeding import seed_step
 from mengya.stages.run.resume import full_batch, new_run
 from mengya.stages.run.rows import open_rows
@@ -91,7 +95,7 @@ def open_strategy(config: RunConfig) -> Strategy:
 
 
 def train(
-    name: str,
+    name: Verb,
     config: RunConfig,
     strategy: Strategy,
     trained: TrainedModel,
@@ -114,6 +118,7 @@ def train(
 
     _set_training_modes(model, config, strategy.execution)
     size = _model_size(model)
+    advice = _advice(name, config, model, data, strategy) if strategy.rank == 0 else []
     flops_per_token = _flops_per_token(model, data.train, loss)
     strategy.place(model)
     optimizers = build_optimizers(model, config.optimizer, strategy.dp_group)
@@ -143,6 +148,8 @@ def train(
         resolved = config.model_copy(update={"global_batch_size": data.batch_size.rows})
         save_config(resolved, config.run_dir / "config.yaml")
         progress.say(_summary(name, config, size, data, state))
+        for warning in advice:
+            progress.say(f"warning: {warning.message}; {warning.remedy} ({warning.rule})")
 
     trainer = Trainer(
         model=model,
@@ -220,6 +227,16 @@ def _batches(config: RunConfig, strategy: Strategy, data: _RunData) -> Data:
         return validation_batches(held_out, config.micro_batch_size, rank, world_size, max_rows)
 
     return Data(steps_from, validation, _characters(held_out) if max_rows is None else None)
+
+
+def _advice(
+    verb: Verb, config: RunConfig, model: CausalLM, data: _RunData, strategy: Strategy
+) -> list[LintWarning]:
+    """What `mengya plan` would warn of, before an engine shards the model."""
+    rows = data.train
+    known = PlannedData(len(rows), rows.visible, rows.fill, labelled=1.0)
+    hardware = Hardware(devices=strategy.world_size)
+    return list(lint_run(estimate(verb, config, model, hardware, data=known)))
 
 
 def _documents(data: _RunData, tokenizer_folder: Path, step: int) -> Iterator[dict[str, Any]]:
