@@ -9,8 +9,9 @@ import pytest
 import yaml
 from pydantic import Field
 
-from mengya.config import Config, describe, load_config, save_config
+from mengya.config import Config, load_config, save_config
 from mengya.errors import UserError
+from mengya.runtime.config_keys import describe
 
 
 class Inner(Config):
@@ -66,7 +67,7 @@ def test_every_problem_is_reported_at_once_with_the_likely_key(tmp_path: Path) -
     assert "inner.nam: unknown key; did you mean 'name'?" in message
     assert "inner.lr: Input should be greater than 0 (got -1)" in message
     assert "steps: Input should be a valid integer" in message and "'many'" in message
-    assert "sources.0.path: is required" in message
+    assert "sources[0].path: is required" in message
     assert "'nonsense' is not an override" in message
 
 
@@ -100,7 +101,7 @@ def test_missing_recipe_names_the_near_one(tmp_path: Path) -> None:
 
 def test_help_comes_from_the_field_docstrings() -> None:
     rows = {key: (kind, default, text) for key, kind, default, text in describe(OuterConfig)}
-    assert rows["inner.lr"] == ("float", "0.001", "Peak learning rate.")
+    assert rows["inner.lr"] == ("number", "0.001", "Peak learning rate.")
     assert rows["inner.name"][0] == "adamw | muon"
     properties = OuterConfig.model_json_schema()["properties"]
     assert properties["steps"]["description"] == "How many."
@@ -114,7 +115,9 @@ def test_a_mapping_overrides_as_text_does_and_merges_with_the_recipe(tmp_path: P
     assert config.sources[0].path == tmp_path
     dotted = load_config(OuterConfig, recipe, {"inner": inner, "inner.name": "adamw"})
     assert (dotted.inner.lr, dotted.inner.name, inner) == (0.2, "adamw", {"lr": 0.2})
-    with pytest.raises(UserError, match=r"'steps' is the value 5, which has no keys below it"):
+    with pytest.raises(
+        UserError, match=r"steps.more: 'more' is below the value 5, which has no keys"
+    ):
         load_config(OuterConfig, recipe, {"steps.more": 1})
 
 

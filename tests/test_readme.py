@@ -23,8 +23,8 @@ from typer.testing import CliRunner
 
 import mengya
 from mengya.cli import VERBS, app, config_class_of, read_arguments
-from mengya.config import describe
 from mengya.errors import UserError
+from mengya.runtime.config_keys import describe
 from mengya.world import WorldConfig, generate
 
 ROOT = Path(__file__).parents[1]

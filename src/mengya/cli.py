@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -16,11 +17,14 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
+from rich.status import Status
+from rich.text import Text
 
 from mengya import __version__
-from mengya.config import Config, describe, load_config
-from mengya.errors import UserError
+from mengya.config import Config, load_config
+from mengya.errors import UserError, user_message
+from mengya.runtime.config_keys import describe, recipe_schema
 
 _SECONDS_FOR_RANK_0 = 10.0
 _ABOUT = "Grow a small Chinese language model from nothing."
@@ -72,14 +76,20 @@ ShowSchema = Annotated[bool, typer.Option("--schema", help="Print the JSON schem
 
 
 def _run_verb(name: str, arguments: list[str], keys: bool, schema: bool) -> None:
-    stage = stage_of(name)
+    with _waiting(f"mengya {name}: loading PyTorch"):
+        stage = stage_of(name)
     config_class = config_class_of(name)
     if schema:
-        typer.echo(json.dumps(config_class.model_json_schema(), ensure_ascii=False, indent=2))
+        typer.echo(json.dumps(recipe_schema(config_class), ensure_ascii=False, indent=2))
     elif keys:
         _print_keys(config_class)
     else:
         stage.run(read_arguments(config_class, VERBS[name].positional, arguments))
+
+
+def _waiting(text: str) -> Status:
+    """A line on stderr while something takes seconds, in a terminal."""
+    return Console(stderr=True).status(f"{text} ...")
 
 
 def stage_of(verb: str) -> ModuleType:
@@ -113,19 +123,20 @@ def _split(arguments: list[str]) -> tuple[Path | None, list[str]]:
 
 
 def _is_override(argument: str) -> bool:
-    key, equals, _ = argument.partition("=")
-    return (
-        bool(equals)
-        and key.replace(".", "").replace("_", "").isalnum()
-        and not Path(argument).exists()
-    )
+    return re.match(r"[\w.\[\]]+=", argument) is not None and not Path(argument).exists()
 
 
 def _print_keys(config_class: type[Config]) -> None:
-    table = Table("key", "type", "default", "meaning", title=None, show_lines=False)
-    for row in describe(config_class):
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
-    Console().print(table)
+    """Wrapped to a terminal; through a pipe a line a key, for grep."""
+    console = Console()
+    for key, kind, default, meaning in describe(config_class):
+        line = f"{key}: {kind} = {default}"
+        text = " ".join(meaning.split())
+        if not console.is_terminal:
+            typer.echo(f"{line}  # {text}" if text else line)
+            continue
+        console.print(Text(line, style="cyan"))
+        console.print(Padding(Text(text), (0, 0, 0, 4)))
 
 
 def _add_verb(name: str, verb: Verb) -> None:
@@ -156,7 +167,8 @@ def _parameters(
     ] = None,
 ) -> None:
     """Print total, active and embedding parameters and KV-cache bytes of each recipe's model."""
-    from mengya.stages.parameters import run
+    with _waiting("mengya parameters: loading PyTorch"):
+        from mengya.stages.parameters import run
 
     run(recipes or [])
 
@@ -190,8 +202,9 @@ def _plan(
 
     usage: mengya plan RECIPE.yaml \[key.sub=value ...] [--device NAME] [--devices N]
     """
-    from mengya.planning.inputs import Hardware
-    from mengya.stages.plan import pick_verb, run
+    with _waiting("mengya plan: loading PyTorch"):
+        from mengya.planning.inputs import Hardware
+        from mengya.stages.plan import pick_verb, run
 
     recipe, overrides = _split(arguments or [])
     hardware = Hardware(device, devices, peak_tflops, memory_gib, price_per_hour)
@@ -218,14 +231,19 @@ def _options(
 
 
 def main() -> None:
-    """The console command; a `UserError` ends in one message and exit code 2."""
+    """The console command; what a user caused ends in one message and exit code 2."""
     try:
         app()
-    except UserError as error:
+    except Exception as error:
+        message = user_message(error)
+        if message is None or os.environ.get("MENGYA_TRACEBACK"):  # for whoever looks for a bug
+            raise
         rank = int(os.environ.get("RANK", "0"))
         if rank > 0:
             # Most errors occur on all ranks: once rank 0 has printed it, the launcher ends the others.
             time.sleep(_SECONDS_FOR_RANK_0)
         where = f"error on rank {rank}" if rank > 0 else "error"
-        Console(stderr=True).print(f"{where}: {error}", style="red", markup=False, highlight=False)
+        Console(stderr=True).print(
+            f"{where}: {message}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
         sys.exit(2)

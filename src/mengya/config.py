@@ -7,12 +7,11 @@ one `UserError` that lists every problem. Knows nothing of what the values mean.
 from __future__ import annotations
 
 import difflib
-import json
 import os
-import types
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, model_validator
@@ -21,6 +20,7 @@ from pydantic_core import CoreSchema
 
 from mengya.errors import UserError, shown
 from mengya.runtime.files import write_text
+from mengya.runtime.yaml_values import load_value, load_yaml
 
 
 class Config(BaseModel):
@@ -76,21 +76,21 @@ def load_config(
     `extends:` is relative to the file that contains it.
 
     Args:
-        overrides: `key.sub=value` texts, whose values are read as JSON or YAML; or a mapping of keys to
-            values, where keys may be dotted and nested mappings merge with those of the recipe.
+        overrides: `key.sub=value` and `key[0].sub=value` texts, whose values are read as JSON or YAML; or
+            a mapping of such keys to values, where nested mappings merge with those of the recipe.
 
     Raises:
         UserError: with every unknown key, wrong type and impossible combination in one message.
     """
     values = read_recipe(recipe) if recipe is not None else {}
     problems: list[str] = []
-    if isinstance(overrides, Mapping):
-        pairs = ((key, _merged_at(values, key, value)) for key, value in overrides.items())
-    else:
-        pairs = _parsed(overrides, problems)
-    for key, value in pairs:
+    as_text = not isinstance(overrides, Mapping)
+    for key, value in _parsed(overrides, problems) if as_text else overrides.items():
         try:
-            _set(values, key, value)
+            parts = _parts(key)
+            if not as_text:
+                value = _merged_below(values, parts, value)
+            values = _with(values, parts, value, key)
         except ValueError as error:
             problems.append(str(error))
     config = None
@@ -112,29 +112,13 @@ def save_config(config: Config, path: Path) -> None:
     write_text(path, text)
 
 
-def describe(cls: type[Config], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """(dotted key, type, default, help) of every field, nested configurations flattened."""
-    for name, field in cls.model_fields.items():
-        key = f"{prefix}{name}"
-        inner = _config_class(field.annotation)
-        if inner is not None and get_origin(field.annotation) is not list:
-            yield from describe(inner, f"{key}.")
-            continue
-        default = (
-            "required"
-            if field.is_required()
-            else json.dumps(
-                field.get_default(call_default_factory=True), ensure_ascii=False, default=str
-            )
-        )
-        yield key, _type_name(field.annotation), default, (field.description or "").strip()
-
-
 def read_recipe(path: Path) -> dict[str, Any]:
     """The values of a YAML recipe, merged over those of the recipes that it `extends:`.
 
+    Keys at its top that start with `x-` are a place for anchors (`x-short: &short {...}`) and are left out.
+
     Raises:
-        UserError: a file is missing or no mapping, or `extends:` is circular.
+        UserError: a file is missing or no mapping, a key is given twice, or `extends:` is circular.
     """
     return _read_recipe(path, ())
 
@@ -145,11 +129,17 @@ def _read_recipe(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         chain = " -> ".join(str(p) for p in (*seen, path.resolve()))
         raise UserError(f"circular `extends`: {chain}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")])
+        names = [p.name for p in path.parent.glob("*.yaml") if p.exists()]  # no dangling links
+        near = difflib.get_close_matches(path.name, names)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise UserError(f"recipe {path} does not exist{hint}") from None
+    except IsADirectoryError:
+        inside = ", ".join(sorted(p.name for p in path.glob("*.yaml")))
+        raise UserError(
+            f"recipe {path} is a folder; name a file" + (f" in it: {inside}" if inside else "")
+        ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"recipe {path} cannot be read as YAML: {error}") from error
     if values is None:
@@ -157,9 +147,15 @@ def _read_recipe(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(values, dict):
         kind = type(values).__name__
         raise UserError(f"recipe {path} must be a mapping of keys to values, not a {kind}")
+    values = {key: value for key, value in values.items() if not str(key).startswith("x-")}
     bases = values.pop("extends", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise UserError(
+            f"recipe {path}: `extends` is the path of a recipe or a list of paths, got {shown(bases)}"
+        )
     merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         merged = _merge(merged, _read_recipe(path.parent / base, (*seen, path.resolve())))
     return _merge(merged, values)
 
@@ -180,20 +176,67 @@ def _parsed(overrides: Sequence[str], problems: list[str]) -> Iterator[tuple[str
         if not equals or not key:
             problems.append(f"{text!r} is not an override; write key.sub=value")
             continue
-        # YAML 1.1 reads 1e-3 as text; JSON reads it as the number that everyone means.
         try:
-            yield key, json.loads(value)
-        except json.JSONDecodeError:
-            try:
-                yield key, yaml.safe_load(value)
-            except yaml.YAMLError as error:
-                problems.append(f"{key}: {value!r} is neither JSON nor YAML: {error}")
+            yield key, load_value(value)
+        except yaml.YAMLError as error:
+            problems.append(f"{key}: {value!r} cannot be read as JSON or YAML: {error}")
 
 
-def _merged_at(values: Any, dotted_key: str, value: Any) -> Any:
-    """`value` as YAML has it, merged over the mapping at `a.b.c` when both are mappings."""
-    for part in dotted_key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
+_KEY = r"[^.\[\]]+(\.[^.\[\]]+|\[\d+\])*"
+
+
+def _parts(key: str) -> list[str | int]:
+    """`data.train[0].path` as [data, train, 0, path].
+
+    Raises:
+        ValueError: it is no key.
+    """
+    if not re.fullmatch(_KEY, key):
+        raise ValueError(f"{key!r} is not a key; write key.sub=value or key[0].sub=value")
+    found = re.findall(r"([^.\[\]]+)|\[(\d+)\]", key)
+    return [name or int(index) for name, index in found]
+
+
+def _with(old: Any, parts: Sequence[str | int], value: Any, key: str) -> Any:
+    """`old` with `value` at `parts` below it; a position just after the end of a list adds to it.
+
+    Where a list may be one item alone, position 0 is that item, and an item that is a path alone
+    is `{path: ...}`.
+
+    Raises:
+        ValueError: what is there has no such place.
+    """
+    if not parts:
+        return value
+    part, *rest = parts
+    if isinstance(old, list) and isinstance(part, str) and part.isdecimal():
+        part = int(part)  # sources.0.path
+    if isinstance(part, int):
+        items = list(old) if isinstance(old, list) else [] if old is None else [old]
+        if part > len(items):
+            raise ValueError(f"{key}: position {part} of a list of {len(items)}, counted from 0")
+        item = items[part] if part < len(items) else None
+        if rest and isinstance(item, str):
+            item = {"path": item}
+        items[part : part + 1] = [_with(item, rest, value, key)]
+        return items
+    if isinstance(old, list):
+        raise ValueError(f"{key}: a list is above {part!r}: write the position, [0] for the first")
+    if old is not None and not isinstance(old, dict):
+        raise ValueError(f"{key}: {part!r} is below the value {shown(old)}, which has no keys")
+    old = old or {}
+    return {**old, part: _with(old.get(part), rest, value, key)}
+
+
+def _merged_below(values: Any, parts: Sequence[str | int], value: Any) -> Any:
+    """`value` as YAML has it, merged over the mapping at `parts` when both are mappings."""
+    for part in parts:
+        if isinstance(values, dict):
+            values = values.get(part)
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        else:
+            values = None
     value = _plain(value)
     both = isinstance(value, dict) and isinstance(values, dict)
     return _merge(values, value) if both else value
@@ -210,29 +253,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _set(values: dict[str, Any], dotted_key: str, value: Any) -> None:
-    """Put `value` at `a.b.c`.
-
-    Raises:
-        ValueError: a part of the key has a value that is no mapping.
-    """
-    *parents, last = dotted_key.split(".")
-    for parent in parents:
-        child = values.setdefault(parent, {})
-        if child is None:
-            child = values[parent] = {}
-        if not isinstance(child, dict):
-            raise ValueError(
-                f"{dotted_key}: {parent!r} is the value {child!r}, which has no keys below it"
-            )
-        values = child
-    values[last] = value
-
-
 def _explain(cls: type[Config], item: dict[str, Any]) -> str:
     """One pydantic error as a sentence: the key, the value, the rule, and what was probably meant."""
     location = tuple(item["loc"])
-    key = ".".join(str(part) for part in location) or "the configuration"
+    key = _dotted(location) or "the configuration"
     if item["type"] == "extra_forbidden":
         owner = _owner(cls, location[:-1])
         known = list(owner.model_fields) if owner else []
@@ -240,11 +264,58 @@ def _explain(cls: type[Config], item: dict[str, Any]) -> str:
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
         return f"{key}: unknown key; {hint}"
     if item["type"] == "missing":
-        return f"{key}: is required; add it to the recipe, or write {key}=..."
+        return f"{key}: is required; add it to the recipe, or write {_required(cls, location)}"
     message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    message = _with_full_keys(cls, location, message)
     if item["type"] == "value_error" and isinstance(item["input"], dict):
         return f"{key}: {message}"
     return f"{key}: {message} (got {shown(item['input'])})"
+
+
+def _with_full_keys(cls: type[Config], location: tuple[int | str, ...], message: str) -> str:
+    """`write lr=1` of a section's own rule as `write optimizer.lr=1`, which can be typed."""
+    section = _owner(cls, location)
+    if section is None:
+        location = location[:-1]
+        section = _owner(cls, location)
+    if not location or section is None:
+        return message
+    names = "|".join(section.model_fields)
+    return re.sub(rf"(?<![\w.=-])(?=(?:{names})=)", f"{_dotted(location)}.", message)
+
+
+def _dotted(location: Sequence[int | str]) -> str:
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "".join(parts).removeprefix(".")
+
+
+def _required(cls: type[Config], location: tuple[int | str, ...]) -> str:
+    """What to type of a key that is missing; of a section, the keys that it requires."""
+    owner = _owner(cls, location[:-1])
+    field = owner.model_fields[str(location[-1])] if owner is not None else None
+    annotation = field.annotation if field is not None else None
+    section = config_class_in(annotation)
+    if section is not None and not is_list(annotation):
+        names = [name for name, inner in section.model_fields.items() if inner.is_required()]
+        if names:
+            return " ".join(_required(cls, (*location, name)) for name in names)
+        return f"{_dotted(location)}={{}}"
+    typed = f"{_dotted(location)}={_placeholder(annotation)}"
+    return f"'{typed}'" if "[" in typed else typed
+
+
+def _placeholder(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return str(get_args(annotation)[0])
+    names = {Path: "PATH", int: "NUMBER", float: "NUMBER"}
+    inner = config_class_in(annotation)
+    if annotation in names or (inner is not None and issubclass(inner, PathConfig)):
+        return names.get(annotation, "PATH")
+    return next((p for a in get_args(annotation) if (p := _placeholder(a)) != "VALUE"), "VALUE")
+
+
+def is_list(annotation: Any) -> bool:
+    return get_origin(annotation) is list or any(map(is_list, get_args(annotation)))
 
 
 def _owner(cls: type[Config], location: tuple[int | str, ...]) -> type[Config] | None:
@@ -254,29 +325,15 @@ def _owner(cls: type[Config], location: tuple[int | str, ...]) -> type[Config] |
         if isinstance(part, int) or owner is None:
             continue
         field = owner.model_fields.get(part)
-        owner = _config_class(field.annotation) if field else None
+        owner = config_class_in(field.annotation) if field else None
     return owner
 
 
-def _config_class(annotation: Any) -> type[Config] | None:
+def config_class_in(annotation: Any) -> type[Config] | None:
     """The Config class inside an annotation such as `list[Source]` or `LoraConfig | None`."""
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return annotation
-    return next((c for a in get_args(annotation) if (c := _config_class(a))), None)
-
-
-def _type_name(annotation: Any) -> str:
-    origin = get_origin(annotation)
-    if origin in (Union, types.UnionType):
-        return " | ".join(_type_name(a) for a in get_args(annotation))
-    if origin is not None and getattr(origin, "__name__", "") == "Literal":
-        return " | ".join(str(a) for a in get_args(annotation))
-    if annotation is type(None):
-        return "null"
-    if origin is not None:
-        inner = ", ".join(_type_name(a) for a in get_args(annotation) if a is not Ellipsis)
-        return f"{origin.__name__}[{inner}]"
-    return getattr(annotation, "__name__", str(annotation))
+    return next((c for a in get_args(annotation) if (c := config_class_in(a))), None)
 
 
 def _verb(cls: type[Config]) -> str:

@@ -103,8 +103,8 @@ def test_problems_of_a_recipe_are_all_named_at_once(recipe: Path) -> None:
 
 
 def test_an_unknown_device_gets_the_known_ones(recipe: Path) -> None:
-    with pytest.raises(UserError, match=r"'rtx4080' is not known .*rtx4090.*h200.*--peak-tflops"):
-        make_plan(recipe, hardware=Hardware("rtx4080"))
+    with pytest.raises(UserError, match=r"'rtx4085' is not known .*h200.*rtx4090.*--peak-tflops"):
+        make_plan(recipe, hardware=Hardware("rtx4085"))
 
 
 def test_a_device_of_ones_own(recipe: Path) -> None:

@@ -31,10 +31,10 @@ class Evaluation:
 def results_table(result: Evaluation) -> Table:
     """One row a measure: its value, the 95 % interval where there is one, and what it was measured on."""
     table = Table(title=result.checkpoint.replace("[", r"\["), title_justify="left")
-    table.add_column("measure")
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval", justify="right")
-    table.add_column("of")
+    table.add_column("measure", overflow="fold")
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    table.add_column("of", overflow="fold")
     if text := result.text:
         of = f"{text.characters:,} characters, {text.documents:,} documents, window {text.window:,}"
         if text.unknown_tokens:

@@ -14,11 +14,19 @@ from mengya.data.rows.batch_size import BatchSize
 from mengya.models.causal_lm import CausalLM
 from mengya.planning.activations import MemorySettings
 from mengya.planning.flops import Flops, muon_flops, recomputed_flops, training_flops
-from mengya.planning.hardware import Device, Expected, ModelKind, RunKind, expected_mfu
+from mengya.planning.hardware import (
+    Device,
+    Expected,
+    ModelKind,
+    RunKind,
+    expected_mfu,
+    least_seconds,
+)
 from mengya.planning.inputs import Data, Hardware, Verb, open_data, open_device
 from mengya.planning.memory import training_memory
 from mengya.planning.plan import Plan
 from mengya.planning.sizes import parameter_counts
+from mengya.runtime.integers import ceil_div
 from mengya.training.execution import Execution
 from mengya.training.optim.build import hidden_matrices
 from mengya.training.optim.registry import MATRIX_OPTIMIZERS
@@ -36,6 +44,7 @@ def estimate(
     *,
     recipe: Path | None = None,
     data_tokens: float | None = None,
+    data: Data | None = None,
 ) -> Plan:
     """Estimate one run.
 
@@ -43,14 +52,15 @@ def estimate(
         model: on the meta device; adapters in it, and the rest frozen, where LoRA trains.
         recipe: where the settings came from, for the title.
         data_tokens: tokens of one epoch where the shards do not exist yet.
+        data: of a run that starts now and has it open; then nothing is measured either.
 
     Raises:
         UserError: the device is not known, or cannot compute in the precision asked for.
     """
-    device, execution = open_device(config, hardware, model.config)
+    device, execution = open_device(config, hardware, model.config, measure=data is None)
     # Where the loss takes logits of labelled positions only (stages/run/losses.py).
     labelled_only = verb == "sft" and not execution.compile and device.kind != "cuda"
-    data = open_data(config, data_tokens, needs_labels=labelled_only)
+    data = data or open_data(config, data_tokens, needs_labels=labelled_only)
     labelled = data.labelled if labelled_only else 1.0
 
     settings = _memory_settings(verb, config, execution, hardware.devices, labelled)
@@ -65,6 +75,13 @@ def estimate(
         seconds_per_step = work / (device.peak_flops * expected.mfu)
         orthogonalized = _orthogonalization_flops(model, config.optimizer.name) / hardware.devices
         seconds_per_step += orthogonalized / (device.peak_flops * MUON_MFU)
+        micro_batches = ceil_div(length.batch_rows, config.micro_batch_size * hardware.devices)
+        layers = model.config.num_hidden_layers
+        least = least_seconds(run_kind(settings), layers, micro_batches)
+        if seconds_per_step < least:
+            reached = expected.mfu * seconds_per_step / least
+            expected = Expected(reached, "a step of few FLOPs: launches and overhead", True)
+            seconds_per_step = least
     seconds = None
     if seconds_per_step is not None and length.rows is not None:
         seconds = length.rows / length.batch_rows * seconds_per_step

@@ -66,9 +66,15 @@ def named_device(name: str, half: bool = True) -> Device:
         UserError: unknown; names the known ones and what to give instead.
     """
     known = _table()["devices"]
-    key = name.lower().replace(" ", "").replace("_", "-")
-    if key not in known:
-        near = difflib.get_close_matches(key, known, n=1)
+    plain = re.sub(r"[\s_-]", "", name.lower())
+    key = next((key for key in known if key.replace("-", "") == plain), None) or match_device(name)
+    if plain.removeprefix("ascend").startswith("910"):
+        raise UserError(
+            f"device {name!r}: Ascend needs torch_npu, which mengya does not use; it trains on CUDA, "
+            "Apple's MPS and CPUs"
+        )
+    if key is None:
+        near = difflib.get_close_matches(plain, known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise UserError(
             f"device {name!r} is not known{hint}; known are {', '.join(known)}. For another one "
@@ -77,17 +83,19 @@ def named_device(name: str, half: bool = True) -> Device:
     entry = known[key]
     bf16 = entry.get("bf16", True)
     memory = entry["memory_gib"] * 2**30 * _USABLE
-    return Device(key, "cuda", _rate(entry, half), memory, bf16, entry.get("fp8", False))
+    kind = entry.get("kind", "cuda")
+    return Device(key, kind, _rate(entry, half), memory, bf16, entry.get("fp8", False))
 
 
 def this_device(
-    device: torch.device, dtype: torch.dtype | None, product: tuple[int, int, int]
+    device: torch.device, dtype: torch.dtype | None, product: tuple[int, int, int] | None
 ) -> Device:
     """The device of this process, its memory as the driver says; on a CPU the peak is measured.
 
     Args:
         dtype: of matrix products; None: fp32.
-        product: rows, inner width and columns of the product that a CPU's peak is measured with.
+        product: rows, inner width and columns of the product that a CPU's peak is measured with; None: the
+            peak stays unknown.
     """
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
@@ -99,7 +107,8 @@ def this_device(
     if device.type == "mps":
         return Device("mps", "mps", None, memory, True)
     name = f"cpu ({torch.get_num_threads()} threads)"
-    return Device(name, "cpu", measured_peak(dtype, *product), memory, cpu_has_bf16())
+    peak = None if product is None else measured_peak(dtype, *product)
+    return Device(name, "cpu", peak, memory, cpu_has_bf16())
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype | None) -> float | None:
@@ -138,6 +147,16 @@ def measured_peak(dtype: torch.dtype | None, rows: int, inner: int, columns: int
     return 2 * rows * inner * columns / best
 
 
+def least_seconds(run: RunKind, layers: int, micro_batches: int) -> float:
+    """What a step takes however little there is to compute: every kernel is launched, and the host has work.
+
+    Args:
+        micro_batches: of one device in a step.
+    """
+    floor = _table()["floor"]
+    return floor["step"] + micro_batches * layers * floor["layer"][run]
+
+
 def expected_mfu(
     kind: ModelKind, run: RunKind, hidden_size: int, output_share: float, device: Device
 ) -> Expected:
@@ -162,7 +181,7 @@ def expected_mfu(
 
 
 def _rate(entry: dict[str, Any], half: bool) -> float | None:
-    if half:
+    if half or entry.get("kind") == "mps":  # whose units do both at one rate
         return entry["tflops"] * 1e12
     return entry["tflops"] * 1e12 / 2 if entry.get("bf16", True) else None
 

@@ -79,9 +79,12 @@ def open_data(config: RunConfig, tokens: float | None, needs_labels: bool) -> Da
 
 
 def open_device(
-    config: RunConfig, hardware: Hardware, shape: ModelConfig
+    config: RunConfig, hardware: Hardware, shape: ModelConfig, measure: bool = True
 ) -> tuple[Device, Execution]:
     """The device to plan for, and how the run computes on it.
+
+    Args:
+        measure: the peak of a CPU, in 0.2 seconds.
 
     Raises:
         UserError: the device is not known, or cannot compute in the precision asked for.
@@ -90,11 +93,13 @@ def open_device(
         execution = resolve_execution(config)
         rows = min(config.micro_batch_size * config.data.sequence_length, 4096)
         product = (rows, shape.hidden_size, shape.intermediate_size)
-        device = this_device(execution.device, execution.autocast_dtype, product)
+        device = this_device(
+            execution.device, execution.autocast_dtype, product if measure else None
+        )
     else:
         device = _device_elsewhere(hardware.device, hardware, half=config.precision != "fp32")
         execution = _execution_elsewhere(config, device)
-    if execution.fp8 and not device.fp8:
+    if execution.fp8 and not device.fp8 and measure:
         raise UserError(
             f"precision=fp8, but {device.name} does not multiply fp8; write precision=bf16 or auto"
         )

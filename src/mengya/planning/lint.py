@@ -43,6 +43,15 @@ def lint_plan(plan: Plan) -> Iterator[LintWarning]:
         yield from rule(plan)
 
 
+# Of a run that starts now: not what the run itself refuses or finds out, nor figures of speed.
+_PLAN_ONLY = ("memory", "batch_split", "data", "peak")
+
+
+def lint_run(plan: Plan) -> Iterator[LintWarning]:
+    """The warnings that concern a run with its data open."""
+    yield from (warning for warning in lint_plan(plan) if warning.rule not in _PLAN_ONLY)
+
+
 def _memory(plan: Plan) -> Iterator[LintWarning]:
     needed, room = plan.memory.needed, plan.device.memory
     if needed > room:

@@ -30,10 +30,16 @@ def sync_tree(folder: Path) -> None:
 
 
 def point_link(link: Path, target: str) -> None:
-    """Make or move a relative symbolic link in one step."""
+    """Make or move a relative symbolic link in one step; without links there, a text file of the name."""
     temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
+    try:
+        temporary.symlink_to(target)
+    except (
+        OSError,
+        NotImplementedError,
+    ):  # exFAT, some network shares, Windows without the right to
+        temporary.write_text(target + "\n", encoding="utf-8")
     temporary.replace(link)
 
 

@@ -40,8 +40,12 @@ class ChatConfig(SamplingParams):
 def run(config: ChatConfig) -> None:
     console = Console(stderr=True)
     device = init_device(config.device)
-    model, tokenizer = open_checkpoint(config.checkpoint, device, pick_dtype(config.dtype, device))
-    chatting = config.mode == "chat" or (config.mode == "auto" and is_chat_model(model, tokenizer))
+    with console.status(f"loading {config.checkpoint} ..."):
+        dtype = pick_dtype(config.dtype, device)
+        model, tokenizer = open_checkpoint(config.checkpoint, device, dtype)
+        chatting = config.mode == "chat"
+        if config.mode == "auto":
+            chatting = is_chat_model(model, tokenizer)
     if sys.stdin.isatty():
         what = "chat" if chatting else "completion: the model continues what you type"
         console.print(f"{config.checkpoint} ({what}); /help lists commands", markup=False)

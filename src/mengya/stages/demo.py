@@ -24,6 +24,7 @@ from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import load_causal_lm
+from mengya.models.hf.open_checkpoint import find_checkpoint
 from mengya.runtime.device import tune_cpu_allocator
 from mengya.runtime.files import write_text
 from mengya.runtime.output_folder import FolderKind, open_run_folder
@@ -71,7 +72,14 @@ class Progress:
 
     @classmethod
     def read(cls, path: Path) -> Progress:
-        return cls(path, json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
+        if not path.is_file():
+            return cls(path, {})
+        try:
+            return cls(path, dict(json.loads(path.read_text(encoding="utf-8"))))
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{path} is not what the demo wrote ({error}); remove it, and all steps run again"
+            ) from error
 
     def do(self, name: str, work: Callable[[], Any]) -> Any:
         """Run a step unless it is done; what it returns is kept, and False means: stopped half-way."""
@@ -197,8 +205,9 @@ def _answers(config: DemoConfig) -> list[dict[str, str]]:
     step = max(1, len(questions) // config.questions)
     table = [{"question": text} for text in questions[::step][: config.questions]]
     for name in TRAINING:
-        model = load_causal_lm(_checkpoint(config, name)).eval()
-        tokenizer = load_tokenizer(_checkpoint(config, name))
+        folder = find_checkpoint(_checkpoint(config, name))
+        model = load_causal_lm(folder).eval()
+        tokenizer = load_tokenizer(folder)
         for row in table:
             row[name] = _answer(model, tokenizer, row["question"], chat=name != "pretrain")
     return table
@@ -245,7 +254,9 @@ def _finish(
     report = home / "report.html"
     write_report(report, "mengya demo", [home / name for name in TRAINING], tables)
     for shown in tables:
-        table = Table(*shown.header, title=shown.title, show_lines=True)
+        table = Table(title=shown.title, show_lines=True, expand=True)
+        for name in shown.header:
+            table.add_column(name, ratio=1, overflow="fold")  # none is squeezed by long answers
         for row in shown.rows:
             table.add_row(*(cell.replace("[", r"\[") for cell in row))
         console.print(table)

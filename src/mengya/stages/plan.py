@@ -18,11 +18,13 @@ from mengya.errors import UserError
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.config import load_model_config
+from mengya.models.hf.open_checkpoint import find_checkpoint
 from mengya.planning.estimate import estimate
 from mengya.planning.inputs import Hardware, Verb
 from mengya.planning.lint import lint_plan
 from mengya.planning.plan import Plan
 from mengya.planning.render import print_plan, to_json
+from mengya.runtime.checkpoint_names import follow
 from mengya.stages.dpo import DpoConfig
 from mengya.stages.pretrain import PretrainConfig, follow_tokenizer
 from mengya.stages.run.tuning import TuneConfig
@@ -138,13 +140,17 @@ def find_shape(config: RunConfig, recipe: Path | None, seen: tuple[Path, ...] = 
         assert shape is not None
         return shape
     folder: Path = getattr(config, "init_from")  # noqa: B009 - every verb without a model has it
-    if (folder / "config.json").is_file():
-        return load_model_config(folder)
+    start = follow(folder)
+    if start.is_dir():
+        return load_model_config(find_checkpoint(start))
     others = [] if recipe is None else sorted(recipe.parent.glob("*.yaml"))
     for path in others:
         if path in seen or path == recipe:
             continue
-        values = read_recipe(path)
+        try:
+            values = read_recipe(path)
+        except UserError:
+            continue  # a stranger's file
         if "data" in values and _makes(values, folder):
             _, earlier = read_run(path, (), None)
             return find_shape(earlier, path, (*seen, path))

@@ -34,7 +34,7 @@ class PretrainConfig(RunConfig):
     model: ModelConfig | None = None
     """Shape of a new model; its vocab_size, where it is left out, is the tokenizer's."""
     init_from: Path | None = None
-    """Start from this checkpoint folder (continued pretraining) instead of random weights."""
+    """Start from this checkpoint or run folder (continued pretraining) instead of random weights."""
     stretch: ContextExtension | None = None
     """With init_from: give the model a longer context, such as {max_position_embeddings: 4096,
     rope_parameters: {rope_type: yarn, factor: 4, original_max_position_embeddings: 1024}}."""
@@ -86,15 +86,16 @@ def follow_tokenizer(config: PretrainConfig) -> PretrainConfig:
 @in_run_folder
 def run(config: PretrainConfig) -> bool:
     config = check_run(follow_tokenizer(config))
-    tokenizer_folder = config.tokenizer or config.init_from
+    start = config.init_from
+    tokenizer_folder = config.tokenizer or start
     assert tokenizer_folder is not None  # the config was validated
     tokenizer = load_tokenizer(tokenizer_folder)
     strategy = open_strategy(config)
-    if config.init_from is not None:
-        shape = load_model_config(config.init_from)
+    if start is not None:
+        shape = load_model_config(start)
         if config.stretch is not None:
             shape = shape.extend_context(config.stretch)
-        model = load_causal_lm(config.init_from, device=strategy.init_device, config=shape)
+        model = load_causal_lm(start, device=strategy.init_device, config=shape)
     else:
         assert config.model is not None
         # Drawn on the CPU, so that every device starts from the same weights.

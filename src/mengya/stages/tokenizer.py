@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
 
 from pydantic import Field
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -125,7 +126,7 @@ def _training_texts(
             else:
                 yield text
     if first is None:
-        raise UserError("the sources hold no text; name the right field with sources.0.field=...")
+        raise UserError("the sources hold no text; name the right field with sources[0].field=NAME")
     if not for_report:
         for_report.append(first[:REPORT_CHARACTERS])  # too little text to keep any out
 
@@ -135,8 +136,17 @@ def _is_for_report(text: str) -> bool:
     return int.from_bytes(digest.digest(), "big") % REPORT_SHARE == 0
 
 
+def short_names(paths: Sequence[str]) -> list[str]:
+    """The last parts of paths, as many as tell them apart: a/tokenizer and b/tokenizer keep their folders."""
+    for count in range(1, max(len(Path(path).parts) for path in paths) + 1):
+        short = [str(Path(*Path(path).parts[-count:])) for path in paths]
+        if len(set(short)) == len(set(paths)):
+            return short
+    return list(paths)
+
+
 def _table(reports: dict[str, TokenizerReport]) -> Table:
-    table = Table(title="on text kept out of training", title_justify="left")
+    table = Table(title="on text kept out of training", title_justify="left", box=SIMPLE_HEAD)
     columns = (
         "tokenizer",
         "tokens",
@@ -148,10 +158,13 @@ def _table(reports: dict[str, TokenizerReport]) -> Table:
         "used",
     )
     for column in columns:
-        table.add_column(column, justify="left" if column == "tokenizer" else "right")
-    for name, r in reports.items():
+        left = column == "tokenizer"
+        table.add_column(
+            column, justify="left" if left else "right", no_wrap=not left, overflow="fold"
+        )
+    for name, r in zip(short_names(list(reports)), reports.values(), strict=True):
         table.add_row(
-            Path(name).name.replace("[", r"\["),
+            name.replace("[", r"\["),
             f"{r.vocab_size:,}",
             f"{r.characters_per_token:.3f}",
             f"{r.bytes_per_token:.3f}",

@@ -62,7 +62,7 @@ class LoopConfig(Config):
 
 class RunConfig(Config):
     run_dir: Path
-    """Folder of this run: config.yaml, metrics.jsonl, samples.jsonl, report.html, checkpoints/."""
+    """Folder of this run: config.yaml, log.txt, metrics.jsonl, samples.jsonl, report.html, checkpoints/."""
     resume: bool = False
     """Resume from the newest checkpoint in run_dir, if there is one."""
     seed: int = 0
@@ -105,7 +105,8 @@ class RunConfig(Config):
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of the saved model.safetensors; fp32 weights are kept in trainer/ as well where it is shorter."""
     trackers: list[TrackerName] = ["tensorboard"]
-    """Where metrics go in addition to metrics.jsonl."""
+    """Where metrics go in addition to metrics.jsonl. wandb and swanlab: project mengya, named by run_dir, a
+    resumed run stays one; WANDB_PROJECT, WANDB_NAME, SWANLAB_PROJ_NAME and SWANLAB_EXP_NAME change that."""
     sample_prompts: list[str] = []
     """Prompts completed every loop.sample_every steps into samples.jsonl."""
     sample_tokens: int = Field(default=64, ge=1)

@@ -181,7 +181,7 @@ class Build:
                     f"nothing is left for {split} of {read} records read"
                     + (
                         "; raise validation_fraction or set it to 0"
-                        if len(totals) > 1 and read
+                        if any(other.samples for other in totals.values())
                         else ""
                     )
                     + "; the table and bad_lines.jsonl say why"

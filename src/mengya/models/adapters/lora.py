@@ -71,7 +71,7 @@ def add_lora(model: CausalLM, config: LoraConfig) -> CausalLM:
         attention = list(dict.fromkeys(name.rpartition(".")[2] for name in layers))
         raise UserError(
             f"lora.use_dora cannot be applied to experts ({', '.join(parameters)}): PEFT has no DoRA for "
-            f"them; set use_dora=false, or name other layers: lora.targets=[{', '.join(attention)}]"
+            f"them; set lora.use_dora=false, or name other layers: lora.targets=[{', '.join(attention)}]"
         )
     if config.base_4bit:
         quantize_base(model)
@@ -210,7 +210,7 @@ def load_merged(directory: Path | str, base: Path | str | None = None) -> Causal
     if named is None or not Path(named).is_dir():
         raise UserError(
             f"the base of adapter {directory} is {str(named)!r}, which is no folder here; "
-            "give it with base=FOLDER"
+            f"name it: mengya merge {directory} out=FOLDER base=FOLDER"
         )
     if base is None:
         _check_base(Path(directory), Path(named))

@@ -18,6 +18,7 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, write_folder
 from mengya.models.hf.config import load_model_config
+from mengya.runtime.checkpoint_names import LINKS, follow
 from mengya.tokenizer.load import load_tokenizer
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
@@ -30,7 +31,8 @@ def find_checkpoint(path: Path) -> Path:
     Raises:
         UserError: nothing like it is there; names what is near.
     """
-    for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "latest"):
+    places = (path, *(path / "checkpoints" / name for name in LINKS))
+    for folder in map(follow, places):
         if (folder / "config.json").is_file() or (folder / ADAPTER).is_file():
             return folder
     if path.is_dir():
@@ -38,7 +40,7 @@ def find_checkpoint(path: Path) -> Path:
         hint = f"; it has {', '.join(inside)} inside" if inside else ""
         raise UserError(f"{path} is no checkpoint folder: it holds no config.json{hint}")
     near = path.parent
-    names = [p.name for p in near.iterdir()] if near.is_dir() else []
+    names = [p.name for p in near.iterdir() if p.exists()] if near.is_dir() else []
     close = difflib.get_close_matches(path.name, names, n=1)
     hint = f"; did you mean {near / close[0]}?" if close else ""
     raise UserError(f"checkpoint folder {path} does not exist{hint}")

@@ -33,8 +33,12 @@ from mengya.models.config.validation import untrained_router
 from mengya.models.extensions import training_pattern
 from mengya.models.fp8_layers import use_fp8
 from mengya.models.router import Router
+from mengya.planning.estimate import estimate
 from mengya.planning.flops import training_flops
 from mengya.planning.hardware import peak_flops
+from mengya.planning.inputs import Data as PlannedData
+from mengya.planning.inputs import Hardware, Verb
+from mengya.planning.lint import LintWarning, lint_run
 from mengya.runtime.seeding import seed_step
 from mengya.stages.run.resume import full_batch, new_run
 from mengya.stages.run.rows import open_rows
@@ -48,7 +52,7 @@ from mengya.training.optim.layout import run_layout
 from mengya.training.run_config import RunConfig
 from mengya.training.state import TrainState
 from mengya.training.telemetry.metrics import MetricsLog
-from mengya.training.telemetry.progress import ProgressBar
+from mengya.training.telemetry.progress import LOG, ProgressBar
 from mengya.training.telemetry.report import write_report
 from mengya.training.trainer import Data, Observer, Optimization, Trainer
 
@@ -93,7 +97,7 @@ def open_strategy(config: RunConfig) -> Strategy:
 
 
 def train(
-    name: str,
+    name: Verb,
     config: RunConfig,
     strategy: Strategy,
     trained: TrainedModel,
@@ -114,7 +118,9 @@ def train(
     console = Console(stderr=True, quiet=strategy.rank > 0)
     data = _open_data(config, strategy, trained.tokenizer_folder, (kind, *mixed_in), console)
 
-    length = config.data.sequence_length // (2 if kind == "preference" else 1)  # a row has both sides
+    length = config.data.sequence_length // (
+        2 if kind == "preference" else 1
+    )  # a row has both sides
     length = max(length, model.config.training_sequence_length or 0)
     model.config = model.config.model_copy(update={"training_sequence_length": length})
     reason = untrained_router(model.config)
@@ -122,13 +128,15 @@ def train(
         console.print(f"warning: {reason}", highlight=False, soft_wrap=True)
     _set_training_modes(model, config, strategy.execution)
     size = _model_size(model)
+    advice = _advice(name, config, model, data, strategy) if strategy.rank == 0 else []
     flops_per_token = _flops_per_token(model, data.train, loss)
     strategy.place(model)
     optimizers = build_optimizers(model, config.optimizer, strategy.dp_group)
     layout = run_layout(optimizers, model, config.optimizer)
     module = strategy.wrap(model, optimizers)
 
-    progress = ProgressBar(name, data.max_steps, shown=strategy.rank == 0)
+    log = config.run_dir / LOG if strategy.rank == 0 else None
+    progress = ProgressBar(name, data.max_steps, shown=strategy.rank == 0, log=log)
     checkpoints = CheckpointManager(
         config.run_dir,
         config.loop,
@@ -149,7 +157,9 @@ def train(
         config.run_dir.mkdir(parents=True, exist_ok=True)
         resolved = config.model_copy(update={"global_batch_size": data.batch_size.rows})
         save_config(resolved, config.run_dir / "config.yaml")
-        console.print(_summary(name, config, size, data, state), highlight=False)
+        progress.say(_summary(name, config, size, data, state))
+        for warning in advice:
+            progress.say(f"warning: {warning.message}; {warning.remedy} ({warning.rule})")
 
     trainer = Trainer(
         model=model,
@@ -183,9 +193,7 @@ def train(
         report = config.run_dir / "report.html"
         write_report(report, f"mengya {name}: {config.run_dir.name}", [config.run_dir])
         end = "done" if done else "stopped and saved; resume with resume=true"
-        console.print(
-            f"{name} {end}: {checkpoints.store.latest()}, curves in {report}", highlight=False
-        )
+        progress.say(f"{name} {end}: {checkpoints.store.latest()}, curves in {report}")
     strategy.close()
     return done
 
@@ -232,6 +240,16 @@ def _batches(config: RunConfig, strategy: Strategy, data: _RunData) -> Data:
 
     characters = _characters(held_out) if max_rows is None else None
     return Data(steps_from, validation, characters, config.data.sequence_length)
+
+
+def _advice(
+    verb: Verb, config: RunConfig, model: CausalLM, data: _RunData, strategy: Strategy
+) -> list[LintWarning]:
+    """What `mengya plan` would warn of, before an engine shards the model."""
+    rows = data.train
+    known = PlannedData(len(rows), rows.visible, rows.fill, labelled=1.0)
+    hardware = Hardware(devices=strategy.world_size)
+    return list(lint_run(estimate(verb, config, model, hardware, data=known)))
 
 
 def _documents(data: _RunData, tokenizer_folder: Path, step: int) -> Iterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from mengya.data.shards import TokenShards
 from mengya.models.hf.checkpoint import weights_sha256
+from mengya.models.hf.open_checkpoint import find_checkpoint
 from mengya.runtime.files import write_text
 from mengya.tokenizer.load import tokenizer_hash
 from mengya.training.run_config import RunConfig
@@ -36,7 +37,11 @@ class Input:
 
 
 def resolved(config: C) -> C:
-    """The settings with every link in their input paths followed; relative paths stay relative."""
+    """The settings with every link in their input paths followed; relative paths stay relative.
+
+    Raises:
+        UserError: init_from is neither a checkpoint nor a run folder that holds one.
+    """
     data = config.data.model_copy(
         update={
             part: [s.model_copy(update={"path": _followed(s.path)}) for s in sources]
@@ -46,7 +51,10 @@ def resolved(config: C) -> C:
             )
         }
     )
-    paths = {name: _followed(path) for name, path in _folders(config).items()}
+    folders = _folders(config)
+    if start := folders.get("init_from"):
+        folders["init_from"] = find_checkpoint(start)  # of a run folder: its best, else latest
+    paths = {name: _followed(path) for name, path in folders.items()}
     return config.model_copy(update={"data": data, **paths})
 
 

@@ -28,6 +28,8 @@ from mengya.stages.run.inputs import (
 )
 from mengya.training.checkpoint.store import CheckpointStore
 from mengya.training.run_config import RunConfig
+from mengya.training.telemetry.metrics import IDS
+from mengya.training.telemetry.progress import LOG
 
 # A run resumed with another of these would not be the run that was stopped: it would minimize another
 # loss, on other data, from other weights. The optimizer is compared with its state (optim/layout.py).
@@ -48,6 +50,8 @@ _NAMES = (
     "samples.jsonl",
     "quarantine.jsonl",
     "report.html",
+    LOG,
+    IDS,
     "checkpoints",
     "tensorboard",
 )

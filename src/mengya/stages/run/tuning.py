@@ -22,6 +22,7 @@ from mengya.models.hf.checkpoint import (
     weights_sha256,
     write_folder,
 )
+from mengya.models.hf.open_checkpoint import ADAPTER
 from mengya.stages.run.assemble import TrainedModel, trainable
 from mengya.tokenizer.chat_template import encode_prompt
 from mengya.tokenizer.load import copy_tokenizer, load_tokenizer, stop_token_ids
@@ -32,7 +33,7 @@ from mengya.training.run_config import RunConfig
 
 class TuneConfig(RunConfig):
     init_from: Path
-    """Checkpoint folder to start from."""
+    """Checkpoint or run folder (its best, else latest, checkpoint) to start from."""
     lora: LoraConfig | None = None
     """Train low-rank adapters instead of all weights; null trains all."""
 
@@ -47,7 +48,7 @@ def open_tuned(
 ) -> tuple[TrainedModel, PreTrainedTokenizerFast]:
     """The model of `init_from`, with adapters when asked for, and how to write and restore it."""
     folder = config.init_from
-    if (folder / "adapter_config.json").is_file():
+    if (folder / ADAPTER).is_file():
         raise UserError(
             f"{folder} is a LoRA adapter; merge it first: mengya merge {folder} out=FOLDER"
         )

@@ -3,7 +3,7 @@
     RUN/checkpoints/step-002000/         a standard model folder (or adapter folder), and
                     step-002000/trainer/ state.json, optimizer.json, optimizer.safetensors,
                                          master.safetensors, sha256.json
-    RUN/checkpoints/latest -> step-002000,  best -> step-001500
+    RUN/checkpoints/latest -> step-002000,  best -> step-001500 (runtime/checkpoint_names.py)
                     .step-002200.mengya-partial/  one that is being written
                     left-step-001000/    files that somebody put into a checkpoint that was rotated away
                     damaged-step-001900/ one whose files are not what was written, set aside
@@ -16,15 +16,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from mengya.errors import UserError
+from mengya.runtime.checkpoint_names import LINKS, follow, step_folders, step_of
 from mengya.runtime.files import point_link, sync_tree, write_text
 from mengya.runtime.output_folder import ADDED_LATER, free_name, remove_files, replace_folder
-from mengya.training.checkpoint.integrity import find_damage, seal, sealed_files
+from mengya.training.checkpoint.integrity import RECORD, find_damage, seal, sealed_files
 from mengya.training.state import TrainState
 from mengya.version import __version__, check_format
 
@@ -42,8 +43,11 @@ class CheckpointStore:
         return self.folder / f"step-{step:06d}"
 
     def latest(self) -> Path | None:
-        """The newest checkpoint, or None. Its files are not checked; `recover` does that."""
-        paths = self._all()
+        """The newest checkpoint, or None. Its files are not checked; `recover` does that.
+
+        Of a folder that only the links were copied from, one of the copies; `recover` renames it.
+        """
+        paths = step_folders(self.folder) or list(self._copied_links())
         return paths[-1] if paths else None
 
     def recover(self, say: Callable[[str], None]) -> None:
@@ -56,8 +60,9 @@ class CheckpointStore:
             UserError: there are checkpoints, and all of them are damaged.
         """
         self._clean()
+        self._adopt_copied_links()
         damaged = []
-        for path in reversed(self._all()):
+        for path in reversed(step_folders(self.folder)):
             wrong = find_damage(path)
             if wrong is None:
                 return self._relink()
@@ -88,19 +93,18 @@ class CheckpointStore:
         point_link(self.folder / "latest", path.name)
         if state.best_step == state.step:
             point_link(self.folder / "best", path.name)
-        best = self.folder / "best"
-        kept = {p.name for p in self._all()[-self.keep_last :]}
-        kept |= {best.readlink().name} if best.is_symlink() else set()
-        self._remove(p for p in self._all() if p.name not in kept)
+        kept = {p.name for p in step_folders(self.folder)[-self.keep_last :]}
+        kept |= {follow(self.folder / "best").resolve().name}
+        self._remove(p for p in step_folders(self.folder) if p.name not in kept)
         return path
 
     def has_until(self, step: int) -> bool:
         """Whether there is a checkpoint of at most `step` steps."""
-        return any(_step(p) <= step for p in self._all())
+        return any(step_of(p) <= step for p in step_folders(self.folder))
 
     def drop_after(self, step: int) -> None:
         """Remove checkpoints after `step`: of a future that is to be undone."""
-        self._remove(p for p in self._all() if _step(p) > step)
+        self._remove(p for p in step_folders(self.folder) if step_of(p) > step)
         self._relink()
 
     def read_state(self, checkpoint: Path) -> TrainState:
@@ -131,6 +135,27 @@ class CheckpointStore:
                     stray
                 ) if stray.is_dir() and not stray.is_symlink() else stray.unlink()
 
+    def _copied_links(self) -> Iterator[Path]:
+        """`latest` and `best` where they are folders: cp -L, scp and zip copy what a link names."""
+        for path in (self.folder / name for name in LINKS):
+            if path.is_dir() and not path.is_symlink():
+                yield path
+
+    def _adopt_copied_links(self) -> None:
+        """Remove such a copy of a checkpoint that is here too; else give it the name of its step.
+
+        Raises:
+            UserError: its state cannot be read.
+        """
+        for copy in self._copied_links():
+            path = self.path(self.read_state(copy).step)
+            if not path.exists():
+                copy.rename(path)
+            elif (copy / RECORD).is_file() and _same_bytes(copy / RECORD, path / RECORD):
+                self._discard(copy)
+            else:
+                copy.rename(free_name(self.folder / f"left-{copy.name}"))
+
     def _relink(self) -> None:
         """Point `latest` at the newest checkpoint and `best` at that of the newest's state."""
         (self.folder / "best").unlink(missing_ok=True)
@@ -155,11 +180,8 @@ class CheckpointStore:
         """Remove what the run wrote of a checkpoint; files that somebody added are kept as left-step-..."""
         with suppress(OSError):  # what cannot be removed now is tried again by `_clean`
             if not remove_files(folder, [*sealed_files(folder), *ADDED_LATER]):
-                folder.rename(free_name(self.folder / f"left-{folder.name.split('.')[1]}"))
-
-    def _all(self) -> list[Path]:
-        found = (p for p in self.folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name))
-        return sorted(found, key=_step)
+                name = folder.name.strip(".").partition(".")[0]
+                folder.rename(free_name(self.folder / f"left-{name}"))
 
 
 # What a kill leaves, each with its earlier name: a checkpoint replaced or being removed, drafts, links.
@@ -173,5 +195,5 @@ def _to_json(state: TrainState) -> str:
     return json.dumps(values, indent=2) + "\n"
 
 
-def _step(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
+def _same_bytes(one: Path, other: Path) -> bool:
+    return other.is_file() and one.read_bytes() == other.read_bytes()

@@ -6,9 +6,12 @@ Takes flat dictionaries of numbers by step. Knows nothing of training.
 from __future__ import annotations
 
 import json
+import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from mengya.errors import UserError
 from mengya.runtime.files import write_text
@@ -41,7 +44,7 @@ class MetricsLog:
         run_dir.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("a", encoding="utf-8")
         self.cut(start_step)
-        self._trackers = [_open_tracker(name, run_dir, run_config) for name in trackers]
+        self._trackers = [_open_tracker(name, run_dir, start_step, run_config) for name in trackers]
 
     def cut(self, step: int) -> None:
         """Remove the lines after `step`; trackers keep theirs, and get those steps again."""
@@ -62,44 +65,103 @@ class MetricsLog:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file of our own; a last line cut short by a crash is skipped."""
+    """The objects of a JSONL file of a run, each with a `step`; a last line cut short by a crash is skipped.
+
+    Raises:
+        UserError: another line is none of ours; names it.
+    """
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_bytes().rstrip(b"\n").split(b"\n")
     for number, line in enumerate(lines, 1):
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
+            values = json.loads(line.decode("utf-8"))
+        except ValueError as error:  # not JSON, or not UTF-8
             if number < len(lines):
                 raise UserError(
-                    f"{path}:{number} is not JSON ({error}); remove that line"
+                    f"{path}:{number} is not JSON in UTF-8 ({error}); remove that line"
                 ) from error
+            return
+        if not isinstance(values, dict) or not isinstance(values.get("step"), int):
+            raise UserError(
+                f"{path}:{number} has no whole number `step`, a run did not write it; remove that line"
+            )
+        yield values
 
 
 def _line(values: Mapping[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False) + "\n"
 
 
-def _open_tracker(name: TrackerName, run_dir: Path, run_config: Mapping[str, Any]) -> Tracker:
+def _open_tracker(
+    name: TrackerName, run_dir: Path, start_step: int, run_config: Mapping[str, Any]
+) -> Tracker:
     match name:
         case "tensorboard":
             return _TensorBoard(run_dir)
         case "wandb":
             wandb = require("wandb", "wandb")
+            run = remote_run(run_dir, name, start_step, os.environ)
             return _RemoteRun(
                 wandb.init(
-                    project="mengya", name=run_dir.name, dir=run_dir, config=dict(run_config)
+                    project=run.project, name=run.name, id=run.id, resume="allow",
+                    dir=run_dir, config=dict(run_config),
                 )
-            )
+            )  # fmt: skip
         case "swanlab":
             swanlab = require("swanlab", "swanlab")
-            run = swanlab.init(
-                project="mengya",
-                experiment_name=run_dir.name,
-                logdir=str(run_dir),
-                config=dict(run_config),
-            )
-            return _RemoteRun(run)
+            run = remote_run(run_dir, name, start_step, os.environ)
+            return _RemoteRun(
+                swanlab.init(
+                    project=run.project, experiment_name=run.name, id=run.id, resume="allow",
+                    logdir=str(run_dir), config=dict(run_config),
+                )
+            )  # fmt: skip
+
+
+class RemoteRun(NamedTuple):
+    """How a service of runs on the web knows a run."""
+
+    project: str
+    name: str
+    id: str
+
+
+IDS = "trackers.json"  # in run_dir: the id of the run by tracker
+# The variables of the services' own documentation, which come before our choice.
+_VARIABLES = {
+    "wandb": ("WANDB_PROJECT", "WANDB_NAME", "WANDB_RUN_ID"),
+    "swanlab": ("SWANLAB_PROJ_NAME", "SWANLAB_EXP_NAME", "SWANLAB_RUN_ID"),
+}
+
+
+def remote_run(
+    run_dir: Path, tracker: TrackerName, start_step: int, environment: Mapping[str, str]
+) -> RemoteRun:
+    """Project mengya, the path of run_dir as the name (my/sft), and an id that a resumed run keeps.
+
+    A run from its start, step 0, gets a new id. The variables of the services have precedence.
+    """
+    project, name, run_id = (environment.get(key) for key in _VARIABLES[tracker])
+    path = run_dir / IDS
+    ids: dict[str, str] = {}
+    if start_step > 0:
+        with suppress(OSError, ValueError, TypeError):
+            ids = dict(json.loads(path.read_text(encoding="utf-8")))
+    run_id = run_id or ids.get(tracker) or uuid.uuid4().hex[:21]  # the length that swanlab wants
+    write_text(path, json.dumps({**ids, tracker: run_id}) + "\n")
+    return RemoteRun(project or "mengya", name or _name_of(run_dir), run_id)
+
+
+def _name_of(run_dir: Path) -> str:
+    """runs/my/sft -> my/sft: the last folder alone is the same for every model."""
+    folder = run_dir.resolve()
+    with suppress(ValueError):
+        folder = folder.relative_to(Path.cwd())
+    parts = [part for part in folder.parts if part != folder.anchor]
+    if len(parts) > 1 and parts[0] == "runs":
+        parts = parts[1:]
+    return "/".join(parts[-3:])
 
 
 class _TensorBoard:

@@ -1,0 +1,65 @@
+"""YAML and JSON as people mean them: a key that is given twice is an error, and 1e-3 is a number.
+
+YAML 1.1, which PyYAML reads, keeps the last of two equal keys, and takes 1e-3 for text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import yaml
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:  # before `<<` is resolved, whose keys may be replaced
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line, name = key.start_mark.line + 1, (key.tag, key.value)
+            if name in lines:
+                raise yaml.YAMLError(
+                    f"key {key.value!r} is given twice, in line {lines[name]} and line {line}"
+                )
+            lines[name] = line
+        return node
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def load_yaml(text: str) -> Any:
+    """The value of a YAML document.
+
+    Raises:
+        yaml.YAMLError: it is none, or a key is given twice.
+    """
+    return yaml.load(text, _Loader)
+
+
+def load_value(text: str) -> Any:
+    """The value of `key=value`: JSON, else YAML.
+
+    Raises:
+        yaml.YAMLError: it is neither, or a key is given twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError:
+        return load_yaml(text)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise yaml.YAMLError(f"key {twice!r} is given twice")
+    return values

@@ -1,0 +1,28 @@
+"""Tables on 80 columns: no number is cut, no name is lost, no column is squeezed to nothing."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+from rich.table import Table
+
+from mengya.stages.tokenizer import _table, short_names
+from mengya.tokenizer.report import TokenizerReport
+
+
+def shown(table: Table) -> str:
+    text = io.StringIO()
+    Console(file=text, width=80).print(table)
+    return text.getvalue()
+
+
+def test_tokenizers_of_one_name_are_told_apart() -> None:
+    assert short_names(["runs/a/tokenizer", "runs/b/tokenizer"]) == ["a/tokenizer", "b/tokenizer"]
+    assert short_names(["runs/a/tokenizer", "models/qwen"]) == ["tokenizer", "qwen"]
+    assert short_names(["x"]) == ["x"]
+    report = TokenizerReport(151_669, 10, 900_000, 500_000, 1.512, 4.2, 1.0, 0.0, 0.125, 2048, 0.5)
+    text = shown(
+        _table({"runs/a/tokenizer": report, "models/Qwen3-0.6B-Base-of-a-long-name": report})
+    )
+    assert "…" not in text and text.count("151,669") == 2 and text.count("12.5%") == 2

@@ -1,0 +1,118 @@
+"""What a user can cause ends in one message and exit code 2, never in a traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from mengya import cli
+from mengya.errors import user_message
+from mengya.training.telemetry.metrics import read_jsonl
+
+
+@pytest.fixture
+def mengya(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., str]:
+    """Runs a command that must be refused, and gives the message."""
+    monkeypatch.chdir(tmp_path)
+
+    def refused(*arguments: str | Path) -> str:
+        monkeypatch.setattr(sys, "argv", ["mengya", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        error = capfd.readouterr().err
+        assert ended.value.code == 2, error
+        assert "Traceback" not in error and error.startswith("error: ")
+        return error
+
+    return refused
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    (folder / "ballast").write_bytes(b"x" * (os.statvfs(folder).f_bavail * 4096))
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+RECIPE = "tokenizer: t\nmodel: {vocab_size: 400}\ndata: {train: shards}\nmax_steps: 1\n"
+
+
+def test_recipes(mengya: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(RECIPE)
+    (tmp_path / "b.yaml").write_text("extends: [a.yaml, 3]\n")
+    assert "b.yaml: `extends` is the path of a recipe or a list" in mengya("pretrain", "b.yaml")
+    (tmp_path / "b.yaml").write_text("extends: {a: 1}\n")
+    assert "got {'a': 1}" in mengya("pretrain", "b.yaml")
+    assert f"{tmp_path} is a folder; name a file in it: a.yaml, b.yaml" in mengya(
+        "pretrain", tmp_path
+    )
+    (tmp_path / "c.yaml").write_bytes("run_dir: 运行\n".encode("gbk"))
+    assert "c.yaml cannot be read as YAML" in mengya("pretrain", "c.yaml")
+    (tmp_path / "d.yaml").write_text("3: x\n")
+    assert "3" in mengya("pretrain", "d.yaml")
+
+
+def test_folders_of_runs(mengya: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(RECIPE)
+    (tmp_path / "file").write_text("x")
+    assert "run_dir=file is a file" in mengya("pretrain", "a.yaml", "run_dir=file")
+    mengya("pretrain", "a.yaml", "run_dir=file/run")
+    mengya("pretrain", "a.yaml", "run_dir=/sys/kernel/run")
+    assert "tokenizer folder 't' does not exist" in mengya("pretrain", "a.yaml", "run_dir=run")
+    mengya("pretrain", "a.yaml", f"run_dir={'长' * 200}")
+    mengya("merge", "nothing", "out=out")
+    mengya("evaluate", "nothing", "text_shards=nothing")
+    mengya("plan", "nothing.yaml")
+
+
+def test_a_disk_that_is_full_at_the_start(mengya: Callable[..., str], full_disk: Path) -> None:
+    Path("a.yaml").write_text(RECIPE)
+    assert "No space left" in mengya("pretrain", "a.yaml", f"run_dir={full_disk}/run")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "free some space"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs/x"), "runs/x: Permission denied"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", b"runs/x"), "runs/x: Is a directory"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "micro_batch_size"),
+        (OSError(errno.EBADF, "Bad file descriptor"), None),
+        (ValueError("a bug"), None),
+    ],
+)
+def test_what_the_system_refuses_is_no_bug(error: Exception, said: str | None) -> None:
+    message = user_message(error)
+    assert message is None if said is None else said in str(message)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"loss": 1}', r":2 has no whole number `step`"),
+        (b"[1]", r":2 has no whole number `step`"),
+        (b'{"step": 2, "x": "\xb5"}', r":2 is not JSON in UTF-8"),
+        (b"{", r":2 is not JSON in UTF-8"),
+    ],
+)
+def test_lines_of_metrics_that_no_run_wrote(tmp_path: Path, line: bytes, said: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}\n')
+    with pytest.raises(Exception, match=said):
+        list(read_jsonl(path))
+    path.write_bytes('{"step": 1, "text": "a\u2028b"}\n{"st'.encode())
+    assert list(read_jsonl(path)) == [{"step": 1, "text": "a\u2028b"}]
