@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from mengya.data.ingest.fields import Fields
 from mengya.tokenizer.message import Message
 
 _ROLES = {
@@ -27,10 +28,13 @@ class SchemaError(ValueError):
     """The record does not have the form it should have; the message is the reason."""
 
 
-def as_object(value: Any) -> Mapping[str, Any]:
+def as_object(value: Any) -> Fields:
+    """The fields of an object; a `Fields` stays itself, so that it knows all that is read of it."""
+    if isinstance(value, Fields):
+        return value
     if not isinstance(value, dict):
         raise SchemaError(f"{json_type(value)} where an object was expected")
-    return value
+    return Fields(value)
 
 
 def as_text(fields: Mapping[str, Any], name: str) -> str:
@@ -105,12 +109,6 @@ def history(value: Any) -> list[Message]:
             {"role": "assistant", "content": turn[1]},
         ]
     return messages
-
-
-def system(fields: Mapping[str, Any]) -> list[Message]:
-    return (
-        [{"role": "system", "content": as_text(fields, "system")}] if fields.get("system") else []
-    )
 
 
 def _content(value: Any) -> str:

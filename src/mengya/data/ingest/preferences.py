@@ -11,19 +11,18 @@ Knows nothing of files, cleaning or tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from mengya.data.ingest.columns import question, system, tools
+from mengya.data.ingest.fields import Fields
 from mengya.data.ingest.messages import (
     SchemaError,
     as_message,
     as_messages,
     as_object,
     as_text,
-    as_tools,
     history,
     known_fields,
-    system,
 )  # fmt: skip
 from mengya.data.ingest.schema import QUESTION_ANSWER, Preference, alpaca_prompt
 from mengya.tokenizer.message import Message
@@ -61,10 +60,10 @@ def to_preferences(value: Any, format: str | None = None) -> list[Preference]:
         prompt, chosen, rejected = _common_prefix(chosen, rejected)
     elif chosen[: len(prompt)] == prompt == rejected[: len(prompt)]:  # the sides repeat the prompt
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
-    return [_checked(Preference(prompt, chosen, rejected, as_tools(fields.get("tools"))))]
+    return [_checked(Preference(prompt, chosen, rejected, tools(fields)))]
 
 
-def _ranking(fields: Mapping[str, Any]) -> list[Preference]:
+def _ranking(fields: Fields) -> list[Preference]:
     answers, prompt = fields.get("output"), _prompt(fields)
     if prompt is None:
         raise SchemaError("a ranking without a prompt")
@@ -75,19 +74,20 @@ def _ranking(fields: Mapping[str, Any]) -> list[Preference]:
     ):
         raise SchemaError("output is not a ranking: a list of two or more strings, best first")
     replies = [[{"role": "assistant", "content": answer}] for answer in answers]
-    return [_checked(Preference(prompt, replies[0], worse)) for worse in replies[1:]]
+    functions = tools(fields)
+    return [_checked(Preference(prompt, replies[0], worse, functions)) for worse in replies[1:]]
 
 
-def _prompt(fields: Mapping[str, Any]) -> list[Message] | None:
+def _prompt(fields: Fields) -> list[Message] | None:
     for name in ("conversations", "messages", "prompt"):
         if isinstance(fields.get(name), list):
             messages = as_messages(fields[name])
             return (system(fields) if messages[0]["role"] != "system" else []) + messages
     if "instruction" in fields:
         return alpaca_prompt(fields)
-    for name in dict.fromkeys(question for question, _ in QUESTION_ANSWER):
+    for name in dict.fromkeys(asked for asked, _ in QUESTION_ANSWER):
         if name in fields:
-            user = {"role": "user", "content": as_text(fields, name)}
+            user = question(fields, as_text(fields, name))
             return [*system(fields), *history(fields.get("history")), user]
     return None
 

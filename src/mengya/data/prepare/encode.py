@@ -11,11 +11,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from mengya.data.ingest.fields import Fields
 from mengya.data.ingest.messages import SchemaError
 from mengya.data.ingest.preferences import to_preferences
 from mengya.data.ingest.read import parse_chunk
@@ -56,12 +57,14 @@ class EncodedChunk:
         hashes, split_hashes: [N] uint64, of the sample, and what decides whether it is held out.
         characters: [N] int64, characters of the text that a loss is taken on (both sides of a preference).
         read: records read, bad lines included; bad: those; dropped: samples left out, by reason.
+        unused: for every field that no format knows, how many records hold something in it.
     """
 
     source: int
     read: int = 0
     bad: list[BadLine] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)
     tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))
     loss_mask: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
     lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -151,7 +154,11 @@ class Encoder:
     def _kept_samples(self, record: Record, source: int, result: EncodedChunk) -> list[Encoded]:
         """The cleaned samples of a record that no filter drops, chats with their ids and masks."""
         kept: list[Encoded] = []
-        for sample in self._samples(record, self.sources[source]):
+        value = Fields(record.value) if isinstance(record.value, dict) else record.value
+        samples = self._samples(value, self.sources[source])
+        if isinstance(value, Fields):
+            result.unused.update(value.unused())
+        for sample in samples:
             sample = clean_sample(sample, self.clean)
             if reason := drop_reason(sample, self.clean):
                 result.dropped[reason] += 1
@@ -161,12 +168,12 @@ class Encoder:
                 )
         return kept
 
-    def _samples(self, record: Record, form: SourceForm) -> list[Sample]:
+    def _samples(self, value: Any, form: SourceForm) -> list[Sample]:
         if self.kind == "text":
-            return [to_document(record.value, form.field)]
+            return [to_document(value, form.field)]
         if self.kind == "conversation":
-            return [to_conversation(record.value, form.format)]
-        return list(to_preferences(record.value, form.format))
+            return [to_conversation(value, form.format)]
+        return list(to_preferences(value, form.format))
 
     def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
         """[document token] ids [document token] of every text; a typed control token stays text."""

@@ -92,6 +92,11 @@ def print_table(
             *(f"{n:,}" for n in numbers),
         )
     console.print(table)
+    unused = {name: c.unused for name, c in zip(sources, counts, strict=True) if c.unused}
+    for name, fields in unused.items():
+        listed = ", ".join(f"{field} ({n:,})" for field, n in fields.most_common())
+        line = f"{name}: fields that were not used (records that have them): {listed}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _counts(sources: Sequence[SourceCounts]) -> str:

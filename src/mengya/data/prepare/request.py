@@ -26,7 +26,7 @@ from mengya.runtime.files import write_text
 from mengya.tokenizer.chat_template import chat_template_of
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 
-VERSION = 1  # raised when the same settings would give other shards than before
+VERSION = 2  # raised when the same settings would give other shards than before
 MAX_ROWS = 100  # of the table, for one folder or glob
 
 
@@ -154,7 +154,11 @@ def is_up_to_date(
     Raises:
         UserError: overwrite is false, and it holds something else, or files are missing or have wrong sizes.
     """
-    if changed := differences(saved.request, inputs.request):
+    older = saved.request["version"] < VERSION
+    if older and config.overwrite:
+        return False
+    before = {**saved.request, "version": VERSION} if older else saved.request
+    if changed := differences(before, inputs.request):
         if config.overwrite:
             return False
         lines = "\n".join(f"  - {line}" for line in changed[:20])
@@ -174,6 +178,12 @@ def is_up_to_date(
         message = f"{error}\nmaking {config.out} again"
         console.print(message, markup=False, soft_wrap=True, highlight=False)
         return False
+    if older:
+        message = (
+            f"{config.out} was made by an earlier version of mengya, which read some records in another "
+            "way (docs/data_format.md); it can be used as it is, overwrite=true makes it again"
+        )
+        console.print(message, markup=False, soft_wrap=True, highlight=False)
     return True
 
 
