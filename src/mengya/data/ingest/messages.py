@@ -24,6 +24,9 @@ _ROLES = {
 }  # fmt: skip
 
 
+TRAIN_FLAGS = ("weight", "loss", "train", "loss_mask")
+
+
 class SchemaError(ValueError):
     """The record does not have the form it should have; the message is the reason."""
 
@@ -60,9 +63,11 @@ def as_message(turn: Any) -> Message:
         raise SchemaError(f"unknown role {name!r}; known are {', '.join(_ROLES)}")
     content = _content(turn.get("content", turn.get("value")))
     if role == "call":
-        return {"role": "assistant", "content": "", "tool_calls": _tool_calls(content)}
+        calls = {"role": "assistant", "content": "", "tool_calls": _tool_calls(content)}
+        return calls | _train_flag(turn)
     message: Message = {"role": role, "content": content}
     if role == "assistant":
+        message |= _train_flag(turn)
         if turn.get("tool_calls"):
             message["tool_calls"] = _tool_calls(turn["tool_calls"])
         elif turn.get("content", turn.get("value")) is None:
@@ -72,6 +77,17 @@ def as_message(turn: Any) -> Message:
     elif "content" not in turn and "value" not in turn:
         raise SchemaError(f"a {role} turn without content")
     return message
+
+
+def _train_flag(turn: Fields) -> Message:
+    """{"train": False} when a flag of the turn says that it is not to be learned."""
+    flags = {name: turn[name] for name in TRAIN_FLAGS if name in turn and turn[name] is not None}
+    for name, value in flags.items():
+        if not isinstance(value, (bool, int, float)) or value not in (0, 1):
+            raise SchemaError(f"{name} of a turn is {value!r}; only 0, 1, false and true are known")
+    if len({bool(value) for value in flags.values()}) > 1:
+        raise SchemaError(f"{' and '.join(flags)} of a turn say different things")
+    return {"train": False} if flags and not any(flags.values()) else {}
 
 
 def as_tools(value: Any) -> list[dict[str, Any]] | None:

@@ -35,14 +35,31 @@ def clean_sample(sample: Sample, config: CleanConfig) -> Sample:
 
 
 def drop_reason(sample: Sample, config: CleanConfig) -> str | None:
-    """Why a cleaned sample is dropped (empty, too_short, too_long, empty_turn, same_answers), else None."""
+    """Why a cleaned sample is dropped, else None.
+
+    The reasons: empty, too_short, too_long, empty_turn, nothing_learned (all flagged), same_answers.
+    """
     if isinstance(sample, Document):
         return too_short(sample.text, config) or too_long(len(sample.text), config)
     if not all(map(_has_content, _messages(sample))):
         return "empty_turn"
+    if isinstance(sample, Conversation) and not any(map(_is_learned, sample.messages)):
+        return "nothing_learned"
     if isinstance(sample, Preference) and sample.chosen == sample.rejected:
         return "same_answers"
     return too_long(sum(len(message["content"]) for message in _messages(sample)), config)
+
+
+def train_on_last(sample: Conversation) -> Conversation:
+    """The conversation with a loss on its last assistant turn only."""
+    *earlier, last = sample.messages
+    return replace(sample, messages=[*map(_not_learned, earlier), last])
+
+
+def completions(sample: Preference) -> tuple[list[Message], list[Message]]:
+    """Both sides as conversations in which no turn of the prompt is learned."""
+    prompt = [_not_learned(message) for message in sample.prompt]
+    return prompt + sample.chosen, prompt + sample.rejected
 
 
 def sample_hashes(sample: Sample) -> tuple[int, int]:
@@ -72,6 +89,14 @@ def _messages(sample: Conversation | Preference) -> Iterator[Message]:
         yield from sample.messages
     else:
         yield from (*sample.prompt, *sample.chosen, *sample.rejected)
+
+
+def _is_learned(message: Message) -> bool:
+    return message["role"] == "assistant" and message.get("train", True)
+
+
+def _not_learned(message: Message) -> Message:
+    return {**message, "train": False} if message["role"] == "assistant" else message
 
 
 def _has_content(message: Message) -> bool:

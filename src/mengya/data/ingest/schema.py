@@ -73,14 +73,15 @@ def to_document(value: Any, field: str | list[str]) -> Document:
 def to_conversation(value: Any, format: str | None = None) -> Conversation:
     """A conversation in one of `CONVERSATION_FORMATS`, or in whichever of them the record has the fields of.
 
-    What follows the last assistant turn is cut off, since no loss is taken on it.
+    What follows the last assistant turn that is learned is cut off, since no loss is taken on it.
     """
     conversation = CONVERSATION_FORMATS[format or detect_conversation(value)](value)
     messages = conversation.messages
-    while messages and messages[-1]["role"] != "assistant":
-        messages = messages[:-1]
-    if not messages:
+    answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    if not answers:
         raise SchemaError("no assistant turn")
+    learned = [i for i in answers if messages[i].get("train", True)]
+    messages = messages[: (learned or answers)[-1] + 1]
     if not any(message["role"] in ("user", "tool") for message in messages):
         raise SchemaError("no user turn before the assistant's")
     return Conversation(messages, conversation.tools)

@@ -77,6 +77,9 @@ class PrepareConfig(Config):
     sources: OneOrMany[PrepareSource] = Field(min_length=1)
     """What to read; a plain path stands for {path: ...}."""
     clean: CleanConfig = CleanConfig()
+    train_on: Literal["all_turns", "last_turn"] = "all_turns"
+    """For conversations: the assistant turns that are learned. A turn with `weight`, `loss`, `train` or
+    `loss_mask` of 0 or false never is."""
     dedup: bool = True
     """Keep only the first of samples that are equal but for white space and case, over all sources."""
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
@@ -108,4 +111,8 @@ class PrepareConfig(Config):
                     else "not given for text; name the field instead"
                 )
                 raise ValueError(f"sources.{number}.format {source.format!r} must be {names}")
+        if self.train_on != "all_turns" and self.kind != "conversation":
+            raise ValueError(
+                f"train_on is for kind=conversation, not kind={self.kind}; leave it out"
+            )
         return self

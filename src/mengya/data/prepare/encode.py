@@ -21,7 +21,13 @@ from mengya.data.ingest.messages import SchemaError
 from mengya.data.ingest.preferences import to_preferences
 from mengya.data.ingest.read import parse_chunk
 from mengya.data.ingest.records import BadLine, Chunk, Record
-from mengya.data.ingest.samples import clean_sample, drop_reason, sample_hashes
+from mengya.data.ingest.samples import (
+    clean_sample,
+    completions,
+    drop_reason,
+    sample_hashes,
+    train_on_last,
+)
 from mengya.data.ingest.schema import (
     Conversation,
     Document,
@@ -34,6 +40,7 @@ from mengya.errors import UserError
 from mengya.text.clean import CleanConfig
 
 Kind = Literal["text", "conversation", "preference"]
+TrainOn = Literal["all_turns", "last_turn"]
 Encoded = tuple[Sample, list[tuple[list[int], list[int]]]]  # a sample; (ids, mask) of each side
 TOKENIZE_CHARACTERS = 1 << 16  # longer texts are tokenized in pieces, cut where a line begins
 
@@ -82,6 +89,7 @@ class EncodingPlan:
         text_tokenizer: for text, the tokenizer without control tokens as JSON, so that the processes need not
             load transformers (a quarter of a gigabyte each).
         document_token: the id that opens and closes a text.
+        train_on: which assistant turns of a conversation are learned.
     """
 
     kind: Kind
@@ -90,14 +98,19 @@ class EncodingPlan:
     clean: CleanConfig
     text_tokenizer: str = ""
     document_token: int = -1
+    train_on: TrainOn = "all_turns"
 
 
 def plan_encoding(
-    kind: Kind, tokenizer_path: str, sources: list[SourceForm], clean: CleanConfig
+    kind: Kind,
+    tokenizer_path: str,
+    sources: list[SourceForm],
+    clean: CleanConfig,
+    train_on: TrainOn = "all_turns",
 ) -> EncodingPlan:
     """The plan for a tokenizer folder."""
     if kind != "text":
-        return EncodingPlan(kind, tokenizer_path, sources, clean)
+        return EncodingPlan(kind, tokenizer_path, sources, clean, train_on=train_on)
     from mengya.tokenizer.load import document_token_id, load_tokenizer, plain_backend
 
     tokenizer = load_tokenizer(tokenizer_path)
@@ -110,6 +123,7 @@ class Encoder:
 
     def __init__(self, plan: EncodingPlan) -> None:
         self.kind, self.sources, self.clean = plan.kind, plan.sources, plan.clean
+        self._train_on = plan.train_on
         if plan.kind == "text":
             self._texts = Tokenizer.from_str(plan.text_tokenizer)
             self._edge = np.array([plan.document_token], np.uint32)
@@ -191,13 +205,11 @@ class Encoder:
         from mengya.tokenizer.chat_template import encode_conversation
 
         if isinstance(sample, Conversation):
+            if self._train_on == "last_turn":
+                sample = train_on_last(sample)
             return [encode_conversation(self._chats, sample.messages, sample.tools)]
-        sides = []
-        for side in (sample.chosen, sample.rejected):
-            ids, mask = encode_conversation(self._chats, sample.prompt + side, sample.tools)
-            turns = sum(message["role"] == "assistant" for message in side)
-            sides.append((ids, last_runs(mask, turns)))
-        return sides
+        sides = completions(sample)
+        return [encode_conversation(self._chats, side, sample.tools) for side in sides]
 
     def _labelled_characters(self, ids: list[int], mask: list[int]) -> int:
         labelled = [token for token, one in zip(ids, mask, strict=True) if one]
@@ -236,15 +248,6 @@ def cut_for_tokenizing(text: str) -> list[str]:
 
 
 _LINE_START = re.compile(r"\n[^\W\d_]")
-
-
-def last_runs(mask: list[int], runs: int) -> list[int]:
-    """The mask with only its last `runs` runs of ones: the turns of the completion, not the prompt's."""
-    array = np.array([0, *mask])
-    starts = np.flatnonzero(np.diff(array) == 1)
-    if len(starts) > runs:
-        mask = [0] * int(starts[-runs]) + mask[int(starts[-runs]) :]
-    return mask
 
 
 def _fill(result: EncodedChunk, ids: list[np.ndarray], masks: list[np.ndarray]) -> None:

@@ -88,6 +88,7 @@ class Inputs:
             "kind": config.kind,
             "tokenizer": tokenizer,
             "clean": config.clean.model_dump(mode="json"),
+            "train_on": config.train_on,
             "dedup": config.dedup,
             "validation_fraction": config.validation_fraction,
             "sources": [
@@ -157,7 +158,7 @@ def is_up_to_date(
     older = saved.request["version"] < VERSION
     if older and config.overwrite:
         return False
-    before = {**saved.request, "version": VERSION} if older else saved.request
+    before = _in_words_of_today(saved.request) if older else saved.request
     if changed := differences(before, inputs.request):
         if config.overwrite:
             return False
@@ -205,6 +206,11 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
     if old == new:
         return []
     return [f"{key}: {_entries(old)} -> {_entries(new)}"]
+
+
+def _in_words_of_today(request: dict[str, Any]) -> dict[str, Any]:
+    """A request of version 1; a setting that did not exist then has its default."""
+    return {"train_on": "all_turns", **request, "version": VERSION}
 
 
 def _entries(value: Any) -> str:
