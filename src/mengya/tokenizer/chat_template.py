@@ -9,6 +9,7 @@ purpose: a control token that somebody typed inside a message (`<|im_end|>`) sta
 message can forge a turn.
 """
 
+import hashlib
 import re
 from bisect import bisect_left
 from functools import lru_cache
@@ -106,6 +107,11 @@ def chat_template_of(tokenizer: PreTrainedTokenizerFast) -> str:
             "Put a chat_template.jinja in its folder, or train a tokenizer with `mengya tokenizer`."
         )
     return CHAT_TEMPLATE
+
+
+def chat_template_hash(tokenizer: PreTrainedTokenizerFast) -> str:
+    """sha256 of `chat_template_of`; raises UserError as it does."""
+    return hashlib.sha256(chat_template_of(tokenizer).encode()).hexdigest()
 
 
 class _Chat:

@@ -23,7 +23,7 @@ from mengya.data.prepare.config import PrepareConfig, PrepareSource
 from mengya.data.shards import TokenShards, rename_license
 from mengya.errors import UserError, shown
 from mengya.runtime.files import write_text
-from mengya.tokenizer.chat_template import chat_template_of
+from mengya.tokenizer.chat_template import chat_template_hash
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 
 VERSION = 2  # raised when the same settings would give other shards than before
@@ -81,8 +81,7 @@ class Inputs:
         described = [[self._describe(path, saved) for path in files] for files in self._files]
         tokenizer = {"sha256": tokenizer_hash(config.tokenizer)}
         if config.kind != "text":
-            template = chat_template_of(load_tokenizer(config.tokenizer))
-            tokenizer["chat_template_sha256"] = hashlib.sha256(template.encode()).hexdigest()
+            tokenizer["chat_template_sha256"] = chat_template_hash(load_tokenizer(config.tokenizer))
         self.request: dict[str, Any] = {
             "version": VERSION,
             "kind": config.kind,
