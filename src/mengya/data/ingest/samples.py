@@ -65,16 +65,18 @@ def completions(sample: Preference) -> tuple[list[Message], list[Message]]:
 def sample_hashes(sample: Sample) -> tuple[int, int]:
     """(hash of the sample, hash that decides the validation split), 64 bits each.
 
-    Equal but for preferences, which are split by their prompt: no prompt is in both splits.
+    Documents are split by themselves, chats by their first question, without system message and tools:
+    neither other answers to a question nor other instructions around it put it into both splits.
     """
     if isinstance(sample, Document):
         both = text_hash(sample.text)
         return both, both
+    messages = sample.messages if isinstance(sample, Conversation) else sample.prompt
+    question = text_hash(next((m["content"] for m in messages if m["role"] == "user"), ""))
     if isinstance(sample, Conversation):
-        both = text_hash(_flat(sample.messages, sample.tools))
-        return both, both
-    prompt = text_hash(_flat(sample.prompt, sample.tools))
-    return text_hash(f"{prompt}\n{_flat(sample.chosen)}\n{_flat(sample.rejected)}"), prompt
+        return text_hash(_flat(messages, sample.tools)), question
+    prompt = text_hash(_flat(messages, sample.tools))
+    return text_hash(f"{prompt}\n{_flat(sample.chosen)}\n{_flat(sample.rejected)}"), question
 
 
 def held_out(hashes: np.ndarray, fraction: float) -> np.ndarray:

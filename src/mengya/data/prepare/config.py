@@ -83,7 +83,7 @@ class PrepareConfig(Config):
     dedup: bool = True
     """Keep only the first of samples that are equal but for white space and case, over all sources."""
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
-    """Hold out about this part, chosen by the hash of the sample (for preferences, of the prompt)."""
+    """Hold out about this part, chosen by the hash of a document or of the first question of a chat."""
     max_bad_lines: int = Field(default=100, ge=0)
     """Skip up to so many lines that cannot be read or do not fit, then refuse."""
     workers: int = Field(default=0, ge=0)
