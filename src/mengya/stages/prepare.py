@@ -54,6 +54,7 @@ def run(config: PrepareConfig) -> None:
 
 
 def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> None:
+    from mengya.data.prepare.pipeline import print_lengths
     from mengya.data.prepare.request import Inputs, SavedRequest, is_up_to_date
     from mengya.data.shards import MANIFEST
 
@@ -80,6 +81,8 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     build.commit()
     _encode(config, inputs, build, console)
     build.finish({"tokenizer": inputs.request["tokenizer"]}, inputs.source_facts())
+    if config.kind != "text":
+        print_lengths(console, folder.partial)
     inputs.save(folder.partial / REQUEST)
     folder.publish()
     console.print(

@@ -44,10 +44,9 @@ def open_rows(
             document_token_id=document_token,
         )
         rows = PackedRows(shards, config.data.sequence_length, config.seed)
-        if rows.dropped_pairs:
+        if left_out := rows.fitting.describe(shards.kind, config.data.sequence_length):
             console.print(
-                f"{source.path}: {rows.dropped_pairs} pairs are too long for "
-                f"sequence_length={config.data.sequence_length} and are skipped"
+                f"{source.path}: {left_out}; {rows.fitting.remedy}", highlight=False, soft_wrap=True
             )
         parts.append((rows, source.weight))
     return Mixture(parts, config.seed)
