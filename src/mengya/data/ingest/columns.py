@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
-from mengya.data.ingest.messages import SchemaError, as_text, as_tools, json_type
+from mengya.data.ingest.messages import (
+    SchemaError,
+    as_text,
+    as_tools,
+    assistant,
+    json_type,
+)
 from mengya.tokenizer.message import Message
 
 SYSTEM = ("system", "system_prompt", "system_message", "meta_instruction")
@@ -38,7 +44,7 @@ def question(fields: Mapping[str, Any], text: str) -> Message:
 
 def answer(fields: Mapping[str, Any], text: str) -> Message:
     """The assistant turn, with the reasoning that a column of its own holds."""
-    message: Message = {"role": "assistant", "content": text}
+    message = assistant(text)
     if name := _only(fields, REASONING):
         message["reasoning_content"] = as_text(fields, name)
     return message

@@ -38,5 +38,12 @@ class Fields(Mapping[str, Any]):
         return [n for n, v in self._record.items() if n not in self._read and _is_filled(v)]
 
 
+def without_nulls(value: Any) -> Any:
+    """`value` without the null fields of its objects: Arrow gives every object the fields of all others."""
+    if isinstance(value, dict):
+        return {name: without_nulls(one) for name, one in value.items() if one is not None}
+    return [without_nulls(one) for one in value] if isinstance(value, list) else value
+
+
 def _is_filled(value: Any) -> bool:
     return value is not None and value != "" and value != [] and value != {}

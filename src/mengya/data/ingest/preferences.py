@@ -21,6 +21,7 @@ from mengya.data.ingest.messages import (
     as_messages,
     as_object,
     as_text,
+    assistant,
     history,
     known_fields,
 )  # fmt: skip
@@ -73,7 +74,7 @@ def _ranking(fields: Fields) -> list[Preference]:
         or not all(isinstance(a, str) for a in answers)
     ):
         raise SchemaError("output is not a ranking: a list of two or more strings, best first")
-    replies = [[{"role": "assistant", "content": answer}] for answer in answers]
+    replies = [[assistant(answer)] for answer in answers]
     functions = tools(fields)
     return [_checked(Preference(prompt, replies[0], worse, functions)) for worse in replies[1:]]
 
@@ -94,7 +95,7 @@ def _prompt(fields: Fields) -> list[Message] | None:
 
 def _continuation(value: Any, name: str) -> list[Message]:
     if isinstance(value, str):
-        return [{"role": "assistant", "content": value}]
+        return [assistant(value)]
     if isinstance(value, dict):
         return [as_message(value)]
     if isinstance(value, list):

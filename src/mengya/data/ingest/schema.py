@@ -179,7 +179,7 @@ def _turns(value: Any) -> Conversation:
     for turn in map(as_object, turns):
         head = system(turn) if not messages else []
         messages += [*head, {"role": "user", "content": as_text(turn, "input")}]
-        messages.append({"role": "assistant", "content": as_text(turn, "output")})
+        messages.append(answer(turn, as_text(turn, "output")))
     return Conversation(messages)
 
 
