@@ -47,6 +47,8 @@ def answer(fields: Mapping[str, Any], text: str) -> Message:
     message = assistant(text)
     if name := _only(fields, REASONING):
         message["reasoning_content"] = as_text(fields, name)
+    elif any(fields.get(name) == "" for name in REASONING):  # the empty block of no thinking
+        message.setdefault("reasoning_content", "")
     return message
 
 

@@ -84,8 +84,9 @@ def as_message(turn: Any) -> Message:
                 message["tool_calls"] = calls
         if turn.get("content", turn.get("value")) is None and "tool_calls" not in message:
             raise SchemaError("an assistant turn without content")
-        if turn.get("reasoning_content"):
-            message["reasoning_content"] = as_text(turn, "reasoning_content")
+        for name in ("reasoning_content", "reasoning"):  # "" is the empty block of no thinking
+            if turn.get(name) or (turn.get(name) == "" and "reasoning_content" not in message):
+                message["reasoning_content"] = as_text(turn, name)
     elif "content" not in turn and "value" not in turn:
         raise SchemaError(f"a {role} turn without content")
     return message
