@@ -123,7 +123,7 @@ def _open_build(config: PrepareConfig, directory: Path, inputs: Inputs) -> Build
         kind=config.kind,
         vocab_size=len(load_tokenizer(config.tokenizer)),
         sources=len(inputs.sources),
-        dedup=config.dedup,
+        dedup=bool(config.dedup),
         validation_fraction=config.validation_fraction,
         max_bad_lines=config.max_bad_lines,
     )

@@ -7,7 +7,7 @@ files or tokens.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from mengya.data.ingest.schema import Conversation, Document, Preference, Sample
 from mengya.runtime.hashing import mix64
 from mengya.text.clean import CleanConfig, clean_text, too_long, too_short
-from mengya.text.duplicates import text_hash
+from mengya.text.duplicates import squeeze, text_hash
 from mengya.tokenizer.message import Message
 
 
@@ -62,21 +62,24 @@ def completions(sample: Preference) -> tuple[list[Message], list[Message]]:
     return prompt + sample.chosen, prompt + sample.rejected
 
 
-def sample_hashes(sample: Sample) -> tuple[int, int]:
+def sample_hashes(sample: Sample, exact: bool = False) -> tuple[int, int]:
     """(hash of the sample, hash that decides the validation split), 64 bits each.
+
+    Texts are squeezed (see `squeeze`) unless the first hash is to be exact.
 
     Documents are split by themselves, chats by their first question, without system message and tools:
     neither other answers to a question nor other instructions around it put it into both splits.
     """
+    form = str if exact else squeeze
     if isinstance(sample, Document):
-        both = text_hash(sample.text)
-        return both, both
+        return text_hash(form(sample.text)), text_hash(squeeze(sample.text))
     messages = sample.messages if isinstance(sample, Conversation) else sample.prompt
-    question = text_hash(next((m["content"] for m in messages if m["role"] == "user"), ""))
-    if isinstance(sample, Conversation):
-        return text_hash(_flat(messages, sample.tools)), question
-    prompt = text_hash(_flat(messages, sample.tools))
-    return text_hash(f"{prompt}\n{_flat(sample.chosen)}\n{_flat(sample.rejected)}"), question
+    question = next((m["content"] for m in messages if m["role"] == "user"), "")
+    parts: list[Any] = [sample.tools, _texts(messages, form)]
+    if isinstance(sample, Preference):
+        parts += [_texts(sample.chosen, form), _texts(sample.rejected, form)]
+    whole = json.dumps(parts, ensure_ascii=False, sort_keys=True)
+    return text_hash(whole), text_hash(squeeze(question))
 
 
 def held_out(hashes: np.ndarray, fraction: float) -> np.ndarray:
@@ -103,15 +106,18 @@ def _not_learned(message: Message) -> Message:
 
 def _has_content(message: Message) -> bool:
     return bool(
-        message["content"] or message.get("tool_calls") or message["role"] in ("system", "tool")
+        message["content"].strip()
+        or message.get("tool_calls")
+        or message["role"] in ("system", "tool")
     )
 
 
 def _clean_messages(messages: list[Message], config: CleanConfig) -> list[Message]:
     """Content and reasoning cleaned; tool calls are data and stay as they are."""
+    return _texts(messages, lambda text: clean_text(text, config))
+
+
+def _texts(messages: list[Message], change: Callable[[str], str]) -> list[Message]:
+    """The messages with their content and reasoning changed."""
     texts = ("content", "reasoning_content")
-    return [{k: clean_text(v, config) if k in texts else v for k, v in m.items()} for m in messages]
-
-
-def _flat(messages: list[Message], tools: list[dict[str, Any]] | None = None) -> str:
-    return json.dumps([messages, tools], ensure_ascii=False, sort_keys=True)
+    return [{k: change(v) if k in texts else v for k, v in m.items()} for m in messages]

@@ -80,8 +80,9 @@ class PrepareConfig(Config):
     train_on: Literal["all_turns", "last_turn"] = "all_turns"
     """For conversations: the assistant turns that are learned. A turn with `weight`, `loss`, `train` or
     `loss_mask` of 0 or false never is."""
-    dedup: bool = True
-    """Keep only the first of samples that are equal but for white space and case, over all sources."""
+    dedup: bool | Literal["exact"] = True
+    """Keep only the first of samples that are equal but for white space (the indentation of lines counts)
+    and case, over all sources; exact: that are equal to the letter."""
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
     """Hold out about this part, chosen by the hash of a document or of the first question of a chat."""
     max_bad_lines: int = Field(default=100, ge=0)

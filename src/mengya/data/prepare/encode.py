@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -90,6 +90,7 @@ class EncodingPlan:
             load transformers (a quarter of a gigabyte each).
         document_token: the id that opens and closes a text.
         train_on: which assistant turns of a conversation are learned.
+        exact: whether samples are the same only when they are equal to the letter.
     """
 
     kind: Kind
@@ -99,6 +100,7 @@ class EncodingPlan:
     text_tokenizer: str = ""
     document_token: int = -1
     train_on: TrainOn = "all_turns"
+    exact: bool = False
 
 
 def plan_encoding(
@@ -107,15 +109,17 @@ def plan_encoding(
     sources: list[SourceForm],
     clean: CleanConfig,
     train_on: TrainOn = "all_turns",
+    exact: bool = False,
 ) -> EncodingPlan:
     """The plan for a tokenizer folder."""
+    plan = EncodingPlan(kind, tokenizer_path, sources, clean, train_on=train_on, exact=exact)
     if kind != "text":
-        return EncodingPlan(kind, tokenizer_path, sources, clean, train_on=train_on)
+        return plan
     from mengya.tokenizer.load import document_token_id, load_tokenizer, plain_backend
 
     tokenizer = load_tokenizer(tokenizer_path)
     backend = plain_backend(tokenizer).to_str()
-    return EncodingPlan(kind, tokenizer_path, sources, clean, backend, document_token_id(tokenizer))
+    return replace(plan, text_tokenizer=backend, document_token=document_token_id(tokenizer))
 
 
 class Encoder:
@@ -123,7 +127,7 @@ class Encoder:
 
     def __init__(self, plan: EncodingPlan) -> None:
         self.kind, self.sources, self.clean = plan.kind, plan.sources, plan.clean
-        self._train_on = plan.train_on
+        self._train_on, self._exact = plan.train_on, plan.exact
         if plan.kind == "text":
             self._texts = Tokenizer.from_str(plan.text_tokenizer)
             self._edge = np.array([plan.document_token], np.uint32)
@@ -148,7 +152,8 @@ class Encoder:
                 result.bad.append(BadLine(parsed.file, parsed.line, reason))
             except RecursionError:
                 result.bad.append(BadLine(parsed.file, parsed.line, "nested too deeply"))
-        hashes = np.array([sample_hashes(sample) for sample, _ in kept], np.uint64).reshape(-1, 2)
+        pairs = [sample_hashes(sample, self._exact) for sample, _ in kept]
+        hashes = np.array(pairs, np.uint64).reshape(-1, 2)
         result.hashes, result.split_hashes = hashes[:, 0].copy(), hashes[:, 1].copy()
         if self.kind == "text":
             texts = [sample.text for sample, _ in kept if isinstance(sample, Document)]
@@ -176,10 +181,12 @@ class Encoder:
             sample = clean_sample(sample, self.clean)
             if reason := drop_reason(sample, self.clean):
                 result.dropped[reason] += 1
+                continue
+            sides = [] if isinstance(sample, Document) else self._encode_chat(sample)
+            if len(sides) == 2 and sides[0] == sides[1]:  # a template may cut what differs
+                result.dropped["same_answers"] += 1
             else:
-                kept.append(
-                    (sample, [] if isinstance(sample, Document) else self._encode_chat(sample))
-                )
+                kept.append((sample, sides))
         return kept
 
     def _samples(self, value: Any, form: SourceForm) -> list[Sample]:

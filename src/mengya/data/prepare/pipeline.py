@@ -51,7 +51,8 @@ def encode_all(config: PrepareConfig, inputs: Inputs, build: Build, console: Con
         console=console,
     )
     forms = [SourceForm(source.format, source.field, source.encoding) for source in inputs.sources]
-    plan = plan_encoding(config.kind, str(config.tokenizer), forms, config.clean, config.train_on)
+    folder, exact = str(config.tokenizer), config.dedup == "exact"
+    plan = plan_encoding(config.kind, folder, forms, config.clean, config.train_on, exact)
     workers = config.workers or (_processors() if inputs.total_bytes > SMALL_INPUT else 1)
     done = build.chunks_done
     committed = time.monotonic()

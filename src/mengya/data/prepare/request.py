@@ -209,7 +209,8 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
 
 def _in_words_of_today(request: dict[str, Any]) -> dict[str, Any]:
     """A request of version 1; a setting that did not exist then has its default."""
-    return {"train_on": "all_turns", **request, "version": VERSION}
+    clean = {"white_space": "indentation", **request["clean"]}
+    return {"train_on": "all_turns", **request, "clean": clean, "version": VERSION}
 
 
 def _entries(value: Any) -> str:
