@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -42,7 +43,7 @@ from mengya.text.clean import CleanConfig
 Kind = Literal["text", "conversation", "preference"]
 TrainOn = Literal["all_turns", "last_turn"]
 Encoded = tuple[Sample, list[tuple[list[int], list[int]]]]  # a sample; (ids, mask) of each side
-TOKENIZE_CHARACTERS = 1 << 16  # longer texts are tokenized in pieces, cut where a line begins
+TOKENIZE_CHARACTERS = 1 << 16  # longer texts are tokenized in pieces where the ids allow it
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,7 @@ class Encoder:
     def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
         """[document token] ids [document token] of every text; a typed control token stays text."""
         parts = [[self._edge] for _ in texts]
-        for group in _groups(texts):
+        for group in _groups(texts, self._texts):
             encodings = self._texts.encode_batch_fast(
                 [piece for _, piece in group], add_special_tokens=False
             )
@@ -223,12 +224,12 @@ class Encoder:
         return len(self._chats.backend_tokenizer.decode(labelled, skip_special_tokens=True))
 
 
-def _groups(texts: list[str]) -> Iterator[list[tuple[int, str]]]:
+def _groups(texts: list[str], tokenizer: Tokenizer) -> Iterator[list[tuple[int, str]]]:
     """(number of the text, piece of it), in groups of about a million characters to tokenize at once."""
     group: list[tuple[int, str]] = []
     size = 0
     for number, text in enumerate(texts):
-        for piece in cut_for_tokenizing(text):
+        for piece in cut_for_tokenizing(text, tokenizer):
             group.append((number, piece))
             size += len(piece)
             if size >= 1 << 20:
@@ -237,24 +238,44 @@ def _groups(texts: list[str]) -> Iterator[list[tuple[int, str]]]:
     yield group
 
 
-def cut_for_tokenizing(text: str) -> list[str]:
-    """A long text in pieces that begin at the first character of a line, a shorter one uncut.
+def cut_for_tokenizing(text: str, tokenizer: Tokenizer) -> list[str]:
+    """A long text in pieces whose ids are, end to end, those of the uncut text; a shorter one uncut.
 
     Tokenizers hold some hundred bytes per token while they work. The usual split rules (GPT-2, Qwen2,
-    Llama 3) never join a line end with a following letter, so the ids are those of the uncut text.
+    Llama 3) never join a line end with a following letter, nor a letter with following punctuation. A
+    tokenizer that does, or that writes something at the start of every text (the "prepend" normalizers of
+    SentencePiece vocabularies), gives other ids around every such place: it gets the text uncut.
     """
-    pieces = []
-    while len(text) > TOKENIZE_CHARACTERS:
-        cut = _LINE_START.search(text, TOKENIZE_CHARACTERS)
-        at = TOKENIZE_CHARACTERS  # if no line ends anywhere near: cut between two characters
-        if cut is not None and cut.end() - 1 <= 2 * TOKENIZE_CHARACTERS:
-            at = cut.end() - 1
-        pieces.append(text[:at])
-        text = text[at:]
-    return [*pieces, text]
+    pieces, begin = [], 0
+    while len(text) - begin > TOKENIZE_CHARACTERS:
+        places = _places(text, begin + TOKENIZE_CHARACTERS, begin + 2 * TOKENIZE_CHARACTERS)
+        at = next((at for at in places if _is_safe_cut(text, at, tokenizer)), None)
+        if at is None:
+            break
+        pieces.append(text[begin:at])
+        begin = at
+    return [*pieces, text[begin:]]
 
 
-_LINE_START = re.compile(r"\n[^\W\d_]")
+_LINE_START = re.compile(r"(?<=\n)(?=[^\W\d_])")
+_WORD_END = re.compile(r"(?<=[^\W\d_])(?=[，。；：、！？,.;:!?])")
+_TRIES, _AROUND = 8, 64
+
+
+def _places(text: str, first: int, last: int) -> Iterator[int]:
+    """Where words end in [first, last): some beginnings of lines, then some ends of words."""
+    for pattern in (_LINE_START, _WORD_END):
+        for found in islice(pattern.finditer(text, first, last), _TRIES):
+            yield found.start()
+
+
+def _is_safe_cut(text: str, at: int, tokenizer: Tokenizer) -> bool:
+    """Whether the ids around a place do not change when the text is cut there."""
+    left, right = text[at - _AROUND : at], text[at : at + _AROUND]
+    uncut, *halves = (
+        tokenizer.encode(part, add_special_tokens=False).ids for part in (left + right, left, right)
+    )
+    return uncut == [i for ids in halves for i in ids]
 
 
 def _fill(result: EncodedChunk, ids: list[np.ndarray], masks: list[np.ndarray]) -> None:
