@@ -22,7 +22,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import numpy as np
 
@@ -242,8 +242,18 @@ class TokenShards:
         labelled = sum(int(mask.sum(dtype=np.int64)) for mask in self._masks)
         return labelled / max(1, int(self.lengths.sum())) if self._masks else 1.0
 
-    def require(self, *kinds: str, tokenizer_sha256: str) -> None:
+    def require(
+        self,
+        *kinds: str,
+        tokenizer_sha256: str,
+        chat_template_sha256: str | None = None,
+        document_token_id: int | None = None,
+    ) -> None:
         """Refuse shards of another kind, or made with another tokenizer than the model's.
+
+        Args:
+            chat_template_sha256: of the model; conversations and preferences rendered by another are refused.
+            document_token_id: of the model; texts that begin with another are refused.
 
         Raises:
             UserError: naming both values and the command that fixes it.
@@ -251,12 +261,22 @@ class TokenShards:
         if self.kind not in kinds:
             wanted = " or ".join(f"kind={kind}" for kind in kinds)
             raise UserError(f"{self.directory} holds {self.kind} shards, this stage takes {wanted}")
-        made = self.manifest.get("tokenizer", {}).get("sha256")
-        if made != tokenizer_sha256:
-            raise UserError(
-                f"{self.directory} was made with tokenizer {str(made)[:12]}, the model has "
-                f"{tokenizer_sha256[:12]}; run `mengya prepare` again with the tokenizer of the model"
-            )
+        tokenizer = self.manifest.get("tokenizer", {})
+        template = tokenizer.get("chat_template_sha256")
+        if tokenizer.get("sha256") != tokenizer_sha256:
+            self._refuse("tokenizer", str(tokenizer.get("sha256"))[:12], tokenizer_sha256[:12])
+        if chat_template_sha256 and template not in (None, chat_template_sha256):
+            self._refuse("chat template", template[:12], chat_template_sha256[:12])
+        if document_token_id is not None and self.kind == "text" and len(self):
+            made = int(self.tokens(0, 0, 1)[0])
+            if made != document_token_id:
+                self._refuse("document token", str(made), str(document_token_id))
+
+    def _refuse(self, what: str, made: str, model: str) -> NoReturn:
+        raise UserError(
+            f"{self.directory} was made with {what} {made}, the model has {model}; "
+            "run `mengya prepare` again with the tokenizer folder of the model"
+        )
 
     def verify(self, advance: Callable[[int], object] = lambda read: None) -> None:
         """Read all files and compare them with the checksums of the manifest.

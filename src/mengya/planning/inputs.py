@@ -32,6 +32,7 @@ class Data:
         visible: positions that a token sees on average. fill: share of the positions that is no padding.
         labelled: share of the positions with a label.
         missing: shard folders that do not exist; then visible and fill are those of full rows.
+        too_long: for every shard folder with chats that do not fit a row, how many they are and the remedy.
     """
 
     rows: int | None
@@ -39,6 +40,7 @@ class Data:
     fill: float
     labelled: float
     missing: tuple[Path, ...] = ()
+    too_long: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,11 @@ def open_data(config: RunConfig, tokens: float | None, needs_labels: bool) -> Da
     ]
     mixture = Mixture(parts, config.seed)
     labelled = mixture.labelled if needs_labels else 1.0
-    return Data(len(mixture), mixture.visible, mixture.fill, labelled)
+    lines = ((rows, rows.fitting.describe(rows.shards.kind, S)) for rows in mixture.sources)
+    too_long = tuple(
+        (f"{rows.shards.directory}: {line}", rows.fitting.remedy) for rows, line in lines if line
+    )
+    return Data(len(mixture), mixture.visible, mixture.fill, labelled, too_long=too_long)
 
 
 def open_device(

@@ -279,7 +279,12 @@ def _peak(plan: Plan) -> Iterator[LintWarning]:
         )
 
 
+def _too_long(plan: Plan) -> Iterator[LintWarning]:
+    for message, remedy in plan.data.too_long:
+        yield LintWarning("too_long", message, remedy)
+
+
 _RULES: list[Callable[[Plan], Iterator[LintWarning]]] = [
     _memory, _batch_split, _context, _vocabulary, _unused_rows, _router, _epochs, _tokens, _batch,
-    _learning_rate, _warmup, _widths, _data, _peak,
+    _learning_rate, _warmup, _widths, _data, _too_long, _peak,
 ]  # fmt: skip

@@ -35,6 +35,7 @@ from mengya.models.hf.open_checkpoint import (
 )
 from mengya.runtime.device import DeviceName, init_device
 from mengya.runtime.files import write_text
+from mengya.tokenizer.chat_template import chat_template_hash
 from mengya.tokenizer.load import tokenizer_hash
 
 
@@ -126,7 +127,8 @@ def measure(config: EvaluateConfig, show_progress: bool = False) -> Evaluation:
             passkey = passkey_retrieval(model, tokenizer, config.passkey)
         if config.preferences:
             shards = TokenShards(config.preferences)
-            shards.require("preference", tokenizer_sha256=sha256)
+            template = chat_template_hash(tokenizer)
+            shards.require("preference", tokenizer_sha256=sha256, chat_template_sha256=template)
             preference = preference_accuracy(model, pairs_of_shards(shards))
         del model
     exams = {}

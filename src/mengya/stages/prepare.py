@@ -54,6 +54,7 @@ def run(config: PrepareConfig) -> None:
 
 
 def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> None:
+    from mengya.data.prepare.pipeline import print_lengths
     from mengya.data.prepare.request import Inputs, SavedRequest, is_up_to_date
     from mengya.data.shards import MANIFEST
 
@@ -80,6 +81,8 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     build.commit()
     _encode(config, inputs, build, console)
     build.finish({"tokenizer": inputs.request["tokenizer"]}, inputs.source_facts())
+    if config.kind != "text":
+        print_lengths(console, folder.partial)
     inputs.save(folder.partial / REQUEST)
     folder.publish()
     console.print(
@@ -120,7 +123,7 @@ def _open_build(config: PrepareConfig, directory: Path, inputs: Inputs) -> Build
         kind=config.kind,
         vocab_size=len(load_tokenizer(config.tokenizer)),
         sources=len(inputs.sources),
-        dedup=config.dedup,
+        dedup=bool(config.dedup),
         validation_fraction=config.validation_fraction,
         max_bad_lines=config.max_bad_lines,
     )

@@ -25,7 +25,7 @@ from mengya.runtime.files import write_text
 from mengya.runtime.output_folder import FolderKind, new_folder
 from mengya.tokenizer.load import TOKENIZER_FILES, load_tokenizer, save_tokenizer, tokenizer_hash
 from mengya.tokenizer.report import TokenizerReport, report
-from mengya.tokenizer.train import train_tokenizer
+from mengya.tokenizer.train import MAX_TOKEN_CHARACTERS, train_tokenizer
 
 REPORT_FILE = "tokenizer_report.json"
 REPORT_SHARE = 50  # one document in so many is kept out of training, for the report
@@ -46,6 +46,8 @@ class TokenizerConfig(Config):
     """Tokens, with 256 bytes and 16 special ones among them."""
     max_characters: int = Field(default=10_000_000, ge=1)
     """Longer text is sampled down to this, evenly and repeatably; each takes 170 bytes of memory."""
+    max_token_characters: int | None = Field(default=MAX_TOKEN_CHARACTERS, ge=2)
+    """The longest token in Chinese characters (three bytes each: a letter is a third); null for no limit."""
     max_bad_lines: int = Field(default=100, ge=0)
     """Unreadable lines to skip before giving up."""
     compare: OneOrMany[Path] = []
@@ -80,6 +82,7 @@ def _write(config: TokenizerConfig, folder: Path) -> int:
         _training_texts(config, bad_lines, for_report, console),
         config.vocab_size,
         max_characters=config.max_characters,
+        max_token_characters=config.max_token_characters,
         show_progress=show,
     )
     save_tokenizer(tokenizer, folder)

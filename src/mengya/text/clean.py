@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from mengya.config import Config
+from mengya.text.indentation import indentation
 
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 # Control characters but tab and newline, soft hyphen, zero-width space and marks of direction, word joiner,
@@ -30,6 +31,9 @@ class CleanConfig(Config):
     """Unicode normalisation; NFKC also makes full-width letters and punctuation plain ones."""
     control_characters: bool = True
     """Remove control, zero-width and byte order characters, and write every line end as one newline."""
+    white_space: Literal["indentation", "all", "none"] = "indentation"
+    """What is removed around a text: all but the indentation of its first line (a tab, or two spaces or more,
+    before an ASCII character), which code needs; all white space; or none."""
     min_characters: int = Field(default=5, ge=0)
     """Drop a text document with fewer characters."""
     max_characters: int | None = Field(default=None, ge=1)
@@ -45,17 +49,23 @@ class CleanConfig(Config):
 
 
 def clean_text(text: str, config: CleanConfig) -> str:
-    """The text with tidy characters and no white space around it."""
+    """The text with tidy characters, and the white space around it removed as `white_space` says."""
     if config.control_characters:
         text = _INVISIBLE.sub("", _LINE_ENDS.sub("\n", text))
     if config.unicode != "none" and not text.isascii():
         text = unicodedata.normalize(config.unicode, text)
-    return text.strip()
+    if config.white_space == "none":
+        return text
+    body = text.lstrip()
+    if config.white_space == "indentation":
+        start = text[: len(text) - len(body)].replace("\r", "\n").rfind("\n") + 1
+        body = indentation(text[start:]) + body
+    return body.rstrip()
 
 
 def too_short(text: str, config: CleanConfig) -> str | None:
     """Why a cleaned document is dropped for what it lacks (empty, too_short); None when it is kept."""
-    if not text:
+    if not text or text.isspace():
         return "empty"
     return "too_short" if len(text) < config.min_characters else None
 

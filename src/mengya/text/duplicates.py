@@ -11,14 +11,26 @@ from hashlib import blake2b
 
 import numpy as np
 
+from mengya.text.indentation import has_indentation, indentation
+
 RECENT = 1 << 17
 
 
 def text_hash(text: str) -> int:
-    """64 bits of BLAKE2b of the text without its white space and case."""
-    return int.from_bytes(
-        blake2b("".join(text.split()).casefold().encode(), digest_size=8).digest(), "little"
-    )
+    """64 bits of BLAKE2b of the text, to the letter."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def squeeze(text: str) -> str:
+    """The text without its case and white space, but for the indentation of lines, which code needs."""
+    if not has_indentation(text):
+        return "".join(text.split()).casefold()
+    parts = []
+    for line in text.split("\n"):
+        if white_space := indentation(line):
+            parts.append(f"\n{white_space}")
+        parts += line.split()
+    return "".join(parts).casefold()
 
 
 class SeenHashes:

@@ -9,6 +9,7 @@ purpose: a control token that somebody typed inside a message (`<|im_end|>`) sta
 message can forge a turn.
 """
 
+import hashlib
 import re
 from bisect import bisect_left
 from functools import lru_cache
@@ -37,6 +38,8 @@ def encode_conversation(
 ) -> tuple[list[int], list[int]]:
     """Ids of a conversation, and 1 on what the assistant writes with its turn end, 0 elsewhere.
 
+    An assistant turn with `train: False` has 0 too.
+
     A template without `{% generation %}` marks has its assistant turns found by rendering every
     prompt that came before one.
 
@@ -49,6 +52,7 @@ def encode_conversation(
     else:
         rendered = chat.render()
         spans = _spans_by_prompt(tokenizer, chat, rendered)
+    spans = _trained(spans, messages)
     tokens = _tokenize(tokenizer, rendered)
     mask = [0] * len(tokens.ids)
     for start, end in spans:
@@ -56,6 +60,21 @@ def encode_conversation(
         last = bisect_left(tokens.starts, end - rendered.count(TYPED, 0, end))
         mask[first:last] = [1] * (last - first)
     return tokens.ids, mask
+
+
+def _trained(spans: list[Span], messages: list[Message]) -> list[Span]:
+    """The spans without those of assistant turns that say `train: False`."""
+    train = [m.get("train", True) for m in messages if m["role"] == "assistant"]
+    if all(train):
+        return spans
+    if len(spans) + 1 == len(train) and messages[0]["role"] == "assistant":
+        train = train[1:]  # without marks a first turn has no prompt, and no span
+    if len(spans) != len(train):
+        raise UserError(
+            f"the chat template shows {len(spans)} replies of {len(train)} assistant turns, so the turns "
+            "that are not to be learned cannot be found; replace its chat_template.jinja with one of ours"
+        )
+    return [span for span, learned in zip(spans, train, strict=True) if learned]
 
 
 def encode_prompt(
@@ -88,6 +107,11 @@ def chat_template_of(tokenizer: PreTrainedTokenizerFast) -> str:
             "Put a chat_template.jinja in its folder, or train a tokenizer with `mengya tokenizer`."
         )
     return CHAT_TEMPLATE
+
+
+def chat_template_hash(tokenizer: PreTrainedTokenizerFast) -> str:
+    """sha256 of `chat_template_of`; raises UserError as it does."""
+    return hashlib.sha256(chat_template_of(tokenizer).encode()).hexdigest()
 
 
 class _Chat:
@@ -139,7 +163,7 @@ def _clean(message: Message, typed: re.Pattern[str]) -> Message:
     """
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise UserError(f"a message needs a role and a content, got {message!r:.80}")
-    message = {key: value for key, value in message.items() if value is not None}
+    message = {k: value for k, value in message.items() if value is not None and k != "train"}
     content = message.get("content")
     if (
         message["role"] == "assistant"

@@ -5,4 +5,5 @@ from __future__ import annotations
 from typing import Any
 
 Message = dict[str, Any]
-"""role (system, user, assistant, tool), content; of an assistant maybe tool_calls, reasoning_content."""
+"""role (system, user, assistant, tool), content; of an assistant maybe tool_calls, reasoning_content, and
+`train`: False for a turn that is shown but not learned."""

@@ -15,8 +15,9 @@ ChatML with the conventions of Qwen2.5 and Qwen3 for tools and thinking, in our 
 - Reasoning of earlier turns stays (Qwen3 drops it): so each prompt is an exact prefix of the
   conversation that follows it, which the loss on every turn and the KV cache of a chat both rest
   on. Leave `reasoning_content` out of old messages to drop it.
-- White space at the start of a reply is cut: a newline there would become one token with the newline
-  after `assistant`, and the prompt would not be a prefix of the conversation any more.
+- Blank lines at the start of a reply are cut: a newline there would become one token with the newline
+  after `assistant`, and the prompt would not be a prefix of the conversation any more. The
+  indentation of its first line stays.
 - `{% generation %}` marks what the model itself writes: each assistant turn's text and its
   `<|im_end|>`.
 """
@@ -60,7 +61,9 @@ CHAT_TEMPLATE = r"""
         {{- '<|im_start|>assistant\n' -}}
         {%- generation -%}
         {%- if reasoning is not none -%}{{- '<think>\n' + reasoning.strip() + '\n</think>\n\n' -}}{%- endif -%}
-        {{- text.lstrip() -}}
+        {%- set body = text.lstrip() -%}
+        {%- set lead = text[:(text | length) - (body | length)] | replace('\r', '\n') -%}
+        {{- lead.split('\n')[-1] + body if body else '' -}}
         {%- for call in message.tool_calls or [] -%}
             {%- set function = call.function or call -%}
             {%- if text.strip() or not loop.first -%}{{- '\n' -}}{%- endif -%}

@@ -44,6 +44,10 @@ ALL_SPECIAL = CONTROL_TOKENS + TAG_TOKENS + RESERVED_TOKENS
 MINIMUM_VOCAB_SIZE = len(ALL_SPECIAL) + 256
 
 PIECE_CHARACTERS = 4096
+# A run of Chinese is one word, so set phrases of laws become tokens of their own. With 6,400 tokens on
+# 1.5 million characters of law, news, prose and the web, characters per token on text kept out, against no
+# limit: 8 gives law 0.3 % less, all other text 0.03 to 0.15 % more; 6 gives law 1.3 % less.
+MAX_TOKEN_CHARACTERS = 8
 
 
 TEMPLATE_WORDS = "system\nuser\nassistant\ntool\n"
@@ -54,12 +58,14 @@ def train_tokenizer(
     vocab_size: int = 6400,
     *,
     max_characters: int = 10_000_000,
+    max_token_characters: int | None = MAX_TOKEN_CHARACTERS,
     show_progress: bool = True,
 ) -> PreTrainedTokenizerFast:
     """Byte-level BPE of at most `vocab_size` tokens (special tokens and all 256 bytes included).
 
     When the text is longer than `max_characters`, a sample of it is used: see `sample_pieces`. The
-    same texts, in any order, give the same tokenizer, byte for byte. Text too small for
+    same texts, in any order, give the same tokenizer, byte for byte. No merge is longer than
+    `max_token_characters` Chinese characters (three bytes each). Text too small for
     `vocab_size` merges gives a smaller vocabulary.
 
     Raises UserError when vocab_size cannot hold the bytes and special tokens, or when there is no
@@ -85,6 +91,7 @@ def train_tokenizer(
         special_tokens=list(ALL_SPECIAL),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=show_progress,
+        max_token_length=max_token_characters and 3 * max_token_characters,
     )
     trained.train_from_iterator(pieces, trainer=trainer, length=len(pieces))
     return _assemble(trained)

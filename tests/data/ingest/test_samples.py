@@ -52,12 +52,14 @@ def test_long_documents_are_kept() -> None:
     assert drop_reason(Document("长" * 3_000_000), CleanConfig()) is None
 
 
-def test_the_split_of_a_preference_goes_by_its_prompt() -> None:
+def test_the_split_of_chats_goes_by_their_first_question() -> None:
     one, two = Preference([USER], [REPLY], [USER]), Preference([USER], [USER], [REPLY])
     (one_hash, split_one), (two_hash, split_two) = sample_hashes(one), sample_hashes(two)
     assert split_one == split_two and one_hash != two_hash
-    hash_, split = sample_hashes(Conversation([USER, REPLY]))
-    assert hash_ == split
+    chat = Conversation([{"role": "system", "content": "s"}, USER, REPLY])
+    other = Conversation([USER, USER], tools=[{"name": "f"}])
+    assert sample_hashes(chat)[1] == sample_hashes(other)[1] == split_one
+    assert sample_hashes(chat)[0] != sample_hashes(other)[0]
 
 
 def test_held_out_takes_its_fraction_and_only_grows() -> None:

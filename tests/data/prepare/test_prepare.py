@@ -25,7 +25,13 @@ from mengya.data.prepare.encode import TOKENIZE_CHARACTERS, cut_for_tokenizing
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
 from mengya.stages.prepare import PrepareConfig, run
-from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, tokenizer_hash
+from mengya.tokenizer.load import (
+    document_token_id,
+    encode_texts,
+    load_tokenizer,
+    plain_backend,
+    tokenizer_hash,
+)
 from tests.helpers.json_lines import write_lines
 
 
@@ -147,14 +153,20 @@ def test_preferences_learn_the_completion_only(tmp_path: Path, tokenizer_folder:
 
 def test_ids_of_a_long_text_do_not_depend_on_the_cuts(tokenizer_folder: Path) -> None:
     text = "".join(record["text"] + "\n\n  第二段\n" for record in texts(3000))
-    pieces = cut_for_tokenizing(text)
+    tokenizer = load_tokenizer(tokenizer_folder)
+    backend = plain_backend(tokenizer)
+    pieces = cut_for_tokenizing(text, backend)
     assert len(pieces) > 2 and "".join(pieces) == text
     assert max(map(len, pieces)) <= 2 * TOKENIZE_CHARACTERS
-    tokenizer = load_tokenizer(tokenizer_folder)
     cut = [i for ids in encode_texts(tokenizer, pieces) for i in ids]
     assert cut == encode_texts(tokenizer, [text])[0]
     without_lines = "长" * 200_000
-    assert "".join(cut_for_tokenizing(without_lines)) == without_lines
+    assert cut_for_tokenizing(without_lines, backend) == [without_lines]  # one word
+    one_line = "春天来了，花开了。" * 20_000
+    pieces = cut_for_tokenizing(one_line, backend)
+    assert len(pieces) > 2 and "".join(pieces) == one_line
+    cut = [i for ids in encode_texts(tokenizer, pieces) for i in ids]
+    assert cut == encode_texts(tokenizer, [one_line])[0]
 
 
 GOOD_LINE = '{"text": "这是一行好的文字，编号%d"}'

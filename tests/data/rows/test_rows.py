@@ -53,12 +53,15 @@ def test_an_epoch_holds_every_label_once(tmp_path: Path, kind: str) -> None:
     rows = PackedRows(shards, 32, seed=1)
     expected: Counter[tuple[int, int]] = Counter()
     for document in range(len(shards)):
-        tokens, mask = shards.tokens(document).tolist(), shards.loss_mask(document)
+        used = int(rows.fitting.lengths[document])  # whole turns of a long conversation
+        tokens = shards.tokens(document, 0, used).tolist()
+        mask = shards.loss_mask(document, 0, used)
         expected.update(
             pair
             for pair, labelled in zip(itertools.pairwise(tokens), mask[1:], strict=True)
             if labelled
         )
+    assert expected
     for epoch in (0, 1):
         found: Counter[tuple[int, int]] = Counter()
         for index in range(len(rows)):
@@ -92,14 +95,11 @@ def test_preferences_alternate_chosen_and_rejected(tmp_path: Path) -> None:
         for side in (0, 1):
             tokens = np.full(3 + pair, 10 * pair + side)
             writer.add(tokens, np.array([len(tokens)]), np.ones(len(tokens)))
-    # two pairs too long for a row: one keeps tokens to learn after the cut, the other keeps none
-    for learnt_from in (5, 50):
-        for side in (0, 1):
-            mask = np.arange(60) >= learnt_from
-            writer.add(np.full(60, 900 + side), np.array([60]), mask)
+    for side in (0, 1):  # together too long for a row
+        writer.add(np.full(60, 900 + side), np.array([60]), np.ones(60))
     writer.close()
     rows = PackedRows(TokenShards(tmp_path), 64, seed=1)
-    assert rows.packing.truncated == 1 and rows.dropped_pairs == 1
+    assert rows.fitting.left_out == 1 and rows.fitting.needed == 118
     chosen = []
     for index in range(len(rows)):
         row = rows.stored_row(index)
@@ -107,7 +107,7 @@ def test_preferences_alternate_chosen_and_rejected(tmp_path: Path) -> None:
         assert len(first) % 2 == 0 and [f % 10 for f in first] == [0, 1] * (len(first) // 2)
         assert [f // 10 for f in first[::2]] == [f // 10 for f in first[1::2]]
         chosen += first[::2]
-    assert sorted(chosen) == [10 * pair for pair in range(20)] + [900]
+    assert sorted(chosen) == [10 * pair for pair in range(20)]
 
 
 def test_a_mixture_without_weights_covers_all_rows_once_an_epoch(tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ What does not fit raises `SchemaError`, whose text is the reason. Knows nothing 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
+from mengya.data.ingest.fields import Fields, without_nulls
 from mengya.tokenizer.message import Message
 
 _ROLES = {
@@ -23,14 +24,28 @@ _ROLES = {
 }  # fmt: skip
 
 
+_THINK = re.compile(
+    r"\s*<think>(?P<reasoning>((?!<think>).)*?)</think>"
+    r"|(?P<unopened>((?!<think>).)*?)(?:^|(?<=\n))</think>[ \t]*(?:\n|$)",
+    re.DOTALL,
+)
+_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_RESPONSE = re.compile(r"<tool_response>(.*?)</tool_response>", re.DOTALL)
+_RESPONSES = re.compile(rf"(?:{_RESPONSE.pattern}\s*)+", re.DOTALL)
+TRAIN_FLAGS = ("weight", "loss", "train", "loss_mask")
+
+
 class SchemaError(ValueError):
     """The record does not have the form it should have; the message is the reason."""
 
 
-def as_object(value: Any) -> Mapping[str, Any]:
+def as_object(value: Any) -> Fields:
+    """The fields of an object; a `Fields` stays itself, so that it knows all that is read of it."""
+    if isinstance(value, Fields):
+        return value
     if not isinstance(value, dict):
         raise SchemaError(f"{json_type(value)} where an object was expected")
-    return value
+    return Fields(value)
 
 
 def as_text(fields: Mapping[str, Any], name: str) -> str:
@@ -45,7 +60,7 @@ def as_messages(turns: Any) -> list[Message]:
     """A list of {role, content} or {from, value} with any of the known role names -> messages."""
     if not isinstance(turns, list) or not turns:
         raise SchemaError(f"the turns are {json_type(turns)}, not a list of messages")
-    return [as_message(turn) for turn in turns]
+    return [message for turn in turns for message in as_tool_results(as_message(turn))]
 
 
 def as_message(turn: Any) -> Message:
@@ -56,18 +71,64 @@ def as_message(turn: Any) -> Message:
         raise SchemaError(f"unknown role {name!r}; known are {', '.join(_ROLES)}")
     content = _content(turn.get("content", turn.get("value")))
     if role == "call":
-        return {"role": "assistant", "content": "", "tool_calls": _tool_calls(content)}
+        calls = {"role": "assistant", "content": "", "tool_calls": _tool_calls(content)}
+        return calls | _train_flag(turn)
     message: Message = {"role": role, "content": content}
     if role == "assistant":
-        if turn.get("tool_calls"):
-            message["tool_calls"] = _tool_calls(turn["tool_calls"])
-        elif turn.get("content", turn.get("value")) is None:
+        message = assistant(content) | _train_flag(turn)
+        for name in ("tool_calls", "function_call"):
+            if turn.get(name):
+                calls = _tool_calls(turn[name])
+                if message.get("tool_calls", calls) != calls:
+                    raise SchemaError(f"{name} differ from the calls that the turn also has")
+                message["tool_calls"] = calls
+        if turn.get("content", turn.get("value")) is None and "tool_calls" not in message:
             raise SchemaError("an assistant turn without content")
-        if turn.get("reasoning_content"):
-            message["reasoning_content"] = as_text(turn, "reasoning_content")
+        for name in ("reasoning_content", "reasoning"):  # "" is the empty block of no thinking
+            if turn.get(name) or (turn.get(name) == "" and "reasoning_content" not in message):
+                message["reasoning_content"] = as_text(turn, name)
     elif "content" not in turn and "value" not in turn:
         raise SchemaError(f"a {role} turn without content")
     return message
+
+
+def assistant(content: str) -> Message:
+    """An assistant turn; reasoning and calls that its text spells out become fields, as templates write them.
+
+    Known are `<think>...</think>` at the start (or just what closes it, on a line of its own), and
+    `<tool_call>{...}</tool_call>` blocks at the end.
+    """
+    message: Message = {"role": "assistant"}
+    if found := _THINK.match(content):
+        message["reasoning_content"] = (found["reasoning"] or found["unopened"] or "").strip()
+        content = content[found.end() :].lstrip("\r\n")
+    calls = list(_CALL.finditer(content))
+    if calls:
+        between = _CALL.sub("", content[calls[0].start() :])
+        if between.strip():
+            raise SchemaError("text behind a <tool_call> block of the same turn")
+        content = content[: calls[0].start()].rstrip()
+        message["tool_calls"] = [one for call in calls for one in _tool_calls(call[1])]
+    return {**message, "content": content}
+
+
+def as_tool_results(message: Message) -> list[Message]:
+    """A tool turn that spells out `<tool_response>` blocks as one turn a block; others as they are."""
+    content = message["content"].strip()
+    if message["role"] != "tool" or not _RESPONSES.fullmatch(content):
+        return [message]
+    return [{**message, "content": found[1].strip()} for found in _RESPONSE.finditer(content)]
+
+
+def _train_flag(turn: Fields) -> Message:
+    """{"train": False} when a flag of the turn says that it is not to be learned."""
+    flags = {name: turn[name] for name in TRAIN_FLAGS if name in turn and turn[name] is not None}
+    for name, value in flags.items():
+        if not isinstance(value, (bool, int, float)) or value not in (0, 1):
+            raise SchemaError(f"{name} of a turn is {value!r}; only 0, 1, false and true are known")
+    if len({bool(value) for value in flags.values()}) > 1:
+        raise SchemaError(f"{' and '.join(flags)} of a turn say different things")
+    return {"train": False} if flags and not any(flags.values()) else {}
 
 
 def as_tools(value: Any) -> list[dict[str, Any]] | None:
@@ -75,6 +136,8 @@ def as_tools(value: Any) -> list[dict[str, Any]] | None:
     tools = _parsed(value, "tools")
     if not tools:
         return None
+    if not isinstance(value, str):
+        tools = without_nulls(tools)
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise SchemaError(f"tools are {json_type(tools)}, not a list of objects")
     wrapped = [
@@ -102,15 +165,9 @@ def history(value: Any) -> list[Message]:
             raise SchemaError("history is not a list of [question, answer]")
         messages += [
             {"role": "user", "content": turn[0]},
-            {"role": "assistant", "content": turn[1]},
+            assistant(turn[1]),
         ]
     return messages
-
-
-def system(fields: Mapping[str, Any]) -> list[Message]:
-    return (
-        [{"role": "system", "content": as_text(fields, "system")}] if fields.get("system") else []
-    )
 
 
 def _content(value: Any) -> str:
@@ -134,14 +191,36 @@ def _tool_calls(value: Any) -> list[dict[str, Any]]:
         function = call.get("function", call) if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise SchemaError("a tool call without a name")
-        arguments = function.get("arguments", {})
-        if isinstance(arguments, str):
-            with suppress(ValueError):  # what is not JSON stays text, as a template writes it
-                arguments = json.loads(arguments)
         found.append(
-            {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+            {
+                "type": "function",
+                "function": {
+                    "name": function["name"],
+                    "arguments": _arguments(function["name"], function.get("arguments")),
+                },
+            }
         )
     return found
+
+
+def _arguments(name: str, value: Any) -> dict[str, Any]:
+    """An object, or JSON text of one; nothing at all is no arguments."""
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value, parse_constant=_no_constant)
+        except ValueError:
+            raise SchemaError(f"the arguments of a call of {name!r} are not JSON") from None
+    else:
+        value = without_nulls(value) or {}
+    if not isinstance(value, dict):
+        raise SchemaError(
+            f"the arguments of a call of {name!r} are {json_type(value)}, not an object"
+        )
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _parsed(value: Any, what: str) -> Any:

@@ -7,7 +7,7 @@ files or tokens.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from mengya.data.ingest.schema import Conversation, Document, Preference, Sample
 from mengya.runtime.hashing import mix64
 from mengya.text.clean import CleanConfig, clean_text, too_long, too_short
-from mengya.text.duplicates import text_hash
+from mengya.text.duplicates import squeeze, text_hash
 from mengya.tokenizer.message import Message
 
 
@@ -35,29 +35,51 @@ def clean_sample(sample: Sample, config: CleanConfig) -> Sample:
 
 
 def drop_reason(sample: Sample, config: CleanConfig) -> str | None:
-    """Why a cleaned sample is dropped (empty, too_short, too_long, empty_turn, same_answers), else None."""
+    """Why a cleaned sample is dropped, else None.
+
+    The reasons: empty, too_short, too_long, empty_turn, nothing_learned (all flagged), same_answers.
+    """
     if isinstance(sample, Document):
         return too_short(sample.text, config) or too_long(len(sample.text), config)
     if not all(map(_has_content, _messages(sample))):
         return "empty_turn"
+    if isinstance(sample, Conversation) and not any(map(_is_learned, sample.messages)):
+        return "nothing_learned"
     if isinstance(sample, Preference) and sample.chosen == sample.rejected:
         return "same_answers"
     return too_long(sum(len(message["content"]) for message in _messages(sample)), config)
 
 
-def sample_hashes(sample: Sample) -> tuple[int, int]:
+def train_on_last(sample: Conversation) -> Conversation:
+    """The conversation with a loss on its last assistant turn only."""
+    *earlier, last = sample.messages
+    return replace(sample, messages=[*map(_not_learned, earlier), last])
+
+
+def completions(sample: Preference) -> tuple[list[Message], list[Message]]:
+    """Both sides as conversations in which no turn of the prompt is learned."""
+    prompt = [_not_learned(message) for message in sample.prompt]
+    return prompt + sample.chosen, prompt + sample.rejected
+
+
+def sample_hashes(sample: Sample, exact: bool = False) -> tuple[int, int]:
     """(hash of the sample, hash that decides the validation split), 64 bits each.
 
-    Equal but for preferences, which are split by their prompt: no prompt is in both splits.
+    Texts are squeezed (see `squeeze`) unless the first hash is to be exact.
+
+    Documents are split by themselves, chats by their first question, without system message and tools:
+    neither other answers to a question nor other instructions around it put it into both splits.
     """
+    form = str if exact else squeeze
     if isinstance(sample, Document):
-        both = text_hash(sample.text)
-        return both, both
-    if isinstance(sample, Conversation):
-        both = text_hash(_flat(sample.messages, sample.tools))
-        return both, both
-    prompt = text_hash(_flat(sample.prompt, sample.tools))
-    return text_hash(f"{prompt}\n{_flat(sample.chosen)}\n{_flat(sample.rejected)}"), prompt
+        return text_hash(form(sample.text)), text_hash(squeeze(sample.text))
+    messages = sample.messages if isinstance(sample, Conversation) else sample.prompt
+    question = next((m["content"] for m in messages if m["role"] == "user"), "")
+    parts: list[Any] = [sample.tools, _texts(messages, form)]
+    if isinstance(sample, Preference):
+        parts += [_texts(sample.chosen, form), _texts(sample.rejected, form)]
+    whole = json.dumps(parts, ensure_ascii=False, sort_keys=True)
+    return text_hash(whole), text_hash(squeeze(question))
 
 
 def held_out(hashes: np.ndarray, fraction: float) -> np.ndarray:
@@ -74,17 +96,28 @@ def _messages(sample: Conversation | Preference) -> Iterator[Message]:
         yield from (*sample.prompt, *sample.chosen, *sample.rejected)
 
 
+def _is_learned(message: Message) -> bool:
+    return message["role"] == "assistant" and message.get("train", True)
+
+
+def _not_learned(message: Message) -> Message:
+    return {**message, "train": False} if message["role"] == "assistant" else message
+
+
 def _has_content(message: Message) -> bool:
     return bool(
-        message["content"] or message.get("tool_calls") or message["role"] in ("system", "tool")
+        message["content"].strip()
+        or message.get("tool_calls")
+        or message["role"] in ("system", "tool")
     )
 
 
 def _clean_messages(messages: list[Message], config: CleanConfig) -> list[Message]:
     """Content and reasoning cleaned; tool calls are data and stay as they are."""
+    return _texts(messages, lambda text: clean_text(text, config))
+
+
+def _texts(messages: list[Message], change: Callable[[str], str]) -> list[Message]:
+    """The messages with their content and reasoning changed."""
     texts = ("content", "reasoning_content")
-    return [{k: clean_text(v, config) if k in texts else v for k, v in m.items()} for m in messages]
-
-
-def _flat(messages: list[Message], tools: list[dict[str, Any]] | None = None) -> str:
-    return json.dumps([messages, tools], ensure_ascii=False, sort_keys=True)
+    return [{k: change(v) if k in texts else v for k, v in m.items()} for m in messages]

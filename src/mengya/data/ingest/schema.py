@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mengya.data.ingest.columns import answer, question, system, tools
+from mengya.data.ingest.fields import Fields
 from mengya.data.ingest.messages import (
     SchemaError,
     as_messages,
@@ -20,7 +22,6 @@ from mengya.data.ingest.messages import (
     history,
     json_type,
     known_fields,
-    system,
 )  # fmt: skip
 from mengya.tokenizer.message import Message
 
@@ -72,14 +73,15 @@ def to_document(value: Any, field: str | list[str]) -> Document:
 def to_conversation(value: Any, format: str | None = None) -> Conversation:
     """A conversation in one of `CONVERSATION_FORMATS`, or in whichever of them the record has the fields of.
 
-    What follows the last assistant turn is cut off, since no loss is taken on it.
+    What follows the last assistant turn that is learned is cut off, since no loss is taken on it.
     """
     conversation = CONVERSATION_FORMATS[format or detect_conversation(value)](value)
     messages = conversation.messages
-    while messages and messages[-1]["role"] != "assistant":
-        messages = messages[:-1]
-    if not messages:
+    answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    if not answers:
         raise SchemaError("no assistant turn")
+    learned = [i for i in answers if messages[i].get("train", True)]
+    messages = messages[: (learned or answers)[-1] + 1]
     if not any(message["role"] in ("user", "tool") for message in messages):
         raise SchemaError("no user turn before the assistant's")
     return Conversation(messages, conversation.tools)
@@ -100,10 +102,35 @@ def detect_conversation(value: Any) -> str:
     if "conversation" in fields:
         return "turns"
     if "instruction" in fields and "output" in fields:
+        refuse_ambiguous(fields, "alpaca")
         return "alpaca"
     if any(q in fields and a in fields for q, a in QUESTION_ANSWER):
+        refuse_ambiguous(fields, "question_answer")
         return "question_answer"
     raise SchemaError(f"no known conversation format; {known_fields(fields)}")
+
+
+def refuse_ambiguous(fields: Fields, found: str) -> None:
+    """Refuse two columns that both could be the question, or the answer, unless they say the same."""
+    questions = ["instruction", *dict.fromkeys(q for q, _ in QUESTION_ANSWER)]
+    answers = list(dict.fromkeys(a for _, a in QUESTION_ANSWER))
+    if found == "alpaca":
+        questions.remove("input")  # part of the question
+    for what, names in (("question", questions), ("answer", answers)):
+        filled = [name for name in names if fields.is_filled(name)]
+        rest = [name for name in filled if not fields.same(name, filled[0])]
+        if rest:
+            raise SchemaError(
+                f"{filled[0]!r} and {rest[0]!r} could both be the {what}; write format: {found} in the "
+                f"source to take {_taken(fields, found)} and leave the other out, or rename one"
+            )
+
+
+def _taken(fields: Fields, found: str) -> str:
+    if found == "alpaca":
+        return "'instruction' -> 'output'"
+    pair = next((q, a) for q, a in QUESTION_ANSWER if q in fields and a in fields)
+    return f"{pair[0]!r} -> {pair[1]!r}"
 
 
 def alpaca_prompt(fields: Mapping[str, Any]) -> list[Message]:
@@ -112,7 +139,7 @@ def alpaca_prompt(fields: Mapping[str, Any]) -> list[Message]:
     if given is not None and not isinstance(given, str):
         raise SchemaError(f"field 'input' is {json_type(given)}, not a string")
     user = "\n".join(text for text in (instruction, given) if text)
-    return [*system(fields), *history(fields.get("history")), {"role": "user", "content": user}]
+    return [*system(fields), *history(fields.get("history")), question(fields, user)]
 
 
 def _messages(key: str) -> Callable[[Any], Conversation]:
@@ -121,19 +148,20 @@ def _messages(key: str) -> Callable[[Any], Conversation]:
         if key not in fields:
             raise SchemaError(f"no field {key!r}; {known_fields(fields)}")
         messages = as_messages(fields[key])
-        tools = fields.get("tools")
-        if not tools and isinstance(fields[key][0], dict):
-            tools = fields[key][0].get("tools")  # some data sets put them into the system message
+        functions = tools(fields)
+        if not functions and isinstance(fields[key][0], dict):
+            # some data sets put them into the system message
+            functions = as_tools(fields[key][0].get("tools"))
         head = system(fields) if messages[0]["role"] != "system" else []
-        return Conversation(head + messages, as_tools(tools))
+        return Conversation(head + messages, functions)
 
     return convert
 
 
 def _alpaca(value: Any) -> Conversation:
     fields = as_object(value)
-    answer = _alpaca_text(fields, "output")
-    return Conversation([*alpaca_prompt(fields), {"role": "assistant", "content": answer}])
+    reply = answer(fields, _alpaca_text(fields, "output"))
+    return Conversation([*alpaca_prompt(fields), reply], tools(fields))
 
 
 def _alpaca_turns(value: Any) -> Conversation:
@@ -151,7 +179,7 @@ def _turns(value: Any) -> Conversation:
     for turn in map(as_object, turns):
         head = system(turn) if not messages else []
         messages += [*head, {"role": "user", "content": as_text(turn, "input")}]
-        messages.append({"role": "assistant", "content": as_text(turn, "output")})
+        messages.append(answer(turn, as_text(turn, "output")))
     return Conversation(messages)
 
 
@@ -160,16 +188,13 @@ def _question_answer(value: Any) -> Conversation:
     pair = next(((q, a) for q, a in QUESTION_ANSWER if q in fields and a in fields), None)
     if pair is None:
         raise SchemaError(f"no question with an answer; {known_fields(fields)}")
-    question, answer = (fields[name] for name in pair)
-    if isinstance(question, list) and isinstance(
-        answer, list
-    ):  # TRL's conversational prompt and completion
-        return Conversation(
-            as_messages(question) + as_messages(answer), as_tools(fields.get("tools"))
-        )
-    user = {"role": "user", "content": as_text(fields, pair[0])}
-    reply = {"role": "assistant", "content": as_text(fields, pair[1])}
-    return Conversation([*system(fields), *history(fields.get("history")), user, reply])
+    asked, replied = (fields[name] for name in pair)
+    if isinstance(asked, list) and isinstance(replied, list):  # TRL's prompt and completion
+        return Conversation(as_messages(asked) + as_messages(replied), tools(fields))
+    user = question(fields, as_text(fields, pair[0]))
+    reply = answer(fields, as_text(fields, pair[1]))
+    head = [*system(fields), *history(fields.get("history"))]
+    return Conversation([*head, user, reply], tools(fields))
 
 
 CONVERSATION_FORMATS: dict[str, Callable[[Any], Conversation]] = {

@@ -54,6 +54,7 @@ class SourceCounts:
     bad: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     kept: dict[str, Kept] = field(default_factory=dict)
+    unused: Counter[str] = field(default_factory=Counter)
 
     @property
     def total(self) -> Kept:
@@ -63,12 +64,14 @@ class SourceCounts:
     def state(self) -> dict[str, Any]:
         """As JSON; `of` reads it back."""
         kept = {split: asdict(part) for split, part in self.kept.items()}
-        return {"read": self.read, "bad": self.bad, "dropped": dict(self.dropped), "kept": kept}
+        counted = {"dropped": dict(self.dropped), "unused": dict(self.unused)}
+        return {"read": self.read, "bad": self.bad, **counted, "kept": kept}
 
     @staticmethod
     def of(state: dict[str, Any]) -> SourceCounts:
         kept = {split: Kept(**values) for split, values in state["kept"].items()}
-        return SourceCounts(state["read"], state["bad"], Counter(state["dropped"]), kept)
+        dropped, unused = Counter(state["dropped"]), Counter(state.get("unused", {}))
+        return SourceCounts(state["read"], state["bad"], dropped, kept, unused)
 
 
 class Build:
@@ -132,6 +135,7 @@ class Build:
         counts = self.sources[chunk.source]
         counts.read += chunk.read
         counts.dropped += chunk.dropped
+        counts.unused += chunk.unused
         counts.bad += len(chunk.bad)
         for bad in chunk.bad:
             self._bad.write(json.dumps(asdict(bad), ensure_ascii=False).encode() + b"\n")
@@ -206,6 +210,7 @@ class Build:
                         "read": source.read,
                         "bad_lines": source.bad,
                         "dropped": dict(sorted(source.dropped.items())),
+                        "unused_fields": dict(sorted(source.unused.items())),
                         **asdict(source.kept.get(split, Kept())),
                     }
                     for facts_of_source, source in zip(source_facts, self.sources, strict=True)

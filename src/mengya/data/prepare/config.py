@@ -77,10 +77,14 @@ class PrepareConfig(Config):
     sources: OneOrMany[PrepareSource] = Field(min_length=1)
     """What to read; a plain path stands for {path: ...}."""
     clean: CleanConfig = CleanConfig()
-    dedup: bool = True
-    """Keep only the first of samples that are equal but for white space and case, over all sources."""
+    train_on: Literal["all_turns", "last_turn"] = "all_turns"
+    """For conversations: the assistant turns that are learned. A turn with `weight`, `loss`, `train` or
+    `loss_mask` of 0 or false never is."""
+    dedup: bool | Literal["exact"] = True
+    """Keep only the first of samples that are equal but for white space (the indentation of lines counts)
+    and case, over all sources; exact: that are equal to the letter."""
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
-    """Hold out about this part, chosen by the hash of the sample (for preferences, of the prompt)."""
+    """Hold out about this part, chosen by the hash of a document or of the first question of a chat."""
     max_bad_lines: int = Field(default=100, ge=0)
     """Skip up to so many lines that cannot be read or do not fit, then refuse."""
     workers: int = Field(default=0, ge=0)
@@ -108,4 +112,8 @@ class PrepareConfig(Config):
                     else "not given for text; name the field instead"
                 )
                 raise ValueError(f"sources.{number}.format {source.format!r} must be {names}")
+        if self.train_on != "all_turns" and self.kind != "conversation":
+            raise ValueError(
+                f"train_on is for kind=conversation, not kind={self.kind}; leave it out"
+            )
         return self

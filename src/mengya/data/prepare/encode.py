@@ -10,17 +10,25 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Literal
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from mengya.data.ingest.fields import Fields
 from mengya.data.ingest.messages import SchemaError
 from mengya.data.ingest.preferences import to_preferences
 from mengya.data.ingest.read import parse_chunk
 from mengya.data.ingest.records import BadLine, Chunk, Record
-from mengya.data.ingest.samples import clean_sample, drop_reason, sample_hashes
+from mengya.data.ingest.samples import (
+    clean_sample,
+    completions,
+    drop_reason,
+    sample_hashes,
+    train_on_last,
+)
 from mengya.data.ingest.schema import (
     Conversation,
     Document,
@@ -33,8 +41,9 @@ from mengya.errors import UserError
 from mengya.text.clean import CleanConfig
 
 Kind = Literal["text", "conversation", "preference"]
+TrainOn = Literal["all_turns", "last_turn"]
 Encoded = tuple[Sample, list[tuple[list[int], list[int]]]]  # a sample; (ids, mask) of each side
-TOKENIZE_CHARACTERS = 1 << 16  # longer texts are tokenized in pieces, cut where a line begins
+TOKENIZE_CHARACTERS = 1 << 16  # longer texts are tokenized in pieces where the ids allow it
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +65,14 @@ class EncodedChunk:
         hashes, split_hashes: [N] uint64, of the sample, and what decides whether it is held out.
         characters: [N] int64, characters of the text that a loss is taken on (both sides of a preference).
         read: records read, bad lines included; bad: those; dropped: samples left out, by reason.
+        unused: for every field that no format knows, how many records hold something in it.
     """
 
     source: int
     read: int = 0
     bad: list[BadLine] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)
     tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))
     loss_mask: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
     lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -79,6 +90,8 @@ class EncodingPlan:
         text_tokenizer: for text, the tokenizer without control tokens as JSON, so that the processes need not
             load transformers (a quarter of a gigabyte each).
         document_token: the id that opens and closes a text.
+        train_on: which assistant turns of a conversation are learned.
+        exact: whether samples are the same only when they are equal to the letter.
     """
 
     kind: Kind
@@ -87,19 +100,27 @@ class EncodingPlan:
     clean: CleanConfig
     text_tokenizer: str = ""
     document_token: int = -1
+    train_on: TrainOn = "all_turns"
+    exact: bool = False
 
 
 def plan_encoding(
-    kind: Kind, tokenizer_path: str, sources: list[SourceForm], clean: CleanConfig
+    kind: Kind,
+    tokenizer_path: str,
+    sources: list[SourceForm],
+    clean: CleanConfig,
+    train_on: TrainOn = "all_turns",
+    exact: bool = False,
 ) -> EncodingPlan:
     """The plan for a tokenizer folder."""
+    plan = EncodingPlan(kind, tokenizer_path, sources, clean, train_on=train_on, exact=exact)
     if kind != "text":
-        return EncodingPlan(kind, tokenizer_path, sources, clean)
+        return plan
     from mengya.tokenizer.load import document_token_id, load_tokenizer, plain_backend
 
     tokenizer = load_tokenizer(tokenizer_path)
     backend = plain_backend(tokenizer).to_str()
-    return EncodingPlan(kind, tokenizer_path, sources, clean, backend, document_token_id(tokenizer))
+    return replace(plan, text_tokenizer=backend, document_token=document_token_id(tokenizer))
 
 
 class Encoder:
@@ -107,6 +128,7 @@ class Encoder:
 
     def __init__(self, plan: EncodingPlan) -> None:
         self.kind, self.sources, self.clean = plan.kind, plan.sources, plan.clean
+        self._train_on, self._exact = plan.train_on, plan.exact
         if plan.kind == "text":
             self._texts = Tokenizer.from_str(plan.text_tokenizer)
             self._edge = np.array([plan.document_token], np.uint32)
@@ -131,7 +153,8 @@ class Encoder:
                 result.bad.append(BadLine(parsed.file, parsed.line, reason))
             except RecursionError:
                 result.bad.append(BadLine(parsed.file, parsed.line, "nested too deeply"))
-        hashes = np.array([sample_hashes(sample) for sample, _ in kept], np.uint64).reshape(-1, 2)
+        pairs = [sample_hashes(sample, self._exact) for sample, _ in kept]
+        hashes = np.array(pairs, np.uint64).reshape(-1, 2)
         result.hashes, result.split_hashes = hashes[:, 0].copy(), hashes[:, 1].copy()
         if self.kind == "text":
             texts = [sample.text for sample, _ in kept if isinstance(sample, Document)]
@@ -151,27 +174,33 @@ class Encoder:
     def _kept_samples(self, record: Record, source: int, result: EncodedChunk) -> list[Encoded]:
         """The cleaned samples of a record that no filter drops, chats with their ids and masks."""
         kept: list[Encoded] = []
-        for sample in self._samples(record, self.sources[source]):
+        value = Fields(record.value) if isinstance(record.value, dict) else record.value
+        samples = self._samples(value, self.sources[source])
+        if isinstance(value, Fields):
+            result.unused.update(value.unused())
+        for sample in samples:
             sample = clean_sample(sample, self.clean)
             if reason := drop_reason(sample, self.clean):
                 result.dropped[reason] += 1
+                continue
+            sides = [] if isinstance(sample, Document) else self._encode_chat(sample)
+            if len(sides) == 2 and sides[0] == sides[1]:  # a template may cut what differs
+                result.dropped["same_answers"] += 1
             else:
-                kept.append(
-                    (sample, [] if isinstance(sample, Document) else self._encode_chat(sample))
-                )
+                kept.append((sample, sides))
         return kept
 
-    def _samples(self, record: Record, form: SourceForm) -> list[Sample]:
+    def _samples(self, value: Any, form: SourceForm) -> list[Sample]:
         if self.kind == "text":
-            return [to_document(record.value, form.field)]
+            return [to_document(value, form.field)]
         if self.kind == "conversation":
-            return [to_conversation(record.value, form.format)]
-        return list(to_preferences(record.value, form.format))
+            return [to_conversation(value, form.format)]
+        return list(to_preferences(value, form.format))
 
     def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
         """[document token] ids [document token] of every text; a typed control token stays text."""
         parts = [[self._edge] for _ in texts]
-        for group in _groups(texts):
+        for group in _groups(texts, self._texts):
             encodings = self._texts.encode_batch_fast(
                 [piece for _, piece in group], add_special_tokens=False
             )
@@ -184,25 +213,23 @@ class Encoder:
         from mengya.tokenizer.chat_template import encode_conversation
 
         if isinstance(sample, Conversation):
+            if self._train_on == "last_turn":
+                sample = train_on_last(sample)
             return [encode_conversation(self._chats, sample.messages, sample.tools)]
-        sides = []
-        for side in (sample.chosen, sample.rejected):
-            ids, mask = encode_conversation(self._chats, sample.prompt + side, sample.tools)
-            turns = sum(message["role"] == "assistant" for message in side)
-            sides.append((ids, last_runs(mask, turns)))
-        return sides
+        sides = completions(sample)
+        return [encode_conversation(self._chats, side, sample.tools) for side in sides]
 
     def _labelled_characters(self, ids: list[int], mask: list[int]) -> int:
         labelled = [token for token, one in zip(ids, mask, strict=True) if one]
         return len(self._chats.backend_tokenizer.decode(labelled, skip_special_tokens=True))
 
 
-def _groups(texts: list[str]) -> Iterator[list[tuple[int, str]]]:
+def _groups(texts: list[str], tokenizer: Tokenizer) -> Iterator[list[tuple[int, str]]]:
     """(number of the text, piece of it), in groups of about a million characters to tokenize at once."""
     group: list[tuple[int, str]] = []
     size = 0
     for number, text in enumerate(texts):
-        for piece in cut_for_tokenizing(text):
+        for piece in cut_for_tokenizing(text, tokenizer):
             group.append((number, piece))
             size += len(piece)
             if size >= 1 << 20:
@@ -211,33 +238,44 @@ def _groups(texts: list[str]) -> Iterator[list[tuple[int, str]]]:
     yield group
 
 
-def cut_for_tokenizing(text: str) -> list[str]:
-    """A long text in pieces that begin at the first character of a line, a shorter one uncut.
+def cut_for_tokenizing(text: str, tokenizer: Tokenizer) -> list[str]:
+    """A long text in pieces whose ids are, end to end, those of the uncut text; a shorter one uncut.
 
     Tokenizers hold some hundred bytes per token while they work. The usual split rules (GPT-2, Qwen2,
-    Llama 3) never join a line end with a following letter, so the ids are those of the uncut text.
+    Llama 3) never join a line end with a following letter, nor a letter with following punctuation. A
+    tokenizer that does, or that writes something at the start of every text (the "prepend" normalizers of
+    SentencePiece vocabularies), gives other ids around every such place: it gets the text uncut.
     """
-    pieces = []
-    while len(text) > TOKENIZE_CHARACTERS:
-        cut = _LINE_START.search(text, TOKENIZE_CHARACTERS)
-        at = TOKENIZE_CHARACTERS  # if no line ends anywhere near: cut between two characters
-        if cut is not None and cut.end() - 1 <= 2 * TOKENIZE_CHARACTERS:
-            at = cut.end() - 1
-        pieces.append(text[:at])
-        text = text[at:]
-    return [*pieces, text]
+    pieces, begin = [], 0
+    while len(text) - begin > TOKENIZE_CHARACTERS:
+        places = _places(text, begin + TOKENIZE_CHARACTERS, begin + 2 * TOKENIZE_CHARACTERS)
+        at = next((at for at in places if _is_safe_cut(text, at, tokenizer)), None)
+        if at is None:
+            break
+        pieces.append(text[begin:at])
+        begin = at
+    return [*pieces, text[begin:]]
 
 
-_LINE_START = re.compile(r"\n[^\W\d_]")
+_LINE_START = re.compile(r"(?<=\n)(?=[^\W\d_])")
+_WORD_END = re.compile(r"(?<=[^\W\d_])(?=[，。；：、！？,.;:!?])")
+_TRIES, _AROUND = 8, 64
 
 
-def last_runs(mask: list[int], runs: int) -> list[int]:
-    """The mask with only its last `runs` runs of ones: the turns of the completion, not the prompt's."""
-    array = np.array([0, *mask])
-    starts = np.flatnonzero(np.diff(array) == 1)
-    if len(starts) > runs:
-        mask = [0] * int(starts[-runs]) + mask[int(starts[-runs]) :]
-    return mask
+def _places(text: str, first: int, last: int) -> Iterator[int]:
+    """Where words end in [first, last): some beginnings of lines, then some ends of words."""
+    for pattern in (_LINE_START, _WORD_END):
+        for found in islice(pattern.finditer(text, first, last), _TRIES):
+            yield found.start()
+
+
+def _is_safe_cut(text: str, at: int, tokenizer: Tokenizer) -> bool:
+    """Whether the ids around a place do not change when the text is cut there."""
+    left, right = text[at - _AROUND : at], text[at : at + _AROUND]
+    uncut, *halves = (
+        tokenizer.encode(part, add_special_tokens=False).ids for part in (left + right, left, right)
+    )
+    return uncut == [i for ids in halves for i in ids]
 
 
 def _fill(result: EncodedChunk, ids: list[np.ndarray], masks: list[np.ndarray]) -> None:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -25,10 +26,13 @@ from mengya.data.prepare.config import PrepareConfig
 from mengya.data.prepare.encode import SourceForm, plan_encoding
 from mengya.data.prepare.request import Inputs
 from mengya.data.prepare.workers import encode_in_order
+from mengya.data.rows.fitting import fit_rows
+from mengya.data.shards import MANIFEST, TokenShards
 
 COMMIT_SECONDS = 5.0  # how much work an interruption may cost
 # Bytes on disk: below that, starting more processes takes longer than the work.
 SMALL_INPUT = 16 << 20
+ROWS = (512, 1024, 2048, 4096)  # lengths to count long chats for
 
 
 def encode_all(config: PrepareConfig, inputs: Inputs, build: Build, console: Console) -> None:
@@ -47,7 +51,8 @@ def encode_all(config: PrepareConfig, inputs: Inputs, build: Build, console: Con
         console=console,
     )
     forms = [SourceForm(source.format, source.field, source.encoding) for source in inputs.sources]
-    plan = plan_encoding(config.kind, str(config.tokenizer), forms, config.clean)
+    folder, exact = str(config.tokenizer), config.dedup == "exact"
+    plan = plan_encoding(config.kind, folder, forms, config.clean, config.train_on, exact)
     workers = config.workers or (_processors() if inputs.total_bytes > SMALL_INPUT else 1)
     done = build.chunks_done
     committed = time.monotonic()
@@ -92,6 +97,29 @@ def print_table(
             *(f"{n:,}" for n in numbers),
         )
     console.print(table)
+    unused = {name: c.unused for name, c in zip(sources, counts, strict=True) if c.unused}
+    for name, fields in unused.items():
+        listed = ", ".join(f"{field} ({n:,})" for field, n in fields.most_common())
+        line = f"{name}: fields that were not used (records that have them): {listed}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_lengths(console: Console, directory: Path) -> None:
+    """How many chats below `directory` do not fit the usual rows: training will not use all of them."""
+    shards = [TokenShards(manifest.parent) for manifest in sorted(directory.rglob(MANIFEST))]
+    longest = max(fit_rows(each, ROWS[0]).needed for each in shards)
+    counts = []
+    for size in (size for size in ROWS if size < longest):
+        fitted = [fit_rows(each, size) for each in shards]
+        shortened, left_out = sum(f.shortened for f in fitted), sum(f.left_out for f in fitted)
+        counts.append(f"{size:,}: {shortened:,} shortened, {left_out:,} left out")
+    console.print(
+        "\n  ".join([f"the longest takes data.sequence_length={longest}; rows of", *counts])
+        if counts
+        else f"the longest takes data.sequence_length={longest}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _counts(sources: Sequence[SourceCounts]) -> str:

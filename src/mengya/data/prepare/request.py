@@ -23,10 +23,10 @@ from mengya.data.prepare.config import PrepareConfig, PrepareSource
 from mengya.data.shards import TokenShards, rename_license
 from mengya.errors import UserError, shown
 from mengya.runtime.files import write_text
-from mengya.tokenizer.chat_template import chat_template_of
+from mengya.tokenizer.chat_template import chat_template_hash
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 
-VERSION = 1  # raised when the same settings would give other shards than before
+VERSION = 2  # raised when the same settings would give other shards than before
 MAX_ROWS = 100  # of the table, for one folder or glob
 
 
@@ -81,13 +81,13 @@ class Inputs:
         described = [[self._describe(path, saved) for path in files] for files in self._files]
         tokenizer = {"sha256": tokenizer_hash(config.tokenizer)}
         if config.kind != "text":
-            template = chat_template_of(load_tokenizer(config.tokenizer))
-            tokenizer["chat_template_sha256"] = hashlib.sha256(template.encode()).hexdigest()
+            tokenizer["chat_template_sha256"] = chat_template_hash(load_tokenizer(config.tokenizer))
         self.request: dict[str, Any] = {
             "version": VERSION,
             "kind": config.kind,
             "tokenizer": tokenizer,
             "clean": config.clean.model_dump(mode="json"),
+            "train_on": config.train_on,
             "dedup": config.dedup,
             "validation_fraction": config.validation_fraction,
             "sources": [
@@ -154,7 +154,11 @@ def is_up_to_date(
     Raises:
         UserError: overwrite is false, and it holds something else, or files are missing or have wrong sizes.
     """
-    if changed := differences(saved.request, inputs.request):
+    older = saved.request["version"] < VERSION
+    if older and config.overwrite:
+        return False
+    before = _in_words_of_today(saved.request) if older else saved.request
+    if changed := differences(before, inputs.request):
         if config.overwrite:
             return False
         lines = "\n".join(f"  - {line}" for line in changed[:20])
@@ -174,6 +178,12 @@ def is_up_to_date(
         message = f"{error}\nmaking {config.out} again"
         console.print(message, markup=False, soft_wrap=True, highlight=False)
         return False
+    if older:
+        message = (
+            f"{config.out} was made by an earlier version of mengya, which read some records in another "
+            "way (docs/data_format.md); it can be used as it is, overwrite=true makes it again"
+        )
+        console.print(message, markup=False, soft_wrap=True, highlight=False)
     return True
 
 
@@ -195,6 +205,12 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
     if old == new:
         return []
     return [f"{key}: {_entries(old)} -> {_entries(new)}"]
+
+
+def _in_words_of_today(request: dict[str, Any]) -> dict[str, Any]:
+    """A request of version 1; a setting that did not exist then has its default."""
+    clean = {"white_space": "indentation", **request["clean"]}
+    return {"train_on": "all_turns", **request, "clean": clean, "version": VERSION}
 
 
 def _entries(value: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from mengya.batch import IGNORE_INDEX
+from mengya.data.rows.fitting import fit_rows
 from mengya.data.rows.order import row_permutation
 from mengya.data.rows.packing import Packing, pack
 from mengya.data.shards import TokenShards
@@ -54,19 +55,23 @@ class PackedRows:
     Attributes:
         max_documents: the most runs of documents and padding in any row, so that batch shapes are static.
         packing: the plan.
-        dropped_pairs: preference pairs left out because a side keeps no label after truncation.
+        fitting: how much of the documents is used.
+
+    Raises:
+        UserError: no row holds anything.
     """
 
     def __init__(self, shards: TokenShards, sequence_length: int, seed: int = 0) -> None:
         self.shards, self.sequence_length, self.seed = shards, sequence_length, seed
         group = 2 if shards.kind == "preference" else 1
-        lengths, self.dropped_pairs = shards.lengths, 0
-        if group == 2:
-            lengths, self.dropped_pairs = _drop_unlabelled_pairs(shards, sequence_length)
-        self.packing: Packing = pack(lengths, sequence_length, group=group, seed=seed)
+        self.fitting = fit_rows(shards, sequence_length)
+        self.packing: Packing = pack(self.fitting.lengths, sequence_length, group=group, seed=seed)
         self.max_documents = self.packing.max_pieces + 1  # one more for the padding
         self._order: tuple[int, np.ndarray] | None = None  # epoch last asked for, its permutation
         if len(self.packing) == 0:
+            if left_out := self.fitting.describe(shards.kind, sequence_length):
+                remedy = self.fitting.remedy
+                raise UserError(f"nothing to train on in {shards.directory}: {left_out}; {remedy}")
             raise UserError(
                 f"{shards.directory} holds no document of two tokens or more: nothing to train on"
             )
@@ -143,18 +148,3 @@ def padding_row(sequence_length: int) -> PackedRow:
     return PackedRow(
         zeros, ignored, zeros, np.full(sequence_length, -1, np.int64), np.zeros(0, np.int32)
     )
-
-
-def _drop_unlabelled_pairs(shards: TokenShards, sequence_length: int) -> tuple[np.ndarray, int]:
-    """Lengths, 0 for pairs that truncation leaves without a label on a side; and the number of those."""
-    lengths = shards.lengths.copy()
-    pairs = np.maximum(lengths.reshape(-1, 2) - 1, 0)
-    limit = sequence_length // 2
-    unlabelled = [
-        pair
-        for pair in np.flatnonzero(pairs.sum(1) > sequence_length).tolist()
-        if not all(shards.loss_mask(2 * pair + side, 1, limit + 1).any() for side in (0, 1))
-    ]
-    for pair in unlabelled:
-        lengths[2 * pair : 2 * pair + 2] = 0
-    return lengths, len(unlabelled)

@@ -24,7 +24,6 @@ class Packing:
         document: [pieces] int64, the document of every piece.
         start: [pieces] int64, the first pair of the piece within its document.
         length: [pieces] int64, pairs in the piece (it spans length + 1 tokens).
-        truncated: how many groups were cut on the right to fit a row (single documents never are).
     """
 
     row_starts: np.ndarray
@@ -32,7 +31,6 @@ class Packing:
     start: np.ndarray
     length: np.ndarray
     sequence_length: int
-    truncated: int = 0
 
     def __len__(self) -> int:
         return len(self.row_starts) - 1
@@ -59,8 +57,8 @@ def pack(lengths: np.ndarray, sequence_length: int, *, group: int = 1, seed: int
 
     Args:
         sequence_length: pairs per row.
-        group: documents that stay together, uncut and in order, in one row (2 for preference pairs). In a
-            group that does not fit, every side is cut on the right to sequence_length // group pairs.
+        group: documents that stay together, uncut and in order, in one row (2 for preference pairs). A
+            group that does not fit is left out.
         seed: shuffles documents of equal length, so that a row does not hold neighbours of the corpus.
 
     Documents of fewer than two tokens hold no pair and are left out; with groups, the group is.
@@ -88,9 +86,7 @@ def _pack_pieces(pairs: np.ndarray, size: int, seed: int) -> Packing:
 
 def _pack_groups(pairs: np.ndarray, size: int, seed: int) -> Packing:
     group = pairs.shape[1]
-    too_long = pairs.sum(1) > size
-    pairs = np.where(too_long[:, None], np.minimum(pairs, size // group), pairs)
-    kept = np.flatnonzero((pairs > 0).all(1))
+    kept = np.flatnonzero((pairs > 0).all(1) & (pairs.sum(1) <= size))
     row, rows = _best_fit_decreasing(pairs[kept].sum(1), size, seed)
     order = np.argsort(row, kind="stable")
     document = (kept[order, None] * group + np.arange(group)).ravel()
@@ -100,7 +96,6 @@ def _pack_groups(pairs: np.ndarray, size: int, seed: int) -> Packing:
         np.zeros(len(document), np.int64),
         pairs[kept[order]].ravel(),
         size,
-        truncated=int(too_long.sum()),
     )
 
 

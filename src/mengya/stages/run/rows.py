@@ -12,7 +12,8 @@ from mengya.data.prepare.encode import Kind
 from mengya.data.rows.datasets import PackedRows
 from mengya.data.rows.mixture import Mixture
 from mengya.data.shards import TokenShards
-from mengya.tokenizer.load import tokenizer_hash
+from mengya.tokenizer.chat_template import chat_template_hash
+from mengya.tokenizer.load import document_token_id, load_tokenizer, tokenizer_hash
 from mengya.training.run_config import RunConfig, Source
 
 
@@ -26,18 +27,26 @@ def open_rows(
     """The rows of the sources; at least one must be of the first of `kinds`."""
     fingerprint = tokenizer_hash(tokenizer_folder)
     opened = [TokenShards(source.path) for source in sources]
+    tokenizer = load_tokenizer(tokenizer_folder)
+    is_text = [shards.kind == "text" for shards in opened]
+    document_token = document_token_id(tokenizer) if any(is_text) else None
+    template = None if all(is_text) else chat_template_hash(tokenizer)
     if config.data.verify:
         _verify(opened, console)
     if all(shards.kind != kinds[0] for shards in opened):
         kinds = kinds[:1]
     parts: list[tuple[PackedRows, float | None]] = []
     for source, shards in zip(sources, opened, strict=True):
-        shards.require(*kinds, tokenizer_sha256=fingerprint)
+        shards.require(
+            *kinds,
+            tokenizer_sha256=fingerprint,
+            chat_template_sha256=template,
+            document_token_id=document_token,
+        )
         rows = PackedRows(shards, config.data.sequence_length, config.seed)
-        if rows.dropped_pairs:
+        if left_out := rows.fitting.describe(shards.kind, config.data.sequence_length):
             console.print(
-                f"{source.path}: {rows.dropped_pairs} pairs are too long for "
-                f"sequence_length={config.data.sequence_length} and are skipped"
+                f"{source.path}: {left_out}; {rows.fitting.remedy}", highlight=False, soft_wrap=True
             )
         parts.append((rows, source.weight))
     return Mixture(parts, config.seed)
