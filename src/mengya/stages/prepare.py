@@ -72,6 +72,7 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
         folder.publish()
         console.print(f"{config.out} was complete and only had to be renamed", soft_wrap=True)
         return
+    inputs.say_notices()
     _start(config, folder, inputs, console)
     build = _open_build(config, folder.partial, inputs)
     if build.chunks_done:

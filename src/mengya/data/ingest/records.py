@@ -40,6 +40,7 @@ class Chunk:
 
     Attributes:
         form: how to parse `items`: "json" and "text" are bytes, "value" is parsed already.
+        encoding: of those bytes.
         lines: the line number of every item.
         bad: lines that could not even be cut out: (line, reason).
         position: bytes of the file on disk that are read so far.
@@ -47,6 +48,7 @@ class Chunk:
 
     file: str
     form: Literal["json", "text", "value"]
+    encoding: str = "utf-8"
     lines: list[int] = field(default_factory=list)
     items: list[Any] = field(default_factory=list)
     bad: list[tuple[int, str]] = field(default_factory=list)

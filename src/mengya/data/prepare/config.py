@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from rich.console import Console
 
 from mengya.config import Config, OneOrMany, PathConfig
+from mengya.data.ingest.encoding import AUTO
 from mengya.text.clean import CleanConfig
 
 
@@ -22,8 +23,8 @@ class PrepareSource(PathConfig):
     """Form of the records, detected from their fields when not given; docs/data_format.md lists the names."""
     field: str | list[str] = "text"
     """For kind=text: the field that holds the text; several are joined by line breaks."""
-    encoding: str = "utf-8"
-    """Encoding of the files, for example gb18030."""
+    encoding: str = AUTO
+    """Encoding of the files, for example gb18030; auto finds UTF-8, UTF-16, gb18030 and big5 for each."""
     split_text: Literal["file", "line", "blank_line"] = "file"
     """What is one document in .txt and .md files: the file, a line, or the lines between blank lines."""
     license: str | None = None
@@ -49,7 +50,7 @@ class PrepareSource(PathConfig):
     @classmethod
     def _known_encoding(cls, value: str) -> str:
         try:
-            "".encode(value)
+            "".encode("utf-8" if value == AUTO else value)
         except LookupError:
             raise ValueError(
                 f"{value!r} is not an encoding that Python knows; try utf-8 or gb18030"

@@ -43,7 +43,6 @@ class SourceForm:
 
     format: str | None = None
     field: str | list[str] = "text"
-    encoding: str = "utf-8"
 
 
 @dataclass(slots=True)
@@ -119,7 +118,7 @@ class Encoder:
         """Encode a chunk of source number `source`. Records that do not fit become bad lines."""
         result = EncodedChunk(source)
         kept: list[Encoded] = []
-        for parsed in parse_chunk(chunk, self.sources[source].encoding):
+        for parsed in parse_chunk(chunk):
             result.read += 1
             if isinstance(parsed, BadLine):
                 result.bad.append(parsed)

@@ -46,7 +46,7 @@ def encode_all(config: PrepareConfig, inputs: Inputs, build: Build, console: Con
         TextColumn("{task.fields[counts]}"),
         console=console,
     )
-    forms = [SourceForm(source.format, source.field, source.encoding) for source in inputs.sources]
+    forms = [SourceForm(source.format, source.field) for source in inputs.sources]
     plan = plan_encoding(config.kind, str(config.tokenizer), forms, config.clean)
     workers = config.workers or (_processors() if inputs.total_bytes > SMALL_INPUT else 1)
     done = build.chunks_done

@@ -15,7 +15,9 @@ from typing import Any
 
 from rich.console import Console
 
-from mengya.data.ingest.files import find_files
+from mengya.data.ingest.encoding import AUTO, detect_encoding
+from mengya.data.ingest.files import FoundFiles, find_data
+from mengya.data.ingest.notices import say_encodings, say_left_out
 from mengya.data.ingest.read import read_chunks
 from mengya.data.ingest.records import Chunk
 from mengya.data.prepare.build import TRAIN, VALIDATION
@@ -65,6 +67,8 @@ class Inputs:
     Attributes:
         sources: of the configuration; those without a name that are several files are one source a file.
         request: all that decides the result, as JSON; digest: its SHA-256.
+        left_out: the files that a pattern of the configuration finds, and what it leaves out.
+        encodings: of the files whose source names none.
         total_bytes: of all files on disk; bytes_before: for every file, the bytes of those before it.
 
     Raises:
@@ -72,13 +76,18 @@ class Inputs:
     """
 
     def __init__(self, config: PrepareConfig, saved: SavedRequest | None = None) -> None:
-        found = [part for source in config.sources for part in _by_file(source)]
+        self.left_out: dict[str, FoundFiles] = {}
+        found = [part for source in config.sources for part in self._by_file(source, config.kind)]
         self.sources = [source for source, _ in found]
         self._files = [files for _, files in found]
         self._stamps: dict[str, list[int]] = {}
         self.bytes_before: dict[str, int] = {}
         self.total_bytes = 0
-        described = [[self._describe(path, saved) for path in files] for files in self._files]
+        self.encodings: dict[Path, str] = {}
+        described = [
+            [self._describe(path, source, saved) for path in files]
+            for source, files in zip(self.sources, self._files, strict=True)
+        ]
         tokenizer = {"sha256": tokenizer_hash(config.tokenizer)}
         if config.kind != "text":
             template = chat_template_of(load_tokenizer(config.tokenizer))
@@ -96,7 +105,7 @@ class Inputs:
                     "license": source.license,
                     "format": source.format,
                     "field": source.field,
-                    "encoding": source.encoding,
+                    "encoding": "utf-8" if source.encoding == AUTO else source.encoding,
                     "split_text": source.split_text,
                     "limit": source.limit,
                     "files": files,
@@ -112,7 +121,9 @@ class Inputs:
         for number, (source, files) in enumerate(zip(self.sources, self._files, strict=True)):
             left = source.limit
             for path in files:
-                for chunk in read_chunks(path, source.encoding, source.split_text):
+                auto = source.encoding == AUTO
+                encoding = self.encodings[path] if auto else source.encoding
+                for chunk in read_chunks(path, encoding, source.split_text):
                     if left is not None:
                         left -= chunk.cut(left)
                     yield number, chunk
@@ -133,7 +144,15 @@ class Inputs:
         )
         write_text(path, text + "\n")
 
-    def _describe(self, path: Path, saved: SavedRequest | None) -> dict[str, Any]:
+    def say_notices(self) -> None:
+        """Print what is left out, and which files are not in UTF-8."""
+        for pattern, found in self.left_out.items():
+            say_left_out(pattern, found)
+        say_encodings(self.encodings)
+
+    def _describe(
+        self, path: Path, source: PrepareSource, saved: SavedRequest | None
+    ) -> dict[str, Any]:
         status = path.stat()
         stamp = [status.st_size, status.st_mtime_ns]
         digest = saved.known_hash(str(path), stamp) if saved else None
@@ -143,7 +162,23 @@ class Inputs:
         self._stamps[str(path)] = stamp
         self.bytes_before[str(path)] = self.total_bytes
         self.total_bytes += status.st_size
-        return {"path": str(path), "bytes": status.st_size, "sha256": digest}
+        facts = {"path": str(path), "bytes": status.st_size, "sha256": digest}
+        if source.encoding != AUTO:
+            return facts
+        self.encodings[path] = detect_encoding(path)
+        other = self.encodings[path] != "utf-8"
+        return facts | ({"encoding": self.encodings[path]} if other else {})
+
+    def _by_file(self, source: PrepareSource, kind: str) -> list[tuple[PrepareSource, list[Path]]]:
+        """A source with its files; one without a name as one source a file: the table lists each."""
+        patterns = [source.path] if isinstance(source.path, str) else source.path
+        found = {pattern: find_data(pattern, texts=kind == "text") for pattern in patterns}
+        self.left_out |= found
+        named = [file for part in found.values() for file in part.files]
+        files = list(dict.fromkeys(named))
+        if source.name is not None or len(named) > MAX_ROWS:
+            return [(source, files)]
+        return [(source.model_copy(update={"path": str(file)}), [file]) for file in files]
 
 
 def is_up_to_date(
@@ -199,13 +234,3 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
 
 def _entries(value: Any) -> str:
     return f"{len(value)} entries" if isinstance(value, list) else shown(value)
-
-
-def _by_file(source: PrepareSource) -> list[tuple[PrepareSource, list[Path]]]:
-    """A source with its files; one without a name as one source a file, so that the table lists each."""
-    patterns = [source.path] if isinstance(source.path, str) else source.path
-    found = [file for pattern in patterns for file in find_files(pattern)]
-    files = list(dict.fromkeys(found))
-    if source.name is not None or len(found) > MAX_ROWS:
-        return [(source, files)]
-    return [(source.model_copy(update={"path": str(file)}), [file]) for file in files]
