@@ -232,7 +232,7 @@ def test_more_bad_lines_than_allowed_are_refused_until_more_are_allowed(
     uninterrupted = prepare(
         tmp_path / "uninterrupted", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000
     )
-    for limit in (999, 300, 0):
+    for limit in (199, 60, 0):
         with pytest.raises(UserError, match=f"max_bad_lines={limit} bad lines.*\n.*0.jsonl:"):
             prepare(
                 tmp_path / "out", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=limit

@@ -83,7 +83,11 @@ class PrepareConfig(Config):
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
     """Hold out about this part, chosen by the hash of the sample (for preferences, of the prompt)."""
     max_bad_lines: int = Field(default=100, ge=0)
-    """Skip up to so many lines that cannot be read or do not fit, then refuse."""
+    """Skip up to so many lines of a source that cannot be read or do not fit, then refuse."""
+    max_bad_share: float = Field(default=0.0, ge=0, lt=1)
+    """Where that allows more: skip up to this share of the lines of a source, counted at its end."""
+    skip_unknown_files: bool = False
+    """Leave out files none of whose first records fits; without it they are refused before any work."""
     workers: int = Field(default=0, ge=0)
     """Processes; 0 takes one for every processor. The result is the same for any number."""
     overwrite: bool = False

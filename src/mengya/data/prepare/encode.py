@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -105,7 +105,8 @@ class Encoder:
     """Turns chunks of records into token ids; one in every process."""
 
     def __init__(self, plan: EncodingPlan) -> None:
-        self.kind, self.sources, self.clean = plan.kind, plan.sources, plan.clean
+        self.kind: Kind = plan.kind
+        self.sources, self.clean = plan.sources, plan.clean
         if plan.kind == "text":
             self._texts = Tokenizer.from_str(plan.text_tokenizer)
             self._edge = np.array([plan.document_token], np.uint32)
@@ -150,7 +151,7 @@ class Encoder:
     def _kept_samples(self, record: Record, source: int, result: EncodedChunk) -> list[Encoded]:
         """The cleaned samples of a record that no filter drops, chats with their ids and masks."""
         kept: list[Encoded] = []
-        for sample in self._samples(record, self.sources[source]):
+        for sample in to_samples(self.kind, record.value, self.sources[source]):
             sample = clean_sample(sample, self.clean)
             if reason := drop_reason(sample, self.clean):
                 result.dropped[reason] += 1
@@ -159,13 +160,6 @@ class Encoder:
                     (sample, [] if isinstance(sample, Document) else self._encode_chat(sample))
                 )
         return kept
-
-    def _samples(self, record: Record, form: SourceForm) -> list[Sample]:
-        if self.kind == "text":
-            return [to_document(record.value, form.field)]
-        if self.kind == "conversation":
-            return [to_conversation(record.value, form.format)]
-        return list(to_preferences(record.value, form.format))
 
     def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
         """[document token] ids [document token] of every text; a typed control token stays text."""
@@ -194,6 +188,19 @@ class Encoder:
     def _labelled_characters(self, ids: list[int], mask: list[int]) -> int:
         labelled = [token for token, one in zip(ids, mask, strict=True) if one]
         return len(self._chats.backend_tokenizer.decode(labelled, skip_special_tokens=True))
+
+
+def to_samples(kind: Kind, value: Any, form: SourceForm) -> list[Sample]:
+    """The samples of a record.
+
+    Raises:
+        SchemaError: it does not have the form.
+    """
+    if kind == "text":
+        return [to_document(value, form.field)]
+    if kind == "conversation":
+        return [to_conversation(value, form.format)]
+    return list(to_preferences(value, form.format))
 
 
 def _groups(texts: list[str]) -> Iterator[list[tuple[int, str]]]:

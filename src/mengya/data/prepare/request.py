@@ -22,6 +22,8 @@ from mengya.data.ingest.read import read_chunks
 from mengya.data.ingest.records import Chunk
 from mengya.data.prepare.build import TRAIN, VALIDATION
 from mengya.data.prepare.config import PrepareConfig, PrepareSource
+from mengya.data.prepare.encode import Kind, SourceForm
+from mengya.data.prepare.preflight import refuse_unknown, unknown_form
 from mengya.data.shards import TokenShards, rename_license
 from mengya.errors import UserError, shown
 from mengya.runtime.files import write_text
@@ -69,6 +71,7 @@ class Inputs:
         request: all that decides the result, as JSON; digest: its SHA-256.
         left_out: the files that a pattern of the configuration finds, and what it leaves out.
         encodings: of the files whose source names none.
+        unknown: files that are left out since none of their first records fits, and why.
         total_bytes: of all files on disk; bytes_before: for every file, the bytes of those before it.
 
     Raises:
@@ -78,12 +81,25 @@ class Inputs:
     def __init__(self, config: PrepareConfig, saved: SavedRequest | None = None) -> None:
         self.left_out: dict[str, FoundFiles] = {}
         found = [part for source in config.sources for part in self._by_file(source, config.kind)]
+        self.encodings = {
+            path: detect_encoding(path)
+            for source, files in found
+            for path in files
+            if source.encoding == AUTO
+        }
+        self._kind: Kind = config.kind
+        self.unknown: dict[Path, str] = {}
+        if config.skip_unknown_files:
+            self.unknown = dict(self._unknown(found))
+            kept = [(s, [p for p in files if p not in self.unknown]) for s, files in found]
+            found = [(source, files) for source, files in kept if files]
+            if not found:
+                refuse_unknown(self.unknown.items(), len(self.unknown))
         self.sources = [source for source, _ in found]
         self._files = [files for _, files in found]
         self._stamps: dict[str, list[int]] = {}
         self.bytes_before: dict[str, int] = {}
         self.total_bytes = 0
-        self.encodings: dict[Path, str] = {}
         described = [
             [self._describe(path, source, saved) for path in files]
             for source, files in zip(self.sources, self._files, strict=True)
@@ -113,6 +129,8 @@ class Inputs:
                 for source, files in zip(self.sources, described, strict=True)
             ],
         }
+        if self.unknown:
+            self.request["left_out"] = [str(path) for path in self.unknown]
         text = json.dumps(self.request, sort_keys=True, ensure_ascii=False)
         self.digest = hashlib.sha256(text.encode()).hexdigest()
 
@@ -121,9 +139,7 @@ class Inputs:
         for number, (source, files) in enumerate(zip(self.sources, self._files, strict=True)):
             left = source.limit
             for path in files:
-                auto = source.encoding == AUTO
-                encoding = self.encodings[path] if auto else source.encoding
-                for chunk in read_chunks(path, encoding, source.split_text):
+                for chunk in read_chunks(path, self._encoding(source, path), source.split_text):
                     if left is not None:
                         left -= chunk.cut(left)
                     yield number, chunk
@@ -143,6 +159,27 @@ class Inputs:
             {"request": self.request, "stamps": self._stamps}, ensure_ascii=False, indent=2
         )
         write_text(path, text + "\n")
+
+    def check_forms(self) -> None:
+        """Refuse files none of whose first records fits.
+
+        Raises:
+            UserError: with all of them.
+        """
+        found = list(zip(self.sources, self._files, strict=True))
+        refuse_unknown(self._unknown(found), sum(map(len, self._files)))
+
+    def _unknown(self, found: list[tuple[PrepareSource, list[Path]]]) -> Iterator[tuple[Path, str]]:
+        for source, files in found:
+            form = source_form(source)
+            for path in files:
+                encoding = self._encoding(source, path)
+                reason = unknown_form(path, encoding, source.split_text, self._kind, form)
+                if reason is not None:
+                    yield path, reason
+
+    def _encoding(self, source: PrepareSource, path: Path) -> str:
+        return self.encodings[path] if source.encoding == AUTO else source.encoding
 
     def say_notices(self) -> None:
         """Print what is left out, and which files are not in UTF-8."""
@@ -165,7 +202,6 @@ class Inputs:
         facts = {"path": str(path), "bytes": status.st_size, "sha256": digest}
         if source.encoding != AUTO:
             return facts
-        self.encodings[path] = detect_encoding(path)
         other = self.encodings[path] != "utf-8"
         return facts | ({"encoding": self.encodings[path]} if other else {})
 
@@ -179,6 +215,10 @@ class Inputs:
         if source.name is not None or len(named) > MAX_ROWS:
             return [(source, files)]
         return [(source.model_copy(update={"path": str(file)}), [file]) for file in files]
+
+
+def source_form(source: PrepareSource) -> SourceForm:
+    return SourceForm(source.format, source.field)
 
 
 def is_up_to_date(
