@@ -328,7 +328,7 @@ def evaluate(checkpoint: StrPath, recipe: StrPath | None = None, /, **keys: Any)
 
 def _finished_run(config: RunConfig, finished: bool) -> TrainingRun:
     from mengya.models.hf.open_checkpoint import find_checkpoint
-    from mengya.training.telemetry.metrics import read_jsonl
+    from mengya.runtime.jsonl import read_jsonl
 
     metrics: dict[str, float] = {}
     for line in read_jsonl(config.run_dir / "metrics.jsonl"):

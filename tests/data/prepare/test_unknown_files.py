@@ -77,7 +77,7 @@ def test_bad_lines_are_limited_as_a_share(
     write_lines(tmp_path / "data" / "a.jsonl", [good[0], *[b"bad"] * 20, *good[1:]])
     write_lines(tmp_path / "data" / "b.jsonl", [{"prompt": "别的", "response": "答"}])
     settings = ["max_bad_lines=0"]
-    with pytest.raises(UserError, match="max_bad_share=0.1"):
+    with pytest.raises(UserError, match=r"max_bad_share=0\.1"):
         prepare(tmp_path, tokenizer_folder, tmp_path / "data", *settings)
     with pytest.raises(UserError, match=r"a\.jsonl:2"):
         prepare(tmp_path, tokenizer_folder, tmp_path / "data", *settings, "max_bad_share=0.19")

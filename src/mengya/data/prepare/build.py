@@ -25,6 +25,7 @@ from mengya.data.prepare.encode import EncodedChunk
 from mengya.data.shards import ShardWriter
 from mengya.errors import UserError
 from mengya.runtime.files import write_text
+from mengya.runtime.jsonl import json_line
 from mengya.text.duplicates import SeenHashes
 
 STATE, HASHES, BAD_LINES = "state.json", "hashes.bin", "bad_lines.jsonl"
@@ -139,7 +140,7 @@ class Build:
         counts.dropped += chunk.dropped
         counts.bad += len(chunk.bad)
         for bad in chunk.bad:
-            self._bad.write(json.dumps(asdict(bad), ensure_ascii=False).encode() + b"\n")
+            self._bad.write(json_line(asdict(bad)).encode())
         new = np.ones(len(chunk.hashes), bool)
         if self._dedup:
             new = self._seen.add(chunk.hashes)

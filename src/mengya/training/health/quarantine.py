@@ -6,13 +6,12 @@ One line a document, with the step (as metrics.jsonl counts: from 1) and why. A 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mengya.runtime.files import write_text
-from mengya.training.telemetry.metrics import read_jsonl
+from mengya.runtime.jsonl import json_line, read_jsonl
 
 FILE = "quarantine.jsonl"
 
@@ -35,5 +34,5 @@ def note(
             {"step": step + 1, "reason": reason, **of} for of in list(documents(step)) or [{}]
         ]
     lines.sort(key=lambda line: line["step"])
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_text(path, "".join(map(json_line, lines)))
     return path

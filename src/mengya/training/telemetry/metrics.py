@@ -5,13 +5,12 @@ Takes flat dictionaries of numbers by step. Knows nothing of training.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from mengya.errors import UserError
 from mengya.runtime.files import write_text
+from mengya.runtime.jsonl import json_line, read_jsonl
 from mengya.runtime.optional import require
 
 TrackerName = Literal["tensorboard", "wandb", "swanlab"]
@@ -47,11 +46,11 @@ class MetricsLog:
         """Remove the lines after `step`; trackers keep theirs, and get those steps again."""
         self._file.close()
         kept = [line for line in read_jsonl(self.path) if line["step"] <= step]
-        write_text(self.path, "".join(_line(values) for values in kept))
+        write_text(self.path, "".join(json_line(values) for values in kept))
         self._file = self.path.open("a", encoding="utf-8", buffering=1)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        self._file.write(_line({"step": step, **values}))
+        self._file.write(json_line({"step": step, **values}))
         for tracker in self._trackers:
             tracker.log(step, values)
 
@@ -59,25 +58,6 @@ class MetricsLog:
         self._file.close()
         for tracker in self._trackers:
             tracker.close()
-
-
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file of our own; a last line cut short by a crash is skipped."""
-    if not path.is_file():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise UserError(
-                    f"{path}:{number} is not JSON ({error}); remove that line"
-                ) from error
-
-
-def _line(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, ensure_ascii=False) + "\n"
 
 
 def _open_tracker(name: TrackerName, run_dir: Path, run_config: Mapping[str, Any]) -> Tracker:

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from mengya.runtime.files import write_text
-from mengya.training.telemetry.metrics import read_jsonl
+from mengya.runtime.jsonl import read_jsonl
 
 # One picture per row: title, the series drawn in it.
 _PICTURES = [
