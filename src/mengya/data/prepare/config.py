@@ -23,6 +23,8 @@ class PrepareSource(PathConfig):
     """Form of the records, detected from their fields when not given; docs/data_format.md lists the names."""
     field: str | list[str] = "text"
     """For kind=text: the field that holds the text; several are joined by line breaks."""
+    columns: dict[str, str] = {}
+    """Own names of the fields that a format knows, for example {prompt: 问题, response: 回答}."""
     encoding: str = AUTO
     """Encoding of the files, for example gb18030; auto finds UTF-8, UTF-16, gb18030 and big5 for each."""
     split_text: Literal["file", "line", "blank_line"] = "file"

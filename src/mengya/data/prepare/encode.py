@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from tokenizers import Tokenizer
 
+from mengya.data.ingest.forms import known_form, renamed
 from mengya.data.ingest.messages import SchemaError
 from mengya.data.ingest.preferences import to_preferences
 from mengya.data.ingest.read import parse_chunk
@@ -43,6 +44,7 @@ class SourceForm:
 
     format: str | None = None
     field: str | list[str] = "text"
+    columns: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)
@@ -196,11 +198,14 @@ def to_samples(kind: Kind, value: Any, form: SourceForm) -> list[Sample]:
     Raises:
         SchemaError: it does not have the form.
     """
+    value = renamed(value, dict(form.columns))
     if kind == "text":
         return [to_document(value, form.field)]
+    known = known_form(value)
+    format = form.format if known is value else None
     if kind == "conversation":
-        return [to_conversation(value, form.format)]
-    return list(to_preferences(value, form.format))
+        return [to_conversation(known, format)]
+    return list(to_preferences(known, format))
 
 
 def _groups(texts: list[str]) -> Iterator[list[tuple[int, str]]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mengya.data.ingest.files import file_kind
 from mengya.data.ingest.messages import SchemaError
-from mengya.data.ingest.nearest import nearest_forms
+from mengya.data.ingest.nearest import nearest_forms, suggested_columns
 from mengya.data.ingest.read import TextSplit, parse_chunk, read_chunks
 from mengya.data.ingest.records import BadLine
 from mengya.data.prepare.encode import Kind, SourceForm, to_samples
@@ -31,7 +31,9 @@ def unknown_form(
                 to_samples(kind, parsed.value, form)
             except (SchemaError, RecursionError) as error:
                 if first is None:
-                    near = nearest_forms(kind, parsed.value)
+                    columns = suggested_columns(kind, parsed.value)
+                    typed = f"; write sources='{{path: {path}, {columns}}}'"
+                    near = typed if columns else nearest_forms(kind, parsed.value)
                     first = f"line {parsed.line}: {' '.join(str(error).split())}{near}"
             else:
                 return None

@@ -125,6 +125,7 @@ class Inputs:
                     "split_text": source.split_text,
                     "limit": source.limit,
                     "files": files,
+                    **({"columns": source.columns} if source.columns else {}),
                 }
                 for source, files in zip(self.sources, described, strict=True)
             ],
@@ -218,7 +219,7 @@ class Inputs:
 
 
 def source_form(source: PrepareSource) -> SourceForm:
-    return SourceForm(source.format, source.field)
+    return SourceForm(source.format, source.field, tuple(source.columns.items()))
 
 
 def is_up_to_date(
