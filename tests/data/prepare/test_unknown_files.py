@@ -85,3 +85,14 @@ def test_bad_lines_are_limited_as_a_share(
     assert len(shards) == 81  # the bad ones stand close together and are a fifth of all
     lines = (tmp_path / "out" / "bad_lines.jsonl").read_text("utf-8").split("\n")
     assert len([json.loads(line) for line in lines if line]) == 20
+
+
+def test_a_damaged_record_of_the_request_is_a_message(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    data = write_lines(tmp_path / "data" / "a.jsonl", [{"prompt": "问", "response": "答"}])
+    prepare(tmp_path, tokenizer_folder, data)
+    for damaged in (b"", b"[]", b'{"request": {}}', b"\xff"):
+        (tmp_path / "out" / "prepare.json").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"prepare\.json is damaged.*remove .*out or choose"):
+            prepare(tmp_path, tokenizer_folder, data)

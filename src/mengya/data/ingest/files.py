@@ -53,11 +53,11 @@ def find_files(pattern: str) -> list[Path]:
 def find_data(pattern: str, *, texts: bool = True) -> FoundFiles:
     """The data files of a path, a folder (with its folders, also linked ones) or a glob.
 
-    Beside JSONL, JSON, parquet or CSV in a folder, a README or LICENSE is not taken for data. Shards and
+    Next to JSONL, JSON, parquet or CSV in a folder, a README or LICENSE is not taken for data. Shards and
     tokenizers that lie below the named folder are not read.
 
     Args:
-        texts: whether .txt and .md files beside such files are wanted.
+        texts: whether .txt and .md files next to such files are wanted.
 
     Raises:
         UserError: nothing is there, or the kind of a named file is unknown.
@@ -78,9 +78,9 @@ def find_data(pattern: str, *, texts: bool = True) -> FoundFiles:
     kinds = {p: file_kind(p) for p in sorted(found)}
     files = [p for p, kind in kinds.items() if kind is not None]
     if path.is_dir() and any(kind not in (None, "text") for kind in kinds.values()):
-        beside = [p for p in files if kinds[p] == "text" and (not texts or _is_about(p))]
-        left_out.update(p.name if _is_about(p) else _suffix(p) for p in beside)
-        files = [p for p in files if p not in set(beside)]
+        others = [p for p in files if kinds[p] == "text" and (not texts or _is_about(p))]
+        left_out.update(p.name if _is_about(p) else _suffix(p) for p in others)
+        files = [p for p in files if p not in set(others)]
     hidden = {p for p in found if any(part.startswith(".") for part in _parts(p, path))}
     left_out.update(_suffix(p) for p, kind in kinds.items() if kind is None and p not in hidden)
     if not files:

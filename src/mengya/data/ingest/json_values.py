@@ -72,7 +72,9 @@ class _Values:
                 value, end, problem = None, -1, f"not JSON: {error.msg}"
             except RecursionError:
                 value, end, problem = None, -1, "nested too deeply"
-            if end == len(self._buffer) and not self._ended:  # a number may go on in the next block
+            if (
+                end == len(self._buffer) and not self._ended
+            ):  # a number may continue in the next block
                 self._read_more()
                 continue
             line = self.line

@@ -121,7 +121,7 @@ class _Rows:
 
 
 def _doubled(names: list[str]) -> str:
-    """Why columns of these names cannot be told apart; empty when they can."""
+    """That two columns have one name; empty when none have."""
     twice = [name for name, count in Counter(names).items() if count > 1 and name]
     if not twice:
         return ""

@@ -198,14 +198,19 @@ def to_samples(kind: Kind, value: Any, form: SourceForm) -> list[Sample]:
     Raises:
         SchemaError: it does not have the form.
     """
-    value = renamed(value, dict(form.columns))
+    value, format = known_record(kind, value, form)
     if kind == "text":
         return [to_document(value, form.field)]
-    known = known_form(value)
-    format = form.format if known is value else None
     if kind == "conversation":
-        return [to_conversation(known, format)]
-    return list(to_preferences(known, format))
+        return [to_conversation(value, format)]
+    return list(to_preferences(value, format))
+
+
+def known_record(kind: Kind, value: Any, form: SourceForm) -> tuple[Any, str | None]:
+    """The record with the names and turns that the schemas know, and its format where that still holds."""
+    value = renamed(value, dict(form.columns))
+    known = value if kind == "text" else known_form(value)
+    return known, form.format if known is value else None
 
 
 def _groups(texts: list[str]) -> Iterator[list[tuple[int, str]]]:

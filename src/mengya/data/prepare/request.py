@@ -48,12 +48,22 @@ class SavedRequest:
 
     @staticmethod
     def read(path: Path) -> SavedRequest | None:
-        """None when there is no such file."""
+        """None when there is no such file.
+
+        Raises:
+            UserError: it is damaged.
+        """
         if not path.is_file():
             return None
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        rename_license(saved["request"]["sources"])
-        return SavedRequest(saved["request"], saved["stamps"])
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            rename_license(saved["request"]["sources"])
+            return SavedRequest(saved["request"], saved["stamps"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{path} is damaged: nobody can say what the shards were made of; remove "
+                f"{path.parent} or choose another out="
+            ) from None
 
     def known_hash(self, path: str, stamp: list[int]) -> str | None:
         """The SHA-256 of a file that has not changed in size and time since."""
