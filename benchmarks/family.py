@@ -35,6 +35,7 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.planning.sizes import parameter_counts
 from mengya.runtime.device import init_device, pick_autocast_dtype
+from mengya.runtime.jsonl import read_jsonl
 from mengya.runtime.seeding import seed_step
 from mengya.training.distributed.single import SingleDevice
 from mengya.training.execution import Execution
@@ -42,7 +43,6 @@ from mengya.training.optim.build import build_optimizers, set_lr
 from mengya.training.optim.config import OptimizerConfig
 from mengya.training.schedule import ScheduleConfig, lr_factor
 from mengya.training.telemetry.expert_load import ExpertLoad
-from mengya.training.telemetry.metrics import read_jsonl
 
 DENSE: dict[str, Any] = {
     "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8,

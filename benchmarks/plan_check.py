@@ -30,10 +30,10 @@ import yaml
 from mengya.data.shards import ShardWriter
 from mengya.planning.estimate import model_kind, run_kind
 from mengya.planning.hardware import match_device
+from mengya.runtime.jsonl import read_jsonl
 from mengya.stages.plan import make_plan
 from mengya.tokenizer.load import save_tokenizer, tokenizer_hash
 from mengya.tokenizer.train import train_tokenizer
-from mengya.training.telemetry.metrics import read_jsonl
 
 VALUES = {"vocab_size": 6400, "max_position_embeddings": 2048}
 DENSE_64M: dict[str, Any] = {**shapes.SHAPES["64m"], **VALUES}

@@ -14,7 +14,7 @@ import torch
 
 from mengya import cli
 from mengya.errors import user_message
-from mengya.training.telemetry.metrics import read_jsonl
+from mengya.runtime.jsonl import read_jsonl
 
 
 @pytest.fixture

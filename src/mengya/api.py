@@ -328,10 +328,10 @@ def evaluate(checkpoint: StrPath, recipe: StrPath | None = None, /, **keys: Any)
 
 def _finished_run(config: RunConfig, finished: bool) -> TrainingRun:
     from mengya.models.hf.open_checkpoint import find_checkpoint
-    from mengya.training.telemetry.metrics import read_jsonl
+    from mengya.runtime.jsonl import read_steps
 
     metrics: dict[str, float] = {}
-    for line in read_jsonl(config.run_dir / "metrics.jsonl"):
+    for line in read_steps(config.run_dir / "metrics.jsonl"):
         metrics |= line
     step = int(metrics.pop("step", 0))
     return TrainingRun(config.run_dir, find_checkpoint(config.run_dir), finished, step, metrics)

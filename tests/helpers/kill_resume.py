@@ -33,13 +33,13 @@ from rich.console import Console
 from rich.table import Table
 
 from mengya.data.shards import ShardWriter
+from mengya.runtime.jsonl import read_steps
 from mengya.stages import pretrain
 from mengya.stages.pretrain import PretrainConfig
 from mengya.tokenizer.load import load_tokenizer, save_tokenizer, tokenizer_hash
 from mengya.tokenizer.train import train_tokenizer
 from mengya.training.checkpoint.integrity import find_damage
 from mengya.training.checkpoint.store import CheckpointStore
-from mengya.training.telemetry.metrics import read_jsonl
 
 FORK = multiprocessing.get_context("fork")
 
@@ -116,7 +116,7 @@ def final(run_dir: Path) -> dict[str, bytes]:
     found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     losses = [
         (line["step"], line["loss"])
-        for line in read_jsonl(run_dir / "metrics.jsonl")
+        for line in read_steps(run_dir / "metrics.jsonl")
         if "loss" in line
     ]
     return found | {"losses": json.dumps(losses).encode()}
@@ -160,7 +160,7 @@ def main() -> None:
             latest = checkpoints.latest()
             damaged += latest is not None and find_damage(latest) is not None
             reached = max(
-                (of["step"] for of in read_jsonl(config.run_dir / "metrics.jsonl")), default=0
+                (of["step"] for of in read_steps(config.run_dir / "metrics.jsonl")), default=0
             )
             lost.append(reached - (checkpoints.read_state(latest).step if latest else 0))
         same &= final(config.run_dir) == expected

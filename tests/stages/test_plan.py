@@ -17,10 +17,10 @@ from mengya.planning.hardware import expected_mfu, named_device
 from mengya.planning.inputs import Hardware
 from mengya.planning.lint import lint_plan
 from mengya.planning.plan import Plan
+from mengya.runtime.jsonl import read_steps
 from mengya.stages.plan import make_plan
 from mengya.stages.pretrain import PretrainConfig
 from mengya.stages.pretrain import run as pretrain
-from mengya.training.telemetry.metrics import read_jsonl
 from tests.helpers.stage_fixtures import MODEL, StageFixtures
 
 ROOT = Path(__file__).parents[2]
@@ -182,7 +182,7 @@ def test_the_plan_of_a_run_is_what_the_run_does(tmp_path: Path, fixtures: StageF
     settings = json.loads(json.dumps(settings, default=str))
     plan = make_plan(write(tmp_path, settings))
     assert pretrain(load_config(PretrainConfig, tmp_path / "pretrain.yaml"))
-    last = [m for m in read_jsonl(tmp_path / "run/metrics.jsonl") if "tokens" in m][-1]
+    last = [m for m in read_steps(tmp_path / "run/metrics.jsonl") if "tokens" in m][-1]
     assert plan.steps == last["step"]
     # Rows are not equally full, and the last step goes a little beyond the epoch.
     assert plan.tokens == pytest.approx(last["tokens"], rel=0.05)

@@ -27,6 +27,7 @@ from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.models.hf.open_checkpoint import find_checkpoint
 from mengya.runtime.device import tune_cpu_allocator
 from mengya.runtime.files import write_text
+from mengya.runtime.jsonl import read_jsonl
 from mengya.runtime.output_folder import FolderKind, open_run_folder
 from mengya.stages import dpo, evaluate, prepare, pretrain, sft
 from mengya.stages import tokenizer as tokenizer_stage
@@ -199,8 +200,8 @@ def _evaluate(config: DemoConfig, name: str) -> dict[str, Any]:
 
 def _answers(config: DemoConfig) -> list[dict[str, str]]:
     """The same held-out questions put to the three models."""
-    lines = (config.run_dir / "world/preferences_heldout.jsonl").read_text(encoding="utf-8")
-    asked = [json.loads(line)["prompt"] for line in lines.splitlines()]
+    pairs = read_jsonl(config.run_dir / "world/preferences_heldout.jsonl")
+    asked = [pair["prompt"] for pair in pairs]
     questions = [messages[-1]["content"] for messages in asked if len(messages) == 1]
     step = max(1, len(questions) // config.questions)
     table = [{"question": text} for text in questions[::step][: config.questions]]

@@ -73,6 +73,9 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
         folder.publish()
         console.print(f"{config.out} was complete and only had to be renamed", soft_wrap=True)
         return
+    inputs.say_notices()
+    if not config.skip_unknown_files:
+        inputs.check_forms()
     _start(config, folder, inputs, console)
     build = _open_build(config, folder.partial, inputs)
     if build.chunks_done:
@@ -80,7 +83,8 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
         console.print(f"resuming after {read:,} records that {folder.partial} holds already")
     build.commit()
     _encode(config, inputs, build, console)
-    build.finish({"tokenizer": inputs.request["tokenizer"]}, inputs.source_facts())
+    facts = {key: inputs.request[key] for key in ("tokenizer", "left_out") if key in inputs.request}
+    build.finish(facts, inputs.source_facts())
     if config.kind != "text":
         print_lengths(console, folder.partial)
     inputs.save(folder.partial / REQUEST)
@@ -126,6 +130,7 @@ def _open_build(config: PrepareConfig, directory: Path, inputs: Inputs) -> Build
         dedup=bool(config.dedup),
         validation_fraction=config.validation_fraction,
         max_bad_lines=config.max_bad_lines,
+        max_bad_share=config.max_bad_share,
     )
 
 
@@ -135,14 +140,15 @@ def _encode(config: PrepareConfig, inputs: Inputs, build: Build, console: Consol
 
     resume = f"kept in {build.directory}; the same command resumes from there"
     title, names = f"prepare {config.kind}: {config.out}", [s.title for s in inputs.sources]
+    left_out = [path.name for path in inputs.unknown]
     try:
         encode_all(config, inputs, build, console)
     except UserError:
         build.commit()  # an error comes between two chunks
-        print_table(console, title, names, build.sources)
+        print_table(console, title, names, build.sources, left_out)
         console.print(f"what is done is {resume}")
         raise
     except KeyboardInterrupt:
         console.print(f"interrupted; what was done is {resume}")
         raise
-    print_table(console, title, names, build.sources)
+    print_table(console, title, names, build.sources, left_out)

@@ -7,7 +7,6 @@ metrics. Knows no tokenizer, no files of data, and not how many devices there ar
 from __future__ import annotations
 
 import errno
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from mengya.errors import UserError
 from mengya.losses.mean_loss import sum_loss
 from mengya.losses.token_nll import Loss
 from mengya.models.causal_lm import CausalLM
+from mengya.runtime.jsonl import json_line, remove_cut_line
 from mengya.runtime.seeding import seed_step
 from mengya.training.checkpoint.manager import CheckpointManager
 from mengya.training.checkpoint.writer import Status
@@ -358,7 +358,8 @@ class Trainer:
         if model is None:
             return
         model.eval()
-        with (self.run_dir / "samples.jsonl").open("a", encoding="utf-8") as file:
+        path = self.run_dir / "samples.jsonl"
+        remove_cut_line(path)
+        with path.open("a", encoding="utf-8") as file:
             for sample in self.observer.sample(model):
-                line = {"step": self.state.step, **sample}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(json_line({"step": self.state.step, **sample}))

@@ -98,7 +98,7 @@ def _write(building: Path, config: WorldConfig) -> None:
 def handwritten(name: str) -> list[dict[str, Any]]:
     """The hand-written records of documents.jsonl or dialogues.jsonl."""
     text = (resources.files("mengya.world") / "handwritten" / name).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def _rng(config: WorldConfig, name: str) -> random.Random:

@@ -122,7 +122,7 @@ def test_other_encodings(tmp_path: Path) -> None:
         r.value for r in read_records(str(tmp_path / "a.csv"), BadLines(0), encoding="gb18030")
     ] == [{"科室": "内科", "问题": "头疼"}]
     bad = BadLines(5)
-    assert list(read_records(str(tmp_path / "*.*"), bad)) == []
+    assert list(read_records(str(tmp_path / "*.*"), bad, encoding="utf-8")) == []
     assert [(b.line, b.reason.split(" at ")[0]) for b in bad.first] == [
         (2, "not valid utf-8"),
         (1, "not valid utf-8"),
@@ -164,11 +164,7 @@ def test_damage_in_the_middle_of_a_gzip_file(tmp_path: Path) -> None:
     assert 0 < len(records) < 2500 and bad.count >= 1
 
 
-def test_a_malformed_element_ends_an_array(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text('[{"a": 1},\n{"a": 2},\n{"a": oops},\n{"a": 4}]')
-    bad = BadLines(1)
-    assert [r.value for r in read_records(str(tmp_path / "a.json"), bad)] == [{"a": 1}, {"a": 2}]
-    assert bad.first[0].line == 3 and "rest of this file" in bad.first[0].reason
+def test_an_array_that_is_not_closed_is_reported(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text('[{"a": 1}')
     bad = BadLines(1)
     assert len(list(read_records(str(tmp_path / "b.json"), bad))) == 1

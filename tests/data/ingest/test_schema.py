@@ -182,7 +182,7 @@ def test_documents() -> None:
         ({"messages": "hi"}, "the turns are a string"),
         ({"messages": ["hi"]}, "a string where an object"),
         ({"messages": [turn("narrator", "x")]}, "unknown role 'narrator'"),
-        ({"messages": [{"content": "x"}]}, "unknown role None"),
+        ({"messages": [{"content": "x"}]}, "a turn without a role"),
         ({"messages": [turn("user", 3)]}, "content of a turn is a number"),  # type: ignore[arg-type]
         ({"messages": [{"role": "user"}]}, "a user turn without content"),
         (

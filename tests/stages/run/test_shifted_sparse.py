@@ -9,10 +9,10 @@ import pytest
 
 from mengya.config import load_config
 from mengya.errors import UserError
+from mengya.runtime.jsonl import read_steps
 from mengya.stages import pretrain
 from mengya.stages.dpo import DpoConfig
 from mengya.stages.pretrain import PretrainConfig
-from mengya.training.telemetry.metrics import read_jsonl
 from tests.helpers.stage_fixtures import StageFixtures
 
 
@@ -26,7 +26,7 @@ def test_it_changes_training_and_leaves_validation_and_the_folder_alone(
             optimizer={"lr": 1e-12},
         )  # fmt: skip
         assert pretrain.run(PretrainConfig(**settings))
-        runs[name] = list(read_jsonl(tmp_path / name / "metrics.jsonl"))
+        runs[name] = list(read_steps(tmp_path / name / "metrics.jsonl"))
         saved = json.loads((tmp_path / name / "checkpoints/latest/config.json").read_text())
         assert not [key for key in saved if "shift" in key or "sparse" in key]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mengya.training.telemetry.metrics import MetricsLog, TrackerName, read_jsonl
+from mengya.runtime.jsonl import read_steps
+from mengya.training.telemetry.metrics import MetricsLog, TrackerName
 
 
 def write_steps(run_dir: Path, tracker: TrackerName, start_step: int = 0) -> None:
@@ -26,7 +27,7 @@ def test_tensorboard_holds_what_metrics_jsonl_holds(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     shown = [(event.step, event.value) for event in events.Scalars("loss")]
-    written = [(line["step"], line["loss"]) for line in read_jsonl(tmp_path / "metrics.jsonl")]
+    written = [(line["step"], line["loss"]) for line in read_steps(tmp_path / "metrics.jsonl")]
     assert shown == [(step, pytest.approx(loss)) for step, loss in written]
     assert len(written) == 3
 
@@ -34,7 +35,7 @@ def test_tensorboard_holds_what_metrics_jsonl_holds(tmp_path: Path) -> None:
 def test_steps_that_a_crash_undid_are_written_once(tmp_path: Path) -> None:
     write_steps(tmp_path, "tensorboard")
     write_steps(tmp_path, "tensorboard", start_step=1)
-    assert [line["step"] for line in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    assert [line["step"] for line in read_steps(tmp_path / "metrics.jsonl")] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -62,4 +63,4 @@ def test_remote_trackers_keep_a_run_offline(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob(kept)), list(tmp_path.rglob("*"))
-    assert len(list(read_jsonl(tmp_path / "metrics.jsonl"))) == 3
+    assert len(list(read_steps(tmp_path / "metrics.jsonl"))) == 3

@@ -1,18 +1,38 @@
-"""A path, a folder or a glob -> the data files there, and what kind each is by its name."""
+"""A path, a folder or a glob -> the data files there, what kind each is by its name, and what is left out."""
 
 from __future__ import annotations
 
 import difflib
 import glob
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mengya.errors import UserError
+from mengya.runtime.output_folder import MARKER
 
 STRUCTURED = {
     ".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".parquet": "parquet",
     ".csv": "csv", ".tsv": "csv",
 }  # fmt: skip
 TEXT = {".txt": "text", ".md": "text"}
+_ABOUT = ("readme", "license", "licence", "notice", "changelog", "citation", "contributing")
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """What a path, folder or glob names.
+
+    Attributes:
+        files: to read, sorted by name.
+        left_out: how many others there are, by what they are: ".docx", "README.md".
+    """
+
+    files: list[Path]
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 def file_kind(path: Path) -> str | None:
@@ -26,10 +46,18 @@ def file_kind(path: Path) -> str | None:
 
 
 def find_files(pattern: str) -> list[Path]:
-    """The files of a path, a folder (with its folders) or a glob, sorted by name.
+    """The files that `find_data` gives for texts."""
+    return find_data(pattern).files
 
-    A folder gives its data files (JSONL, JSON, parquet, CSV), and its .txt and .md files only when it has no
-    others, so that a README next to the data is not taken for data.
+
+def find_data(pattern: str, *, texts: bool = True) -> FoundFiles:
+    """The data files of a path, a folder (with its folders, also linked ones) or a glob.
+
+    Next to JSONL, JSON, parquet or CSV in a folder, a README or LICENSE is not taken for data. Shards and
+    tokenizers that lie below the named folder are not read.
+
+    Args:
+        texts: whether .txt and .md files next to such files are wanted.
 
     Raises:
         UserError: nothing is there, or the kind of a named file is unknown.
@@ -41,16 +69,75 @@ def find_files(pattern: str) -> list[Path]:
             raise UserError(
                 f"{path}: unknown kind of file; known are {known}, each also .gz or .zst"
             )
-        return [path]
+        return FoundFiles([path])
+    left_out: Counter[str] = Counter()
     if path.is_dir():
-        found = [p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")]
+        found = list(_below(path, left_out))
     else:
         found = [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]  # noqa: PTH207
-    kinds = {p: kind for p in sorted(found) if (kind := file_kind(p))}
-    structured = [p for p, kind in kinds.items() if kind != "text"]
-    files = structured if path.is_dir() and structured else list(kinds)
+    kinds = {p: file_kind(p) for p in sorted(found)}
+    files = [p for p, kind in kinds.items() if kind is not None]
+    if path.is_dir() and any(kind not in (None, "text") for kind in kinds.values()):
+        others = [p for p in files if kinds[p] == "text" and (not texts or _is_about(p))]
+        left_out.update(p.name if _is_about(p) else _suffix(p) for p in others)
+        files = [p for p in files if p not in set(others)]
+    hidden = {p for p in found if any(part.startswith(".") for part in _parts(p, path))}
+    left_out.update(_suffix(p) for p, kind in kinds.items() if kind is None and p not in hidden)
     if not files:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise UserError(f"{pattern}: no data files found{hint}")
-    return files
+        hint = f"; did you mean {path.parent / near[0]}?" if near and near[0] != path.name else ""
+        others = f", only {shown_counts(left_out)}" if left_out else ""
+        raise UserError(f"{pattern}: no data files found{others}{hint}")
+    return FoundFiles(files, left_out)
+
+
+def shown_counts(left_out: Counter[str]) -> str:
+    """ "12 .docx, 3 .pdf, README.md", the most first."""
+    many = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    shown = [name if count == 1 and name[0] != "." else f"{count} {name}" for name, count in many]
+    more = f" and {len(shown) - 10} other kinds" if len(shown) > 10 else ""
+    return ", ".join(shown[:10]) + more
+
+
+def _below(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
+    """The files below `folder` that are not hidden, each real folder once, linked folders last."""
+    seen, waiting = set[str](), [folder]
+    while waiting:
+        linked: list[Path] = []
+        for top in waiting:
+            for at, folders, files in os.walk(top):
+                place = os.path.realpath(at)
+                ours = MARKER in files and Path(at) != folder and _is_ours(Path(at))
+                if place in seen or ours:
+                    if ours:
+                        left_out[f"folder {at} of mengya's own files"] += 1
+                    folders.clear()
+                    continue
+                seen.add(place)
+                linked += [Path(at, name) for name in folders if Path(at, name).is_symlink()]
+                names = [name for name in files if not name.startswith(".")]
+                yield from (Path(at, name) for name in names if Path(at, name).is_file())
+        waiting = sorted(linked)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether `mengya prepare` or `mengya tokenizer` wrote it, which puts nothing else there."""
+    try:
+        return json.loads((folder / MARKER).read_text("utf-8"))["verb"] in ("prepare", "tokenizer")
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def _parts(path: Path, folder: Path) -> tuple[str, ...]:
+    return path.relative_to(folder).parts if path.is_relative_to(folder) else path.parts[-1:]
+
+
+def _is_about(path: Path) -> bool:
+    return path.name.lower().startswith(_ABOUT)
+
+
+def _suffix(path: Path) -> str:
+    suffixes = [s.lower() for s in path.suffixes[-2:]]
+    if suffixes and suffixes[-1] in (".gz", ".zst"):
+        return "".join(suffixes)
+    return suffixes[-1] if suffixes else "without a suffix"

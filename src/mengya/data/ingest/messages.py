@@ -13,11 +13,14 @@ from typing import Any
 from mengya.data.ingest.fields import Fields, without_nulls
 from mengya.tokenizer.message import Message
 
-_ROLES = {
-    "system": "system",
+ROLES = {
+    "system": "system", "developer": "system", "系统": "system",
     "user": "user", "human": "user", "client": "user",
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
-    "model": "assistant", "counselor": "assistant",
+    "model": "assistant", "counselor": "assistant", "ai": "assistant", "chatbot": "assistant",
+    "用户": "user", "人类": "user", "客户": "user", "患者": "user", "病人": "user", "学生": "user",
+    "助手": "assistant", "助理": "assistant", "机器人": "assistant", "模型": "assistant",
+    "客服": "assistant", "医生": "assistant", "老师": "assistant",
     "function_call": "call", "tool_call": "call",
     "tool": "tool", "observation": "tool", "function": "tool", "function_response": "tool",
     "tool_response": "tool",
@@ -60,15 +63,21 @@ def as_messages(turns: Any) -> list[Message]:
     """A list of {role, content} or {from, value} with any of the known role names -> messages."""
     if not isinstance(turns, list) or not turns:
         raise SchemaError(f"the turns are {json_type(turns)}, not a list of messages")
-    return [message for turn in turns for message in as_tool_results(as_message(turn))]
+    messages = [message for turn in turns for message in as_tool_results(as_message(turn))]
+    spoken = [m for m in messages if m["role"] != "system" or m["content"].strip()]
+    if not spoken:
+        raise SchemaError("the turns are one empty system turn")
+    return spoken
 
 
 def as_message(turn: Any) -> Message:
     turn = as_object(turn)
     name = turn.get("role", turn.get("from"))
-    role = _ROLES.get(name.lower()) if isinstance(name, str) else None
+    role = ROLES.get(name.lower()) if isinstance(name, str) else None
+    if name is None:
+        raise SchemaError(f"a turn without a role; {known_fields(turn)}")
     if role is None:
-        raise SchemaError(f"unknown role {name!r}; known are {', '.join(_ROLES)}")
+        raise SchemaError(f"unknown role {name!r}; known are {', '.join(ROLES)}")
     content = _content(turn.get("content", turn.get("value")))
     if role == "call":
         calls = {"role": "assistant", "content": "", "tool_calls": _tool_calls(content)}
@@ -244,5 +253,8 @@ def json_type(value: Any) -> str:
         str: "a string",
         list: "a list",
         dict: "an object",
+        int: "a number",
+        float: "a number",
+        bytes: "bytes",
     }
-    return names.get(type(value), "a number")
+    return names.get(type(value), f"of type {type(value).__name__}")

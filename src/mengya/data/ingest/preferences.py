@@ -29,7 +29,10 @@ from mengya.data.ingest.messages import (
 from mengya.data.ingest.schema import QUESTION_ANSWER, Preference, alpaca_prompt
 from mengya.tokenizer.message import Message
 
-_SIDES = (("chosen", "rejected"), ("response_chosen", "response_rejected"), ("pos", "neg"))
+_SIDES = (
+    ("chosen", "rejected"), ("response_chosen", "response_rejected"), ("pos", "neg"),
+    ("chosen_response", "rejected_response"), ("response", "rejected_response"),
+)  # fmt: skip
 PREFERENCE_FORMATS = ("chosen_rejected", "pos_neg", "ranking")
 
 

@@ -8,12 +8,14 @@ raises above a limit. Knows nothing of what the fields mean.
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from mengya.data.ingest.compressed import DAMAGE, open_stream
+from mengya.data.ingest.encoding import AUTO, as_utf8, detect_encoding
 from mengya.data.ingest.files import file_kind, find_files
 from mengya.data.ingest.json_values import json_chunks
 from mengya.data.ingest.records import MAX_RECORD, BadLine, BadLines, Chunk, Record, damage
@@ -25,28 +27,30 @@ TextSplit = Literal["file", "line", "blank_line"]
 
 
 def read_chunks(
-    path: Path, encoding: str = "utf-8", split_text: TextSplit = "file"
+    path: Path, encoding: str = AUTO, split_text: TextSplit = "file"
 ) -> Iterator[Chunk]:
     """Cut one file into chunks, the same ones every time. Damaged files end early with a bad line."""
     kind = file_kind(path)
     if kind == "parquet":
         yield from parquet_chunks(path)
         return
-    with open_stream(path) as (stream, position):
+    encoding = detect_encoding(path) if encoding == AUTO else encoding
+    with open_stream(path) as (raw, position):
+        stream, encoding = as_utf8(raw, encoding)
         if kind == "csv":
             chunks = csv_chunks(path, stream, encoding)
         elif kind == "json":
             chunks = json_chunks(path, stream, encoding)
         elif kind == "text" and split_text != "line":
-            chunks = _text_chunks(path, stream, by_blank_line=split_text == "blank_line")
+            chunks = _text_chunks(path, stream, encoding, split_text == "blank_line")
         else:
-            chunks = _line_chunks(path, stream, "text" if kind == "text" else "json")
+            chunks = _line_chunks(path, stream, encoding, "text" if kind == "text" else "json")
         for chunk in chunks:
             chunk.position = position()
             yield chunk
 
 
-def parse_chunk(chunk: Chunk, encoding: str = "utf-8") -> Iterator[Record | BadLine]:
+def parse_chunk(chunk: Chunk) -> Iterator[Record | BadLine]:
     """Parse every item of a chunk, in order of their lines."""
     bad = iter(sorted(chunk.bad))
     next_bad = next(bad, None)
@@ -58,12 +62,14 @@ def parse_chunk(chunk: Chunk, encoding: str = "utf-8") -> Iterator[Record | BadL
             yield Record(item, chunk.file, line)
             continue
         try:
-            text = item.removeprefix(b"\xef\xbb\xbf").decode(encoding)
+            text = item.removeprefix(b"\xef\xbb\xbf").decode(chunk.encoding)
             value = {"text": text} if chunk.form == "text" else _parse_json(text)
         except UnicodeDecodeError as error:
             inner = line + item.count(b"\n", 0, error.start)
             yield BadLine(
-                chunk.file, inner, f"not valid {encoding} at byte {error.start} ({error.reason})"
+                chunk.file,
+                inner,
+                f"not valid {chunk.encoding} at byte {error.start} ({error.reason})",
             )
         except RecursionError:
             yield BadLine(chunk.file, line, "nested too deeply")
@@ -77,12 +83,12 @@ def parse_chunk(chunk: Chunk, encoding: str = "utf-8") -> Iterator[Record | BadL
 
 
 def read_records(
-    pattern: str, bad_lines: BadLines, *, encoding: str = "utf-8", split_text: TextSplit = "file"
+    pattern: str, bad_lines: BadLines, *, encoding: str = AUTO, split_text: TextSplit = "file"
 ) -> Iterator[Record]:
     """Every record of a file, folder or glob; what cannot be read goes to `bad_lines`."""
     for path in find_files(pattern):
         for chunk in read_chunks(path, encoding, split_text):
-            for parsed in parse_chunk(chunk, encoding):
+            for parsed in parse_chunk(chunk):
                 if isinstance(parsed, BadLine):
                     bad_lines.add(parsed)
                 else:
@@ -104,8 +110,10 @@ def _parse_json(text: str) -> Any:
     return value
 
 
-def _line_chunks(path: Path, stream: IO[bytes], form: Literal["json", "text"]) -> Iterator[Chunk]:
-    chunk, number = Chunk(str(path), form), 0
+def _line_chunks(
+    path: Path, stream: IO[bytes], encoding: str, form: Literal["json", "text"]
+) -> Iterator[Chunk]:
+    chunk, number = Chunk(str(path), form, encoding), 0
     try:
         while line := stream.readline(MAX_RECORD):
             number += 1
@@ -117,27 +125,31 @@ def _line_chunks(path: Path, stream: IO[bytes], form: Literal["json", "text"]) -
                 number, line.rstrip(b"\r\n"), len(line)
             ):
                 yield chunk
-                chunk = Chunk(str(path), form)
+                chunk = Chunk(str(path), form, encoding)
     except DAMAGE as error:
         chunk.bad.append((number + 1, damage(error)))
     yield chunk
 
 
-def _text_chunks(path: Path, stream: IO[bytes], by_blank_line: bool) -> Iterator[Chunk]:
+def _text_chunks(
+    path: Path, stream: IO[bytes], encoding: str, by_blank_line: bool
+) -> Iterator[Chunk]:
     """Documents of a text file: all of it as one, or the runs of lines between blank lines."""
-    chunk, number, first, size = Chunk(str(path), "text"), 0, 1, 0
+    chunk, number, first, size = Chunk(str(path), "text", encoding), 0, 1, 0
     lines: list[bytes] = []
+    cut = b""  # the beginning of a character that a long line was cut in
     try:
-        while line := stream.readline(MAX_TEXT):
+        while line := cut + stream.readline(MAX_TEXT):
+            line, cut = _at_character(line, encoding) if len(line) >= MAX_TEXT else (line, b"")
             number += line.endswith(b"\n")
             ends = by_blank_line and not line.strip()
             if not ends:
                 lines.append(line)
                 size += len(line)
-            if lines and (ends or size >= MAX_TEXT):
+            if lines and (ends or size >= MAX_TEXT - len(cut)):
                 if chunk.add(first, b"".join(lines), size):
                     yield chunk
-                    chunk = Chunk(str(path), "text")
+                    chunk = Chunk(str(path), "text", encoding)
                 lines, size = [], 0
             if not lines:
                 first = number + 1
@@ -146,3 +158,14 @@ def _text_chunks(path: Path, stream: IO[bytes], by_blank_line: bool) -> Iterator
     if lines:
         chunk.add(first, b"".join(lines), size)
     yield chunk
+
+
+def _at_character(line: bytes, encoding: str) -> tuple[bytes, bytes]:
+    """A line without the character that is cut off at its end, and the bytes of that."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        decoder.decode(line)
+    except UnicodeDecodeError:
+        return line, b""
+    rest = len(decoder.getstate()[0])
+    return line[: len(line) - rest], line[len(line) - rest :]

@@ -14,6 +14,7 @@ from mengya.errors import UserError
 MAX_RECORD = 64 << 20  # bytes of one line, or characters of one element of a JSON array
 CHUNK_BYTES = 1 << 20
 CHUNK_RECORDS = 4096
+SHOWN_BAD = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Chunk:
 
     Attributes:
         form: how to parse `items`: "json" and "text" are bytes, "value" is parsed already.
+        encoding: of those bytes.
         lines: the line number of every item.
         bad: lines that could not even be cut out: (line, reason).
         position: bytes of the file on disk that are read so far.
@@ -47,6 +49,7 @@ class Chunk:
 
     file: str
     form: Literal["json", "text", "value"]
+    encoding: str = "utf-8"
     lines: list[int] = field(default_factory=list)
     items: list[Any] = field(default_factory=list)
     bad: list[tuple[int, str]] = field(default_factory=list)
@@ -85,11 +88,18 @@ class BadLines:
         self.count += len(bad)
         self.first += bad[: max(0, 1000 - len(self.first))]
         if self.count > self.max_bad_lines:
-            shown = "\n".join(f"  {b.file}:{b.line}: {b.reason}" for b in self.first[:10])
-            raise UserError(
-                f"more than max_bad_lines={self.max_bad_lines} bad lines; the first of them:\n{shown}\n"
-                "fix the files, name the right format, or allow more with max_bad_lines=N"
-            )
+            raise too_many_bad_lines(self.max_bad_lines, self.first)
+
+
+def too_many_bad_lines(
+    limit: int, first: list[BadLine], where: str = "", more: str = ""
+) -> UserError:
+    """The error that names the first of them; `where` and `more` add to it and to its remedy."""
+    shown = "\n".join(f"  {b.file}:{b.line}: {b.reason}" for b in first[:SHOWN_BAD])
+    return UserError(
+        f"more than max_bad_lines={limit} bad lines{where}; the first of them:\n{shown}\n"
+        f"fix the files, name the right format, or allow more with max_bad_lines=N{more}"
+    )
 
 
 def damage(error: BaseException) -> str:

@@ -28,7 +28,8 @@ from mengya.tokenizer.message import Message
 QUESTION_ANSWER = (
     ("prompt", "response"), ("prompt", "completion"), ("question", "answer"), ("query", "response"),
     ("q", "a"), ("ask", "answer"), ("prompt", "answer"), ("input", "output"), ("input", "target"),
-    ("instruct", "output"),
+    ("instruct", "output"), ("question", "response"), ("query", "answer"), ("prompt", "output"),
+    ("human", "assistant"),
 )  # fmt: skip
 
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from mengya.config import PathConfig
-from mengya.data.ingest.files import find_files
+from mengya.data.ingest.encoding import AUTO, detect_encoding
+from mengya.data.ingest.files import find_data
 from mengya.data.ingest.messages import SchemaError
+from mengya.data.ingest.notices import say_encodings, say_left_out
 from mengya.data.ingest.read import parse_chunk, read_chunks
 from mengya.data.ingest.records import BadLine, BadLines
 from mengya.data.ingest.schema import to_document
@@ -18,8 +20,8 @@ class TextSource(PathConfig):
     """File, folder or glob: JSONL, JSON, parquet, CSV or plain text, also .gz and .zst."""
     field: str | list[str] = "text"
     """The field that holds the text; several are joined by line breaks."""
-    encoding: str = "utf-8"
-    """Encoding of the files."""
+    encoding: str = AUTO
+    """Encoding of the files; auto finds UTF-8, UTF-16, gb18030 and big5 for each."""
 
 
 def read_texts(
@@ -37,9 +39,15 @@ def read_texts(
         UserError: a source has no files, or there are too many bad lines.
     """
     for source in sources:
-        for file in find_files(source.path):
-            for chunk in read_chunks(file, source.encoding):
-                for parsed in parse_chunk(chunk, source.encoding):
+        found = find_data(source.path)
+        say_left_out(source.path, found)
+        encodings = dict.fromkeys(found.files, source.encoding)
+        if source.encoding == AUTO:
+            encodings = {file: detect_encoding(file) for file in found.files}
+            say_encodings(encodings)
+        for file, encoding in encodings.items():
+            for chunk in read_chunks(file, encoding):
+                for parsed in parse_chunk(chunk):
                     if isinstance(parsed, BadLine):
                         bad_lines.add(parsed)
                         continue

@@ -13,17 +13,19 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mengya.data.ingest.records import BadLine, BadLines
+from mengya.data.ingest.records import SHOWN_BAD, BadLine, too_many_bad_lines
 from mengya.data.ingest.samples import held_out
 from mengya.data.prepare.encode import EncodedChunk
 from mengya.data.shards import ShardWriter
 from mengya.errors import UserError
 from mengya.runtime.files import write_text
+from mengya.runtime.jsonl import json_line
 from mengya.text.duplicates import SeenHashes
 
 STATE, HASHES, BAD_LINES = "state.json", "hashes.bin", "bad_lines.jsonl"
@@ -80,10 +82,9 @@ class Build:
     Attributes:
         chunks_done: how many chunks a caller must skip.
         sources: the counts of every source.
-        bad_lines: every bad line so far is counted there; the limit is the caller's.
 
     Raises:
-        UserError: there are more than max_bad_lines bad lines, here or in `add`.
+        UserError: a source has more bad lines than allowed, here, in `add` or in `finish`.
     """
 
     def __init__(
@@ -97,12 +98,14 @@ class Build:
         dedup: bool,
         validation_fraction: float,
         max_bad_lines: int,
+        max_bad_share: float = 0.0,
     ) -> None:
         self.directory, self.request = directory, request
         self._kind, self._dedup, self._fraction = kind, dedup, validation_fraction
         self.chunks_done = 0
         self.sources = [SourceCounts() for _ in range(sources)]
-        self.bad_lines = BadLines(max_bad_lines)
+        self._max_bad_lines, self._max_bad_share = max_bad_lines, max_bad_share
+        self._first_bad: list[list[BadLine]] = [[] for _ in range(sources)]
         splits = (TRAIN, VALIDATION) if validation_fraction > 0 else (TRAIN,)
         state = read_state(directory, request)
         if state is None:
@@ -115,8 +118,11 @@ class Build:
             self.sources = [SourceCounts.of(source) for source in state["sources"]]
             os.truncate(directory / HASHES, state["hashes"] * 8)
             os.truncate(directory / BAD_LINES, state["bad_bytes"])
-            with (directory / BAD_LINES).open(encoding="utf-8") as lines:
-                self.bad_lines.add(*(BadLine(**json.loads(line)) for line in lines))
+            with (directory / BAD_LINES).open(encoding="utf-8", newline="\n") as lines:
+                bad = (BadLine(**json.loads(line)) for line in lines)
+                for number, source in enumerate(self.sources):  # they were read in this order
+                    self._first_bad[number] = list(islice(bad, source.bad))[:SHOWN_BAD]
+                    self._check_bad_lines(number)
         self.writers = {
             split: ShardWriter(
                 directory / split if len(splits) > 1 else directory,
@@ -138,7 +144,7 @@ class Build:
         counts.unused += chunk.unused
         counts.bad += len(chunk.bad)
         for bad in chunk.bad:
-            self._bad.write(json.dumps(asdict(bad), ensure_ascii=False).encode() + b"\n")
+            self._bad.write(json_line(asdict(bad)).encode())
         new = np.ones(len(chunk.hashes), bool)
         if self._dedup:
             new = self._seen.add(chunk.hashes)
@@ -151,7 +157,12 @@ class Build:
                 split, chunk, new & (validation if split == VALIDATION else ~validation), counts
             )
         self.chunks_done += 1
-        self.bad_lines.add(*chunk.bad)  # last: when this raises, the chunk is written completely
+        first = self._first_bad[chunk.source]
+        first += chunk.bad[: max(0, SHOWN_BAD - len(first))]
+        # last: when this raises, the chunk is written completely
+        for source in range(chunk.source):
+            self._check_bad_lines(source, ended=True)
+        self._check_bad_lines(chunk.source)
 
     def commit(self) -> None:
         """Flush all files to disk and note how much of them is good."""
@@ -172,8 +183,10 @@ class Build:
         """Write the manifests and remove what only an unfinished build needs.
 
         Raises:
-            UserError: a split is empty.
+            UserError: a split is empty, or a source has more bad lines than allowed.
         """
+        for number in range(len(self.sources)):
+            self._check_bad_lines(number, ended=True)
         totals = {
             split: add_up(s.kept[split] for s in self.sources if split in s.kept)
             for split in self.writers
@@ -218,12 +231,24 @@ class Build:
             )
         for name in (STATE, HASHES):
             (self.directory / name).unlink(missing_ok=True)
-        if not self.bad_lines.count:
+        if not any(source.bad for source in self.sources):
             (self.directory / BAD_LINES).unlink()
 
     def close(self) -> None:
         for file in (self._hashes, self._bad):
             file.close()
+
+    def _check_bad_lines(self, source: int, ended: bool = False) -> None:
+        """Refuse too many; a share is compared only at the end, since bad lines come in heaps."""
+        counts = self.sources[source]
+        share = int(self._max_bad_share * counts.read)
+        if (ended or not self._max_bad_share) and counts.bad > max(self._max_bad_lines, share):
+            raise too_many_bad_lines(
+                self._max_bad_lines,
+                self._first_bad[source],
+                f" in one source (of {counts.read:,} read)",
+                " or max_bad_share=0.1",
+            )
 
     def _write(
         self, split: str, chunk: EncodedChunk, samples: np.ndarray, counts: SourceCounts

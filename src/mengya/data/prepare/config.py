@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from rich.console import Console
 
 from mengya.config import Config, OneOrMany, PathConfig
+from mengya.data.ingest.encoding import AUTO
 from mengya.text.clean import CleanConfig
 
 
@@ -22,8 +23,10 @@ class PrepareSource(PathConfig):
     """Form of the records, detected from their fields when not given; docs/data_format.md lists the names."""
     field: str | list[str] = "text"
     """For kind=text: the field that holds the text; several are joined by line breaks."""
-    encoding: str = "utf-8"
-    """Encoding of the files, for example gb18030."""
+    columns: dict[str, str] = {}
+    """Own names of the fields that a format knows, for example {prompt: 问题, response: 回答}."""
+    encoding: str = AUTO
+    """Encoding of the files, for example gb18030; auto finds UTF-8, UTF-16, gb18030 and big5 for each."""
     split_text: Literal["file", "line", "blank_line"] = "file"
     """What is one document in .txt and .md files: the file, a line, or the lines between blank lines."""
     license: str | None = None
@@ -49,7 +52,7 @@ class PrepareSource(PathConfig):
     @classmethod
     def _known_encoding(cls, value: str) -> str:
         try:
-            "".encode(value)
+            "".encode("utf-8" if value == AUTO else value)
         except LookupError:
             raise ValueError(
                 f"{value!r} is not an encoding that Python knows; try utf-8 or gb18030"
@@ -86,7 +89,11 @@ class PrepareConfig(Config):
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
     """Hold out about this part, chosen by the hash of a document or of the first question of a chat."""
     max_bad_lines: int = Field(default=100, ge=0)
-    """Skip up to so many lines that cannot be read or do not fit, then refuse."""
+    """Skip up to so many lines of a source that cannot be read or do not fit, then refuse."""
+    max_bad_share: float = Field(default=0.0, ge=0, lt=1)
+    """Where that allows more: skip up to this share of the lines of a source, counted at its end."""
+    skip_unknown_files: bool = False
+    """Leave out files none of whose first records fits; without it they are refused before any work."""
     workers: int = Field(default=0, ge=0)
     """Processes; 0 takes one for every processor. The result is the same for any number."""
     overwrite: bool = False

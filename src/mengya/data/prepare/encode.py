@@ -18,6 +18,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from mengya.data.ingest.fields import Fields
+from mengya.data.ingest.forms import known_form, renamed
 from mengya.data.ingest.messages import SchemaError
 from mengya.data.ingest.preferences import to_preferences
 from mengya.data.ingest.read import parse_chunk
@@ -52,7 +53,7 @@ class SourceForm:
 
     format: str | None = None
     field: str | list[str] = "text"
-    encoding: str = "utf-8"
+    columns: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)
@@ -127,7 +128,8 @@ class Encoder:
     """Turns chunks of records into token ids; one in every process."""
 
     def __init__(self, plan: EncodingPlan) -> None:
-        self.kind, self.sources, self.clean = plan.kind, plan.sources, plan.clean
+        self.kind: Kind = plan.kind
+        self.sources, self.clean = plan.sources, plan.clean
         self._train_on, self._exact = plan.train_on, plan.exact
         if plan.kind == "text":
             self._texts = Tokenizer.from_str(plan.text_tokenizer)
@@ -141,7 +143,7 @@ class Encoder:
         """Encode a chunk of source number `source`. Records that do not fit become bad lines."""
         result = EncodedChunk(source)
         kept: list[Encoded] = []
-        for parsed in parse_chunk(chunk, self.sources[source].encoding):
+        for parsed in parse_chunk(chunk):
             result.read += 1
             if isinstance(parsed, BadLine):
                 result.bad.append(parsed)
@@ -174,11 +176,8 @@ class Encoder:
     def _kept_samples(self, record: Record, source: int, result: EncodedChunk) -> list[Encoded]:
         """The cleaned samples of a record that no filter drops, chats with their ids and masks."""
         kept: list[Encoded] = []
-        value = Fields(record.value) if isinstance(record.value, dict) else record.value
-        samples = self._samples(value, self.sources[source])
-        if isinstance(value, Fields):
-            result.unused.update(value.unused())
-        for sample in samples:
+        source_form = self.sources[source]
+        for sample in to_samples(self.kind, record.value, source_form, result.unused):
             sample = clean_sample(sample, self.clean)
             if reason := drop_reason(sample, self.clean):
                 result.dropped[reason] += 1
@@ -189,13 +188,6 @@ class Encoder:
             else:
                 kept.append((sample, sides))
         return kept
-
-    def _samples(self, value: Any, form: SourceForm) -> list[Sample]:
-        if self.kind == "text":
-            return [to_document(value, form.field)]
-        if self.kind == "conversation":
-            return [to_conversation(value, form.format)]
-        return list(to_preferences(value, form.format))
 
     def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
         """[document token] ids [document token] of every text; a typed control token stays text."""
@@ -222,6 +214,37 @@ class Encoder:
     def _labelled_characters(self, ids: list[int], mask: list[int]) -> int:
         labelled = [token for token, one in zip(ids, mask, strict=True) if one]
         return len(self._chats.backend_tokenizer.decode(labelled, skip_special_tokens=True))
+
+
+def to_samples(
+    kind: Kind, value: Any, form: SourceForm, unused: Counter[str] | None = None
+) -> list[Sample]:
+    """The samples of a record.
+
+    Args:
+        unused: counts the fields of the record that no sample took.
+
+    Raises:
+        SchemaError: it does not have the form.
+    """
+    value, format = known_record(kind, value, form)
+    fields = Fields(value) if isinstance(value, dict) else value
+    if kind == "text":
+        samples: list[Sample] = [to_document(fields, form.field)]
+    elif kind == "conversation":
+        samples = [to_conversation(fields, format)]
+    else:
+        samples = list(to_preferences(fields, format))
+    if unused is not None and isinstance(fields, Fields):
+        unused.update(fields.unused())
+    return samples
+
+
+def known_record(kind: Kind, value: Any, form: SourceForm) -> tuple[Any, str | None]:
+    """The record with the names and turns that the schemas know, and its format where that still holds."""
+    value = renamed(value, dict(form.columns))
+    known = value if kind == "text" else known_form(value)
+    return known, form.format if known is value else None
 
 
 def _groups(texts: list[str], tokenizer: Tokenizer) -> Iterator[list[tuple[int, str]]]:

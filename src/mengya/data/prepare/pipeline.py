@@ -23,8 +23,8 @@ from rich.table import Table
 from mengya.data.ingest.records import Chunk
 from mengya.data.prepare.build import Build, SourceCounts
 from mengya.data.prepare.config import PrepareConfig
-from mengya.data.prepare.encode import SourceForm, plan_encoding
-from mengya.data.prepare.request import Inputs
+from mengya.data.prepare.encode import plan_encoding
+from mengya.data.prepare.request import Inputs, source_form
 from mengya.data.prepare.workers import encode_in_order
 from mengya.data.rows.fitting import fit_rows
 from mengya.data.shards import MANIFEST, TokenShards
@@ -50,7 +50,7 @@ def encode_all(config: PrepareConfig, inputs: Inputs, build: Build, console: Con
         TextColumn("{task.fields[counts]}"),
         console=console,
     )
-    forms = [SourceForm(source.format, source.field, source.encoding) for source in inputs.sources]
+    forms = [source_form(source) for source in inputs.sources]
     folder, exact = str(config.tokenizer), config.dedup == "exact"
     plan = plan_encoding(config.kind, folder, forms, config.clean, config.train_on, exact)
     workers = config.workers or (_processors() if inputs.total_bytes > SMALL_INPUT else 1)
@@ -78,9 +78,17 @@ def encode_all(config: PrepareConfig, inputs: Inputs, build: Build, console: Con
 
 
 def print_table(
-    console: Console, title: str, sources: Sequence[str], counts: Sequence[SourceCounts]
+    console: Console,
+    title: str,
+    sources: Sequence[str],
+    counts: Sequence[SourceCounts],
+    left_out: Sequence[str] = (),
 ) -> None:
-    """What was read, kept and dropped, one row a source; names and counts in the same order."""
+    """What was read, kept and dropped, one row a source; names and counts in the same order.
+
+    Args:
+        left_out: names of files of an unknown form, a row each.
+    """
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("source", overflow="fold")
     for name in ("read", "bad", "dropped", "kept", "held out", "tokens", "characters"):
@@ -96,6 +104,8 @@ def print_table(
             dropped or "0",
             *(f"{n:,}" for n in numbers),
         )
+    for name in left_out:
+        table.add_row(name, "-", "-", "file left out: unknown form")
     console.print(table)
     unused = {name: c.unused for name, c in zip(sources, counts, strict=True) if c.unused}
     for name, fields in unused.items():

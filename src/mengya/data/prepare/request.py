@@ -15,11 +15,15 @@ from typing import Any
 
 from rich.console import Console
 
-from mengya.data.ingest.files import find_files
+from mengya.data.ingest.encoding import AUTO, detect_encoding
+from mengya.data.ingest.files import FoundFiles, find_data
+from mengya.data.ingest.notices import say_encodings, say_left_out
 from mengya.data.ingest.read import read_chunks
 from mengya.data.ingest.records import Chunk
 from mengya.data.prepare.build import TRAIN, VALIDATION
 from mengya.data.prepare.config import PrepareConfig, PrepareSource
+from mengya.data.prepare.encode import Kind, SourceForm
+from mengya.data.prepare.preflight import refuse_unknown, unknown_form
 from mengya.data.shards import TokenShards, rename_license
 from mengya.errors import UserError, shown
 from mengya.runtime.files import write_text
@@ -44,12 +48,22 @@ class SavedRequest:
 
     @staticmethod
     def read(path: Path) -> SavedRequest | None:
-        """None when there is no such file."""
+        """None when there is no such file.
+
+        Raises:
+            UserError: it is damaged.
+        """
         if not path.is_file():
             return None
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        rename_license(saved["request"]["sources"])
-        return SavedRequest(saved["request"], saved["stamps"])
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            rename_license(saved["request"]["sources"])
+            return SavedRequest(saved["request"], saved["stamps"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{path} is damaged: nobody can say what the shards were made of; remove "
+                f"{path.parent} or choose another out="
+            ) from None
 
     def known_hash(self, path: str, stamp: list[int]) -> str | None:
         """The SHA-256 of a file that has not changed in size and time since."""
@@ -65,6 +79,9 @@ class Inputs:
     Attributes:
         sources: of the configuration; those without a name that are several files are one source a file.
         request: all that decides the result, as JSON; digest: its SHA-256.
+        left_out: the files that a pattern of the configuration finds, and what it leaves out.
+        encodings: of the files whose source names none.
+        unknown: files that are left out since none of their first records fits, and why.
         total_bytes: of all files on disk; bytes_before: for every file, the bytes of those before it.
 
     Raises:
@@ -72,13 +89,31 @@ class Inputs:
     """
 
     def __init__(self, config: PrepareConfig, saved: SavedRequest | None = None) -> None:
-        found = [part for source in config.sources for part in _by_file(source)]
+        self.left_out: dict[str, FoundFiles] = {}
+        found = [part for source in config.sources for part in self._by_file(source, config.kind)]
+        self.encodings = {
+            path: detect_encoding(path)
+            for source, files in found
+            for path in files
+            if source.encoding == AUTO
+        }
+        self._kind: Kind = config.kind
+        self.unknown: dict[Path, str] = {}
+        if config.skip_unknown_files:
+            self.unknown = dict(self._unknown(found))
+            kept = [(s, [p for p in files if p not in self.unknown]) for s, files in found]
+            found = [(source, files) for source, files in kept if files]
+            if not found:
+                refuse_unknown(self.unknown.items(), len(self.unknown))
         self.sources = [source for source, _ in found]
         self._files = [files for _, files in found]
         self._stamps: dict[str, list[int]] = {}
         self.bytes_before: dict[str, int] = {}
         self.total_bytes = 0
-        described = [[self._describe(path, saved) for path in files] for files in self._files]
+        described = [
+            [self._describe(path, source, saved) for path in files]
+            for source, files in zip(self.sources, self._files, strict=True)
+        ]
         tokenizer = {"sha256": tokenizer_hash(config.tokenizer)}
         if config.kind != "text":
             tokenizer["chat_template_sha256"] = chat_template_hash(load_tokenizer(config.tokenizer))
@@ -96,14 +131,17 @@ class Inputs:
                     "license": source.license,
                     "format": source.format,
                     "field": source.field,
-                    "encoding": source.encoding,
+                    "encoding": "utf-8" if source.encoding == AUTO else source.encoding,
                     "split_text": source.split_text,
                     "limit": source.limit,
                     "files": files,
+                    **({"columns": source.columns} if source.columns else {}),
                 }
                 for source, files in zip(self.sources, described, strict=True)
             ],
         }
+        if self.unknown:
+            self.request["left_out"] = [str(path) for path in self.unknown]
         text = json.dumps(self.request, sort_keys=True, ensure_ascii=False)
         self.digest = hashlib.sha256(text.encode()).hexdigest()
 
@@ -112,7 +150,7 @@ class Inputs:
         for number, (source, files) in enumerate(zip(self.sources, self._files, strict=True)):
             left = source.limit
             for path in files:
-                for chunk in read_chunks(path, source.encoding, source.split_text):
+                for chunk in read_chunks(path, self._encoding(source, path), source.split_text):
                     if left is not None:
                         left -= chunk.cut(left)
                     yield number, chunk
@@ -133,7 +171,36 @@ class Inputs:
         )
         write_text(path, text + "\n")
 
-    def _describe(self, path: Path, saved: SavedRequest | None) -> dict[str, Any]:
+    def check_forms(self) -> None:
+        """Refuse files none of whose first records fits.
+
+        Raises:
+            UserError: with all of them.
+        """
+        found = list(zip(self.sources, self._files, strict=True))
+        refuse_unknown(self._unknown(found), sum(map(len, self._files)))
+
+    def _unknown(self, found: list[tuple[PrepareSource, list[Path]]]) -> Iterator[tuple[Path, str]]:
+        for source, files in found:
+            form = source_form(source)
+            for path in files:
+                encoding = self._encoding(source, path)
+                reason = unknown_form(path, encoding, source.split_text, self._kind, form)
+                if reason is not None:
+                    yield path, reason
+
+    def _encoding(self, source: PrepareSource, path: Path) -> str:
+        return self.encodings[path] if source.encoding == AUTO else source.encoding
+
+    def say_notices(self) -> None:
+        """Print what is left out, and which files are not in UTF-8."""
+        for pattern, found in self.left_out.items():
+            say_left_out(pattern, found)
+        say_encodings(self.encodings)
+
+    def _describe(
+        self, path: Path, source: PrepareSource, saved: SavedRequest | None
+    ) -> dict[str, Any]:
         status = path.stat()
         stamp = [status.st_size, status.st_mtime_ns]
         digest = saved.known_hash(str(path), stamp) if saved else None
@@ -143,7 +210,26 @@ class Inputs:
         self._stamps[str(path)] = stamp
         self.bytes_before[str(path)] = self.total_bytes
         self.total_bytes += status.st_size
-        return {"path": str(path), "bytes": status.st_size, "sha256": digest}
+        facts = {"path": str(path), "bytes": status.st_size, "sha256": digest}
+        if source.encoding != AUTO:
+            return facts
+        other = self.encodings[path] != "utf-8"
+        return facts | ({"encoding": self.encodings[path]} if other else {})
+
+    def _by_file(self, source: PrepareSource, kind: str) -> list[tuple[PrepareSource, list[Path]]]:
+        """A source with its files; one without a name as one source a file: the table lists each."""
+        patterns = [source.path] if isinstance(source.path, str) else source.path
+        found = {pattern: find_data(pattern, texts=kind == "text") for pattern in patterns}
+        self.left_out |= found
+        named = [file for part in found.values() for file in part.files]
+        files = list(dict.fromkeys(named))
+        if source.name is not None or len(named) > MAX_ROWS:
+            return [(source, files)]
+        return [(source.model_copy(update={"path": str(file)}), [file]) for file in files]
+
+
+def source_form(source: PrepareSource) -> SourceForm:
+    return SourceForm(source.format, source.field, tuple(source.columns.items()))
 
 
 def is_up_to_date(
@@ -215,13 +301,3 @@ def _in_words_of_today(request: dict[str, Any]) -> dict[str, Any]:
 
 def _entries(value: Any) -> str:
     return f"{len(value)} entries" if isinstance(value, list) else shown(value)
-
-
-def _by_file(source: PrepareSource) -> list[tuple[PrepareSource, list[Path]]]:
-    """A source with its files; one without a name as one source a file, so that the table lists each."""
-    patterns = [source.path] if isinstance(source.path, str) else source.path
-    found = [file for pattern in patterns for file in find_files(pattern)]
-    files = list(dict.fromkeys(found))
-    if source.name is not None or len(found) > MAX_ROWS:
-        return [(source, files)]
-    return [(source.model_copy(update={"path": str(file)}), [file]) for file in files]

@@ -6,13 +6,12 @@ One line a document, with the step (as metrics.jsonl counts: from 1) and why. A 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mengya.runtime.files import write_text
-from mengya.training.telemetry.metrics import read_jsonl
+from mengya.runtime.jsonl import json_line, read_steps
 
 FILE = "quarantine.jsonl"
 
@@ -29,11 +28,11 @@ def note(
         documents: gives those of one step; where it gives none, the step alone is noted.
     """
     path = run_dir / FILE
-    lines = [line for line in read_jsonl(path) if line["step"] - 1 not in steps]
+    lines = [line for line in read_steps(path) if line["step"] - 1 not in steps]
     for step in steps:
         lines += [
             {"step": step + 1, "reason": reason, **of} for of in list(documents(step)) or [{}]
         ]
     lines.sort(key=lambda line: line["step"])
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_text(path, "".join(map(json_line, lines)))
     return path

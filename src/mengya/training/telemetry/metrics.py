@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from mengya.errors import UserError
 from mengya.runtime.files import write_text
+from mengya.runtime.jsonl import json_line, read_steps
 from mengya.runtime.optional import require
 
 TrackerName = Literal["tensorboard", "wandb", "swanlab"]
@@ -49,12 +49,12 @@ class MetricsLog:
     def cut(self, step: int) -> None:
         """Remove the lines after `step`; trackers keep theirs, and get those steps again."""
         self._file.close()
-        kept = [line for line in read_jsonl(self.path) if line["step"] <= step]
-        write_text(self.path, "".join(_line(values) for values in kept))
+        kept = [line for line in read_steps(self.path) if line["step"] <= step]
+        write_text(self.path, "".join(json_line(values) for values in kept))
         self._file = self.path.open("a", encoding="utf-8", buffering=1)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        self._file.write(_line({"step": step, **values}))
+        self._file.write(json_line({"step": step, **values}))
         for tracker in self._trackers:
             tracker.log(step, values)
 
@@ -62,35 +62,6 @@ class MetricsLog:
         self._file.close()
         for tracker in self._trackers:
             tracker.close()
-
-
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file of a run, each with a `step`; a last line cut short by a crash is skipped.
-
-    Raises:
-        UserError: another line is none of ours; names it.
-    """
-    if not path.is_file():
-        return
-    lines = path.read_bytes().rstrip(b"\n").split(b"\n")
-    for number, line in enumerate(lines, 1):
-        try:
-            values = json.loads(line.decode("utf-8"))
-        except ValueError as error:  # not JSON, or not UTF-8
-            if number < len(lines):
-                raise UserError(
-                    f"{path}:{number} is not JSON in UTF-8 ({error}); remove that line"
-                ) from error
-            return
-        if not isinstance(values, dict) or not isinstance(values.get("step"), int):
-            raise UserError(
-                f"{path}:{number} has no whole number `step`, a run did not write it; remove that line"
-            )
-        yield values
-
-
-def _line(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, ensure_ascii=False) + "\n"
 
 
 def _open_tracker(

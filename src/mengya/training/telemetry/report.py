@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from mengya.runtime.files import write_text
-from mengya.training.telemetry.metrics import read_jsonl
+from mengya.runtime.jsonl import read_steps
 
 # One picture per row: title, the series drawn in it.
 _PICTURES = [
@@ -59,8 +59,8 @@ def write_report(
 
 
 def _run_section(run_dir: Path) -> dict[str, Any]:
-    metrics = list(read_jsonl(run_dir / "metrics.jsonl"))
-    samples = list(read_jsonl(run_dir / "samples.jsonl"))
+    metrics = list(read_steps(run_dir / "metrics.jsonl"))
+    samples = list(read_steps(run_dir / "samples.jsonl"))
     steps = sorted({sample["step"] for sample in samples})
     shown = {*steps[:1], *steps[len(steps) // 2 :][:1], *steps[-1:]}  # first, middle, last
     config = run_dir / "config.yaml"
