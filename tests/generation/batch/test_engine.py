@@ -214,6 +214,8 @@ def drain(engine: BatchEngine) -> None:
 class OnlyEven:
     """A grammar: three even tokens, then the end."""
 
+    failure: str | None = None
+
     def __init__(self) -> None:
         self.taken: list[int] = []
 
