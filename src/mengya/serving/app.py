@@ -54,6 +54,7 @@ def create_app(
         try:
             yield
         finally:
+            await service.schemas.close()
             await asyncio.to_thread(worker.stop)
 
     app = make_app(settings, service.traffic, key, lifespan=lifespan, guarded=("/metrics",))

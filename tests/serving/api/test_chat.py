@@ -276,7 +276,7 @@ def test_json_is_json_even_from_a_random_model(client: openai.OpenAI, tokenizer)
 
 
 @pytest.mark.parametrize(
-    "schema", [{"type": "objekt"}, {"type": "string", "pattern": "("}, {"not": {}}, {"$ref": "#/x"}]
+    "schema", [{"type": "objekt"}, {"type": "string", "pattern": "("}, {"$ref": "#/x"}]
 )
 def test_a_bad_schema_is_refused_with_the_reason(client: openai.OpenAI, schema: Any) -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}

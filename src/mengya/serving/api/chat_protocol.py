@@ -81,7 +81,7 @@ Message = Annotated[
 
 
 class Function(ApiModel):
-    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")
+    name: str = Field(pattern=r"^[\w.-]{1,64}$")
     description: str | None = None
     parameters: dict[str, Any] | None = None
     """JSON schema of the arguments."""
