@@ -43,8 +43,8 @@ def greedy_ids(tokenizer, count: int, messages: list[Any] = ASK) -> list[int]:
 def test_greedy_reply_is_the_models_own(client: openai.OpenAI, tokenizer) -> None:
     expected = tokenizer.decode(greedy_ids(tokenizer, 12), skip_special_tokens=True)
     reply = ask(client, temperature=0)
-    # Leading white space is the template's.
-    assert reply.choices[0].message.content == expected.lstrip()
+    # Leading white space is the template's; a character that the limit cut is dropped.
+    assert reply.choices[0].message.content == expected.lstrip().removesuffix("\ufffd")
     assert reply.choices[0].finish_reason == "length"
     assert reply.object == "chat.completion" and reply.model == "tiny"
     assert reply.usage.prompt_tokens == len(encode_prompt(tokenizer, ASK))

@@ -46,8 +46,8 @@ from mengya.web.events import EventStream, event
 
 async def answer(
     service: Service, request: ChatRequest, http: HttpRequest
-) -> ChatCompletion | EventStream:
-    """Answer a conversation, complete or as a stream.
+) -> tuple[ChatCompletion | EventStream, list[str]]:
+    """Answer a conversation, complete or as a stream; and what of the request had no effect.
 
     Raises:
         ApiError: whatever is wrong with the request, or with the server.
@@ -61,13 +61,14 @@ async def answer(
     session = Session(service, prepared.requests, len(prepared.requests[0].prompt))
     served = service.served()
     choices = [_choice(served, request, prepared) for _ in prepared.requests]
-    return await respond(
+    made = await respond(
         http,
         session,
         stream=bool(request.stream),
         body=lambda: _body(session, request, choices, served.token_text),
         events=lambda: _events(session, request, choices, served.token_text),
     )
+    return made, prepared.ignored
 
 
 def _choice(served: Served, request: ChatRequest, prepared: ChatPrompt) -> Choice:

@@ -5,6 +5,7 @@ The one place where messages and tools of the API meet the chat template. Knows 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,8 @@ from mengya.serving.runtime.json_schema import ReplySchema, call_schema
 from mengya.serving.runtime.reply_parser import CALL, END_THINK, THINK
 from mengya.serving.runtime.served import Served
 from mengya.serving.runtime.service import Service
-from mengya.tokenizer.chat_template import encode_prompt
+from mengya.tokenizer.chat_template import chat_template_of, encode_prompt
+from mengya.tokenizer.load import plain_backend
 from mengya.web.errors import ApiError
 
 
@@ -36,11 +38,14 @@ class ChatPrompt:
     """A request ready for the engine.
 
     Attributes:
-        opened: what the prompt has already opened of the reply, `<think>` or `<tool_call>`.
+        opened: what the prompt has already written of the reply: `<think>`, `<tool_call>`, or
+            `</think>` when the answer itself has begun.
+        ignored: what was sent and has no effect.
     """
 
     requests: list[Request]
     opened: str | None
+    ignored: list[str]
 
 
 def prepare_chat(
@@ -57,25 +62,36 @@ def prepare_chat(
     served, name = service.served(), service.named(request.model)
     tokenizer = served.tokenizer
     tools = offered_tools(request)
+    ignored = [*request.ignored, *_unknown_variables(tokenizer, request)]
     messages = [template_message(message) for message in request.messages]
+    begun = messages.pop() if request.continues else None
     prompt = encode_prompt(
-        tokenizer, messages, [tool.written for tool in tools] or None, request.enable_thinking
+        tokenizer, messages, [tool.written for tool in tools] or None, request.wants_thinking
     )
     ending = str(tokenizer.decode(prompt[-4:]))
     opened = THINK if ending.rstrip().endswith(THINK) else None
-    if opened and schema is not None:
-        # All of such a reply is JSON: no reasoning comes first.
+    if opened and (schema is not None or begun is not None):
+        # All of such a reply is JSON, or the answer has begun: no reasoning comes first.
         opened = None
         closing = f"{END_THINK}\n\n" if ending.endswith("\n") else f"\n\n{END_THINK}\n\n"
         prompt = [*prompt, *_ids(tokenizer, closing)]
+    if begun is not None:
+        opened = END_THINK
+        text = str(begun["content"]).lstrip()
+        prompt = [*prompt, *plain_backend(tokenizer).encode(text, add_special_tokens=False).ids]
     if request.tool_choice not in (None, "none", "auto"):
         # The reply is constrained to the JSON inside the tags; the prompt opens them.
         opened = CALL
         prompt = [*prompt, *_ids(tokenizer, f"{CALL}\n")]
-    budget = max_new_tokens(served.context, len(prompt), request.limit, "max_completion_tokens")
+    budget = max_new_tokens(
+        served.context, len(prompt), request.limit, "max_completion_tokens",
+        service.settings.clamp_max_tokens,
+    )  # fmt: skip
     top = (request.top_logprobs or 0) if request.logprobs else None
     defaults = service.settings.sampling.params()
     grammar = _grammar(served, schema) if schema is not None else None
+    if grammar is not None and schema is not None:
+        ignored += [f"{schema.param}: {note}" for note in grammar.ignored]
     requests = [
         Request(
             prompt=tuple(prompt),
@@ -87,7 +103,22 @@ def prepare_chat(
         )
         for choice in range(request.n or 1)
     ]
-    return ChatPrompt(requests, opened)
+    return ChatPrompt(requests, opened, ignored)
+
+
+def _unknown_variables(tokenizer: PreTrainedTokenizerFast, request: ChatRequest) -> list[str]:
+    """What chat_template_kwargs sets in vain; ApiError when the template would use it."""
+    template = chat_template_of(tokenizer)
+    for name in sorted(request.template_variables):
+        if re.search(rf"\b{re.escape(name)}\b", template):
+            raise ApiError(
+                400,
+                f"chat_template_kwargs.{name[:100]} would change the prompt and cannot be set here; "
+                "leave it out",
+                param=f"chat_template_kwargs.{name[:100]}",
+                code="unknown_parameter",
+            )
+    return [f"chat_template_kwargs.{name}" for name in sorted(request.template_variables)]
 
 
 def _ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:

@@ -43,7 +43,8 @@ class ReplyParser:
 
     Args:
         tools: names of the functions that may be called; None: a call is text like any other.
-        opened: what the prompt has already opened, `<think>` or `<tool_call>`.
+        opened: what the prompt has already written: `<think>`, `<tool_call>`, or `</think>` when the
+            answer itself has begun.
     """
 
     def __init__(self, tools: frozenset[str] | None = None, opened: str | None = None) -> None:
@@ -54,6 +55,8 @@ class ReplyParser:
         self._begun = False  # whether the present reasoning or answer has shown any text
         if opened == THINK:
             self._state = "reasoning"
+        elif opened == END_THINK:
+            self._state, self._begun = "content", True
         elif opened == CALL:
             self._state, self._space = "call", CALL
 
