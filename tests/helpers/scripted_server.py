@@ -34,6 +34,7 @@ class Script:
     events: list[dict[str, Any]] = field(default_factory=list)
     status: int = 200
     message: str = ""
+    code: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
     hold: threading.Event | None = None  # waited for before the last two: the end and the usage
     cut: bool = False  # the connection ends without [DONE]
@@ -147,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
         return False
 
     def fail(self, script: Script) -> None:
-        error = {"error": {"message": script.message, "type": "x", "code": None}}
+        error = {"error": {"message": script.message, "type": "x", "code": script.code}}
         self.give(json.dumps(error).encode(), "application/json", script.status, script.headers)
 
     def give(

@@ -63,7 +63,7 @@ WRONG = {
     "stream_options alone": ({"stream": False, "stream_options": {"include_usage": True}}, None),
     "choice without tools": ({"tool_choice": "required"}, None),
     "tool name": ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
-    "template": ({"chat_template_kwargs": {"x": 1}}, "chat_template_kwargs"),
+    "template": ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
     "too long": ({"messages": [{"role": "user", "content": "字" * CONTEXT}]}, None),
     "surrogate": ({"messages": [{"role": "user", "content": "\ud800"}]}, None),
     "surrogate in a tool": (
@@ -287,7 +287,7 @@ def _once(first: Callable[..., Any], then: Callable[..., Any]) -> Callable[..., 
 def test_half_a_request_holds_nobody_up(server: Running) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as half:
-        half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+        half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
                      b"Content-Type: application/json\r\n\r\n{")  # fmt: skip
         assert server.client.models.list().data
     wait_until(lambda: server.service.traffic.in_flight == 0)

@@ -201,6 +201,18 @@ def test_draining_has_an_end(checkpoint: Path) -> None:
         assert server.wait(timeout=20) == 0
 
 
+def test_a_second_interrupt_ends_it_at_once_without_a_word(checkpoint: Path) -> None:
+    with process(checkpoint) as (server, url):
+        body = {**ENDLESS, "n": 16}
+        with httpx.stream("POST", url + CHAT_PATH, json=body, timeout=60) as stream:
+            next(stream.iter_lines())
+            server.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+            server.send_signal(signal.SIGINT)
+            assert server.wait(timeout=5) == 130
+        assert server.stderr is not None and "Traceback" not in server.stderr.read()
+
+
 def test_what_cannot_be_served(checkpoint: Path, tmp_path: Path, adapters: dict[str, Path]) -> None:
     def refused(*arguments: str) -> str:
         with pytest.raises(UserError) as caught:

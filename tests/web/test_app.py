@@ -34,7 +34,7 @@ class Notes:
             WebSettings.model_validate(settings), self.traffic, key, guarded=("/numbers",)
         )
         self._add_routes(self.app)
-        self.client = TestClient(self.app)
+        self.client = TestClient(self.app, base_url="http://127.0.0.1")
 
     def _add_routes(self, app: FastAPI) -> None:
         @app.post("/v1/notes")

@@ -22,7 +22,7 @@ WORD = re.compile(r'^ +(\w+): "(.*)",$', re.MULTILINE)
 def client() -> TestClient:
     app = make_app(WebSettings(), Traffic(), None)
     add_page(app, PAGE)
-    return TestClient(app)
+    return TestClient(app, base_url="http://127.0.0.1")
 
 
 def test_every_file_that_the_page_asks_for_is_served(client: TestClient) -> None:

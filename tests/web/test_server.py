@@ -35,6 +35,10 @@ class Slow:
     def server(self) -> DrainingServer:
         app = make_app(self.settings, self.traffic, None)
 
+        @app.post("/v1/notes")
+        async def write(note: dict[str, str]) -> int:
+            return len(note)
+
         @app.get("/v1/slow")
         async def slow() -> str:
             while not (self.released.is_set() or self.cancelled.is_set()):

@@ -20,7 +20,7 @@ from mengya.models.causal_lm import CausalLM
 from mengya.tokenizer.chat_template import encode_prompt
 from mengya.tokenizer.load import document_token_id, encode_texts, stop_token_ids
 from mengya.tokenizer.message import Message
-from mengya.tokenizer.stream import TextStream
+from mengya.tokenizer.stream import REPLACEMENT, TextStream
 
 
 class ChatSession:
@@ -110,7 +110,8 @@ class ChatSession:
                 produced.append(token)
                 if piece := text.push(token):
                     yield piece
-            if piece := text.flush():
+            # A character that a limit cut is dropped: its first byte alone is no text.
+            if piece := text.flush().rstrip(REPLACEMENT):
                 yield piece
         finally:
             self._cached_ids = [*prompt, *produced][: self._cache.seen]

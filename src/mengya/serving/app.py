@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -32,6 +33,7 @@ from mengya.serving.runtime.worker import Worker
 from mengya.serving.settings import ServerSettings
 from mengya.web.app import make_app
 from mengya.web.errors import error_responses
+from mengya.web.gate import IGNORED
 from mengya.web.pages import add_page
 
 PAGE = Path(__file__).parent / "page"
@@ -54,6 +56,7 @@ def create_app(
         try:
             yield
         finally:
+            await service.schemas.close()
             await asyncio.to_thread(worker.stop)
 
     app = make_app(settings, service.traffic, key, lifespan=lifespan, guarded=("/metrics",))
@@ -74,8 +77,11 @@ def _add_api(app: FastAPI, service: Service) -> None:
     )
     async def chat_completions(request: ChatRequest, http: Request) -> Response:
         """Answer a conversation; OpenAI's chat completions."""
-        answer = await chat.answer(service, request, http)
-        return JSONResponse(answer.body()) if isinstance(answer, ChatCompletion) else answer
+        answer, ignored = await chat.answer(service, request, http)
+        response = JSONResponse(answer.body()) if isinstance(answer, ChatCompletion) else answer
+        if ignored:
+            response.headers[IGNORED] = quote("; ".join(ignored)[:1000], safe=" ;:.,'\"()[]_-")
+        return response
 
     @app.post("/v1/completions", response_model=Completion, responses={**errors, **streamed})
     async def text_completions(request: CompletionRequest, http: Request) -> Response:
@@ -105,6 +111,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
 
 
 def _add_monitoring(app: FastAPI, service: Service) -> None:
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", responses=error_responses(503))
     async def health() -> dict[str, str]:
         """200 when requests are served; 503 while loading, while shutting down and after failures."""

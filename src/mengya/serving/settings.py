@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from mengya.config import Config
 from mengya.generation.sampling import SamplingParams
@@ -33,5 +33,12 @@ class ServerSettings(WebSettings):
 
     page: bool = True
     """Show the chat page at /."""
+    clamp_max_tokens: bool = False
+    """A request that asks for more tokens than the context has room for gets what room there is (true),
+    for clients that always ask for the same number; or is refused (false)."""
+    schema_seconds: PositiveFloat = 5.0
+    """Computing time that a JSON schema of a request (`response_format`, a forced call) may take."""
+    schema_memory_mb: PositiveInt = 512
+    """MiB that it may take; on Linux."""
     sampling: SamplingDefaults = SamplingDefaults()
     """Sampling where a request does not set it."""

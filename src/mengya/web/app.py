@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from mengya import __version__
 from mengya.web.errors import install_handlers
-from mengya.web.gate import Gate, Traffic
+from mengya.web.gate import IGNORED, Gate, Traffic
 from mengya.web.settings import WebSettings
 
 
@@ -35,9 +35,7 @@ def make_app(
         lifespan: what starts and stops with the app.
         guarded: paths outside of /v1/ that need the key as well.
     """
-    gate = Middleware(
-        Gate, traffic=traffic, key=key, max_body_mb=settings.max_body_mb, guarded=guarded
-    )
+    gate = Middleware(Gate, traffic=traffic, key=key, settings=settings, guarded=guarded)
     middleware = [gate]
     if settings.cors_origins:
         # Outermost: pages must be able to read errors, too.
@@ -46,7 +44,7 @@ def make_app(
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["Retry-After"],
+            expose_headers=["Retry-After", IGNORED],
         )
         middleware.insert(0, cors)
     # /docs and /redoc would fetch scripts from elsewhere; /openapi.json is what programs read.

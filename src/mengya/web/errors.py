@@ -38,6 +38,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorResponse} for status in statuses}
 
 
+_WITHOUT_V1 = ("/chat/completions", "/completions", "/embeddings", "/models")
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -117,6 +118,8 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
         400: "the body cannot be read as JSON in UTF-8",
     }
     message = messages.get(error.status_code, str(error.detail))
+    if error.status_code in (404, 405) and request.url.path in _WITHOUT_V1:
+        message += f"; the API is at /v1{request.url.path}: let the client's base_url end in /v1"
     response = ApiError(error.status_code, message).response()
     response.headers.update(error.headers or {})
     if error.status_code == 413:

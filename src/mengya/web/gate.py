@@ -6,8 +6,10 @@ Logs neither headers nor bodies nor query strings.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +20,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mengya.web.disconnect import ClientGone
 from mengya.web.errors import ApiError, unexpected, where
+from mengya.web.settings import WebSettings
 
 log = logging.getLogger(__name__)
 
 API = "/v1/"
+IGNORED = "X-Mengya-Ignored"
+"""Header of an answer that names the fields of its request that had no effect."""
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+# Answers of the API are no page and nobody's to keep; pages bring headers of their own.
+HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"referrer-policy": b"no-referrer",
+    b"cache-control": b"no-store",
+}
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected
 # A client that is refused while it still sends would see a broken connection instead of the reason:
 # so many times the limit is read and thrown away.
@@ -63,13 +76,16 @@ class Gate:
         app: ASGIApp,
         traffic: Traffic,
         key: str | None,
-        max_body_mb: float,
+        settings: WebSettings,
         guarded: tuple[str, ...] = (),
     ) -> None:
         self._app, self._traffic, self._guarded = app, traffic, guarded
-        self._expected = None if key is None else f"Bearer {key}".encode()
-        self._max_body_mb = max_body_mb
-        self._max_body = int(max_body_mb * 2**20)
+        self._key = None if key is None else key.encode()
+        # Behind a key, or on an address that others reach, a page with another name gains nothing.
+        is_open = key is None and settings.is_local
+        self._hosts = LOCAL_HOSTS | set(settings.allowed_hosts) if is_open else None
+        self._max_body_mb, self._body_seconds = settings.max_body_mb, settings.body_seconds
+        self._max_body = int(settings.max_body_mb * 2**20)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,12 +96,16 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                given = {name for name, _ in message["headers"]}
+                more = [item for item in HEADERS.items() if item[0] not in given]
+                message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
         is_api = scope["path"].startswith(API)
         self._traffic.in_flight += is_api
         try:
             try:
+                self._check_host(scope)
                 self._check_key(scope)
                 await self._app(scope, self._bounded(receive), watched)
             except ApiError as error:
@@ -106,31 +126,59 @@ class Gate:
         path = scope["path"]
         # A browser asks for permission (OPTIONS) without the key.
         needs_key = (path.startswith(API) or path in self._guarded) and scope["method"] != "OPTIONS"
-        if self._expected is None or not needs_key:
+        if self._key is None or not needs_key:
             return
-        given = next((v for name, v in scope["headers"] if name == b"authorization"), b"")
-        if not hmac.compare_digest(given, self._expected):
+        scheme, _, given = _header(scope, b"authorization").partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(given, self._key):
             raise ApiError(
                 401,
                 "the API key is missing or wrong; send it as Authorization: Bearer KEY",
                 code="invalid_api_key",
             )
 
+    def _check_host(self, scope: Scope) -> None:
+        host = _header(scope, b"host").decode("latin-1").lower()
+        name = re.sub(r":\d*$", "", host).removeprefix("[").removesuffix("]")
+        if self._hosts is not None and name not in self._hosts:
+            raise ApiError(
+                403,
+                f"this server does not go by the name {name[:100]!r}; write "
+                f"allowed_hosts=[{name[:100]}] where it starts, or set MENGYA_API_KEY",
+                code="host_not_allowed",
+            )
+
     def _bounded(self, receive: Receive) -> Receive:
-        size = 0
+        size, complete = 0, False
+        deadline = asyncio.get_running_loop().time() + self._body_seconds
+
+        async def next_message() -> Message:
+            nonlocal size, complete
+            if complete:  # only the end of the connection may come
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                reason = f"the body was not complete after {self._body_seconds:g} seconds"
+                raise HTTPException(408, reason, {"Connection": "close"}) from None
+            size += len(message.get("body", b""))
+            complete = not message.get("more_body")
+            return message
 
         async def bounded() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
+            message = await next_message()
             while size > self._max_body:
-                if not message.get("more_body") or size > DRAIN_FACTOR * self._max_body:
+                if complete or size > DRAIN_FACTOR * self._max_body:
                     raise HTTPException(413, f"the body is larger than {self._max_body_mb:g} MiB")
-                message = await receive()
-                size += len(message.get("body", b""))
+                message = await next_message()
             return message
 
         return bounded
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes:
+    """The value of a header, empty without it."""
+    return next((value for name, value in scope["headers"] if name == wanted), b"")
 
 
 def _known_path(scope: Scope) -> str:

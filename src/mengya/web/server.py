@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import time
@@ -20,7 +21,8 @@ class DrainingServer(uvicorn.Server):
     """Runs an app until a signal stops it, or the work behind it has failed.
 
     The first signal drains: the app refuses requests (`traffic.draining`) until none runs or
-    `drain_seconds` have passed; those that still run then are cancelled. A second signal ends at once.
+    `drain_seconds` have passed; those that still run then are cancelled. A second signal cancels them
+    now; a second Ctrl-C ends the process at once.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class DrainingServer(uvicorn.Server):
         """
         try:
             super().run(sockets)
+        except KeyboardInterrupt:  # a second one, while it already ends
+            os._exit(130)
         except SystemExit as exit_:  # what uvicorn makes of an address that is taken
             raise UserError(
                 f"cannot listen on {self._settings.host}:{self._settings.port}; is another "
@@ -75,8 +79,11 @@ class DrainingServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal's handler. uvicorn's own would kill the process by the same signal in the end."""
         if self._deadline is not None:
-            self.should_exit = True
-            self.force_exit = sig == signal.SIGINT
+            if sig == signal.SIGINT:
+                # Whatever still runs in a thread would be waited for, and every task that is
+                # cancelled would log where: nothing here needs an orderly end.
+                os._exit(130)
+            self._deadline = 0.0
             return
         self._traffic.draining = True
         self._deadline = time.monotonic() + self._settings.drain_seconds

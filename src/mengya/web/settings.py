@@ -23,8 +23,14 @@ class WebSettings(Config):
     cors_origins: list[str] = []
     """Web pages of these origins may call the API from a browser, such as [http://localhost:3000];
     ["*"] any. None: only the page that the server itself shows."""
+    allowed_hosts: list[str] = []
+    """Names by which browsers may call a server that only this machine reaches and that has no key, in
+    addition to localhost, 127.0.0.1 and ::1: that of a proxy which passes it on, for example. Any
+    other is refused (403), so that no web page elsewhere can make its own name mean this machine."""
     max_body_mb: PositiveFloat = 4.0
     """Larger requests are refused (413)."""
+    body_seconds: PositiveFloat = 60.0
+    """A body that is not complete by then is refused (408)."""
     drain_seconds: float = Field(default=30.0, ge=0)
     """After SIGTERM or Ctrl-C: how long running requests may continue before they are ended."""
 

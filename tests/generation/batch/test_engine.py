@@ -171,6 +171,8 @@ def test_what_can_never_run_is_refused_and_a_full_line_says_so(model: CausalLM) 
 class OnlyEven:
     """A grammar: three even tokens, then the end."""
 
+    failure: str | None = None
+
     def __init__(self) -> None:
         self.taken: list[int] = []
 

@@ -51,6 +51,14 @@ CASES = {
         GOOD.replace("add", "rm"),
         ("", GOOD.replace("add", "rm"), []),
     ),
+    "a closing tag in a string": (
+        '<tool_call>\n{"name": "add", "arguments": {"a": "\\"</tool_call>"}}\n</tool_call>好',
+        ("", "好", [Call("add", '{"a": "\\"</tool_call>"}')]),
+    ),
+    "a stray quote, then a call": (
+        f'<tool_call>"</tool_call>{GOOD}',
+        ("", '<tool_call>"</tool_call>', [Call("add", '{"a":  1}')]),
+    ),
     "never closed": ("<tool_call>\n{\"na", ("", "<tool_call>\n{\"na", [])),
     "closed by the end": (GOOD.removesuffix("\n</tool_call>"), ("", "", [Call("add", '{"a":  1}')])),
     "a tag that is none": ("a <tool_calx> <think>", ("", "a <tool_calx> <think>", [])),
@@ -83,7 +91,9 @@ def test_arguments_stay_as_written_or_become_json() -> None:
     turned = parse_call('{"arguments": {"城市": "北京"}, "name": "f"}')
     assert turned is not None and json.loads(turned.arguments) == {"城市": "北京"}
     assert parse_call('{"name": "f"}') == Call("f", "{}")
-    for broken in ("[]", '{"name": 1}', '{"name": "f", "arguments": [1]}', "[" * 100_000):
+    assert parse_call('{"name": "f", "parameters": {"a":1}}') == Call("f", '{"a":1}')
+    for broken in ("[]", '{"name": 1}', '{"name": "f", "arguments": [1]}', "[" * 100_000,
+                   '{"name": "f", "args": {}}', '{"name": "f", "arguments": {}, "x": 1}'):  # fmt: skip
         assert parse_call(broken) is None
 
 

@@ -14,7 +14,7 @@ Shapes: R rows whose next token is chosen, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -105,15 +105,27 @@ class BatchEngine:
         """Put a request at the end of the waiting queue; returns its number.
 
         Raises:
-            UserError: it can never run: the prompt is empty, too long or names unknown tokens, or
-                so does logit_bias; an adapter where there is none.
-            EngineFull: the queue is full; try again later.
+            UserError, EngineFull: as `add_all`.
         """
-        self._check(request)
+        return self.add_all([request])[0]
+
+    def add_all(self, requests: Sequence[Request]) -> list[int]:
+        """Put requests at the end of the waiting queue, all or none; returns their numbers.
+
+        Raises:
+            UserError: one can never run: its prompt is empty, too long or names unknown tokens, or
+                so does logit_bias; an adapter where there is none.
+            EngineFull: `max_waiting` requests or more are waiting already; try again later.
+        """
+        for request in requests:
+            self._check(request)
         if len(self._scheduler.waiting) >= self._settings.max_waiting:
             raise EngineFull(
-                f"{self._settings.max_waiting} requests are waiting already; try again later"
+                f"{len(self._scheduler.waiting)} requests are waiting already; try again later"
             )
+        return [self._queue(request) for request in requests]
+
+    def _queue(self, request: Request) -> int:
         params, number = request.params, self._next_number
         self._next_number += 1
         sequence = SequenceState(

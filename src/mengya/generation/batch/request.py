@@ -29,7 +29,8 @@ class EngineConfig(Config):
     max_running: int = Field(default=64, ge=1, le=4096)
     """Most requests decoded in one batch."""
     max_waiting: int = Field(default=256, ge=1)
-    """Most requests in the waiting queue; more are refused."""
+    """With so many requests in the waiting queue no more are taken; what is sent together is taken
+    or refused together."""
     page_size: int = Field(default=16, ge=1, le=1024)
     """Tokens in one page of the KV memory. Prefixes are shared page by page."""
     cache_tokens: PositiveInt | None = None
@@ -51,6 +52,11 @@ class EngineConfig(Config):
 
 class TokenFilter(Protocol):
     """A grammar that follows one completion."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why it could not follow to the end, so that the completion ended early; None: it could."""
+        ...
 
     @property
     def finished(self) -> bool:

@@ -8,7 +8,13 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 
 from mengya.serving.api.answers import respond, usage_of
-from mengya.serving.api.chat_prompt import ChatPrompt, offered_tools, prepare_chat
+from mengya.serving.api.chat_prompt import (
+    ChatPrompt,
+    check_schema,
+    offered_tools,
+    prepare_chat,
+    reply_schema,
+)
 from mengya.serving.api.chat_protocol import ChatRequest
 from mengya.serving.api.prompts import prepare
 from mengya.serving.api.responses import (
@@ -34,29 +40,35 @@ from mengya.serving.runtime.served import Served
 from mengya.serving.runtime.service import Service
 from mengya.serving.runtime.session import Session
 from mengya.serving.runtime.token_text import TokenText
+from mengya.web.disconnect import unless_gone
 from mengya.web.events import EventStream, event
 
 
 async def answer(
     service: Service, request: ChatRequest, http: HttpRequest
-) -> ChatCompletion | EventStream:
-    """Answer a conversation, complete or as a stream.
+) -> tuple[ChatCompletion | EventStream, list[str]]:
+    """Answer a conversation, complete or as a stream; and what of the request had no effect.
 
     Raises:
         ApiError: whatever is wrong with the request, or with the server.
         ClientGone: the client disconnected.
     """
-    prepared = await prepare(lambda: prepare_chat(service, request))
+    service.named(request.model)
+    schema = reply_schema(request)
+    if schema is not None:
+        await unless_gone(http, check_schema(service, schema))
+    prepared = await prepare(lambda: prepare_chat(service, request, schema))
     session = Session(service, prepared.requests, len(prepared.requests[0].prompt))
     served = service.served()
     choices = [_choice(served, request, prepared) for _ in prepared.requests]
-    return await respond(
+    made = await respond(
         http,
         session,
         stream=bool(request.stream),
         body=lambda: _body(session, request, choices, served.token_text),
         events=lambda: _events(session, request, choices, served.token_text),
     )
+    return made, prepared.ignored
 
 
 def _choice(served: Served, request: ChatRequest, prepared: ChatPrompt) -> Choice:

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
-from mengya.serving.api.protocol import MAX_TOP_LOGPROBS, ApiModel, GenerationRequest
+from mengya.serving.api.protocol import MAX_TOP_LOGPROBS, ApiModel, GenerationRequest, names_of
 
 
-class TextPart(ApiModel):
+class MessageModel(ApiModel):
+    """Part of a message: what it does not know is ignored, since clients send replies of other servers
+    back as they came; the answer names it (`ChatRequest.ignored`)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class TextPart(MessageModel):
     type: Literal["text"]
     text: str
     prompt_cache_breakpoint: Any = None
@@ -22,13 +29,13 @@ class TextPart(ApiModel):
 Content = str | list[TextPart]
 
 
-class FunctionCall(ApiModel):
+class FunctionCall(MessageModel):
     name: str
     arguments: str
     """JSON, as the model wrote it."""
 
 
-class ToolCall(ApiModel):
+class ToolCall(MessageModel):
     id: str
     type: Literal["function"] = "function"
     function: FunctionCall
@@ -36,23 +43,29 @@ class ToolCall(ApiModel):
     """Accepted, without effect: streams number their calls, and some clients send that back."""
 
 
-class SystemMessage(ApiModel):
+class SystemMessage(MessageModel):
     role: Literal["system", "developer"]
     content: Content
     name: str | None = None
 
 
-class UserMessage(ApiModel):
+class UserMessage(MessageModel):
     role: Literal["user"]
     content: Content
     name: str | None = None
 
 
-class AssistantMessage(ApiModel):
+class AssistantMessage(MessageModel):
     role: Literal["assistant"]
     content: Content | None = None
     reasoning_content: str | None = None
     """What a reply of this server brought under the same name; leave out to spare the context."""
+    reasoning: str | None = None
+    """vLLM's name of it."""
+    prefix: bool | None = None
+    """true on the last message: the reply continues it, as continue_final_message asks."""
+    partial: bool | None = None
+    """Another name of prefix."""
     tool_calls: list[ToolCall] | None = None
     name: str | None = None
     refusal: None = None
@@ -63,12 +76,14 @@ class AssistantMessage(ApiModel):
 
     @model_validator(mode="after")
     def _has_content(self) -> Self:
+        if self.reasoning_content is None:
+            self.reasoning_content = self.reasoning
         if self.content is None and not self.tool_calls and self.reasoning_content is None:
             raise ValueError("an assistant message needs content or tool_calls")
         return self
 
 
-class ToolMessage(ApiModel):
+class ToolMessage(MessageModel):
     role: Literal["tool"]
     content: Content
     tool_call_id: str
@@ -81,7 +96,7 @@ Message = Annotated[
 
 
 class Function(ApiModel):
-    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")
+    name: str = Field(pattern=r"^[\w.-]{1,64}$")
     description: str | None = None
     parameters: dict[str, Any] | None = None
     """JSON schema of the arguments."""
@@ -137,8 +152,18 @@ class JsonSchemaFormat(ApiModel):
 
 
 class ChatTemplateOptions(ApiModel):
+    """Others than these are ignored where the model's chat template does not know them, else refused."""
+
+    model_config = ConfigDict(extra="allow")
+
     enable_thinking: bool | None = None
     """false asks for an answer without reasoning, where the chat template knows how."""
+    thinking: bool | None = None
+    """Another name of it."""
+
+
+class ThinkingOptions(MessageModel):
+    type: Literal["enabled", "disabled", "auto", "adaptive"]
 
 
 class ChatRequest(GenerationRequest):
@@ -168,6 +193,16 @@ class ChatRequest(GenerationRequest):
     """none asks for no reasoning; any other leaves it to the model."""
     chat_template_kwargs: ChatTemplateOptions | None = None
     """Settings of the chat template. Not of OpenAI's API."""
+    enable_thinking: bool | None = None
+    """The same as in chat_template_kwargs."""
+    thinking: bool | ThinkingOptions | None = None
+    """The same, also as {"type": "disabled"}."""
+    continue_final_message: bool | None = None
+    """true: the reply continues the last message, an assistant's. Not of OpenAI's API."""
+    add_generation_prompt: bool | None = None
+    """false only together with continue_final_message."""
+    verbosity: str | None = None
+    """Accepted, without effect."""
     modalities: list[Literal["text"]] | None = None
     """Text only."""
     store: bool | None = None
@@ -182,6 +217,48 @@ class ChatRequest(GenerationRequest):
     """Accepted, without effect: shared prefixes of prompts are always reused."""
     prompt_cache_retention: str | None = None
     """Accepted, without effect."""
+
+    _ignored: list[str] = PrivateAttr(default_factory=list)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _note_what_is_ignored(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        request = handler(value)
+        if isinstance(value, dict):
+            request._ignored = [
+                *(name for name in _WITHOUT_EFFECT if value.get(name) is not None),
+                *_ignored_in(value["messages"], request.messages, "messages"),
+            ]
+        return request
+
+    @property
+    def ignored(self) -> list[str]:
+        """Paths of what was sent and has no effect."""
+        return self._ignored
+
+    @property
+    def continues(self) -> bool:
+        """Whether the reply continues the last message."""
+        last = self.messages[-1]
+        marked = isinstance(last, AssistantMessage) and (last.prefix or last.partial)
+        return bool(self.continue_final_message or marked)
+
+    @model_validator(mode="after")
+    def _continue_what_can_be(self) -> Self:
+        last = self.messages[-1]
+        if self.continues:
+            if not isinstance(last, AssistantMessage) or last.tool_calls or last.content is None:
+                raise ValueError(
+                    "continue_final_message needs an assistant's message with content at the end"
+                )
+            if self.json_wanted or self.tool_choice not in (None, "none", "auto"):
+                raise ValueError(
+                    "continue_final_message cannot be held to a form: send it without "
+                    "response_format and with tool_choice=auto or none"
+                )
+        elif self.add_generation_prompt is False:
+            raise ValueError("add_generation_prompt=false needs continue_final_message=true")
+        return self
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -218,8 +295,47 @@ class ChatRequest(GenerationRequest):
         return None if given in (None, -1) else given
 
     @property
-    def enable_thinking(self) -> bool | None:
+    def wants_thinking(self) -> bool | None:
         """The chat template's variable of this name."""
-        if self.chat_template_kwargs and self.chat_template_kwargs.enable_thinking is not None:
-            return self.chat_template_kwargs.enable_thinking
-        return False if self.reasoning_effort == "none" else None
+        options = self.chat_template_kwargs or ChatTemplateOptions()
+        thinking = self.thinking
+        if isinstance(thinking, ThinkingOptions):
+            thinking = {"enabled": True, "disabled": False}.get(thinking.type)
+        effort = False if self.reasoning_effort == "none" else None
+        asked = (options.enable_thinking, options.thinking, self.enable_thinking, thinking, effort)
+        return next((one for one in asked if one is not None), None)
+
+    @property
+    def template_variables(self) -> set[str]:
+        """What else chat_template_kwargs sets."""
+        options = self.chat_template_kwargs
+        return set(options.model_extra or {}) if options is not None else set()
+
+
+_WITHOUT_EFFECT = (
+    "user", "verbosity", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key",
+    "prompt_cache_retention",
+)  # fmt: skip
+
+
+def _ignored_in(sent: Any, taken: Any, path: str) -> list[str]:
+    """Paths of the keys of `sent` that its model `taken` has no field for."""
+    if isinstance(sent, list) and isinstance(taken, list):
+        return [
+            name
+            for i, pair in enumerate(zip(sent, taken, strict=True))
+            for name in _ignored_in(*pair, f"{path}.{i}")
+        ]
+    if not isinstance(sent, dict) or not isinstance(taken, MessageModel):
+        return []
+    known = names_of(type(taken))
+    return [
+        name
+        for key, value in sent.items()
+        if value is not None
+        for name in (
+            _ignored_in(value, getattr(taken, key), f"{path}.{key}")
+            if key in known
+            else [f"{path}.{key}"]
+        )
+    ]

@@ -64,8 +64,9 @@ def _prepared(service: Service, request: CompletionRequest) -> tuple[list[Prompt
     requests = []
     for prompt in prompts:
         budget = max_new_tokens(
-            served.context, len(prompt.ids), None if asked == -1 else asked, "max_tokens"
-        )
+            served.context, len(prompt.ids), None if asked == -1 else asked, "max_tokens",
+            service.settings.clamp_max_tokens,
+        )  # fmt: skip
         requests += [
             Request(
                 prompt=prompt.ids,

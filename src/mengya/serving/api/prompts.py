@@ -65,18 +65,23 @@ def read_prompts(
     return prompts
 
 
-def max_new_tokens(context: int, prompt_tokens: int, asked: int | None, param: str) -> int:
+def max_new_tokens(
+    context: int, prompt_tokens: int, asked: int | None, param: str, clamp: bool
+) -> int:
     """How many tokens a completion may have.
 
     Args:
         context: most tokens of prompt and completion together.
         asked: None for as many as the context allows.
         param: the request's field that holds `asked`.
+        clamp: give what room there is when more was asked for.
 
     Raises:
         ApiError: 400 when prompt and completion do not fit into the context.
     """
     room = context - prompt_tokens
+    if clamp and room > 0:
+        asked = None if asked is None else min(asked, room)
     if room < 1 or (asked or 0) > room:
         wish = f" and {asked} more were asked for ({param})" if asked and room > 0 else ""
         remedy = f"ask for {room} at most, or -1" if wish else "shorten it"

@@ -34,11 +34,27 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ApiModel(BaseModel):
-    """Base of requests: unknown fields and numbers that are none (NaN, Infinity) are refused."""
+    """Base of requests: unknown fields and numbers that are none (NaN, Infinity) are refused.
+
+    An unknown field that is null asks for nothing: many clients send all that they know that way.
+    """
 
     model_config = ConfigDict(
         extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_unknown_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        known = names_of(cls)
+        return {key: one for key, one in value.items() if one is not None or key in known}
+
+
+def names_of(model: type[BaseModel]) -> set[str]:
+    """The names by which JSON may set the model's fields."""
+    return {field.alias or name for name, field in model.model_fields.items()}
 
 
 class ApiRequest(ApiModel):

@@ -41,13 +41,19 @@ function keep() {
   }
 }
 
-const chat = new Chat(conversations, settings, () => {
-  settings.current = chat.current.turns.length ? chat.current.id : null;
-  keep();
-  sidebar.draw();
-  drawModels();
-  if (drawer.panel.hidden || !drawer.panel.contains(document.activeElement)) drawer.draw();
-});
+const chat = new Chat(
+  conversations,
+  settings,
+  () => {
+    settings.current = chat.current.turns.length ? chat.current.id : null;
+    keep();
+    sidebar.draw();
+    drawModels();
+    if (drawer.panel.hidden || !drawer.panel.contains(document.activeElement)) drawer.draw();
+  },
+  () => loadModels(),
+  (id) => models.find((model) => model.id === id)?.context ?? null,
+);
 const completion = new Completion(settings, () => settings.models[0], keep);
 const sidebar = new Sidebar(conversations, chat);
 const system = {
@@ -87,11 +93,16 @@ function chooseModels(chosen) {
   chat.current.models = [...chosen];
   chat.save(chat.current);
   if (!chat.isRunning) chat.draw();
-  const isBase = models.some((model) => model.kind === "base" && chosen.includes(model.id));
-  const base = settings.mode === "chat" && chosen.length === 1 && isBase;
-  if (base) notice(t("baseModelNote"));
+  noteBaseModel();
   drawModels();
   keep();
+}
+
+/** Says that the model was not trained to chat, where that is what it is asked to do. */
+function noteBaseModel() {
+  const { models: chosen } = chat.current;
+  const isBase = models.some((model) => model.kind === "base" && chosen.includes(model.id));
+  if (settings.mode === "chat" && chosen.length === 1 && isBase) notice(t("baseModelNote"));
 }
 
 for (const id of ["model", "second-model"]) {
@@ -124,6 +135,7 @@ async function loadModels() {
     const kept = holder.models.filter((id) => known.has(id));
     holder.models = kept.length || !fallback ? kept : [fallback];
   }
+  noteBaseModel();
   drawModels();
 }
 
@@ -168,7 +180,10 @@ function setMode(mode) {
   keep();
   if (mode === "completion") completion.fit();
 }
-byId("chat-mode").addEventListener("click", () => setMode("chat"));
+byId("chat-mode").addEventListener("click", () => {
+  setMode("chat");
+  noteBaseModel();
+});
 byId("completion-mode").addEventListener("click", () => {
   setMode("completion");
   sidebar.slide(false);

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mengya.generation.batch.engine import TokenEvent
 from mengya.serving.runtime.reply_parser import Call, Part, ReplyParser, Text
-from mengya.tokenizer.stream import TextStream
+from mengya.tokenizer.stream import REPLACEMENT, TextStream
 
 Finish = Literal["stop", "length", "tool_calls"]
 
@@ -138,7 +138,9 @@ class Choice:
                 self._pending.append(ChosenToken(begin, event.token, event.logprob, event.top))
             self._take(text, piece)
         if event.finish is not None and self.finish is None:
-            self._take(self._text.flush(), piece)
+            rest = self._text.flush()
+            # A character that the limit cut is no broken one.
+            self._take(rest if event.finish == "stop" else rest.rstrip(REPLACEMENT), piece)
             if self._parser is not None:
                 self._sort(self._parser.flush(), piece)
             piece.content += self._stops.flush()

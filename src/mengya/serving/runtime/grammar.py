@@ -16,10 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mengya.errors import UserError
 from mengya.runtime.optional import require
-
-# Between the parts of the JSON a line break and an indent may stand, no more: a small model would
-# else write white space until its tokens are used up.
-_SPACE = r"\n?[ ]{0,8}"
+from mengya.serving.runtime.json_schema import ReplySchema, compile_schema
 
 
 class Grammars:
@@ -38,43 +35,58 @@ class Grammars:
         vocab_size: int,
         stop_token_ids: Iterable[int],
     ) -> None:
-        self._llguidance = require("llguidance", "serve")
+        require("llguidance", "serve")
         hf = require("llguidance.hf", "serve")
+        self._tokenizer = tokenizer
+        self._vocab_size, self._stop_token_ids = vocab_size, sorted(stop_token_ids)
         try:
             self._vocabulary = hf.from_tokenizer(
-                tokenizer, n_vocab=vocab_size, eos_token=sorted(stop_token_ids)
+                tokenizer, n_vocab=vocab_size, eos_token=self._stop_token_ids
             )
         except ValueError as error:
             raise UserError(f"llguidance cannot read this tokenizer: {error}") from error
 
-    def json_schema(self, schema: dict[str, Any]) -> JsonFilter:
-        """A filter for replies that are JSON of `schema`.
+    def vocabulary_json(self) -> dict[str, Any]:
+        """What another process needs to make the same vocabulary."""
+        return {
+            "tokenizer": self._tokenizer.backend_tokenizer.to_str(),
+            "vocab_size": self._vocab_size,
+            "stop_token_ids": self._stop_token_ids,
+        }
+
+    def json_schema(self, schema: ReplySchema) -> JsonFilter:
+        """A filter for replies that are JSON of `schema`, which `SchemaCheck` has found harmless.
 
         Raises:
             ValueError: no JSON schema, or a keyword that cannot be enforced; says which.
         """
-        matcher = self._llguidance.LLMatcher
-        try:
-            grammar = matcher.grammar_from_json_schema(
-                schema, overrides={"whitespace_pattern": _SPACE}
-            )
-        except (ValueError, RecursionError) as error:
-            raise ValueError(str(error)) from None
-        if problem := matcher.validate_grammar(grammar, self._vocabulary):
-            raise ValueError(" ".join(problem.split())[:300])
-        return JsonFilter(matcher(self._vocabulary, grammar, log_level=0))
+        matcher, ignored = compile_schema(self._vocabulary, schema.value, schema.strict)
+        return JsonFilter(matcher, ignored)
 
 
 class JsonFilter:
-    """The state of one reply; used by the engine's thread alone."""
+    """The state of one reply; used by the engine's thread alone.
 
-    def __init__(self, matcher: Any) -> None:
-        self._matcher = matcher
+    Attributes:
+        ignored: what the schema asks for and this does not enforce.
+        failure: why nothing can be enforced any more; None: all is well.
+    """
+
+    def __init__(self, matcher: Any, ignored: list[str]) -> None:
+        self._matcher, self.ignored = matcher, ignored
+        self.failure: str | None = None
+
+    def copy(self) -> JsonFilter:
+        """The same for another reply."""
+        return JsonFilter(self._matcher.deep_copy(), self.ignored)
 
     def fill(self, allowed_V: Tensor) -> None:
-        """Write into `allowed_V` ([V] bool, any device) which tokens may come next."""
+        """Write into `allowed_V` ([V] bool, any device) which tokens may come next; none at a failure."""
         V = allowed_V.shape[0]
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        if self._failed():
+            allowed_V[:] = False
+            return
         mask = np.unpackbits(bits, bitorder="little")[:V].astype(bool)
         allowed_V[: len(mask)] = torch.from_numpy(mask).to(allowed_V.device)
         allowed_V[len(mask) :] = False
@@ -82,50 +94,14 @@ class JsonFilter:
     def accept(self, token: int) -> None:
         """Take note of the token that was chosen."""
         self._matcher.consume_token(token)
+        self._failed()
 
     @property
     def finished(self) -> bool:
-        """Whether the JSON is complete, so that nothing but the end may follow."""
+        """Whether nothing may follow: the JSON is complete, or the filter has failed."""
         return self._matcher.is_stopped()
 
-
-def call_schema(functions: list[dict[str, Any]]) -> dict[str, Any]:
-    """The schema of the JSON inside <tool_call>, for a call of any of `functions`.
-
-    Args:
-        functions: {"name", "parameters"?}, as in the `function` of an API tool.
-    """
-    # References are to the root of a function's own schema, which stands deeper in this one.
-    arguments = {
-        str(i): _moved(function.get("parameters") or {"type": "object"}, f"#/$defs/{i}")
-        for i, function in enumerate(functions)
-    }
-    return {
-        "$defs": arguments,
-        "anyOf": [
-            {
-                "type": "object",
-                "properties": {
-                    "name": {"const": function["name"]},
-                    "arguments": {"$ref": f"#/$defs/{i}"},
-                },
-                "required": ["name", "arguments"],
-                "additionalProperties": False,
-            }
-            for i, function in enumerate(functions)
-        ],
-    }
-
-
-def _moved(schema: Any, root: str) -> Any:
-    """`schema` with its references to "#..." made to `root`."""
-    if isinstance(schema, list):
-        return [_moved(item, root) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        key: root + value[1:]
-        if key == "$ref" and isinstance(value, str) and value.startswith("#")
-        else _moved(value, root)
-        for key, value in schema.items()
-    }
+    def _failed(self) -> bool:
+        if self._matcher.is_error() and self.failure is None:
+            self.failure = " ".join(self._matcher.get_error().split())[:200]
+        return self.failure is not None

@@ -43,7 +43,8 @@ class ReplyParser:
 
     Args:
         tools: names of the functions that may be called; None: a call is text like any other.
-        opened: what the prompt has already opened, `<think>` or `<tool_call>`.
+        opened: what the prompt has already written: `<think>`, `<tool_call>`, or `</think>` when the
+            answer itself has begun.
     """
 
     def __init__(self, tools: frozenset[str] | None = None, opened: str | None = None) -> None:
@@ -54,6 +55,8 @@ class ReplyParser:
         self._begun = False  # whether the present reasoning or answer has shown any text
         if opened == THINK:
             self._state = "reasoning"
+        elif opened == END_THINK:
+            self._state, self._begun = "content", True
         elif opened == CALL:
             self._state, self._space = "call", CALL
 
@@ -73,10 +76,13 @@ class ReplyParser:
     def flush(self) -> list[Part]:
         """The parts that are left when the reply is over; an open call is tried as it stands."""
         parts: list[Part] = []
+        while self._state == "call":
+            # What is open here is no call, or is one without its end.
+            inside, end, self._buffer = self._buffer.partition(END_CALL)
+            self._end_call(inside, end, parts)
+            while self._step(parts):
+                pass
         rest, self._buffer = self._buffer, ""
-        if self._state == "call":
-            self._end_call(rest, "", parts)
-            rest = ""
         if self._state == "reasoning":
             self._say("reasoning", rest, parts)
             self._space = ""
@@ -115,11 +121,13 @@ class ReplyParser:
             self._state = "call"
             self._space += CALL  # the answer's, should this turn out to be no call
             return True
-        inside, end, rest = self._buffer.partition(END_CALL)
-        if not end:
+        at = _end_of_call(self._buffer)
+        if at is None:
             return False
-        self._buffer = rest
-        self._end_call(inside, end, parts)
+        if parse_call(self._buffer[:at]) is None:
+            at = self._buffer.find(END_CALL)
+        inside, self._buffer = self._buffer[:at], self._buffer[at + len(END_CALL) :]
+        self._end_call(inside, END_CALL, parts)
         return True
 
     def _end_call(self, inside: str, end: str, parts: list[Part]) -> None:
@@ -161,14 +169,19 @@ def parse_call(text: str) -> Call | None:
         return None
     if not isinstance(value, dict) or not isinstance(name := value.get("name"), str):
         return None
-    arguments = value.get("arguments", {})
+    # Some models were trained with Llama's word for them.
+    keys = value.keys() - {"name"}
+    if len(keys) > 1 or not keys <= {"arguments", "parameters"}:
+        return None
+    key = next(iter(keys), "arguments")
+    arguments = value.get(key, {})
     if isinstance(arguments, str):  # some models write the JSON as a string
         return Call(name, arguments)
     if not isinstance(arguments, dict):
         return None
     # As the model wrote it where that can be found, so that the next prompt repeats it exactly and
     # its keys and values are still in the cache.
-    written = re.fullmatch(r'\s*\{\s*"name":.*?"arguments":\s*(\{.*\})\s*\}\s*', text, re.DOTALL)
+    written = re.fullmatch(rf'\s*\{{\s*"name":.*?"{key}":\s*(\{{.*\}})\s*\}}\s*', text, re.DOTALL)
     if written is not None:
         try:
             if json.loads(written[1]) == arguments:
@@ -176,6 +189,17 @@ def parse_call(text: str) -> Call | None:
         except ValueError:
             pass  # "arguments" inside the name
     return Call(name, json.dumps(arguments, ensure_ascii=False))
+
+
+def _end_of_call(text: str) -> int | None:
+    """Where the first END_CALL begins that is not inside a string of the JSON before it."""
+    at = text.find(END_CALL)
+    while at >= 0:
+        quotes = re.sub(r"\\.", "", text[:at], flags=re.DOTALL).count('"')
+        if quotes % 2 == 0:
+            return at
+        at = text.find(END_CALL, at + 1)
+    return None
 
 
 def _open_ending(text: str, tag: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from mengya.serving.metrics import Metrics
+from mengya.serving.runtime.schema_check import SchemaCheck
 from mengya.serving.runtime.served import Served, ServedName
 from mengya.serving.runtime.worker import Worker
 from mengya.serving.settings import ServerSettings
@@ -22,6 +23,7 @@ class Service:
     def __init__(self, worker: Worker, settings: ServerSettings) -> None:
         self.worker, self.settings = worker, settings
         self.metrics = Metrics()
+        self.schemas = SchemaCheck(settings.schema_seconds, settings.schema_memory_mb)
         self.traffic = Traffic(on_answer=self.metrics.count_answer)
         self.started = int(time.time())
 

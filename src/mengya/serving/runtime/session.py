@@ -69,11 +69,12 @@ class Session:
             adapt: changes events before they are counted.
 
         Raises:
-            ApiError: 503 when the engine gave the requests up.
+            ApiError: 503 when the engine gave the requests up; 400 when a grammar met its limits.
         """
         assert self._ticket is not None, "submit first"
         with engine_errors():
             async for index, event in self._ticket:
+                self._check_grammar(index, event)
                 event = adapt(event)
                 self._count(event)
                 made = replies[index].push(event)
@@ -89,6 +90,16 @@ class Session:
         self._metrics.cached_tokens.inc(self.cached_tokens)
         if not completed:
             self._metrics.disconnects.inc()
+
+    def _check_grammar(self, index: int, event: TokenEvent) -> None:
+        grammar = self._requests[index].grammar
+        if event.finish is not None and grammar is not None and grammar.failure is not None:
+            raise ApiError(
+                400,
+                "the schema became too much to enforce in the middle of the reply, which is not "
+                f"complete ({grammar.failure}); make the schema smaller",
+                code="schema_limit",
+            )
 
     def _count(self, event: TokenEvent) -> None:
         self.cached_tokens = max(self.cached_tokens, event.cached_tokens)

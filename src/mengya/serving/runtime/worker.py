@@ -121,7 +121,7 @@ class Worker:
 
         Raises:
             UserError: the engine refuses one.
-            EngineFull: its waiting queue has no room for all.
+            EngineFull: its waiting queue is full.
             RequestLost: the engine is gone.
         """
         ticket = Ticket(self, len(requests))
@@ -260,14 +260,8 @@ class Worker:
         return True
 
     def _add(self, requests: Sequence[Request]) -> list[int]:
-        ids: list[int] = []
-        try:
-            for request in requests:
-                ids.append(self._engine.add(request))
-                self._active.add(ids[-1])
-        except BaseException:
-            self._cancel(ids)
-            raise
+        ids = self._engine.add_all(requests)
+        self._active.update(ids)
         return ids
 
     def _cancel(self, ids: Sequence[int]) -> None:

@@ -13,7 +13,7 @@ import { events } from "./sse.js";
  *   {"unauthorized"|"busy"|"loading"|"notFound"|"tooLarge"|"refused"|"server"|"offline"|"broken"|"storage"}
  *   ProblemKind
  */
-/** @typedef {{kind: ProblemKind, detail: string, wait: number | null}} Problem */
+/** @typedef {{kind: ProblemKind, detail: string, wait: number | null, code?: string}} Problem */
 
 const KEY = "mengya.key";
 
@@ -32,11 +32,12 @@ export class ServerProblem extends Error {
    * @param {ProblemKind} kind
    * @param {string} detail
    * @param {number | null} wait seconds the server asks to wait
+   * @param {string} [code] the server's own name of the error
    */
-  constructor(kind, detail = "", wait = null) {
+  constructor(kind, detail = "", wait = null, code = undefined) {
     super(`${kind}: ${detail}`);
     /** @type {Problem} */
-    this.problem = { kind, detail, wait };
+    this.problem = { kind, detail, wait, code };
   }
 }
 
@@ -86,7 +87,17 @@ async function problemOf(response) {
   const text = await response.text().catch(() => "");
   const wait = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
   const kind = KINDS[response.status] ?? (response.status < 500 ? "refused" : "server");
-  return new ServerProblem(kind, detailOf(text), Number.isFinite(wait) ? wait : null);
+  return new ServerProblem(kind, detailOf(text), Number.isFinite(wait) ? wait : null, codeOf(text));
+}
+
+/** The code of an error in OpenAI's shape. @param {string} text */
+function codeOf(text) {
+  try {
+    const code = JSON.parse(text).error?.code;
+    return typeof code === "string" ? code : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** The message of an error in OpenAI's shape, or the text itself. @param {string} text */

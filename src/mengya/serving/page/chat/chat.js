@@ -17,6 +17,7 @@ import {
   messagesFor,
   shownTurns,
   showTurn,
+  withoutOldest,
 } from "../store/conversation.js";
 import { answer } from "./answer.js";
 import { turnView } from "./turn_view.js";
@@ -27,6 +28,7 @@ import { turnView } from "./turn_view.js";
 /** @typedef {import("./reply_view.js").ReplyView} ReplyView */
 
 const SAVE_EVERY = 2000; // milliseconds, while an answer grows
+const FREE = 0.25; // of the context, for the answer
 const NEAR_END = 60; // pixels from the end within which the log follows a growing answer
 
 export class Chat {
@@ -34,8 +36,13 @@ export class Chat {
    * @param {import("../store/store.js").Conversations} conversations
    * @param {import("../store/store.js").Settings} settings
    * @param {() => void} changed a conversation was saved, opened or named
+   * @param {() => Promise<void>} loadModels asks the server again what it serves
+   * @param {(model: string) => number | null} contextOf most tokens of a model, where that is known
    */
-  constructor(conversations, settings, changed) {
+  constructor(conversations, settings, changed, loadModels, contextOf) {
+    this.loadModels = loadModels;
+    this.contextOf = contextOf;
+    this.tokensPerCharacter = 0; // of the last prompt; 0: not known yet
     this.conversations = conversations;
     this.settings = settings;
     this.changed = changed;
@@ -85,9 +92,11 @@ export class Chat {
     return [...this.running.values()].some(({ conversation }) => conversation === this.current);
   }
 
-  send() {
+  async send() {
     const text = this.message.value;
-    if (!text.trim() || this.isRunning || !this.current.models.length) return;
+    if (!text.trim() || this.isRunning) return;
+    if (!this.current.models.length) await this.loadModels();
+    if (!this.current.models.length || this.isRunning) return; // a notice says why; the text stays
     this.message.value = "";
     this.fit();
     this.answerAll(ask(this.current, text));
@@ -107,19 +116,30 @@ export class Chat {
     addReply(turn, lane, reply);
     const stop = new AbortController();
     this.running.set(reply, { conversation, stop });
-    const body = { model, messages: messagesFor(conversation, turn, lane), ...chatFields(this.settings) };
+    const full = messagesFor(conversation, turn, lane);
+    let messages = this.fitting(full, model);
     let saved = performance.now();
     conversation.updated = Date.now();
     this.save(conversation);
     announce(t("answering"));
+    const grown = () => {
+      this.views.get(reply)?.schedule();
+      if (performance.now() - saved > SAVE_EVERY) {
+        saved = performance.now();
+        this.save(conversation);
+      }
+    };
     try {
-      await answer(body, reply, stop.signal, () => {
-        this.views.get(reply)?.schedule();
-        if (performance.now() - saved > SAVE_EVERY) {
-          saved = performance.now();
-          this.save(conversation);
-        }
-      });
+      for (;;) {
+        await answer({ model, messages, ...chatFields(this.settings) }, reply, stop.signal, grown);
+        const isFull = reply.problem?.code === "context_length_exceeded";
+        const shorter = isFull ? withoutOldest(messages) : null;
+        if (!shorter) break;
+        messages = shorter;
+        reply.problem = null;
+      }
+      if (reply.promptTokens) this.tokensPerCharacter = reply.promptTokens / lengthOf(messages);
+      if (messages.length < full.length) notice(t("slid"));
     } finally {
       this.running.delete(reply);
       this.save(conversation);
@@ -128,6 +148,23 @@ export class Chat {
       const ending = stop.signal.aborted ? t("stopped") : `${t("answered")} ${reply.content}`;
       announce(reply.problem ? problemWords(reply.problem) : ending);
     }
+  }
+
+  /**
+   * The messages without the oldest questions that would leave the answer too little of the context, as
+   * far as the last prompt shows how many tokens they make.
+   * @param {import("../store/conversation.js").Message[]} messages
+   * @param {string} model
+   */
+  fitting(messages, model) {
+    const most = (this.contextOf(model) ?? Infinity) * (1 - FREE);
+    let kept = messages;
+    while (lengthOf(kept) * this.tokensPerCharacter > most) {
+      const shorter = withoutOldest(kept);
+      if (!shorter) break;
+      kept = shorter;
+    }
+    return kept;
   }
 
   stop() {
@@ -233,4 +270,9 @@ export class Chat {
     this.fit();
     this.message.focus();
   }
+}
+
+/** Characters of messages, as the server gets them. @param {object[]} messages */
+function lengthOf(messages) {
+  return JSON.stringify(messages).length;
 }

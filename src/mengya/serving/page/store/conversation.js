@@ -166,15 +166,18 @@ function pathTo(conversation, turn) {
   return path;
 }
 
+/** @typedef {{role: string, content: string | null, [more: string]: any}} Message */
+
 /**
  * The messages that a lane's model answers: earlier replies without their thinking, as chat
- * templates want them.
+ * templates want them. A question that got no answer is left out with it: no model has learned what
+ * two messages of the user in a row mean.
  * @param {Conversation} conversation
  * @param {Turn} turn the question to answer; its own replies are left out
  * @param {number} lane
  */
 export function messagesFor(conversation, turn, lane) {
-  /** @type {object[]} */
+  /** @type {Message[]} */
   const messages = conversation.system.trim() ? [{ role: "system", content: conversation.system }] : [];
   const path = pathTo(conversation, turn);
   path.forEach((asked, index) => {
@@ -191,6 +194,17 @@ export function messagesFor(conversation, turn, lane) {
       }));
       messages.push({ role: "assistant", content: reply.content || null, tool_calls: calls });
     } else if (reply?.content) messages.push({ role: "assistant", content: reply.content });
+    else if (!asked.results.length) messages.pop();
   });
   return messages;
+}
+
+/**
+ * The same without the oldest question and what belongs to it; null when only the last one is left.
+ * @param {Message[]} messages
+ */
+export function withoutOldest(messages) {
+  const asked = messages.flatMap(({ role }, index) => (role === "user" ? [index] : []));
+  if (asked.length < 2) return null;
+  return [...messages.slice(0, asked[0]), ...messages.slice(asked[1])];
 }
