@@ -33,6 +33,7 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.checkpoint import save_hf_folder
 from mengya.runtime.device import init_device, pick_autocast_dtype
+from mengya.runtime.jsonl import read_jsonl
 from mengya.training.checkpoint.manager import CheckpointManager
 from mengya.training.distributed.single import SingleDevice
 from mengya.training.execution import Execution
@@ -40,7 +41,7 @@ from mengya.training.optim.build import build_optimizers
 from mengya.training.optim.config import OptimizerConfig
 from mengya.training.run_config import LoopConfig
 from mengya.training.schedule import ScheduleConfig
-from mengya.training.telemetry.metrics import MetricsLog, read_jsonl
+from mengya.training.telemetry.metrics import MetricsLog
 from mengya.training.telemetry.progress import ProgressBar
 from mengya.training.trainer import Data, Observer, Optimization, Trainer
 

@@ -14,7 +14,7 @@ import torch
 
 from mengya import cli
 from mengya.errors import user_message
-from mengya.runtime.jsonl import read_jsonl
+from mengya.runtime.jsonl import read_steps
 
 
 @pytest.fixture
@@ -113,6 +113,6 @@ def test_lines_of_metrics_that_no_run_wrote(tmp_path: Path, line: bytes, said: s
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}\n')
     with pytest.raises(Exception, match=said):
-        list(read_jsonl(path))
+        list(read_steps(path))
     path.write_bytes('{"step": 1, "text": "a\u2028b"}\n{"st'.encode())
-    assert list(read_jsonl(path)) == [{"step": 1, "text": "a\u2028b"}]
+    assert list(read_steps(path)) == [{"step": 1, "text": "a\u2028b"}]

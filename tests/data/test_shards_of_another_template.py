@@ -14,7 +14,7 @@ from mengya.errors import UserError
 from mengya.stages.prepare import PrepareConfig, run
 from mengya.tokenizer.chat_template import chat_template_hash
 from mengya.tokenizer.load import document_token_id, load_tokenizer, tokenizer_hash
-from tests.data.conftest import write_lines
+from tests.helpers.json_lines import write_lines
 
 RECORDS: dict[str, dict[str, str]] = {
     "text": {"text": "春天来了，花开了。"},

@@ -15,7 +15,8 @@ from mengya.models.config.model import ModelConfig
 from mengya.models.config.validation import new_model_problems
 from mengya.models.hf.checkpoint import load_causal_lm, save_hf_folder
 from mengya.models.hf.config import config_to_hf, load_model_config
-from tests.models.conftest import assert_near, shaken
+from tests.helpers.oracle import assert_near
+from tests.helpers.random_model import random_model
 from tests.models.random_config import random_values
 
 SEEDS = 300
@@ -37,7 +38,7 @@ ACCEPTED = {seed: config for seed in range(SEEDS) if (config := accepted(seed)) 
 @pytest.mark.parametrize("seed", ACCEPTED)
 def test_an_accepted_configuration_is_saved_and_read(seed: int, tmp_path: Path) -> None:
     config = ACCEPTED[seed]
-    model = shaken(config)
+    model = random_model(config)
     ids = torch.randint(config.vocab_size, (2, 24), generator=torch.Generator().manual_seed(seed))
     expected = model(ids).head_output
     save_hf_folder(model, config, tmp_path)

@@ -11,7 +11,7 @@ from mengya.evaluation.scoring import sequence_nlls
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM
-from tests.models.conftest import FAMILIES, shaken, tiny_config
+from tests.helpers.random_model import FAMILIES, random_model, tiny_config
 
 TRAINED, CONTEXT = 16, 64
 ORIGINAL = {"original_max_position_embeddings": TRAINED}
@@ -35,7 +35,9 @@ def model(request: pytest.FixtureRequest, rope: dict[str, Any]) -> CausalLM:
         rope["long_factor"] = [2.0 + i for i in range(pairs)]
         rope["short_factor"] = [1.0 + i / 9 for i in range(pairs)]
     context = TRAINED if rope["rope_type"] == "dynamic" else CONTEXT
-    return shaken(tiny_config(request.param, rope_parameters=rope, max_position_embeddings=context))
+    return random_model(
+        tiny_config(request.param, rope_parameters=rope, max_position_embeddings=context)
+    )
 
 
 def texts() -> list[list[int]]:

@@ -16,7 +16,7 @@ from mengya.stages import pretrain
 from mengya.stages.evaluate import EvaluateConfig, measure
 from mengya.stages.pretrain import PretrainConfig
 from mengya.tokenizer.load import load_tokenizer
-from tests.stages.conftest import MODEL, Nursery
+from tests.helpers.stage_fixtures import MODEL, StageFixtures
 
 
 def with_characters(shards: Path, tokenizer: Path, out: Path) -> Path:
@@ -34,10 +34,12 @@ def with_characters(shards: Path, tokenizer: Path, out: Path) -> Path:
 
 
 def test_validation_and_evaluation_agree(
-    nursery: Nursery, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    fixtures: StageFixtures, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    held_out = with_characters(nursery.shards["text"][1], nursery.tokenizer, tmp_path / "held_out")
-    settings = nursery.settings("text", tmp_path / "run", model=MODEL, max_steps=10)
+    held_out = with_characters(
+        fixtures.shards["text"][1], fixtures.tokenizer, tmp_path / "held_out"
+    )
+    settings = fixtures.settings("text", tmp_path / "run", model=MODEL, max_steps=10)
     settings["data"] |= {"validation": [str(held_out)], "sequence_length": 32}
     pretrain.run(PretrainConfig(**settings, save_dtype="float32"))
     assert "validation (window 32): " in capfd.readouterr().err
@@ -61,13 +63,13 @@ def test_validation_and_evaluation_agree(
 
 
 def test_the_trained_length_is_the_longest_of_a_model_and_kept_by_what_follows(
-    nursery: Nursery, tmp_path: Path
+    fixtures: StageFixtures, tmp_path: Path
 ) -> None:
-    settings = nursery.settings("text", tmp_path / "run", model=MODEL, max_steps=1)
+    settings = fixtures.settings("text", tmp_path / "run", model=MODEL, max_steps=1)
     pretrain.run(PretrainConfig(**settings))
     first = tmp_path / "run/checkpoints/latest"
     assert load_model_config(first).training_sequence_length == 128
-    more = nursery.settings("text", tmp_path / "more", init_from=first, max_steps=1)
+    more = fixtures.settings("text", tmp_path / "more", init_from=first, max_steps=1)
     more["data"]["sequence_length"] = 64
     pretrain.run(PretrainConfig(**more))
     assert load_model_config(tmp_path / "more/checkpoints/latest").training_sequence_length == 128

@@ -12,7 +12,7 @@ from mengya.stages import dpo, pretrain
 from mengya.stages.dpo import DpoConfig
 from mengya.stages.plan import make_plan
 from mengya.stages.pretrain import PretrainConfig
-from tests.stages.conftest import MODEL, Nursery
+from tests.helpers.stage_fixtures import MODEL, StageFixtures
 
 TINY = [
     "run_dir=x", "tokenizer=t", "data.train=none", "max_steps=10", "data.sequence_length=64",
@@ -68,9 +68,9 @@ def test_files_of_strangers_beside_a_recipe_are_left_alone(tmp_path: Path) -> No
 
 
 def test_warnings_of_a_plan_reach_the_run(
-    nursery: Nursery, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    fixtures: StageFixtures, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    settings = nursery.settings("preference", tmp_path / "dpo", max_steps=1)
+    settings = fixtures.settings("preference", tmp_path / "dpo", max_steps=1)
     dpo.run(DpoConfig(**{**settings, "optimizer": {"lr": 3e-3}}))
     assert (
         "warning: optimizer.lr 0.003 is outside of 1e-07 to 0.0005, usual for dpo"
@@ -78,6 +78,6 @@ def test_warnings_of_a_plan_reach_the_run(
     )
     assert "(learning_rate)" in (tmp_path / "dpo/log.txt").read_text(encoding="utf-8")
     model = {**MODEL, "vocab_size": 400, "max_position_embeddings": 64}
-    settings = nursery.settings("text", tmp_path / "text", model=model, max_steps=1)
+    settings = fixtures.settings("text", tmp_path / "text", model=model, max_steps=1)
     pretrain.run(PretrainConfig(**settings))
     assert "sequence_length 128 is above the 64 positions" in capfd.readouterr().err

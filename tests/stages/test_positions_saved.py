@@ -18,7 +18,7 @@ from mengya.losses.next_token import NextToken
 from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.stages import pretrain
 from mengya.stages.pretrain import PretrainConfig
-from tests.stages.conftest import MODEL, Nursery
+from tests.helpers.stage_fixtures import MODEL, StageFixtures
 
 PAIRS = 4  # hidden 32, 4 heads
 ORIGINAL = {"original_max_position_embeddings": 64}
@@ -39,24 +39,24 @@ def last_validation(run_dir: Path) -> float:
 @pytest.mark.parametrize("start", ["model", "stretch"])
 @pytest.mark.parametrize("rope_type", ROPES)
 def test_the_saved_model_has_the_loss_that_the_run_measured(
-    nursery: Nursery, tmp_path: Path, rope_type: str, start: str
+    fixtures: StageFixtures, tmp_path: Path, rope_type: str, start: str
 ) -> None:
     context = 64 if rope_type == "dynamic" else 256
     positions = {
         "max_position_embeddings": context,
         "rope_parameters": {"rope_type": rope_type, **ROPES[rope_type]},
     }
-    more: dict[str, Any] = {"init_from": nursery.base, "stretch": positions}
+    more: dict[str, Any] = {"init_from": fixtures.base, "stretch": positions}
     if start == "model":
         more = {"model": {**MODEL, "vocab_size": 400, **positions}}
-    settings = nursery.settings("text", tmp_path / "run", max_steps=1, **more)
+    settings = fixtures.settings("text", tmp_path / "run", max_steps=1, **more)
     pretrain.run(PretrainConfig(**settings))
     pretrain.run(PretrainConfig(**{**settings, "resume": True, "max_steps": 2}))
     measured = last_validation(tmp_path / "run")
 
     folder = tmp_path / "run/checkpoints/latest"
     model = load_causal_lm(folder).eval()
-    rows = PackedRows(TokenShards(nursery.shards["text"][1]), 128)
+    rows = PackedRows(TokenShards(fixtures.shards["text"][1]), 128)
     batches = validation_batches(rows, 2)
     sums, items = sum_loss(model, NextToken(), batches, torch.device("cpu"))
     assert sums["nll"] / items == pytest.approx(measured, abs=1e-5)

@@ -12,7 +12,7 @@ import torch
 from mengya.batch import Batch
 from mengya.losses.next_token import NextToken
 from mengya.training.trainer import Data
-from tests.training.test_trainer import VOCAB, make_trainer, random_batch, tiny_model
+from tests.helpers.tiny_trainer import VOCAB, make_trainer, random_batch, tiny_model
 
 
 class NotANumber(NextToken):

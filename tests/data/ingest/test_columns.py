@@ -14,7 +14,7 @@ from mengya.data.ingest.preferences import to_preferences
 from mengya.data.ingest.schema import to_conversation
 from mengya.data.shards import TokenShards
 from mengya.stages.prepare import PrepareConfig, run
-from tests.data.conftest import write_lines
+from tests.helpers.json_lines import write_lines
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 

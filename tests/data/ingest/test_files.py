@@ -18,7 +18,7 @@ from mengya.data.ingest.texts import TextSource, read_texts
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
 from mengya.stages.prepare import PrepareConfig, run
-from tests.data.conftest import write_lines
+from tests.helpers.json_lines import write_lines
 
 SIMPLIFIED = "春天来了，小镇上的花都开了。老王在河边钓鱼，女儿坐在旁边看书。\n他们说起去年的雨，一共有三十二户人家。\n"
 TRADITIONAL = "春天來了，小鎮上的花都開了。老王在河邊釣魚，女兒坐在旁邊看書。\n他們說起去年的雨，一共有三十二戶人家。\n"

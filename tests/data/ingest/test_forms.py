@@ -16,7 +16,7 @@ from mengya.data.prepare.encode import SourceForm, to_samples
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
 from mengya.stages.prepare import PrepareConfig, run
-from tests.data.conftest import write_lines
+from tests.helpers.json_lines import write_lines
 
 PLAIN = SourceForm()
 Q1, A1, Q2, A2 = "你好", "您好！", "几点了？", "三点。"

@@ -93,7 +93,7 @@ def test_the_template_keeps_it_and_a_prompt_stays_a_prefix(answer: str, reasonin
 def test_prepare_has_an_exact_mode(tmp_path: Path, tokenizer_folder: Path) -> None:
     from mengya.data.shards import TokenShards
     from mengya.stages.prepare import PrepareConfig, run
-    from tests.data.conftest import write_lines
+    from tests.helpers.json_lines import write_lines
 
     texts = ["def f():\n  pass", "def f():\n pass", "DEF f():\n pass", "def f():\n pass"]
     write_lines(tmp_path / "a.jsonl", [{"text": text} for text in texts])

@@ -15,7 +15,7 @@ from mengya.errors import UserError
 from mengya.stages.prepare import PrepareConfig, run
 from mengya.tokenizer.chat_template import encode_conversation
 from mengya.tokenizer.load import load_tokenizer
-from tests.data.conftest import write_lines
+from tests.helpers.json_lines import write_lines
 
 
 def turns(**flag: Any) -> list[dict[str, Any]]:

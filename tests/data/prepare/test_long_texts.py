@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerFast
 from mengya.data.prepare.encode import TOKENIZE_CHARACTERS
 from mengya.data.shards import TokenShards
 from mengya.stages.prepare import PrepareConfig, run
-from tests.data.conftest import TEXT, write_lines
+from tests.data.conftest import TEXT
+from tests.helpers.json_lines import write_lines
 
 LLAMA = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
 TOKENIZERS = {

@@ -11,7 +11,7 @@ import pytest
 from mengya.data.prepare.request import VERSION
 from mengya.errors import UserError
 from mengya.stages.prepare import PrepareConfig, run
-from tests.data.conftest import write_lines
+from tests.helpers.json_lines import write_lines
 
 
 def prepare(tmp_path: Path, tokenizer: Path, **more: Any) -> None:

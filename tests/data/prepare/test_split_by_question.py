@@ -7,7 +7,7 @@ from pathlib import Path
 from mengya.data.shards import TokenShards
 from mengya.stages.prepare import PrepareConfig, run
 from mengya.tokenizer.load import load_tokenizer
-from tests.data.conftest import write_lines
+from tests.helpers.json_lines import write_lines
 
 
 def questions(tokenizer_folder: Path, shards: TokenShards) -> set[str]:

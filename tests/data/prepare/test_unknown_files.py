@@ -11,7 +11,7 @@ from mengya.config import load_config
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
 from mengya.stages.prepare import PrepareConfig, run
-from tests.data.conftest import write_lines
+from tests.helpers.json_lines import write_lines
 
 
 @pytest.fixture

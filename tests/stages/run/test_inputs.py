@@ -19,7 +19,7 @@ from mengya.stages.dpo import DpoConfig
 from mengya.stages.merge import MergeConfig
 from mengya.stages.pretrain import PretrainConfig
 from mengya.stages.sft import SftConfig
-from tests.stages.conftest import MODEL, Nursery
+from tests.helpers.stage_fixtures import MODEL, StageFixtures
 
 SHORT: dict[str, Any] = {
     "max_steps": 2, "loop": {"log_every": 1, "eval_every": 9, "save_every": 9, "sample_every": 9},
@@ -37,11 +37,11 @@ def other_weights(base: Path, out: Path) -> Path:
 
 
 @pytest.fixture
-def linked(nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def linked(fixtures: StageFixtures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """X/latest -> first; the link of a run that goes on."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(nursery.base, tmp_path / "X/first")
-    other_weights(nursery.base, tmp_path / "X/second")
+    shutil.copytree(fixtures.base, tmp_path / "X/first")
+    other_weights(fixtures.base, tmp_path / "X/second")
     (tmp_path / "X/latest").symlink_to("first")
     return Path("X/latest")
 
@@ -60,9 +60,14 @@ def move(link: Path, target: str) -> None:
     ],
 )
 def test_a_moved_link_does_not_change_the_base_and_the_remedy_is_accepted(
-    nursery: Nursery, linked: Path, stage: Any, config_class: Any, kind: str, more: dict[str, Any]
+    fixtures: StageFixtures,
+    linked: Path,
+    stage: Any,
+    config_class: Any,
+    kind: str,
+    more: dict[str, Any],
 ) -> None:
-    settings = {**nursery.settings(kind, Path("run"), **SHORT, **more), "init_from": linked}
+    settings = {**fixtures.settings(kind, Path("run"), **SHORT, **more), "init_from": linked}
     stage.run(config_class(**settings))
     assert load_config(config_class, Path("run/config.yaml")).init_from == Path("X/first")
     move(linked, "second")
@@ -73,9 +78,11 @@ def test_a_moved_link_does_not_change_the_base_and_the_remedy_is_accepted(
     assert stage.run(config_class(**{**longer, "init_from": typed}))
 
 
-def test_a_base_that_was_replaced_in_place_is_refused(nursery: Nursery, linked: Path) -> None:
+def test_a_base_that_was_replaced_in_place_is_refused(
+    fixtures: StageFixtures, linked: Path
+) -> None:
     settings = {
-        **nursery.settings("conversation", Path("run"), **SHORT, lora=LORA), "init_from": linked,
+        **fixtures.settings("conversation", Path("run"), **SHORT, lora=LORA), "init_from": linked,
     }  # fmt: skip
     sft.run(SftConfig(**settings))
     adapter = Path("run/checkpoints/latest")
@@ -92,20 +99,20 @@ def test_a_base_that_was_replaced_in_place_is_refused(nursery: Nursery, linked: 
     torch.testing.assert_close(merged, expected * 1.1)
 
 
-def test_weights_that_were_only_the_start_may_go_on(nursery: Nursery, linked: Path) -> None:
-    settings = {**nursery.settings("conversation", Path("run"), **SHORT), "init_from": linked}
+def test_weights_that_were_only_the_start_may_go_on(fixtures: StageFixtures, linked: Path) -> None:
+    settings = {**fixtures.settings("conversation", Path("run"), **SHORT), "init_from": linked}
     sft.run(SftConfig(**settings))
     move(linked, "second")
     assert sft.run(SftConfig(**{**settings, "resume": True, "max_steps": 3}))
 
 
 def test_shards_and_tokenizer_are_pinned_by_content_and_may_move(
-    nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fixtures: StageFixtures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    train, validation = nursery.shards["text"]
+    train, validation = fixtures.shards["text"]
     shutil.copytree(train, "here")
-    settings = nursery.settings("text", Path("run"), model={**MODEL, "vocab_size": 400}, **SHORT)
+    settings = fixtures.settings("text", Path("run"), model={**MODEL, "vocab_size": 400}, **SHORT)
     settings["data"]["train"] = ["here"]
     pretrain.run(PretrainConfig(**settings))
     Path("here").rename("moved")
@@ -119,9 +126,9 @@ def test_shards_and_tokenizer_are_pinned_by_content_and_may_move(
 
 
 def test_another_objective_is_refused_and_all_else_that_changed_is_said(
-    nursery: Nursery, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    fixtures: StageFixtures, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    settings = nursery.settings("preference", tmp_path / "run", **SHORT)
+    settings = fixtures.settings("preference", tmp_path / "run", **SHORT)
     dpo.run(DpoConfig(**settings))
     changed = {
         **settings, "resume": True, "max_steps": 3, "beta": 0.5, "label_smoothing": 0.1,
@@ -141,9 +148,9 @@ def test_another_objective_is_refused_and_all_else_that_changed_is_said(
     assert "beta" not in line and "resume:" not in line
 
 
-def test_a_refusal_names_the_one_field(nursery: Nursery, tmp_path: Path) -> None:
+def test_a_refusal_names_the_one_field(fixtures: StageFixtures, tmp_path: Path) -> None:
     model = {**MODEL, "vocab_size": 400}
-    settings = nursery.settings("text", tmp_path / "run", model=model, **SHORT)
+    settings = fixtures.settings("text", tmp_path / "run", model=model, **SHORT)
     pretrain.run(PretrainConfig(**settings))
     deeper = {**settings, "resume": True, "model": {**model, "num_hidden_layers": 3}}
     with pytest.raises(UserError) as refused:

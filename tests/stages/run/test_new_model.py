@@ -17,7 +17,7 @@ from mengya.stages import pretrain
 from mengya.stages.plan import make_plan
 from mengya.stages.pretrain import PretrainConfig
 from mengya.tokenizer.load import load_tokenizer
-from tests.stages.conftest import MODEL, Nursery
+from tests.helpers.stage_fixtures import MODEL, StageFixtures
 
 TOP_1: dict[str, Any] = {
     **MODEL, "num_experts": 4, "num_experts_per_tok": 1, "moe_intermediate_size": 32,
@@ -30,10 +30,10 @@ def rules(recipe: Path, overrides: list[str]) -> dict[str, str]:
 
 
 def test_the_vocabulary_follows_the_tokenizer_and_a_larger_one_is_said(
-    nursery: Nursery, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    fixtures: StageFixtures, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    ids = len(load_tokenizer(nursery.tokenizer))
-    settings = nursery.settings("text", tmp_path / "run", model=MODEL, **SHORT)
+    ids = len(load_tokenizer(fixtures.tokenizer))
+    settings = fixtures.settings("text", tmp_path / "run", model=MODEL, **SHORT)
     config = PretrainConfig(**settings)
     assert pretrain.run(config)
     assert load_model_config(tmp_path / "run/checkpoints/latest").vocab_size == ids
@@ -52,9 +52,9 @@ def test_the_vocabulary_follows_the_tokenizer_and_a_larger_one_is_said(
     assert load_model_config(tmp_path / "larger/checkpoints/latest").vocab_size == ids + 7
 
 
-def test_a_plan_counts_the_rows_of_the_tokenizer(nursery: Nursery, tmp_path: Path) -> None:
-    ids = len(load_tokenizer(nursery.tokenizer))
-    settings = nursery.settings("text", tmp_path / "run", model={**MODEL, "vocab_size": ids})
+def test_a_plan_counts_the_rows_of_the_tokenizer(fixtures: StageFixtures, tmp_path: Path) -> None:
+    ids = len(load_tokenizer(fixtures.tokenizer))
+    settings = fixtures.settings("text", tmp_path / "run", model={**MODEL, "vocab_size": ids})
     save_config(PretrainConfig(**settings), tmp_path / "pretrain.yaml")
     text = (tmp_path / "pretrain.yaml").read_text()
     (tmp_path / "pretrain.yaml").write_text(re.sub(r"  vocab_size: \d+\n", "", text))
@@ -67,9 +67,9 @@ def test_a_plan_counts_the_rows_of_the_tokenizer(nursery: Nursery, tmp_path: Pat
 
 
 def test_a_router_without_a_gradient_is_refused_and_the_remedy_gives_it_one(
-    nursery: Nursery, tmp_path: Path
+    fixtures: StageFixtures, tmp_path: Path
 ) -> None:
-    settings = nursery.settings("text", tmp_path / "run", model=TOP_1, **SHORT)
+    settings = fixtures.settings("text", tmp_path / "run", model=TOP_1, **SHORT)
     save_config(PretrainConfig(**{**settings, "resume": True}), tmp_path / "pretrain.yaml")
     for build in (
         lambda more: load_config(PretrainConfig, tmp_path / "pretrain.yaml", more),
@@ -91,15 +91,15 @@ def test_a_router_without_a_gradient_is_refused_and_the_remedy_gives_it_one(
 
 
 def test_a_run_of_an_earlier_version_with_such_a_router_is_resumed_with_a_warning(
-    nursery: Nursery, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    fixtures: StageFixtures, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    settings = nursery.settings("text", tmp_path / "run", model=TOP_1, resume=True, **SHORT)
+    settings = fixtures.settings("text", tmp_path / "run", model=TOP_1, resume=True, **SHORT)
     pretrain.run(PretrainConfig(**settings))
     capfd.readouterr()
     recipe = tmp_path / "run/config.yaml"
     assert pretrain.run(load_config(PretrainConfig, recipe, ["resume=true", "max_steps=3"]))
     assert "the router has no gradient" in " ".join(capfd.readouterr().err.split())
     folder = tmp_path / "run/checkpoints/latest"
-    text = nursery.settings("text", tmp_path / "next", init_from=folder)
+    text = fixtures.settings("text", tmp_path / "next", init_from=folder)
     save_config(PretrainConfig(**text), tmp_path / "pretrain.yaml")
     assert "has no gradient" in rules(tmp_path / "pretrain.yaml", [])["router"]
