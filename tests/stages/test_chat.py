@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def save(folder: Path, samples: list[Sample], tokenizer) -> Path:
-    """The folder of a model that knows `samples` by heart."""
+    """The folder of a model that has memorized `samples`."""
     config = ModelConfig(
         vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096, tie_word_embeddings=True,
@@ -103,7 +103,7 @@ def talk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return Talk(monkeypatch, capsys)
 
 
-def test_a_pipe_gives_a_reply_a_line_and_whole_characters(chat_model: Path) -> None:
+def test_a_pipe_gives_a_reply_a_line_and_complete_characters(chat_model: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mengya", "chat", str(chat_model), "temperature=0"],
         input="你好\n\n一加一？\n".encode(), capture_output=True, timeout=120,

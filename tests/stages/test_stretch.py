@@ -1,4 +1,4 @@
-"""A trained model goes on with a longer context, and the recipe for it says what the loader takes."""
+"""A trained model continues with a longer context, and the recipe for it says what the loader takes."""
 
 from __future__ import annotations
 

@@ -93,9 +93,9 @@ def test_preferences_alternate_chosen_and_rejected(tmp_path: Path) -> None:
             tokens = np.full(3 + pair, 10 * pair + side)
             writer.add(tokens, np.array([len(tokens)]), np.ones(len(tokens)))
     # two pairs too long for a row: one keeps tokens to learn after the cut, the other keeps none
-    for learnt_from in (5, 50):
+    for learned_from in (5, 50):
         for side in (0, 1):
-            mask = np.arange(60) >= learnt_from
+            mask = np.arange(60) >= learned_from
             writer.add(np.full(60, 900 + side), np.array([60]), mask)
     writer.close()
     rows = PackedRows(TokenShards(tmp_path), 64, seed=1)

@@ -98,7 +98,7 @@ def test_causal_and_documents_apart_at_a_given_factor(model: CausalLM) -> None:
     after = model(changed, **inputs).head_output
     torch.testing.assert_close(after[:, :20], before[:, :20], atol=1e-5, rtol=0)
     torch.testing.assert_close(after[:, 36:], before[:, 36:], atol=1e-5, rtol=0)
-    cache = KVCache(2)  # within one whole factor decoding is the full forward
+    cache = KVCache(2)  # within one integer factor decoding is the full forward
     parts = [model.decode(chunk, cache) for chunk in ids_of(48).split([33, *[1] * 15], 1)]
     assert_near(torch.cat(parts, 1), model(ids_of(48)).head_output)
 

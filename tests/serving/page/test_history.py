@@ -71,7 +71,9 @@ def test_a_full_storage_is_said_and_the_conversation_goes_on(reader: Reader) -> 
     page.evaluate(
         """() => {
           for (let size = 1 << 22; size >= 1; size >>= 1) {
-            try { for (let i = 0; ; i++) localStorage.setItem(`fill${size}.${i}`, "x".repeat(size)); } catch {}
+            try {
+              for (let i = 0; ; i++) localStorage.setItem(`fill${size}.${i}`, "x".repeat(size));
+            } catch {}
           }
         }"""
     )
