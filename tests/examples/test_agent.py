@@ -84,7 +84,9 @@ def test_time(agent: ModuleType) -> None:
      ("calculate", '{"expression": 1}'), ("calculate", "null"),
      ("convert", '{"value": "a", "source": "m", "target": "m"}')],
 )  # fmt: skip
-def test_broken_calls_are_told_to_the_model(agent: ModuleType, name: str, arguments: str) -> None:
+def test_broken_calls_are_reported_to_the_model(
+    agent: ModuleType, name: str, arguments: str
+) -> None:
     assert json.loads(agent.run_tool(name, arguments))["error"]
 
 

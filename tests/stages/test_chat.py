@@ -127,7 +127,9 @@ def test_commands(chat_model: Path, talk: Talk) -> None:
         assert word in notes
 
 
-def test_a_message_too_long_is_told_and_the_talk_goes_on(chat_model: Path, talk: Talk) -> None:
+def test_a_message_too_long_is_reported_and_the_talk_continues(
+    chat_model: Path, talk: Talk
+) -> None:
     said, notes = talk(chat_model, "长" * 3000 + "\n你好\n")
     assert "shorten it" in notes and said.strip() == CHATS[0][1]
 
@@ -142,7 +144,7 @@ def test_streaming_says_the_same_and_takes_any_length(chat_model: Path, talk: Ta
         talk(chat_model, "你好\n", "streaming.window=4096")
 
 
-def test_a_base_model_goes_on_with_the_text(base_model: Path, talk: Talk) -> None:
+def test_a_base_model_continues_the_text(base_model: Path, talk: Talk) -> None:
     assert talk(base_model, "从前有座\n")[0] == f"{TEXT.removeprefix('从前有座')}\n"
 
 

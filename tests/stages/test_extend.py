@@ -103,7 +103,7 @@ def test_words_are_learned_from_a_field_and_shorten_it(
     assert weights[len(before) :].norm(dim=1).min() > 0
 
 
-def test_training_goes_on_with_it(fixtures: StageFixtures, tmp_path: Path) -> None:
+def test_training_continues_with_it(fixtures: StageFixtures, tmp_path: Path) -> None:
     from mengya.stages import prepare
     from mengya.stages.prepare import PrepareConfig
 

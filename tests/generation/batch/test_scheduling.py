@@ -64,7 +64,7 @@ def test_reuse_can_be_turned_off(model: CausalLM) -> None:
     assert engine.stats.reusable_pages == 0
 
 
-def test_echoed_prompts_are_computed_anew(model: CausalLM) -> None:
+def test_echoed_prompts_are_computed_again(model: CausalLM) -> None:
     engine = BatchEngine(model, EngineConfig(page_size=8))
     asked = Request(tuple(range(40)), GREEDY, echo_logprobs=True)
     first, second = [run_all(engine, [asked])[0] for _ in range(2)]

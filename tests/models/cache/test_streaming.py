@@ -121,7 +121,7 @@ def test_more_than_the_model_has_positions_for_is_refused() -> None:
     StreamingCache(config, StreamingConfig(sinks=10, window=48))
 
 
-def test_a_trained_model_goes_on_past_its_context() -> None:
+def test_a_trained_model_continues_past_its_context() -> None:
     """Texts that repeat themselves, trained at 32 tokens: beyond them full attention fails."""
     period, trained = 5, 32
     torch.manual_seed(0)

@@ -170,7 +170,7 @@ def test_a_window_is_kept_and_an_edited_folder_refused(tmp_path: Path) -> None:
             load_model_config(tmp_path)
 
 
-def test_a_plain_folder_is_stretched_with_a_fresh_flow(tmp_path: Path) -> None:
+def test_a_plain_folder_is_extended_with_a_fresh_flow(tmp_path: Path) -> None:
     plain = random_model(tiny_config("Qwen3", max_position_embeddings=TRAINED))
     save_hf_folder(plain, plain.config, tmp_path)
     stretch = ContextExtension.model_validate(
