@@ -122,7 +122,7 @@ def test_more_than_the_model_has_positions_for_is_refused() -> None:
 
 
 def test_a_trained_model_continues_past_its_context() -> None:
-    """Texts that repeat themselves, trained at 32 tokens: beyond them full attention fails."""
+    """Trained on repeating texts of 32 tokens: beyond, full attention is lost, streaming is not."""
     period, trained = 5, 32
     torch.manual_seed(0)
     model = CausalLM(
