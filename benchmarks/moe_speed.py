@@ -1,10 +1,10 @@
-"""The mixture of experts on one GPU: correct, how fast each kernel, layer and whole model is.
+"""The mixture of experts on one GPU: correct, how fast each kernel, layer and full model is.
 
 Parts (all by default, each case on its own: one that fails prints its traceback and the rest runs):
-check    outputs and gradients of the fused experts against fp32, beside the plain path in bf16
+check    outputs and gradients of the fused experts against fp32, and those of the plain path in bf16
 layers   forward + backward of a layer, 65,536 tokens, compiled: a dense MLP of equal FLOPs, ours
          plain and fused, transformers' block (bf16 weights, grouped_mm); the kernels of ours
-router   a router's linear layer in bf16, in fp32 and split into bf16 parts; the whole router
+router   a router's linear layer in bf16, in fp32 and split into bf16 parts; the full router
 model    a training step of 198M-A64M and of the dense 64M, compiled, packed rows, real tokens
 kernels  the fused kernels at several tiles, and grouped_mm for the same products
 
@@ -120,7 +120,8 @@ def expert_inputs(
 
 def check(name: str) -> None:
     results = {}
-    for path, dtype in (("fp32", torch.float32), ("plain", torch.bfloat16), ("fused", torch.bfloat16), ("again", torch.bfloat16)):  # fmt: skip
+    for path in ("fp32", "plain", "fused", "again"):
+        dtype = torch.float32 if path == "fp32" else torch.bfloat16
         compute = grouped_experts if path in ("fp32", "plain") else fused_experts
         (x, weights, gate_up, down), chosen, dout = expert_inputs(name, 8192 + 37, dtype)
         out = compute(x, weights, chosen, gate_up, down)
@@ -164,7 +165,7 @@ def transformers_block(config: ModelConfig) -> nn.Module:
 Linear = Callable[[Tensor, Tensor], Tensor]
 
 
-def whole_fp32_linear(x: Tensor, weight: Tensor) -> Tensor:
+def unsplit_fp32_linear(x: Tensor, weight: Tensor) -> Tensor:
     """What `fp32_linear` does where it cannot split: an fp32 copy of x."""
     with torch.autocast("cuda", enabled=False):
         return F.linear(x.float(), weight.float())
@@ -179,10 +180,10 @@ def time_router(name: str, tokens: int) -> None:
     x = torch.randn(tokens, config.hidden_size, device="cuda", dtype=torch.bfloat16)
     x.requires_grad_()
     dlogits = torch.randn(tokens, config.num_experts, device="cuda")
-    exact = whole_fp32_linear(x, gate.weight)
+    exact = unsplit_fp32_linear(x, gate.weight)
     linears: dict[str, Linear] = {
         "bf16": lambda x, w: F.linear(x, w.bfloat16()).float(),
-        "fp32": whole_fp32_linear,
+        "fp32": unsplit_fp32_linear,
         "split": split_linear,
     }
     for case, linear in linears.items():
@@ -192,16 +193,18 @@ def time_router(name: str, tokens: int) -> None:
             compiled(x, gate.weight).backward(dlogits)
             x.grad = gate.weight.grad = None
 
-        def run(case: str = case, compiled: Linear = compiled, work: Callable[[], None] = work) -> None:  # fmt: skip
+        def run(
+            case: str = case, compiled: Linear = compiled, work: Callable[[], None] = work
+        ) -> None:
             error = ((compiled(x, gate.weight) - exact).norm() / exact.norm()).item()
             print(f"  {name} | linear, {case}: {milliseconds(work):.3f} ms, error {error:.1e}")
 
         attempt(case, run)
-    whole = torch.compile(gate, fullgraph=True)
+    compiled_gate = torch.compile(gate, fullgraph=True)
 
     def route() -> None:
         with torch.autocast("cuda", torch.bfloat16):
-            whole(x).weights_Nk.square().sum().backward()
+            compiled_gate(x).weights_Nk.square().sum().backward()
         x.grad = gate.weight.grad = None
 
     print(f"  {name} | router: {milliseconds(route):.3f} ms")
@@ -214,7 +217,9 @@ def layer_cases(name: str) -> dict[str, Callable[[], tuple[nn.Module, bool]]]:
     config = config_of(name)
     met = (config.num_experts_per_tok + config.n_shared_experts) * config.expert_width
 
-    def mixture(supported: Callable[..., bool], linear: Linear = fp32_linear) -> tuple[nn.Module, bool]:  # fmt: skip
+    def mixture(
+        supported: Callable[..., bool], linear: Linear = fp32_linear
+    ) -> tuple[nn.Module, bool]:
         fused.is_supported, router.fp32_linear = supported, linear
         layer = MoE(config).cuda().train()
         for parameter in layer.parameters():
@@ -224,8 +229,8 @@ def layer_cases(name: str) -> dict[str, Callable[[], tuple[nn.Module, bool]]]:
     cases = {
         "dense of equal FLOPs": lambda: (Dense(config.hidden_size, met).cuda(), True),
         "ours, fused": lambda: mixture(IS_SUPPORTED),
-        "ours, fused, fp32 router": lambda: mixture(IS_SUPPORTED, whole_fp32_linear),
-        "ours, plain": lambda: mixture(lambda *_: False, whole_fp32_linear),
+        "ours, fused, fp32 router": lambda: mixture(IS_SUPPORTED, unsplit_fp32_linear),
+        "ours, plain": lambda: mixture(lambda *_: False, unsplit_fp32_linear),
         "transformers grouped_mm": lambda: (transformers_block(config), False),
     }
     if config.scoring_func == "softmax":
@@ -326,7 +331,8 @@ def time_grouped_mm(name: str, tokens: int) -> None:
         rate = times * len(order) * gate_up[0].numel() / ms / 1e9
         print(f"      grouped_mm {part:10} {ms:7.3f} ms  {rate:.0f} TFLOP/s")
     ms = milliseconds(lambda: sorted_x @ gate_up[0].t())
-    print(f"      dense matmul like gate_up {ms:7.3f} ms  {2 * len(order) * gate_up[0].numel() / ms / 1e9:.0f} TFLOP/s")  # fmt: skip
+    rate = 2 * len(order) * gate_up[0].numel() / ms / 1e9
+    print(f"      dense matmul like gate_up {ms:7.3f} ms  {rate:.0f} TFLOP/s")
     print(f"      sorting {milliseconds(lambda: sort_rows(chosen, len(ends))):.3f} ms")
 
 

@@ -69,7 +69,7 @@ def test_pairs_come_out_of_shards_as_they_went_in(checkpoint: Path, tmp_path: Pa
     assert list(pairs_of_shards(TokenShards(tmp_path))) == given
 
 
-def test_pairs_without_a_scored_token_are_passed_over_and_none_is_refused(checkpoint: Path) -> None:
+def test_pairs_without_a_scored_token_are_skipped_and_none_is_refused(checkpoint: Path) -> None:
     model = load_causal_lm(checkpoint)
     empty = (([0, 5, 6], [0, 0, 0]), ([0, 5, 6], [0, 1, 1]))
     assert preference_accuracy(model, [*pairs(checkpoint), empty]).pairs == 12

@@ -1,4 +1,4 @@
-"""The agent's tools on good and hostile input, and a whole round against a real server."""
+"""The agent's tools on good and hostile input, and a full round against a real server."""
 
 from __future__ import annotations
 
@@ -81,15 +81,18 @@ def test_time(agent: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [("rm", "{}"), ("calculate", "{"), ("calculate", "[]"), ("calculate", '{"x": 1}'),
-     ("calculate", '{"expression": 1}'), ("calculate", "null"), ("convert", '{"value": "a", "source": "m", "target": "m"}')],
+     ("calculate", '{"expression": 1}'), ("calculate", "null"),
+     ("convert", '{"value": "a", "source": "m", "target": "m"}')],
 )  # fmt: skip
-def test_broken_calls_are_told_to_the_model(agent: ModuleType, name: str, arguments: str) -> None:
+def test_broken_calls_are_reported_to_the_model(
+    agent: ModuleType, name: str, arguments: str
+) -> None:
     assert json.loads(agent.run_tool(name, arguments))["error"]
 
 
 @pytest.fixture(scope="module")
 def server(agent: ModuleType) -> Iterator[Running]:
-    """A model that knows one conversation with the agent's tools by heart."""
+    """A model that has memorized one conversation with the agent's tools."""
     tokenizer: PreTrainedTokenizerFast = train_tokenizer([POEM] * 2, 300, show_progress=False)
     call = {"name": "calculate", "arguments": '{"expression": "(12+30)*2"}'}
     conversation = [

@@ -55,7 +55,7 @@ def test_a_new_turn_runs_only_what_is_new(tokenizer: PreTrainedTokenizerFast) ->
     assert seen[1:] == [1] * (len(seen) - 1)
 
 
-def test_pieces_are_whole_characters(session: ChatSession) -> None:
+def test_pieces_are_complete_characters(session: ChatSession) -> None:
     pieces = list(session.reply("花"))
     assert all(pieces)
     assert session.messages[-1]["content"] == "".join(pieces)

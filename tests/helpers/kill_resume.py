@@ -1,6 +1,7 @@
 """A run that is killed with SIGKILL at random moments, again and again, next to one that never was.
 
-    python -m tests.helpers.kill_resume [--kills 100] [--steps 300] [--save-every 10] [--seed 0] [--folder DIR]
+    python -m tests.helpers.kill_resume [--kills 100] [--steps 300] [--save-every 10] [--seed 0]
+        [--folder DIR]
 
 Trains a tiny model on the CPU. Every second kill falls at any time, the others while a checkpoint is
 being written (its staging folder exists). Each time the same settings resume with resume=true. When a
@@ -133,10 +134,10 @@ def main() -> None:
     rng, started = random.Random(options.seed), time.perf_counter()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="kill-resume-"))
     make_data(folder)
-    whole = settings(folder, "whole", options.steps, options.save_every)
-    process = start(whole)
+    uninterrupted = settings(folder, "uninterrupted", options.steps, options.save_every)
+    process = start(uninterrupted)
     process.join()
-    expected = final(whole.run_dir)
+    expected = final(uninterrupted.run_dir)
 
     moments = {"write": 0, "step": 0}
     lost: list[int] = []

@@ -42,10 +42,10 @@ def pack_pairs(rows: list[list[Pair]], size: int) -> Batch:
         for pair, (prompt, *sides) in enumerate(pairs):
             for side, completion in enumerate(sides):
                 tokens = prompt + completion
-                learnt = [False] * len(prompt) + [True] * len(completion)
+                learned = [False] * len(prompt) + [True] * len(completion)
                 ids += tokens[:-1]
                 labels += [
-                    t if on else IGNORE_INDEX for t, on in zip(tokens[1:], learnt[1:], strict=True)
+                    t if on else IGNORE_INDEX for t, on in zip(tokens[1:], learned[1:], strict=True)
                 ]
                 positions += range(len(tokens) - 1)
                 documents += [2 * pair + side] * (len(tokens) - 1)

@@ -18,7 +18,7 @@ from tests.helpers.triton_interpreter import Interpret
 V, H = 101, 16
 
 
-def whole(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
+def unchunked(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
     logits = hidden @ weight.T
     nll = token_nll(logits, labels).sum()
     return torch.stack([nll + z_loss * log_partition(logits, labels).square().sum(), nll])
@@ -37,7 +37,7 @@ def run(
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])
 @pytest.mark.parametrize("rows", [1, 130, 256, 300], ids=lambda r: f"{r} positions")
-def test_chunks_give_the_loss_and_gradients_of_the_whole(
+def test_chunks_give_the_loss_and_gradients_of_full_logits(
     rows: int, z_loss: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CHUNK_BYTES", 128 * 128 * 4)  # 128 positions a chunk
@@ -47,7 +47,7 @@ def test_chunks_give_the_loss_and_gradients_of_the_whole(
     labels = torch.randint(V, (1, rows), generator=generator)
     labels[torch.rand(1, rows, generator=generator) < 0.3] = IGNORE_INDEX
     inputs = (hidden, weight, labels, z_loss)
-    ours, right = run(linear_nll, *inputs), run(whole, *inputs)
+    ours, right = run(linear_nll, *inputs), run(unchunked, *inputs)
     for a, b in zip(ours, right, strict=True):
         torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6)
 
@@ -116,15 +116,15 @@ def test_the_kernels_equal_their_twins_on_the_gpu() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_bfloat16_on_the_gpu_is_as_near_to_fp32_as_whole_logits_are() -> None:
+def test_bfloat16_on_the_gpu_is_as_near_to_fp32_as_full_logits_are() -> None:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(1, 20_000, 64, generator=generator).cuda()
     weight = torch.randn(6_401, 64, generator=generator).cuda() * 0.1
     labels = torch.randint(6_401, (1, 20_000), generator=generator).cuda()
-    exact = run(whole, hidden, weight, labels)
+    exact = run(unchunked, hidden, weight, labels)
     half = hidden.bfloat16()
     ours = run(linear_nll, half, weight, labels)
-    usual = run(whole, half, weight.bfloat16(), labels)
+    usual = run(unchunked, half, weight.bfloat16(), labels)
     assert ours[2].dtype == torch.float32
     for a, b, right in zip(ours, usual, exact, strict=True):
         error, other = (a.float() - right).norm(), (b.float() - right).norm()

@@ -127,11 +127,11 @@ def test_a_row_of_padding_and_a_silent_side_count_for_nothing() -> None:
     pairs = random_pairs(4, 2)
     batch = pack_pairs([pairs], 64)
     loss = DPO(reference_of(tiny_model(1)), beta=0.1)
-    whole = loss(model, batch).loss
+    full = loss(model, batch).loss
     batch.labels[0][batch.document_ids[0] == 3] = IGNORE_INDEX  # the rejected side of pair 1
     assert loss.items(batch) == 1
     half = loss(model, batch)
-    assert 0 < half.loss.item() < whole.item()
+    assert 0 < half.loss.item() < full.item()
     batch.labels[:] = IGNORE_INDEX
     assert loss.items(batch) == 0
     nothing = loss(model, batch)

@@ -45,9 +45,9 @@ def test_is_the_sum_of_cross_entropy_over_labels() -> None:
 def test_labelled_positions_alone_give_the_same_loss_and_gradients() -> None:
     model, batch = tiny_model(0), packed()
     twin = copy.deepcopy(model)
-    whole, part = NextToken()(model, batch).loss, NextToken(labelled_only=True)(twin, batch).loss
-    torch.testing.assert_close(whole, part)
-    whole.backward()
+    full, part = NextToken()(model, batch).loss, NextToken(labelled_only=True)(twin, batch).loss
+    torch.testing.assert_close(full, part)
+    full.backward()
     part.backward()
     for a, b in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)

@@ -106,7 +106,7 @@ def test_packed_documents_never_see_each_other(model: CausalLM, input_ids: torch
     row = input_ids[:1]
     before = model(row, **inputs).head_output
     changed = row.clone()
-    changed[:, :7] = 1  # the whole first document
+    changed[:, :7] = 1  # all of the first document
     changed[:, 17:] = 2  # and the padding
     after = model(changed, **inputs).head_output
     # Experts see other groups of rows, whose products may round differently: not bit-equal there.
@@ -218,7 +218,7 @@ def test_autocast_runs_in_half_precision_without_a_warning(
     assert (output.head_output - full).abs().max() < 0.1 * full.abs().max()
 
 
-def test_a_whole_model_in_bfloat16_decodes(model: CausalLM, input_ids: torch.Tensor) -> None:
+def test_a_model_cast_to_bfloat16_decodes(model: CausalLM, input_ids: torch.Tensor) -> None:
     half = model.to(torch.bfloat16)
     cache = KVCache(half.config.num_hidden_layers)
     with torch.no_grad():

@@ -62,7 +62,7 @@ def test_odd_widths_are_refused() -> None:
 
 
 def learn(model: CausalLM, steps: int = 60) -> float:
-    """The loss in evaluation of a few rows learnt by heart."""
+    """The loss in evaluation of a few memorized rows."""
     rows = torch.randint(64, (4, 33), generator=torch.Generator().manual_seed(1))
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     for _ in range(steps):

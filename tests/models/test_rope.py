@@ -100,11 +100,11 @@ def test_writing_the_scaling_into_a_trained_folder_stretches_it(tmp_path: Path) 
     del values["rope_theta"]
     values["rope_parameters"] = {**YARN, "rope_theta": 5000.0}
     path.write_text(json.dumps({**values, "max_position_embeddings": 64}))
-    stretched = load_causal_lm(tmp_path).eval()
+    extended = load_causal_lm(tmp_path).eval()
     expected = random_model(tiny_config("Qwen3", rope_parameters=YARN))
     ids = ids_of(LONG)
-    assert_near(stretched(ids).head_output, expected(ids).head_output)
-    assert (stretched(ids).head_output - model(ids).head_output).abs().max() > 1e-2
+    assert_near(extended(ids).head_output, expected(ids).head_output)
+    assert (extended(ids).head_output - model(ids).head_output).abs().max() > 1e-2
 
 
 @torch.no_grad()

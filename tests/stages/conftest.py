@@ -52,8 +52,8 @@ def fixtures(tmp_path_factory: pytest.TempPathFactory) -> StageFixtures:
         for folder, part in zip(parts, (documents[:cut], documents[cut:]), strict=True):
             writer = ShardWriter(folder, kind, len(tokenizer))
             for ids, mask in part:
-                learnt = None if mask is None else np.array(mask)
-                writer.add(np.array(ids), np.array([len(ids)]), learnt)
+                learned = None if mask is None else np.array(mask)
+                writer.add(np.array(ids), np.array([len(ids)]), learned)
             writer.close(
                 tokenizer={"sha256": tokenizer_hash(root / "tokenizer")}, characters=100 * len(part)
             )

@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def save(folder: Path, samples: list[Sample], tokenizer) -> Path:
-    """The folder of a model that knows `samples` by heart."""
+    """The folder of a model that has memorized `samples`."""
     config = ModelConfig(
         vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096, tie_word_embeddings=True,
@@ -103,7 +103,7 @@ def talk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return Talk(monkeypatch, capsys)
 
 
-def test_a_pipe_gives_a_reply_a_line_and_whole_characters(chat_model: Path) -> None:
+def test_a_pipe_gives_a_reply_a_line_and_complete_characters(chat_model: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mengya", "chat", str(chat_model), "temperature=0"],
         input="你好\n\n一加一？\n".encode(), capture_output=True, timeout=120,
@@ -127,7 +127,9 @@ def test_commands(chat_model: Path, talk: Talk) -> None:
         assert word in notes
 
 
-def test_a_message_too_long_is_told_and_the_talk_goes_on(chat_model: Path, talk: Talk) -> None:
+def test_a_message_too_long_is_reported_and_the_talk_continues(
+    chat_model: Path, talk: Talk
+) -> None:
     said, notes = talk(chat_model, "长" * 3000 + "\n你好\n")
     assert "shorten it" in notes and said.strip() == CHATS[0][1]
 
@@ -142,7 +144,7 @@ def test_streaming_says_the_same_and_takes_any_length(chat_model: Path, talk: Ta
         talk(chat_model, "你好\n", "streaming.window=4096")
 
 
-def test_a_base_model_goes_on_with_the_text(base_model: Path, talk: Talk) -> None:
+def test_a_base_model_continues_the_text(base_model: Path, talk: Talk) -> None:
     assert talk(base_model, "从前有座\n")[0] == f"{TEXT.removeprefix('从前有座')}\n"
 
 

@@ -28,7 +28,7 @@ def small_recipes(folder: Path) -> Path:
     return folder
 
 
-def test_the_demo_runs_measures_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_the_demo_runs_measures_and_resumes_where_it_stopped(tmp_path: Path) -> None:
     config = demo.DemoConfig(
         run_dir=tmp_path / "demo", recipes=small_recipes(tmp_path / "recipes"), questions=2
     )

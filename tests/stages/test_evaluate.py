@@ -68,7 +68,7 @@ def test_everything_is_printed_and_written(
         assert word in printed
 
 
-def test_numbers_lie_beside_the_checkpoint_by_default_and_reading_can_be_short(
+def test_numbers_lie_next_to_the_checkpoint_by_default_and_reading_can_be_short(
     checkpoint: Path, text_file: Path, tmp_path: Path, texts: list[str]
 ) -> None:
     run_folder = tmp_path / "run"

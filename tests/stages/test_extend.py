@@ -82,7 +82,7 @@ def test_special_tokens_are_no_text(fixtures: StageFixtures, tmp_path: Path) -> 
     assert larger.decode([new], skip_special_tokens=True) == ""
 
 
-def test_words_are_learnt_from_a_field_and_shorten_it(
+def test_words_are_learned_from_a_field_and_shorten_it(
     fixtures: StageFixtures, tmp_path: Path
 ) -> None:
     field = tmp_path / "field.txt"
@@ -103,7 +103,7 @@ def test_words_are_learnt_from_a_field_and_shorten_it(
     assert weights[len(before) :].norm(dim=1).min() > 0
 
 
-def test_training_goes_on_with_it(fixtures: StageFixtures, tmp_path: Path) -> None:
+def test_training_continues_with_it(fixtures: StageFixtures, tmp_path: Path) -> None:
     from mengya.stages import prepare
     from mengya.stages.prepare import PrepareConfig
 

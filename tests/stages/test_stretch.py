@@ -1,4 +1,4 @@
-"""A trained model goes on with a longer context, and the recipe for it says what the loader takes."""
+"""A trained model continues with a longer context, and the recipe for it says what the loader takes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_clex_is_trained_resumed_and_frozen_for_other_tools(
         merge.run(MergeConfig(checkpoint=tmp_path / "run/checkpoints/latest", out=tmp_path / "x"))
 
 
-def test_what_cannot_be_stretched_is_refused(fixtures: StageFixtures, tmp_path: Path) -> None:
+def test_what_cannot_be_extended_is_refused(fixtures: StageFixtures, tmp_path: Path) -> None:
     settings = fixtures.settings("text", tmp_path / "run", init_from=fixtures.base)
     too_short = {"max_position_embeddings": 128, "rope_parameters": YARN}
     with pytest.raises(UserError, match="write max_position_embeddings=1024"):

@@ -204,7 +204,7 @@ def test_a_template_that_ends_no_turn_is_refused(tokenizer_folder: Path, tmp_pat
         encode_conversation(other, messages_of(CONVERSATIONS["one turn"]))
 
 
-def test_a_vocabulary_without_chatml_is_told_what_to_do(
+def test_a_vocabulary_without_chatml_is_refused_with_what_to_do(
     tokenizer_folder: Path, tmp_path: Path
 ) -> None:
     text = (tokenizer_folder / "tokenizer.json").read_text("utf-8")

@@ -14,7 +14,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_characters_split_across_tokens_arrive_whole(tokenizer, text: str) -> None:
+def test_characters_split_across_tokens_arrive_complete(tokenizer, text: str) -> None:
     ids = encode_texts(tokenizer, [text])[0]
     pieces = list(decode_stream(tokenizer, ids))
     assert "".join(pieces) == text
@@ -23,7 +23,7 @@ def test_characters_split_across_tokens_arrive_whole(tokenizer, text: str) -> No
         assert not any("\ufffd" in piece for piece in pieces)
 
 
-def test_broken_bytes_equal_the_whole_decoding_and_never_stall(tokenizer) -> None:
+def test_broken_bytes_equal_the_full_decoding_and_never_stall(tokenizer) -> None:
     generator = random.Random(0)
     for _ in range(200):
         ids = [generator.randrange(16, 300) for _ in range(60)]

@@ -109,7 +109,7 @@ def test_sample_does_not_depend_on_order_and_keeps_the_budget() -> None:
     assert sample != sample_pieces(texts, 50_000)
 
 
-def test_small_text_is_taken_whole(corpus: list[str]) -> None:
+def test_small_text_is_taken_completely(corpus: list[str]) -> None:
     text = "第一行\n" * 3000 + "x" * 9000
     assert sum(map(len, sample_pieces([text[:12000], text[12000:]], 10**9))) >= 9000
     assert sorted(sample_pieces(corpus, 10**9)) == sorted(set(corpus))

@@ -148,7 +148,7 @@ def test_truncated_files_end_with_a_bad_line(
 @pytest.mark.parametrize(
     "name", ["a.jsonl.gz", "a.jsonl.zst", "a.parquet", "a.csv.gz", "array.json.gz"]
 )
-def test_files_that_are_something_else_are_told(tmp_path: Path, name: str) -> None:
+def test_files_that_are_something_else_are_reported(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"<html>404 not found</html>" * 20)
     bad = BadLines(1)
     assert list(read_records(str(tmp_path / name), bad)) == []

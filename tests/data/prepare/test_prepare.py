@@ -215,7 +215,7 @@ def planted(tmp_path: Path) -> dict[tuple[str, int], str]:
     return expected
 
 
-def test_a_thousand_bad_lines_are_told_with_file_line_and_reason(
+def test_a_thousand_bad_lines_are_reported_with_file_line_and_reason(
     tmp_path: Path,
     tokenizer_folder: Path,
     planted: dict[tuple[str, int], str],
@@ -255,7 +255,7 @@ def test_more_bad_lines_than_allowed_are_refused_until_more_are_allowed(
     assert not (tmp_path / ".out.mengya-partial").exists()
 
 
-def test_bad_conversations_are_told_too(tmp_path: Path, tokenizer_folder: Path) -> None:
+def test_bad_conversations_are_reported_too(tmp_path: Path, tokenizer_folder: Path) -> None:
     good = {"prompt": "你好", "response": "您好"}
     write_lines(
         tmp_path / "a.jsonl",
@@ -361,7 +361,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
+def test_a_killed_run_resumes_and_ends_in_the_same_bytes(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 20)

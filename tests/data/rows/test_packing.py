@@ -42,7 +42,7 @@ def test_every_pair_exactly_once(trial: int) -> None:
 
 
 @pytest.mark.parametrize("trial", range(40))
-def test_pairs_of_documents_stay_whole(trial: int) -> None:
+def test_pairs_of_documents_stay_together(trial: int) -> None:
     rng = np.random.default_rng(1000 + trial)
     lengths = random_lengths(rng)
     lengths = lengths[: len(lengths) // 2 * 2]

@@ -21,7 +21,7 @@ def tokens_of(engine: BatchEngine, requests: list[Request], per_step: int = 0) -
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 16])
-def test_prompts_in_chunks_equal_whole_prompts(model: CausalLM, chunk: int) -> None:
+def test_prompts_in_chunks_equal_full_prompts(model: CausalLM, chunk: int) -> None:
     requests = mixed_requests(14)
     full = tokens_of(BatchEngine(model, EngineConfig(prefill_chunk=4096)), requests)
     engine = BatchEngine(model, EngineConfig(prefill_chunk=chunk, page_size=8))
@@ -47,7 +47,7 @@ def test_a_shared_beginning_is_computed_once(model: CausalLM) -> None:
     engine = BatchEngine(model, EngineConfig(page_size=8))
     outcomes = [run_all(engine, [r])[0] for r in requests]
     assert [o.tokens for o in outcomes] == apart
-    # Whole pages only, and never all of the prompt: its last token must run.
+    # Full pages only, and never all of the prompt: its last token must run.
     assert [{e.cached_tokens for e in o.events} for o in outcomes] == [{0}, {40}, {32}]
     assert (engine.stats.prefix_hits, engine.stats.cached_tokens) == (2, 72)
     # The next turn of a conversation begins with prompt and answer of the last.
@@ -64,7 +64,7 @@ def test_reuse_can_be_turned_off(model: CausalLM) -> None:
     assert engine.stats.reusable_pages == 0
 
 
-def test_echoed_prompts_are_computed_anew(model: CausalLM) -> None:
+def test_echoed_prompts_are_computed_again(model: CausalLM) -> None:
     engine = BatchEngine(model, EngineConfig(page_size=8))
     asked = Request(tuple(range(40)), GREEDY, echo_logprobs=True)
     first, second = [run_all(engine, [asked])[0] for _ in range(2)]
@@ -87,7 +87,7 @@ def test_who_is_preempted_says_the_same(model: CausalLM, overlap: bool) -> None:
         assert len({event.cached_tokens for event in outcome.events}) == 1
 
 
-def test_a_preempted_echo_is_whole(model: CausalLM) -> None:
+def test_a_preempted_echo_is_complete(model: CausalLM) -> None:
     long = SamplingParams(max_new_tokens=60, temperature=0)
     requests = [
         Request((n, *range(50)), long, echo_logprobs=True, top_logprobs=1) for n in range(4)

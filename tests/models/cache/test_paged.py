@@ -69,7 +69,7 @@ def test_only_the_asked_positions_get_logits_and_shared_pages_are_read() -> None
     cache = PagedCache(config, 8, 4, torch.float32, CPU)
     ids = [*range(10, 22)]
     model.decode(torch.tensor([ids[:8]]), step_of(cache, [([3, 1], 0, 8)]))
-    # Two sequences go on from the same two full pages, each with a page of its own.
+    # Two sequences continue from the same two full pages, each with a page of its own.
     step = step_of(cache, [([3, 1, 5], 8, 1), ([3, 1, 0], 8, 4)])
     assert step.position_ids.tolist() == [[8, 8, 9, 10, 11]]
     new = torch.tensor([[77, *ids[8:]]])

@@ -100,9 +100,9 @@ def test_a_crop_keeps_what_it_can() -> None:
     ids = text(60)
     cache = StreamingCache(model.config, SETTINGS)
     run(model, ids[:, :50], cache)
-    whole = cache.length
+    full = cache.length
     cache.crop(49)
-    assert (cache.seen, cache.length) == (49, whole - 1)
+    assert (cache.seen, cache.length) == (49, full - 1)
     run(model, ids[:, 49:50], cache)
     again = StreamingCache(model.config, SETTINGS)
     run(model, ids[:, :50], again)
@@ -121,8 +121,8 @@ def test_more_than_the_model_has_positions_for_is_refused() -> None:
     StreamingCache(config, StreamingConfig(sinks=10, window=48))
 
 
-def test_a_trained_model_goes_on_past_its_context() -> None:
-    """Texts that repeat themselves, learnt at 32 tokens: beyond, full attention is lost, streaming is not."""
+def test_a_trained_model_continues_past_its_context() -> None:
+    """Trained on repeating texts of 32 tokens: beyond, full attention is lost, streaming is not."""
     period, trained = 5, 32
     torch.manual_seed(0)
     model = CausalLM(

@@ -98,7 +98,7 @@ def test_causal_and_documents_apart_at_a_given_factor(model: CausalLM) -> None:
     after = model(changed, **inputs).head_output
     torch.testing.assert_close(after[:, :20], before[:, :20], atol=1e-5, rtol=0)
     torch.testing.assert_close(after[:, 36:], before[:, 36:], atol=1e-5, rtol=0)
-    cache = KVCache(2)  # within one whole factor decoding is the full forward
+    cache = KVCache(2)  # within one integer factor decoding is the full forward
     parts = [model.decode(chunk, cache) for chunk in ids_of(48).split([33, *[1] * 15], 1)]
     assert_near(torch.cat(parts, 1), model(ids_of(48)).head_output)
 
@@ -170,7 +170,7 @@ def test_a_window_is_kept_and_an_edited_folder_refused(tmp_path: Path) -> None:
             load_model_config(tmp_path)
 
 
-def test_a_plain_folder_is_stretched_with_a_fresh_flow(tmp_path: Path) -> None:
+def test_a_plain_folder_is_extended_with_a_fresh_flow(tmp_path: Path) -> None:
     plain = random_model(tiny_config("Qwen3", max_position_embeddings=TRAINED))
     save_hf_folder(plain, plain.config, tmp_path)
     stretch = ContextExtension.model_validate(

@@ -71,7 +71,7 @@ def test_a_stream_is_the_same_text_with_usage_and_done(server: Running) -> None:
     assert all("usage" not in json.loads(line[6:]) for line in lines[:-1])
 
 
-def test_characters_of_several_tokens_come_whole(client: openai.OpenAI, tokenizer) -> None:
+def test_characters_of_several_tokens_arrive_complete(client: openai.OpenAI, tokenizer) -> None:
     """logit_bias leaves the model the three bytes of one rare character."""
     ids = [tokenizer.convert_tokens_to_ids(t) for t in tokenizer.tokenize("龘")]
     assert len(ids) == 3

@@ -70,7 +70,7 @@ def test_echo_scores_a_text(client: openai.OpenAI, tokenizer) -> None:
     assert by_ids.choices[0].logprobs.token_logprobs[1:-1] == pytest.approx(expected, abs=1e-4)
 
 
-def test_streams_join_to_the_whole(client: openai.OpenAI) -> None:
+def test_streams_join_to_the_full_reply(client: openai.OpenAI) -> None:
     settings: dict[str, Any] = {"logprobs": 2, "echo": True, "max_tokens": 20, "n": 2, "seed": 1}
     full = complete(client, **settings)
     chunks = list(complete(client, stream=True, stream_options={"include_usage": True}, **settings))

@@ -1,4 +1,4 @@
-"""Tools and thinking with a model that really calls and thinks: it knows one conversation by heart."""
+"""Tools and thinking with a model that really calls and thinks: it has memorized one conversation."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def test_an_answer_streams_with_its_thinking_folded_and_its_counts(reader: Reade
     expect(page.locator("#status")).to_contain_text("回答完成")
 
 
-def test_tool_calls_arrive_in_pieces_and_are_shown_whole(reader: Reader) -> None:
+def test_tool_calls_arrive_in_pieces_and_are_shown_complete(reader: Reader) -> None:
     reader.server.answer = lambda _: deltas(
         {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "add", "arguments": '{"x"'}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}]},

@@ -54,7 +54,7 @@ def test_each_token_tells_its_probability_and_its_alternatives(reader: Reader) -
     expect(page.locator("#completion-result .counts")).to_contain_text("开头：平均 2.00 bit/token")
 
 
-def test_arrow_keys_walk_and_an_alternative_goes_on_from_there(reader: Reader) -> None:
+def test_arrow_keys_walk_and_an_alternative_continues_from_there(reader: Reader) -> None:
     reader.server.answer = lambda _: completion(*TOKENS)
     start(reader, "春天")
     page = reader.page

@@ -66,12 +66,14 @@ def test_export_and_import_give_the_same_conversation(reader: Reader, tmp_path: 
     assert {**first, "id": ""} == {**second, "id": ""}
 
 
-def test_a_full_storage_is_said_and_the_conversation_goes_on(reader: Reader) -> None:
+def test_a_full_storage_is_reported_and_the_conversation_continues(reader: Reader) -> None:
     page = reader.open()
     page.evaluate(
         """() => {
           for (let size = 1 << 22; size >= 1; size >>= 1) {
-            try { for (let i = 0; ; i++) localStorage.setItem(`fill${size}.${i}`, "x".repeat(size)); } catch {}
+            try {
+              for (let i = 0; ; i++) localStorage.setItem(`fill${size}.${i}`, "x".repeat(size));
+            } catch {}
           }
         }"""
     )

@@ -136,7 +136,7 @@ def test_a_hundred_thousand_characters_of_anything_are_drawn_in_a_moment(
     assert milliseconds < 5_000  # a quadratic one takes minutes
 
 
-def test_a_growing_text_ends_as_the_whole_text(reader: Reader) -> None:
+def test_a_growing_text_ends_as_the_full_text(reader: Reader) -> None:
     text = (Path(__file__).parents[3] / "README.zh.md").read_text(encoding="utf-8") + ATTACKS
     page = reader.open()
     grown, full = page.evaluate(
@@ -210,7 +210,7 @@ def test_an_imported_hostile_conversation_is_text(reader: Reader) -> None:
         exported([], models=[]),
     ],
 )
-def test_a_broken_file_is_refused_whole_with_the_reason(reader: Reader, text: str) -> None:
+def test_a_broken_file_is_refused_completely_with_the_reason(reader: Reader, text: str) -> None:
     page = reader.open()
     give(reader, text)
     expect(page.locator(".notice.trouble")).to_contain_text("导入失败")

@@ -1,7 +1,7 @@
-"""A run that 39e0b2c wrote and stopped at step 6 of 12 (tests/fixtures/old_run) is resumed, and its model talks.
+"""A run that 39e0b2c wrote and stopped at step 6 of 12 (tests/fixtures/old_run) is resumed; its model talks.
 
-`benchmarks/old_version.py` made it and compares the bytes, on one machine; here the end may differ by the rounding of
-another processor.
+`benchmarks/old_version.py` made it and compares the bytes, on one machine; here the end may differ by the
+rounding of another processor.
 """
 
 from __future__ import annotations

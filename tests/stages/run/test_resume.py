@@ -113,7 +113,7 @@ def test_saved_settings_load_back_equal(fixtures: StageFixtures, tmp_path: Path)
     assert load_config(SftConfig, tmp_path / "run/config.yaml") == config
 
 
-def test_a_checkpoint_in_bf16_keeps_fp32_weights_beside_it(
+def test_a_checkpoint_in_bf16_keeps_fp32_weights_next_to_it(
     fixtures: StageFixtures, tmp_path: Path
 ) -> None:
     settings = fixtures.settings("conversation", tmp_path / "run", max_steps=2)

@@ -102,7 +102,7 @@ def test_a_bug_in_the_writer_is_not_taken_for_a_full_disk(tmp_path: Path) -> Non
         make_trainer(tmp_path, tiny_model(), data, write_model=broken).fit()
 
 
-class Ranks:
+class TwoRanks:
     """Writers of two ranks that share a folder; their statuses are summed by hand."""
 
     def __init__(self, folder: Path) -> None:
@@ -121,7 +121,7 @@ class Ranks:
 
 
 def test_a_checkpoint_of_two_ranks_is_committed_when_both_have_written(tmp_path: Path) -> None:
-    ranks = Ranks(tmp_path)
+    ranks = TwoRanks(tmp_path)
     go = threading.Event()
 
     def late(folder: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_checkpoint_of_two_ranks_is_committed_when_both_have_written(tmp_path:
 
 
 def test_one_rank_that_cannot_write_makes_all_drop_the_checkpoint(tmp_path: Path) -> None:
-    ranks = Ranks(tmp_path)
+    ranks = TwoRanks(tmp_path)
 
     def full(folder: Path) -> None:
         with Path("/dev/full").open("w") as file:  # the kernel's own "no space left on device"
