@@ -103,8 +103,8 @@ def test_what_the_system_refuses_is_no_bug(error: Exception, said: str | None) -
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (b'{"loss": 1}', r":2 has no whole number `step`"),
-        (b"[1]", r":2 has no whole number `step`"),
+        (b'{"loss": 1}', r":2 has no integer `step`"),
+        (b"[1]", r":2 has no integer `step`"),
         (b'{"step": 2, "x": "\xb5"}', r":2 is not JSON in UTF-8"),
         (b"{", r":2 is not JSON in UTF-8"),
     ],

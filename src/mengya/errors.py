@@ -29,7 +29,7 @@ _REMEDIES = {
     errno.EISDIR: "a file is needed there, not a folder: check the path",
     errno.EEXIST: "something else is there: move it, or choose another path",
     errno.ENAMETOOLONG: "choose a shorter path",
-    errno.ELOOP: "its links lead in a circle: check the path",
+    errno.ELOOP: "its links are circular: check the path",
     errno.EMFILE: "too many files are open: raise the limit with ulimit -n",
     errno.EIO: "the disk or network share failed: check it, then type the same again",
 }

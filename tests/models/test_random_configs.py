@@ -1,4 +1,4 @@
-"""Whatever may be trained can be read: by us and by transformers, with the same logits; else it is refused."""
+"""What may be trained can be read by us and by transformers, with the same logits; else it is refused."""
 
 from __future__ import annotations
 

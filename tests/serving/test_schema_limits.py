@@ -67,7 +67,7 @@ def test_hard_schemas_are_refused_and_hold_nobody_up(tokenizer) -> None:
         requests += [forced(HARD["divisor"])]
         with ThreadPoolExecutor() as pool:
             refused = [pool.submit(refusal, request) for request in requests]
-            assert ask(client, max_tokens=3).choices  # beside them
+            assert ask(client, max_tokens=3).choices  # at the same time
             errors = [one.result(120) for one in refused]
         assert [error.param for error in errors] == ["response_format", "response_format", "tools"]
         for error in errors:

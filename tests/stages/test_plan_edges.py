@@ -1,4 +1,4 @@
-"""Plans of tiny steps, of students' cards and beside strangers' files; the warnings of a plan reach a run."""
+"""Plans of tiny steps, of students' cards and next to strangers' files; the warnings of a plan reach a run."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_device_that_cannot_train_here_is_named_as_such() -> None:
         make_plan(None, TINY, Hardware("Ascend 910B"), "pretrain")
 
 
-def test_files_of_strangers_beside_a_recipe_are_left_alone(tmp_path: Path) -> None:
+def test_files_of_strangers_next_to_a_recipe_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("{{ helm }}: [")
     (tmp_path / "b.yaml").write_text("- a list\n")
     (tmp_path / "c.yaml").write_bytes(b"\xff\xfe")

@@ -1,4 +1,4 @@
-"""What was trained is what is read: after training and resuming, a saved model has the loss that the run measured."""
+"""After training and resuming, a saved model has the loss that the run measured."""
 
 from __future__ import annotations
 

@@ -35,7 +35,10 @@ def test_the_saved_folder_has_the_new_positions(fixtures: StageFixtures, tmp_pat
     before = load_model_config(fixtures.base)
     assert saved.max_position_embeddings == 1024 and saved.rope_parameters.factor == 4
     assert saved.model_copy(
-        update={n: getattr(before, n) for n in ("max_position_embeddings", "rope_parameters", "training_sequence_length")}
+        update={
+            name: getattr(before, name)
+            for name in ("max_position_embeddings", "rope_parameters", "training_sequence_length")
+        }
     ) == before  # fmt: skip
     with pytest.raises(UserError, match="stretch: was"):
         pretrain.run(

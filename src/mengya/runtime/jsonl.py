@@ -56,7 +56,7 @@ def read_steps(path: Path) -> Iterator[dict[str, Any]]:
     for number, values in enumerate(read_jsonl(path), 1):
         if not isinstance(values, dict) or not isinstance(values.get("step"), int):
             raise UserError(
-                f"{path}:{number} has no whole number `step`, a run did not write it; remove that line"
+                f"{path}:{number} has no integer `step`, a run did not write it; remove that line"
             )
         yield values
 

@@ -1,4 +1,4 @@
-"""Columns next to the recognised pair: the usual ones are used, two questions are refused, the rest is listed."""
+"""Columns next to the recognized pair: usual ones are used, two questions refused, the rest listed."""
 
 from __future__ import annotations
 

@@ -20,8 +20,14 @@ from mengya.errors import UserError
 from mengya.stages.prepare import PrepareConfig, run
 from tests.helpers.json_lines import write_lines
 
-SIMPLIFIED = "春天来了，小镇上的花都开了。老王在河边钓鱼，女儿坐在旁边看书。\n他们说起去年的雨，一共有三十二户人家。\n"
-TRADITIONAL = "春天來了，小鎮上的花都開了。老王在河邊釣魚，女兒坐在旁邊看書。\n他們說起去年的雨，一共有三十二戶人家。\n"
+SIMPLIFIED = (
+    "春天来了，小镇上的花都开了。老王在河边钓鱼，女儿坐在旁边看书。\n"
+    "他们说起去年的雨，一共有三十二户人家。\n"
+)
+TRADITIONAL = (
+    "春天來了，小鎮上的花都開了。老王在河邊釣魚，女兒坐在旁邊看書。\n"
+    "他們說起去年的雨，一共有三十二戶人家。\n"
+)
 JAPANESE = "春が来て、町の花が咲いた。王さんは川で釣りをしている。\n"
 KOREAN = "봄이 와서 마을의 꽃이 피었다. 왕 씨는 강가에서 낚시를 한다.\n"
 
@@ -94,8 +100,8 @@ def test_utf16_texts_are_split_as_asked(tmp_path: Path) -> None:
 
 
 def test_utf16_that_ends_inside_a_character_is_a_bad_line(tmp_path: Path) -> None:
-    whole = '{"text": "花开了"}\n{"text": "花开了"}'.encode("utf-16")
-    (tmp_path / "a.jsonl").write_bytes(whole[:-3])
+    full = '{"text": "花开了"}\n{"text": "花开了"}'.encode("utf-16")
+    (tmp_path / "a.jsonl").write_bytes(full[:-3])
     bad = BadLines(1)
     assert [r.value for r in read_records(str(tmp_path / "a.jsonl"), bad)] == [{"text": "花开了"}]
     assert bad.first[0].line == 2

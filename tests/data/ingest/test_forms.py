@@ -60,11 +60,13 @@ CONVERSATIONS: dict[str, tuple[Any, list[tuple[str, str]]]] = {
     "human assistant": ({"human": Q2, "assistant": A2}, ONE),
     "ape210k": ({"id": "1", "original_text": Q2, "equation": "x=1+2", "ans": "3"},
                 [("user", Q2), ("assistant", "3")]),
-    "chinese roles": ({"messages": [{"role": "系统", "content": "简短回答。"}, {"role": "用户", "content": Q2},
+    "chinese roles": ({"messages": [{"role": "系统", "content": "简短回答。"},
+                                    {"role": "用户", "content": Q2},
                                     {"role": "助手", "content": A2}]}, SYSTEM + ONE),
     "developer": ({"messages": [{"role": "developer", "content": "简短回答。"}, *SHAREGPT]}, SYSTEM + ONE),
     "empty system": ({"messages": [{"role": "system", "content": ""}, *SHAREGPT]}, ONE),
-    "markdown": ({"text": f"# 一次对话\n\n## User\n\n{Q1}\n\n## Assistant:\n{A1}\n## 用户\n{Q2}\n## **助手**\n{A2}\n"},
+    "markdown": ({"text": f"# 一次对话\n\n## User\n\n{Q1}\n\n## Assistant:\n{A1}\n"
+                          f"## 用户\n{Q2}\n## **助手**\n{A2}\n"},
                  TWO),
 }  # fmt: skip
 

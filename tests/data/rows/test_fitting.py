@@ -1,4 +1,4 @@
-"""Chats longer than a row: whole turns are used, no answer is cut, and what is lost is counted."""
+"""Chats longer than a row: complete turns are used, no answer is cut, and what is lost is counted."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_an_epoch_holds_every_label_once(tmp_path: Path, kind: str) -> None:
     rows = PackedRows(shards, 32, seed=1)
     expected: Counter[tuple[int, int]] = Counter()
     for document in range(len(shards)):
-        used = int(rows.fitting.lengths[document])  # whole turns of a long conversation
+        used = int(rows.fitting.lengths[document])  # complete turns of a long conversation
         tokens = shards.tokens(document, 0, used).tolist()
         mask = shards.loss_mask(document, 0, used)
         expected.update(

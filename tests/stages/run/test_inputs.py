@@ -38,7 +38,7 @@ def other_weights(base: Path, out: Path) -> Path:
 
 @pytest.fixture
 def linked(fixtures: StageFixtures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """X/latest -> first; the link of a run that goes on."""
+    """X/latest -> first; the link of a run that continues."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(fixtures.base, tmp_path / "X/first")
     other_weights(fixtures.base, tmp_path / "X/second")

@@ -1,4 +1,4 @@
-"""Runs on wandb and swanlab can be told apart, and a resumed one stays one run."""
+"""Runs on wandb and swanlab are distinct, and a resumed one stays one run."""
 
 from __future__ import annotations
 

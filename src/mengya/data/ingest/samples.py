@@ -78,8 +78,8 @@ def sample_hashes(sample: Sample, exact: bool = False) -> tuple[int, int]:
     parts: list[Any] = [sample.tools, _texts(messages, form)]
     if isinstance(sample, Preference):
         parts += [_texts(sample.chosen, form), _texts(sample.rejected, form)]
-    whole = json.dumps(parts, ensure_ascii=False, sort_keys=True)
-    return text_hash(whole), text_hash(squeeze(question))
+    full = json.dumps(parts, ensure_ascii=False, sort_keys=True)
+    return text_hash(full), text_hash(squeeze(question))
 
 
 def held_out(hashes: np.ndarray, fraction: float) -> np.ndarray:

@@ -72,6 +72,6 @@ def fit_rows(shards: TokenShards, sequence_length: int) -> Fitting:
 
 def _end_of_answers(shards: TokenShards, document: int, limit: int) -> int:
     """Tokens up to the end of the last complete answer within `limit`; 0 when there is none."""
-    mask = shards.loss_mask(document, 0, limit + 1).astype(bool)  # one more: an answer may go on
+    mask = shards.loss_mask(document, 0, limit + 1).astype(bool)  # one more: an answer may continue
     ends = np.flatnonzero(mask[:-1] & ~mask[1:])
     return int(ends[-1]) + 1 if len(ends) else 0

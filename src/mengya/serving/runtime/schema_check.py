@@ -19,7 +19,7 @@ from mengya.serving.runtime.json_schema import ReplySchema
 
 _REMEMBERED = 1024
 # The limit is on computing; on a busy machine it lasts longer by the clock, but not for ever.
-_PATIENCE = 10
+_TIMEOUT = 10
 
 
 class SchemaCheck:
@@ -67,7 +67,7 @@ class SchemaCheck:
             assert process.stdin is not None and process.stdout is not None
             process.stdin.write(asked + b"\n")
             # The first answer also waits for Python and the vocabulary.
-            seconds = _PATIENCE * self._seconds + 60
+            seconds = _TIMEOUT * self._seconds + 60
             answer = await asyncio.wait_for(process.stdout.readline(), seconds)
             if answer:
                 return json.loads(answer)["problem"]
