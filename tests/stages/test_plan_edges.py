@@ -1,4 +1,4 @@
-"""Plans of tiny steps, of students' cards and next to strangers' files; the warnings of a plan reach a run."""
+"""Plans of tiny steps, students' cards, next to strangers' files; the warnings of a plan reach a run."""
 
 from __future__ import annotations
 
