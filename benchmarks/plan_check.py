@@ -67,7 +67,9 @@ def write_inputs(folder: Path, shape: str, steps: int) -> Path:
     wanted = batch * length * max(steps // 2, 2)  # two epochs at most: packing has material
     while wanted > 0:
         lengths = rng.integers(64, 1025, 4096)
-        writer.add(rng.integers(0, model["vocab_size"], lengths.sum()), lengths)
+        ids = rng.integers(0, model["vocab_size"], lengths.sum())
+        ids[np.cumsum(lengths) - lengths] = 0  # <|endoftext|> opens a document
+        writer.add(ids, lengths)
         wanted -= int(lengths.sum())
     sha256 = tokenizer_hash(folder / "tokenizer")
     writer.close(tokenizer={"sha256": sha256}, characters=0)

@@ -18,7 +18,16 @@ from mengya.runtime.config_keys import describe
 ROOT = Path(mengya.__file__).parent
 PLACEHOLDERS = {"PATH": "some/path", "NUMBER": "1", "VALUE": "x"}
 # Fields of requests and of files, and the word for a key in general: not typed on a command line.
-NOT_TYPED = {"key.sub", "top_logprobs", "logprobs", "stream", "tool_choice", "model_type"}
+NOT_TYPED = {
+    "key.sub",
+    "top_logprobs",
+    "logprobs",
+    "stream",
+    "tool_choice",
+    "model_type",
+    "continue_final_message",
+    "add_generation_prompt",
+}
 FIELDS = {"rope_type", "sliding_window", "num_key_value_heads"}  # of a model folder's config.json
 
 

@@ -37,7 +37,12 @@ from mengya.data.shards import ShardWriter
 from mengya.runtime.jsonl import read_steps
 from mengya.stages import pretrain
 from mengya.stages.pretrain import PretrainConfig
-from mengya.tokenizer.load import load_tokenizer, save_tokenizer, tokenizer_hash
+from mengya.tokenizer.load import (
+    document_token_id,
+    load_tokenizer,
+    save_tokenizer,
+    tokenizer_hash,
+)
 from mengya.tokenizer.train import train_tokenizer
 from mengya.training.checkpoint.integrity import find_damage
 from mengya.training.checkpoint.store import CheckpointStore
@@ -50,12 +55,15 @@ def make_data(folder: Path) -> None:
     letters = [chr(0x4E00 + i) for i in range(100)]
     texts = ["".join(random.Random(i).choices(letters, k=200)) for i in range(200)]
     save_tokenizer(train_tokenizer(texts, 400, show_progress=False), folder / "tokenizer")
-    size = len(load_tokenizer(folder / "tokenizer"))
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    size, edge = len(tokenizer), document_token_id(tokenizer)
     rng = np.random.default_rng(0)
     for split, count in (("train", 400), ("validation", 20)):
         writer = ShardWriter(folder / split, "text", size)
         for length in rng.integers(10, 200, count):
-            writer.add(rng.integers(0, size, length), np.array([length]))
+            ids = rng.integers(0, size, length)
+            ids[0] = edge
+            writer.add(ids, np.array([length]))
         sha256 = tokenizer_hash(folder / "tokenizer")
         writer.close(tokenizer={"sha256": sha256}, characters=1000)
 

@@ -149,7 +149,7 @@ def test_the_context_of_dynamic_ntk_is_the_trained_one_times_factor() -> None:
     ("overrides", "reason"),
     [
         (["rope_type=linear"], "rope_type=linear needs factor"),
-        (["factor=2"], "write rope_type=linear"),
+        (["factor=2"], "write rope_parameters.rope_type=linear"),
         (["rope_type=yarn", "factor=2"], "needs original_max_position_embeddings"),
         (["rope_type=linear", "factor=2", "beta_fast=16"], "beta_fast does nothing"),
         (["rope_type=linear", "factor=0.5"], "factor"),

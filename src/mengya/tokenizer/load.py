@@ -39,11 +39,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
         UserError: no such folder, no tokenizer in it, or none that works without its own code.
     """
     folder = Path(path)
-    if not folder.is_dir():
-        raise UserError(
-            f"tokenizer folder {str(folder)!r} does not exist. Train one with `mengya tokenizer`, or "
-            "fetch one: hf download OWNER/NAME --include 'tokenizer*' --local-dir FOLDER"
-        )
+    _check_exists(folder)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise UserError(
             f"{str(folder)!r} holds no tokenizer: no tokenizer.json, tokenizer_config.json, vocab.txt "
@@ -123,12 +119,21 @@ def copy_tokenizer(source: str | Path, destination: str | Path) -> None:
             shutil.copyfile(file, destination / file.name)
 
 
+def _check_exists(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(
+            f"tokenizer folder {str(folder)!r} does not exist. Train one with `mengya tokenizer`, or "
+            "fetch one: hf download OWNER/NAME --include 'tokenizer*' --local-dir FOLDER"
+        )
+
+
 def tokenizer_hash(path: str | Path) -> str:
     """sha256 of what decides the ids of a text: tokenizer.json, else the vocabulary files.
 
     The chat template is not in it. Raises UserError when there is no tokenizer.
     """
     folder = Path(path)
+    _check_exists(folder)
     names = [
         n for n in TOKENIZER_FILES if n not in ("tokenizer_config.json", "chat_template.jinja")
     ]

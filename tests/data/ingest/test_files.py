@@ -134,7 +134,7 @@ def test_a_mixed_folder_gives_all_that_can_be_read(tmp_path: Path) -> None:
     assert records.left_out[".txt"] == 1 and records.left_out[".md"] == 1
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "x.xlsx").write_bytes(b"")
-    with pytest.raises(UserError, match=r"no data files there, only 1 \.xlsx$"):
+    with pytest.raises(UserError, match=r"no data files found, only 1 \.xlsx$"):
         find_data(str(tmp_path / "only"))
 
 

@@ -189,7 +189,7 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load_adapter(random_model(tiny_config("Qwen3", hidden_size=32)), tmp_path)
     with pytest.raises(UserError, match="adapter tensors do not match"):
         load_adapter(random_model(tiny_config("Qwen3", num_hidden_layers=3)), tmp_path)
-    with pytest.raises(UserError, match="give it with base=FOLDER"):
+    with pytest.raises(UserError, match="out=FOLDER base=FOLDER"):
         load_merged(tmp_path)
     weights = tmp_path / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])

@@ -11,7 +11,7 @@ import numpy as np
 from mengya.data.shards import ShardWriter
 from mengya.stages import pretrain
 from mengya.stages.pretrain import PretrainConfig
-from mengya.tokenizer.load import encode_texts, load_tokenizer, tokenizer_hash
+from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, tokenizer_hash
 from tests.helpers.stage_fixtures import MODEL, StageFixtures
 
 DOCUMENTS, NOISE, LENGTH = 60, 17, 65  # each fills a row of 64 by itself
@@ -23,6 +23,7 @@ def test_the_document_at_fault_is_left_out_and_named(
     tokenizer = load_tokenizer(fixtures.tokenizer)
     easy = np.resize(encode_texts(tokenizer, ["小满买了苹果。"])[0], LENGTH)
     noise = np.random.default_rng(0).integers(5, 400, LENGTH)
+    easy[0] = noise[0] = document_token_id(tokenizer)
     writer = ShardWriter(tmp_path / "shards", "text", len(tokenizer))
     for number in range(DOCUMENTS):
         writer.add(noise if number == NOISE else easy, np.array([LENGTH]))

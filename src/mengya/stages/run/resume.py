@@ -19,6 +19,7 @@ from rich.console import Console
 from mengya.config import load_config
 from mengya.errors import UserError, shown
 from mengya.runtime.output_folder import FolderKind, open_run_folder
+from mengya.stages.run.inputs import FILE as INPUTS
 from mengya.stages.run.inputs import (
     load_inputs,
     other_content,
@@ -45,7 +46,7 @@ _UNSAID = ("run_dir", "resume", "data.verify")
 # What a run writes; the folders of trackers are theirs to name.
 _NAMES = (
     "config.yaml",
-    "inputs.json",
+    INPUTS,
     "metrics.jsonl",
     "samples.jsonl",
     "quarantine.jsonl",
@@ -72,7 +73,11 @@ def in_run_folder(run: Callable[[C], bool]) -> Callable[[C], bool]:
             return run(config)
         sources = [source.path for source in (*config.data.train, *config.data.validation)]
         with open_run_folder(config.run_dir, kind, sources=sources):
-            return run(config)
+            try:
+                return run(config)
+            finally:
+                if not (config.run_dir / "config.yaml").exists():  # it never began: leave nothing
+                    (config.run_dir / INPUTS).unlink(missing_ok=True)
 
     return locked
 
