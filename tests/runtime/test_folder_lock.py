@@ -18,8 +18,9 @@ from mengya.errors import UserError
 from mengya.runtime.folder_lock import hold_lock, process_start, read_owner
 
 HOLD = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests started in the background ignore it
 from mengya.runtime.folder_lock import hold_lock
 lock = Path(sys.argv[1])
 with hold_lock(lock, lock.parent / "out", "prepare", "out"):
