@@ -117,10 +117,11 @@ def print_table(
 def print_lengths(console: Console, directory: Path) -> None:
     """How many chats below `directory` do not fit the usual rows: training will not use all of them."""
     shards = [TokenShards(manifest.parent) for manifest in sorted(directory.rglob(MANIFEST))]
-    longest = max(fit_rows(each, ROWS[0]).needed for each in shards)
+    shortest = [fit_rows(each, ROWS[0]) for each in shards]
+    longest = max(fitting.needed for fitting in shortest)
     counts = []
     for size in (size for size in ROWS if size < longest):
-        fitted = [fit_rows(each, size) for each in shards]
+        fitted = shortest if size == ROWS[0] else [fit_rows(each, size) for each in shards]
         shortened, left_out = sum(f.shortened for f in fitted), sum(f.left_out for f in fitted)
         counts.append(f"{size:,}: {shortened:,} shortened, {left_out:,} left out")
     console.print(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mengya.data.rows.order import row_permutation
+from mengya.runtime.integers import ceil_div
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def _best_fit_decreasing(length: np.ndarray, size: int, seed: int) -> tuple[np.n
     A row is closed at eight times the average number of items (16 at least): rows made of many tiny documents
     would widen the boundaries of every batch, whose shape is fixed by the fullest row.
     """
-    average = len(length) / max(1, -(-int(length.sum()) // size))
+    average = len(length) / max(1, ceil_div(int(length.sum()), size))
     rows = _OpenRows(size, crowded=max(16, math.ceil(8 * average)), most=len(length))
     shuffled = row_permutation(seed, 0, len(length))
     items = shuffled[np.argsort(-length[shuffled], kind="stable")]
@@ -127,7 +128,7 @@ def _best_fit_decreasing(length: np.ndarray, size: int, seed: int) -> tuple[np.n
                 break
             done += rows.fill(row_of, items[done:end], room, item_length)
         while done < end:
-            rows.open(-(-(end - done) // (size // item_length)))
+            rows.open(ceil_div(end - done, size // item_length))
             done += rows.fill(row_of, items[done:end], size, item_length)
     return row_of, rows.opened
 
@@ -153,7 +154,7 @@ class _OpenRows:
         per_row = min(room // item_length, self.crowded)
         chunks = self._by_room[room]
         here = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
-        targets = here[: -(-len(items) // per_row)]
+        targets = here[: ceil_div(len(items), per_row)]
         self._by_room[room] = [here[len(targets) :]] if len(targets) < len(here) else []
         self._rows[room] -= len(targets)
         placed = min(len(items), len(targets) * per_row)

@@ -23,6 +23,7 @@ from mengya.kernels.linear import can_pack, fuse_storage, pack_linears
 from mengya.models.cache.paged import PagedCache, PagedStep, tokens_that_fit
 from mengya.models.causal_lm import CausalLM
 from mengya.runtime.device import to_device
+from mengya.runtime.integers import ceil_div
 
 
 class ForwardPass:
@@ -56,7 +57,7 @@ class ForwardPass:
         self.context = min(model.config.context_length, self.pages * size)
         # One page more, the scratch page, into which padding slots write.
         self._cache = PagedCache(model.config, self.pages + 1, size, dtype, self.device)
-        self._table_width = -(-self.context // size)
+        self._table_width = ceil_div(self.context, size)
         self._graphs: DecodeGraphs | None = None
         if settings.cuda_graphs and select_adapter is None and can_use_graphs(model):
             self._graphs = DecodeGraphs(
@@ -170,5 +171,5 @@ def _default_cache_tokens(model: CausalLM, settings: EngineConfig, dtype: torch.
     """Full contexts for all that may run, or what fits; one context at least."""
     size, context = settings.page_size, model.config.context_length
     fitting = tokens_that_fit(model.config, dtype, model.lm_head.weight.device)
-    rounded = -(-context // size) * size
+    rounded = ceil_div(context, size) * size
     return max(min(settings.max_running * rounded, fitting), rounded)

@@ -14,6 +14,7 @@ import numpy as np
 
 from mengya.generation.batch.page_allocator import PageAllocator, page_key, root_key
 from mengya.generation.batch.sequence import SequenceState
+from mengya.runtime.integers import ceil_div
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Scheduler:
         self.waiting: deque[SequenceState] = deque()
         self.running: list[SequenceState] = []
         self.pages = pages
-        self.tables = np.zeros((max_running, -(-context // page_size)), dtype=np.int32)
+        self.tables = np.zeros((max_running, ceil_div(context, page_size)), dtype=np.int32)
         self.preemptions = self.prefix_hits = self.prompt_tokens = self.cached_tokens = 0
         self._page_size, self._chunk, self._reuse = page_size, chunk, reuse
         self._free_rows = list(range(max_running - 1, -1, -1))
@@ -182,7 +183,7 @@ class Scheduler:
         sequence.stored = sequence.published = 0
 
     def _pages_for(self, tokens: int) -> int:
-        return -(-tokens // self._page_size)
+        return ceil_div(tokens, self._page_size)
 
     def _keys(self, sequence: SequenceState, count: int) -> list[bytes]:
         """Names of its first `count` pages."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mengya.models.config.shape import ModelShape
+from mengya.runtime.integers import ceil_div
 
 _EXPERT_FIELDS = (
     "moe_intermediate_size", "n_shared_experts", "first_k_dense_replace", "scoring_func",
@@ -35,7 +36,7 @@ def new_model_problems(config: ModelShape) -> Iterator[str]:
     widths = {"hidden_size": config.hidden_size, "moe_intermediate_size": config.expert_width}
     for name, width in widths.items():
         if config.num_experts and width % _EXPERT_MULTIPLE:
-            near = -(-width // _EXPERT_MULTIPLE) * _EXPERT_MULTIPLE
+            near = ceil_div(width, _EXPERT_MULTIPLE) * _EXPERT_MULTIPLE
             yield (
                 f"{name}={width} is no multiple of {_EXPERT_MULTIPLE}: transformers could not run the "
                 f"experts of this model; write {name}={near}"

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def load_weights(model: CausalLM, directory: Path, master: Mapping[str, Tensor] 
 
 
 def weights_sha256(directory: Path | str) -> str:
-    """SHA-256 of the weight files of a folder, all bytes read.
+    """SHA-256 of the weight files of a folder; every byte is read once a process, unless a file changes.
 
     Raises:
         UserError: as `load_causal_lm`.
@@ -141,11 +142,18 @@ def weights_sha256(directory: Path | str) -> str:
     digest = hashlib.sha256()
     for path in _weight_files(Path(directory)):
         try:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            stat = path.stat()
+            digest.update(_file_sha256(path.resolve(), stat.st_size, stat.st_mtime_ns))
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error}); copy it again") from error
     return digest.hexdigest()
+
+
+@cache
+def _file_sha256(path: Path, size: int, changed_ns: int) -> bytes:
+    """Size and time are for the cache: a run hashes its base when it pins it and again for adapters."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def check_vocabulary(model: CausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
