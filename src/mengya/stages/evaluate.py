@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from rich.console import Console
 
 from mengya.config import Config, OneOrMany
-from mengya.data.ingest.records import BadLines
+from mengya.data.ingest.reading.records import BadLines
 from mengya.data.ingest.texts import TextSource, read_texts
 from mengya.data.shards import TokenShards
 from mengya.evaluation.bits_per_char import bits_per_char

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from rich.console import Console
 
 from mengya.config import Config, OneOrMany
-from mengya.data.ingest.records import BadLines
+from mengya.data.ingest.reading.records import BadLines
 from mengya.data.ingest.texts import TextSource, read_texts
 from mengya.errors import UserError
 from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, write_folder

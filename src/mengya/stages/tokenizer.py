@@ -17,8 +17,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mengya.config import Config, OneOrMany, save_config
-from mengya.data.ingest.files import find_files
-from mengya.data.ingest.records import BadLines
+from mengya.data.ingest.reading.files import find_files
+from mengya.data.ingest.reading.records import BadLines
 from mengya.data.ingest.texts import TextSource, read_texts
 from mengya.errors import UserError
 from mengya.runtime.files import write_text

@@ -11,8 +11,8 @@ import pytest
 
 from mengya.data.ingest.messages import SchemaError
 from mengya.data.ingest.preferences import to_preferences
-from mengya.data.ingest.read import read_records
-from mengya.data.ingest.records import BadLines
+from mengya.data.ingest.reading.read import read_records
+from mengya.data.ingest.reading.records import BadLines
 from mengya.data.ingest.schema import to_conversation
 
 USER = {"role": "user", "content": "天气"}

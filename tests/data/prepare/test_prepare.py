@@ -18,8 +18,8 @@ import pytest
 from pydantic import ValidationError
 
 from mengya.config import load_config
-from mengya.data.ingest.read import read_records
-from mengya.data.ingest.records import BadLines
+from mengya.data.ingest.reading.read import read_records
+from mengya.data.ingest.reading.records import BadLines
 from mengya.data.prepare import config
 from mengya.data.prepare.encode import TOKENIZE_CHARACTERS, cut_for_tokenizing
 from mengya.data.shards import TokenShards
@@ -221,7 +221,7 @@ def test_a_thousand_bad_lines_are_reported_with_file_line_and_reason(
     planted: dict[tuple[str, int], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 100)
+    monkeypatch.setattr("mengya.data.ingest.reading.records.CHUNK_RECORDS", 100)
     out = prepare(tmp_path / "out", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000)
     noted = [json.loads(line) for line in (out / "bad_lines.jsonl").read_text("utf-8").splitlines()]
     assert len(noted) == len(planted) == 1000
@@ -240,7 +240,7 @@ def test_more_bad_lines_than_allowed_are_refused_until_more_are_allowed(
     planted: dict[tuple[str, int], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 100)
+    monkeypatch.setattr("mengya.data.ingest.reading.records.CHUNK_RECORDS", 100)
     uninterrupted = prepare(
         tmp_path / "uninterrupted", tokenizer_folder, [str(tmp_path / "data")], max_bad_lines=1000
     )
@@ -323,7 +323,7 @@ def test_the_validation_split_shares_nothing_with_training(
 def test_the_number_of_workers_changes_nothing(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 37)
+    monkeypatch.setattr("mengya.data.ingest.reading.records.CHUNK_RECORDS", 37)
     write_lines(tmp_path / "a.jsonl", [*texts(400), b"broken", *texts(100)])
     write_lines(tmp_path / "b.jsonl", texts(300, seed=1))
     results = [
@@ -345,7 +345,7 @@ def test_the_number_of_workers_changes_nothing(
 SLOW_RUN = """
 import sys, time
 from pathlib import Path
-from mengya.data.ingest import records
+from mengya.data.ingest.reading import records
 from mengya.data.prepare import build, pipeline
 from mengya.stages import prepare
 if __name__ == "__main__":
@@ -364,7 +364,7 @@ if __name__ == "__main__":
 def test_a_killed_run_resumes_and_ends_in_the_same_bytes(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 20)
+    monkeypatch.setattr("mengya.data.ingest.reading.records.CHUNK_RECORDS", 20)
     data = write_lines(
         tmp_path / "a.jsonl", [*texts(500), b"broken", *texts(60), b"[]", *texts(400, seed=2)]
     )
@@ -533,7 +533,7 @@ def test_a_run_killed_before_the_last_rename_has_only_that_left(
 def test_folders_of_versions_without_markers(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 20)
+    monkeypatch.setattr("mengya.data.ingest.reading.records.CHUNK_RECORDS", 20)
     data = write_lines(tmp_path / "a.jsonl", [*texts(100), *[b"broken"] * 5, *texts(50, seed=1)])
     out = tmp_path / "out"
     with pytest.raises(UserError, match="max_bad_lines=0"):

@@ -72,7 +72,7 @@ def test_bad_lines_are_limited_by_source(tmp_path: Path, tokenizer_folder: Path)
 def test_bad_lines_are_limited_as_a_share(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_RECORDS", 10)
+    monkeypatch.setattr("mengya.data.ingest.reading.records.CHUNK_RECORDS", 10)
     good = [{"prompt": f"问{i}", "response": f"答{i}"} for i in range(80)]
     write_lines(tmp_path / "data" / "a.jsonl", [good[0], *[b"bad"] * 20, *good[1:]])
     write_lines(tmp_path / "data" / "b.jsonl", [{"prompt": "别的", "response": "答"}])

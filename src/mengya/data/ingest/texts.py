@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from mengya.config import PathConfig
-from mengya.data.ingest.encoding import AUTO, detect_encoding
-from mengya.data.ingest.files import find_data
 from mengya.data.ingest.messages import SchemaError
-from mengya.data.ingest.notices import say_encodings, say_left_out
-from mengya.data.ingest.read import parse_chunk, read_chunks
-from mengya.data.ingest.records import BadLine, BadLines
+from mengya.data.ingest.reading.encoding import AUTO, detect_encoding
+from mengya.data.ingest.reading.files import find_data
+from mengya.data.ingest.reading.notices import say_encodings, say_left_out
+from mengya.data.ingest.reading.read import parse_chunk, read_chunks
+from mengya.data.ingest.reading.records import BadLine, BadLines
 from mengya.data.ingest.schema import to_document
 
 

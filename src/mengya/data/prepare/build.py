@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mengya.data.ingest.records import SHOWN_BAD, BadLine, too_many_bad_lines
+from mengya.data.ingest.reading.records import SHOWN_BAD, BadLine, too_many_bad_lines
 from mengya.data.ingest.samples import held_out
 from mengya.data.prepare.encode import EncodedChunk
 from mengya.data.shards import ShardWriter

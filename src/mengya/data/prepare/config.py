@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from rich.console import Console
 
 from mengya.config import Config, OneOrMany, PathConfig
-from mengya.data.ingest.encoding import AUTO
+from mengya.data.ingest.reading.encoding import AUTO
 from mengya.text.clean import CleanConfig
 
 

@@ -21,8 +21,8 @@ from mengya.data.ingest.fields import Fields
 from mengya.data.ingest.forms import known_form, renamed
 from mengya.data.ingest.messages import SchemaError
 from mengya.data.ingest.preferences import to_preferences
-from mengya.data.ingest.read import parse_chunk
-from mengya.data.ingest.records import BadLine, Chunk, Record
+from mengya.data.ingest.reading.read import parse_chunk
+from mengya.data.ingest.reading.records import BadLine, Chunk, Record
 from mengya.data.ingest.samples import (
     clean_sample,
     completions,

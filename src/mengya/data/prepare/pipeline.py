@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from mengya.data.ingest.records import Chunk
+from mengya.data.ingest.reading.records import Chunk
 from mengya.data.prepare.build import Build, SourceCounts
 from mengya.data.prepare.config import PrepareConfig
 from mengya.data.prepare.encode import plan_encoding

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-from mengya.data.ingest.files import file_kind
 from mengya.data.ingest.messages import SchemaError
 from mengya.data.ingest.nearest import nearest_forms, suggested_columns
-from mengya.data.ingest.read import TextSplit, parse_chunk, read_chunks
-from mengya.data.ingest.records import BadLine
+from mengya.data.ingest.reading.files import file_kind
+from mengya.data.ingest.reading.read import TextSplit, parse_chunk, read_chunks
+from mengya.data.ingest.reading.records import BadLine
 from mengya.data.prepare.encode import Kind, SourceForm, to_samples
 from mengya.errors import UserError
 

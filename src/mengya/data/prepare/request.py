@@ -15,11 +15,11 @@ from typing import Any
 
 from rich.console import Console
 
-from mengya.data.ingest.encoding import AUTO, detect_encoding
-from mengya.data.ingest.files import FoundFiles, find_data
-from mengya.data.ingest.notices import say_encodings, say_left_out
-from mengya.data.ingest.read import read_chunks
-from mengya.data.ingest.records import Chunk
+from mengya.data.ingest.reading.encoding import AUTO, detect_encoding
+from mengya.data.ingest.reading.files import FoundFiles, find_data
+from mengya.data.ingest.reading.notices import say_encodings, say_left_out
+from mengya.data.ingest.reading.read import read_chunks
+from mengya.data.ingest.reading.records import Chunk
 from mengya.data.prepare.build import TRAIN, VALIDATION
 from mengya.data.prepare.config import PrepareConfig, PrepareSource
 from mengya.data.prepare.encode import Kind, SourceForm

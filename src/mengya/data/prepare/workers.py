@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 
-from mengya.data.ingest.records import Chunk
+from mengya.data.ingest.reading.records import Chunk
 from mengya.data.prepare.encode import EncodedChunk, Encoder, EncodingPlan
 from mengya.errors import UserError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mengya.data.ingest.files import FoundFiles, shown_counts
+from mengya.data.ingest.reading.files import FoundFiles, shown_counts
 
 
 def say_left_out(pattern: str, found: FoundFiles) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from mengya.data.ingest.compressed import DAMAGE
-from mengya.data.ingest.records import MAX_RECORD, Chunk, damage
+from mengya.data.ingest.reading.compressed import DAMAGE
+from mengya.data.ingest.reading.records import MAX_RECORD, Chunk, damage
 
 _PARQUET_ROWS = 1024
 

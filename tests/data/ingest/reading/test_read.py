@@ -15,10 +15,10 @@ import pytest
 import zstandard
 from pyarrow import parquet
 
-from mengya.data.ingest import json_values, read
-from mengya.data.ingest.files import find_files
-from mengya.data.ingest.read import read_records
-from mengya.data.ingest.records import BadLines
+from mengya.data.ingest.reading import json_values, read
+from mengya.data.ingest.reading.files import find_files
+from mengya.data.ingest.reading.read import read_records
+from mengya.data.ingest.reading.records import BadLines
 from mengya.errors import UserError
 
 RECORDS = [{"id": str(i), "text": f'第{i}行，"引号"\n和换行 😀'} for i in range(2500)]
@@ -67,7 +67,7 @@ def test_every_kind_gives_the_same_records(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(json_values, "BLOCK", 1000)  # values lie across blocks
-    monkeypatch.setattr("mengya.data.ingest.records.CHUNK_BYTES", 5000)
+    monkeypatch.setattr("mengya.data.ingest.reading.records.CHUNK_BYTES", 5000)
     (tmp_path / name).write_bytes(WRITERS[name]())
     bad = BadLines(0)
     records = list(read_records(str(tmp_path / name), bad))

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from mengya.data.ingest import json_values
-from mengya.data.ingest.read import read_records
-from mengya.data.ingest.records import BadLines
+from mengya.data.ingest.reading import json_values
+from mengya.data.ingest.reading.read import read_records
+from mengya.data.ingest.reading.records import BadLines
 
 
 def read(path: Path, text: str | bytes) -> tuple[list[Any], list[tuple[int, str]]]:

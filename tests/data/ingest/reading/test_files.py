@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from mengya.data.ingest import read
-from mengya.data.ingest.encoding import detect_encoding
-from mengya.data.ingest.files import find_data, shown_counts
-from mengya.data.ingest.read import read_records
-from mengya.data.ingest.records import BadLines
+from mengya.data.ingest.reading import read
+from mengya.data.ingest.reading.encoding import detect_encoding
+from mengya.data.ingest.reading.files import find_data, shown_counts
+from mengya.data.ingest.reading.read import read_records
+from mengya.data.ingest.reading.records import BadLines
 from mengya.data.ingest.texts import TextSource, read_texts
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError

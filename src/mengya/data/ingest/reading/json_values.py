@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from mengya.data.ingest.compressed import DAMAGE
-from mengya.data.ingest.records import CHUNK_RECORDS, MAX_RECORD, Chunk, damage
+from mengya.data.ingest.reading.compressed import DAMAGE
+from mengya.data.ingest.reading.records import CHUNK_RECORDS, MAX_RECORD, Chunk, damage
 
 BLOCK = 1 << 18
 _TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"|[{}\[\]]')

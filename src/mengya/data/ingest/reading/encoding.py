@@ -7,8 +7,8 @@ import io
 from pathlib import Path
 from typing import IO, cast
 
-from mengya.data.ingest.compressed import DAMAGE, open_stream
-from mengya.data.ingest.files import file_kind
+from mengya.data.ingest.reading.compressed import DAMAGE, open_stream
+from mengya.data.ingest.reading.files import file_kind
 
 AUTO = "auto"
 SAMPLE = 1 << 20  # bytes

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from mengya.data.ingest.compressed import DAMAGE, open_stream
-from mengya.data.ingest.encoding import AUTO, as_utf8, detect_encoding
-from mengya.data.ingest.files import file_kind, find_files
-from mengya.data.ingest.json_values import json_chunks
-from mengya.data.ingest.records import MAX_RECORD, BadLine, BadLines, Chunk, Record, damage
-from mengya.data.ingest.tables import csv_chunks, parquet_chunks
+from mengya.data.ingest.reading.compressed import DAMAGE, open_stream
+from mengya.data.ingest.reading.encoding import AUTO, as_utf8, detect_encoding
+from mengya.data.ingest.reading.files import file_kind, find_files
+from mengya.data.ingest.reading.json_values import json_chunks
+from mengya.data.ingest.reading.records import MAX_RECORD, BadLine, BadLines, Chunk, Record, damage
+from mengya.data.ingest.reading.tables import csv_chunks, parquet_chunks
 
 MAX_TEXT = 8 << 20  # bytes: a longer plain text file becomes several documents, cut at line ends
 

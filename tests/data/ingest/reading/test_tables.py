@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from mengya.data.ingest.read import read_records
-from mengya.data.ingest.records import BadLines
+from mengya.data.ingest.reading.read import read_records
+from mengya.data.ingest.reading.records import BadLines
 
 
 def rows(path: Path) -> tuple[list[dict[str, str]], list[tuple[int, str]]]:
