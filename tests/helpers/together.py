@@ -18,6 +18,7 @@ from mengya.cli import config_class_of, stage_of
 from mengya.config import load_config
 from mengya.models.fp8_layers import use_fp8
 from mengya.stages.run import assemble
+from mengya.training.distributed.process_group import leave_process_group
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
         verb, _, recipe = job.partition(":")
         with patch.object(assemble, "use_fp8", partial(use_fp8, reference=True)):
             stage_of(verb).run(load_config(config_class_of(verb), Path(recipe)))
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 if __name__ == "__main__":

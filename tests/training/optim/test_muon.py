@@ -162,6 +162,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from mengya.training.distributed.process_group import leave_process_group
 from mengya.training.optim.muon import Muon
 from tests.training.optim.test_muon import STACKED, run, start
 
@@ -183,7 +184,7 @@ for layout, place in {"replicated": lambda t: t, "sharded": shard}.items():
     for i, p in enumerate(parameters):
         tensors |= {f"{i}.{k}": full(v) for k, v in optimizer.state[p].items()}
     save_file(tensors, f"{sys.argv[1]}/{layout}{dist.get_rank()}.safetensors")
-dist.destroy_process_group()
+leave_process_group()
 """
 
 
