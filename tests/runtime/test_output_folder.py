@@ -72,6 +72,15 @@ def test_a_folder_is_marked_and_replaced_only_when_asked_to() -> None:
     assert names(".") == ["out", "out-2"]
 
 
+def test_a_marker_of_a_newer_version_or_of_nobody() -> None:
+    write("out")
+    Path("out", MARKER).write_text('{"format": 2, "verb": "tokenizer", "files": []}')
+    assert "has format 2" in refusal("out", overwrite=True)
+    Path("out", MARKER).write_text('{"format": 0, "verb": "tokenizer", "files": ["a.json"]}')
+    assert set(files("out").values()) == {"1"}
+    write("out", "2", overwrite=True)  # known by its files, as a folder without a marker
+
+
 def test_a_remedy_is_quoted_for_the_shell() -> None:
     write("my out")
     said = refusal("my out")

@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from glob import has_magic
 from pathlib import Path
 from typing import Any
 
 from mengya.errors import UserError
 from mengya.runtime.files import sync_path, sync_tree, write_text
 from mengya.runtime.folder_lock import hold_lock, say
+from mengya.runtime.output_path import check_around, check_outside, check_path, typed
+from mengya.version import check_format
 
 MARKER, LOCK = ".mengya.json", ".mengya-lock"
 FORMAT = 1  # of the marker
@@ -68,19 +68,19 @@ class OutputFolder:
         marker = _marked(self._place)
         if marker is not None and marker["verb"] != self.kind.verb:
             raise UserError(
-                f"{self.path} was written by `mengya {marker['verb']}`; write {_typed('out', self.path)}"
+                f"{self.path} was written by `mengya {marker['verb']}`; write {typed('out', self.path)}"
             )
         foreign = [name for name in _entries(self._place) if name not in own]
         if foreign:
             raise UserError(
                 f"{self.path} holds what `mengya {self.kind.verb}` did not write: {_some(foreign)}. "
                 "Only its own files are ever replaced: move those out, or choose another "
-                f"{_typed('out', self.path)}"
+                f"{typed('out', self.path)}"
             )
         if own and not overwrite:
             raise UserError(
                 f"{self.path} exists, written by `mengya {self.kind.verb}`; what was made with it may need "
-                f"it. Write overwrite=true to replace it, or choose another {_typed('out', self.path)}"
+                f"it. Write overwrite=true to replace it, or choose another {typed('out', self.path)}"
             )
 
     def start(self) -> Path:
@@ -90,7 +90,7 @@ class OutputFolder:
             if marker is not None and marker["verb"] != self.kind.verb:
                 raise UserError(
                     f"{self.partial} is what `mengya {marker['verb']}` has done so far of {self.path}: let "
-                    f"that finish, or choose another {_typed('out', self.path)}"
+                    f"that finish, or choose another {typed('out', self.path)}"
                 )
             if self.partial.is_symlink() or (marker is None and _entries(self.partial)):
                 raise UserError(
@@ -122,7 +122,7 @@ class OutputFolder:
         except OSError as error:
             raise UserError(
                 f"{self.path} cannot be replaced: {error}; if it is a mount point, write "
-                f"{_typed('out', self.path / self.kind.verb)}"
+                f"{typed('out', self.path / self.kind.verb)}"
             ) from error
 
     def recover(self) -> None:
@@ -159,7 +159,7 @@ def open_folder(
     sources = list(sources)
     check_path(path, "out", kind.verb)
     check_outside(path, "out", sources)
-    _check_around(path, [*sources, *inputs])
+    check_around(path, [*sources, *inputs])
     place = path.resolve()
     with hold_lock(_beside(place, "lock"), path, kind.verb, "out"):
         folder = OutputFolder(path, kind)
@@ -224,46 +224,6 @@ def open_run_folder(
                 place.rmdir()
 
 
-def check_path(path: Path, key: str, verb: str) -> None:
-    """Refuse the folders that hold everything else, and files.
-
-    Raises:
-        UserError: with a path to write instead.
-    """
-    place = path.resolve()
-    home = Path(os.path.expanduser("~")).resolve()  # noqa: PTH111 (Path.home may find none and raise)
-    if place.is_file():
-        raise UserError(f"{key}={path} is a file; write {_typed(key, path)}")
-    for name, kept in (("current folder", Path.cwd().resolve()), ("home folder", home)):
-        if kept.is_relative_to(place):
-            what = f"is the {name}" if kept == place else f"holds the {name}"
-            raise UserError(
-                f"{key}={path} {what}; a folder of its own is needed: write {_typed(key, path / verb)}"
-            )
-
-
-def check_outside(path: Path, key: str, sources: Iterable[str | Path]) -> None:
-    """Refuse a folder inside one that is read: the next run would read its own output.
-
-    Raises:
-        UserError: with a path to write instead.
-    """
-    inside = [(source, root) for source in sources for root in _holds(source, path.resolve())]
-    if inside:
-        source, root = min(inside, key=lambda of: len(of[1].parts))
-        free = root.parent / f"{root.name}-{path.resolve().name}"
-        with suppress(ValueError):
-            free = free.relative_to(Path.cwd())
-        remedy = (
-            f"write {_typed(key, free)}"
-            if root.name
-            else "name the folder of the data as the source"
-        )
-        raise UserError(
-            f"{key}={path} is inside the source {source}, which would then hold what is written; {remedy}"
-        )
-
-
 def replace_folder(
     complete: Path, path: Path, remove: Callable[[Path], object] = shutil.rmtree
 ) -> None:
@@ -286,76 +246,24 @@ def replace_folder(
         remove(old)
 
 
-def _check_around(path: Path, inputs: Iterable[str | Path]) -> None:
-    """Refuse a folder that holds what is read: it would be replaced by what is made of it."""
-    place = path.resolve()
-    for source in inputs:
-        if _root(source).resolve().is_relative_to(place):
-            raise UserError(
-                f"{source} is read, and inside out={path}, which is written; "
-                f"write {_typed('out', path)}"
-            )
-
-
 def _check_run(path: Path, place: Path, kind: FolderKind, key: str) -> None:
     marker = _marked(place)
     if marker is not None:
         if marker["verb"] != kind.verb:
             raise UserError(
-                f"{path} was made by `mengya {marker['verb']}`; write {_typed(key, path)}"
+                f"{path} was made by `mengya {marker['verb']}`; write {typed(key, path)}"
             )
         return
     taken = [name for name in _entries(place, deep=False) if _matches(name, kind.names)]
     if taken and not kind.unmarked(place):
         raise UserError(
             f"{path} holds files of the names that `mengya {kind.verb}` writes, and it did not make them: "
-            f"{_some(taken)}. They are not overwritten: move them out, or write {_typed(key, path)}"
+            f"{_some(taken)}. They are not overwritten: move them out, or write {typed(key, path)}"
         )
 
 
 def _beside(place: Path, what: str) -> Path:
     return place.with_name(f".{place.name}.mengya-{what}")
-
-
-def _typed(key: str, path: Path) -> str:
-    """What to type to write to that path, or next to it where something is there."""
-    return f"{key}={shlex.quote(str(free_name(path)))}"
-
-
-def free_name(path: Path) -> Path:
-    """That path where nothing is there, else a sibling of it that does not exist."""
-    free, number = path, 1
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free
-
-
-def _root(source: str | Path) -> Path:
-    """Of a glob the folder before the first wildcard, else the path itself."""
-    path = Path(source)
-    if path.exists() or not has_magic(str(source)):
-        return path
-    fixed = 0
-    while not has_magic(path.parts[fixed]):
-        fixed += 1
-    return Path(*path.parts[:fixed])
-
-
-def _holds(source: str | Path, place: Path) -> list[Path]:
-    """The folder of `source` that holds `place`, resolved; nothing when no file below `place` is read."""
-    root = _root(source)
-    folder = root.resolve()
-    if not folder.is_dir() or not place.is_relative_to(folder):
-        return []
-    patterns = Path(source).parts[len(root.parts) :]
-    names = place.relative_to(folder).parts
-    for pattern, name in zip(patterns, names, strict=False):
-        if pattern == "**":
-            return [folder]
-        if not fnmatchcase(name, pattern):
-            return []
-    return [folder] if not patterns or len(patterns) > len(names) else []
 
 
 def _marked(folder: Path) -> dict[str, Any] | None:
@@ -369,10 +277,9 @@ def _marked(folder: Path) -> dict[str, Any] | None:
         version, _, files = marker["format"], str(marker["verb"]), list(map(str, marker["files"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    if version != FORMAT:
-        raise UserError(
-            f"{folder / MARKER} has format {version}, this mengya reads {FORMAT}: update mengya"
-        )
+    if not isinstance(version, int) or version < 1:
+        return None
+    check_format(folder / MARKER, version, FORMAT)
     return {**marker, "files": files}
 
 

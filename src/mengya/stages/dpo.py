@@ -18,7 +18,6 @@ from mengya.losses.token_nll import ModelOutput
 from mengya.models.adapters.lora import disable_adapters
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import load_causal_lm
-from mengya.models.hf.open_checkpoint import find_checkpoint
 from mengya.stages.run.assemble import open_strategy, train
 from mengya.stages.run.losses import pick_token_nll
 from mengya.stages.run.resume import check_run, in_run_folder
@@ -78,8 +77,7 @@ def _reference(
     config: DpoConfig, strategy: Strategy, policy: CausalLM
 ) -> Callable[[Batch], ModelOutput]:
     if config.lora is None:
-        start = find_checkpoint(config.init_from)
-        frozen = load_causal_lm(start, device=strategy.init_device).eval()
+        frozen = load_causal_lm(config.init_from, device=strategy.init_device).eval()
         frozen.requires_grad_(False)
         strategy.place(frozen)
         return lambda batch: frozen(**batch.model_inputs())

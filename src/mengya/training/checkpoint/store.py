@@ -24,7 +24,8 @@ from pathlib import Path
 from mengya.errors import UserError
 from mengya.runtime.checkpoint_names import LINKS, follow, step_folders, step_of
 from mengya.runtime.files import point_link, sync_tree, write_text
-from mengya.runtime.output_folder import ADDED_LATER, free_name, remove_files, replace_folder
+from mengya.runtime.output_folder import ADDED_LATER, remove_files, replace_folder
+from mengya.runtime.output_path import free_name
 from mengya.training.checkpoint.integrity import RECORD, find_damage, seal, sealed_files
 from mengya.training.state import TrainState
 from mengya.version import __version__, check_format
