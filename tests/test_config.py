@@ -71,6 +71,11 @@ def test_every_problem_is_reported_at_once_with_the_likely_key(tmp_path: Path) -
     assert "'nonsense' is not an override" in message
 
 
+def test_a_key_of_a_section_is_named_in_full() -> None:
+    with pytest.raises(UserError, match=r"- lr: unknown key; did you mean 'inner.lr'\?"):
+        load_config(OuterConfig, None, ["lr=0.1"])
+
+
 def test_resolved_config_loads_back_equal(tmp_path: Path) -> None:
     config = load_config(OuterConfig, None, ["inner.lr=3e-4", 'sources=[{"path": "数据/a.jsonl"}]'])
     save_config(config, tmp_path / "config.yaml")

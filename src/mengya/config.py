@@ -260,8 +260,12 @@ def _explain(cls: type[Config], item: dict[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
         owner = _owner(cls, location[:-1])
         known = list(owner.model_fields) if owner else []
-        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.55)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        meant = _keys_named(cls, str(location[-1])) or difflib.get_close_matches(
+            str(location[-1]), known, n=1, cutoff=0.55
+        )
+        hint = f"known here: {', '.join(known)}"
+        if meant:
+            hint = f"did you mean {' or '.join(map(repr, meant))}?"
         return f"{key}: unknown key; {hint}"
     if item["type"] == "missing":
         return f"{key}: is required; add it to the recipe, or write {_required(cls, location)}"
@@ -270,6 +274,18 @@ def _explain(cls: type[Config], item: dict[str, Any]) -> str:
     if item["type"] == "value_error" and isinstance(item["input"], dict):
         return f"{key}: {message}"
     return f"{key}: {message} (got {shown(item['input'])})"
+
+
+def _keys_named(cls: type[Config], name: str, above: str = "") -> list[str]:
+    """The full keys of sections that have a key of that name; lists and mappings are not entered."""
+    found = []
+    for key, field in cls.model_fields.items():
+        if above and key == name:
+            found.append(f"{above}{key}")
+        section = config_class_in(field.annotation)
+        if section is not None and not is_list(field.annotation):
+            found += _keys_named(section, name, f"{above}{key}.")
+    return found
 
 
 def _with_full_keys(cls: type[Config], location: tuple[int | str, ...], message: str) -> str:

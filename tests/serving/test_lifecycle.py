@@ -245,6 +245,28 @@ def test_a_model_that_cannot_be_loaded_ends_the_server(checkpoint: Path, tmp_pat
     assert "error:" in done.stderr and "Traceback" not in done.stderr
 
 
+LOADING = """
+import torch
+from rich.console import Console
+from mengya.serving.serve_command import run_server
+from mengya.serving.settings import ServerSettings
+
+def load():
+    while True:
+        torch.ones(500, 500) @ torch.ones(500, 500)
+
+run_server(load, "slow", ServerSettings(port=0), None, Console(force_terminal=False))
+"""
+
+
+def test_a_stop_while_the_model_is_loading_ends_the_server_in_order() -> None:
+    arguments = [sys.executable, "-c", LOADING]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None and "slow at http" in server.stdout.readline()
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+
+
 def test_adapters_from_the_command_line(checkpoint: Path, adapters: dict[str, Path]) -> None:
     arguments = [f"adapters.{name}={folder}" for name, folder in adapters.items()]
     with process(checkpoint, "served_name=base", "kind=chat", *arguments) as (_, url):

@@ -126,3 +126,10 @@ def test_an_address_that_is_taken() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1:{port}.*port=0"):
             Slow(WebSettings(port=port)).server().run()
+
+
+def test_an_address_of_another_machine_or_for_root() -> None:
+    with pytest.raises(UserError, match=r"cannot listen on 192.0.2.1:0.*host=127.0.0.1"):
+        Slow(WebSettings(host="192.0.2.1", port=0)).server().run()
+    with pytest.raises(UserError, match=r"cannot listen on no.such.invalid:0.*host=127.0.0.1"):
+        Slow(WebSettings(host="no.such.invalid", port=0)).server().run()

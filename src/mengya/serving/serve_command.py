@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 
 from rich.console import Console
@@ -52,3 +53,5 @@ def run_server(
     ).run()
     if worker.error is not None:
         raise worker.error
+    if worker.state == "loading":
+        os._exit(0)  # Python that ends beside a thread inside PyTorch aborts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -52,20 +53,16 @@ class DrainingServer(uvicorn.Server):
         self._deadline: float | None = None
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until the end.
+        """Serve until the end. The address is taken before the app starts, which may load for minutes.
 
         Raises:
             UserError: the address cannot be listened on.
         """
+        sockets = sockets or [_listen(self._settings.host, self._settings.port)]
         try:
             super().run(sockets)
         except KeyboardInterrupt:  # a second one, while it already ends
             os._exit(130)
-        except SystemExit as exit_:  # what uvicorn makes of an address that is taken
-            raise UserError(
-                f"cannot listen on {self._settings.host}:{self._settings.port}; is another "
-                "server running? Write port=0 for a free one"
-            ) from exit_
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, and report the URL."""
@@ -98,3 +95,20 @@ class DrainingServer(uvicorn.Server):
                 self._cancel_all()
             self.should_exit = late or self._traffic.in_flight == 0
         return await super().on_tick(counter)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            problem = "another program listens there; write port=0 for a free one"
+        elif error.errno == errno.EACCES:
+            problem = "ports below 1024 are for root; write port=8000"
+        else:
+            problem = (
+                f"{error.strerror}: this machine has no such address; write host=127.0.0.1, or "
+                "host=0.0.0.0 for all of its addresses"
+            )
+        raise UserError(f"cannot listen on {host}:{port}: {problem}") from error

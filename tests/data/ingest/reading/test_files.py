@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,12 @@ def test_a_mixed_folder_gives_all_that_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "only" / "x.xlsx").write_bytes(b"")
     with pytest.raises(UserError, match=r"no data files found, only 1 \.xlsx$"):
         find_data(str(tmp_path / "only"))
+
+
+def test_a_pipe_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.jsonl")
+    with pytest.raises(UserError, match=r"x.jsonl is a pipe.*write it to a file first"):
+        find_data(str(tmp_path / "x.jsonl"))
 
 
 def test_linked_folders_are_read_once(tmp_path: Path) -> None:

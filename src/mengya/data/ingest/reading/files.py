@@ -70,6 +70,11 @@ def find_data(pattern: str, *, texts: bool = True) -> FoundFiles:
                 f"{path}: unknown kind of file; known are {known}, each also .gz or .zst"
             )
         return FoundFiles([path])
+    if path.is_fifo():
+        raise UserError(
+            f"{path} is a pipe, and data are read more than once: write it to a file first, as "
+            f"`cat {path} > data.jsonl`"
+        )
     left_out: Counter[str] = Counter()
     if path.is_dir():
         found = list(_below(path, left_out))

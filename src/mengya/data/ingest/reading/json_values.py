@@ -69,7 +69,7 @@ class _Values:
                 if self._may_continue(error):
                     self._read_more()
                     continue
-                value, end, problem = None, -1, f"not JSON: {error.msg}"
+                value, end, problem = None, -1, f"not JSON: {error.msg.removesuffix(' at')}"
             except RecursionError:
                 value, end, problem = None, -1, "nested too deeply"
             if (

@@ -101,7 +101,8 @@ def _parse_json(text: str) -> Any:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
+        problem = error.msg.removesuffix(" at")
+        raise ValueError(f"not JSON: {problem} at column {error.colno}") from None
     if "\\ud" in text or "\\uD" in text:
         try:
             json.dumps(value, ensure_ascii=False).encode()
@@ -118,7 +119,9 @@ def _line_chunks(
         while line := stream.readline(MAX_RECORD):
             number += 1
             if len(line) == MAX_RECORD and not line.endswith(b"\n"):
-                chunk.bad.append((number, f"longer than {MAX_RECORD >> 20} MiB"))
+                chunk.bad.append(
+                    (number, f"longer than {MAX_RECORD >> 20} MiB, the most of one record")
+                )
                 while (rest := stream.readline(MAX_RECORD)) and not rest.endswith(b"\n"):
                     continue
             elif (form == "json" or line.strip()) and chunk.add(
