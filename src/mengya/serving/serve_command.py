@@ -54,4 +54,4 @@ def run_server(
     if worker.error is not None:
         raise worker.error
     if worker.state == "loading":
-        os._exit(0)  # Python that ends beside a thread inside PyTorch aborts
+        os._exit(0)  # with a thread inside PyTorch, Python would abort at its end
