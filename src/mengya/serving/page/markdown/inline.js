@@ -4,6 +4,7 @@
  * Every search is bounded, so a hostile line costs time in proportion to its length.
  */
 import { el } from "../kit/dom.js";
+import { formulaAt } from "./math.js";
 
 const MAX_DEPTH = 6; // emphasis in a link in emphasis ... deeper is plain text
 const REACH = 4000; // characters within which an emphasis must close
@@ -91,7 +92,7 @@ export function inline(text, depth = 0) {
 function special(text, at, depth, searched) {
   switch (text[at]) {
     case "\\":
-      return PUNCTUATION.test(text[at + 1] ?? "") ? { node: text[at + 1], end: at + 2 } : null;
+      return escaped(text, at, searched);
     case "`":
       return codeSpan(text, at, searched);
     case "[":
@@ -100,7 +101,7 @@ function special(text, at, depth, searched) {
       // A picture would be fetched from another host: its address is offered as a link instead.
       return text[at + 1] === "[" ? linkSpan(text, at + 1, depth) : null;
     case "$":
-      return formula(text, at);
+      return formulaAt(text, at, searched) ?? dollarRun(text, at);
     case "h":
       return plainAddress(text, at);
     default:
@@ -166,15 +167,24 @@ function balanced(text, at, open, close, reach) {
 }
 
 /**
- * A formula stays as it is written, its * and _ included; "$5 and $6" is none.
+ * A formula, or punctuation that means nothing; a formula that has not ended stays as it is written.
  * @param {string} text
  * @param {number} at
+ * @param {Map<string, number>} searched
  */
-function formula(text, at) {
-  const end = text.slice(at, at + LABEL).indexOf("$", 1) + at;
-  const spaced = /\s/.test(text[at + 1] ?? " ") || /\s/.test(text[end - 1]);
-  if (end <= at + 1 || spaced || /\d/.test(text[end + 1] ?? "")) return null;
-  return { node: el("span", { class: "formula" }, text.slice(at, end + 1)), end: end + 1 };
+function escaped(text, at, searched) {
+  const next = text[at + 1] ?? "";
+  if (next === "(" || next === "[") {
+    return formulaAt(text, at, searched) ?? { node: text.slice(at, at + 2), end: at + 2 };
+  }
+  return PUNCTUATION.test(next) ? { node: next, end: at + 2 } : null;
+}
+
+/** All of a run of dollars as text, or its rest would be tried again. @param {string} text */
+function dollarRun(text, /** @type {number} */ at) {
+  let end = at;
+  while (text[end] === "$") end += 1;
+  return { node: text.slice(at, end), end };
 }
 
 /** @param {string} text @param {number} at */

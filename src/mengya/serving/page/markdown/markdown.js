@@ -1,7 +1,7 @@
 /**
  * Markdown as models write it: takes text, perhaps unfinished, gives DOM nodes. Headings,
- * paragraphs (a line end stays one), fenced code, lists, quotes, tables, rules, formulas as they
- * are written. HTML is text. Nesting is bounded; `inline.js` does the inside of a line.
+ * paragraphs (a line end stays one), fenced code, lists, quotes, tables, rules, formulas. HTML is
+ * text. Nesting is bounded; `inline.js` does the inside of a line, `math.js` its formulas.
  */
 import { copyButton, el } from "../kit/dom.js";
 import { t } from "../kit/i18n.js";
@@ -84,9 +84,12 @@ function blockAt(lines, start, depth) {
   const formula = FORMULA.exec(line);
   if (formula) {
     const mark = formula[1] === "$$" ? "$$" : "\\]";
+    const closes = (/** @type {string} */ text) => text.includes(mark) || !text.trim();
     const oneLine = line.indexOf(mark, formula[0].length) >= 0;
-    const end = oneLine ? start : until(lines, start + 1, (text) => text.includes(mark));
-    return { kind: "formula", lines: lines.slice(start, end + 1), start, end: end + 1 };
+    const last = oneLine ? start : until(lines, start + 1, closes);
+    const isClosed = oneLine || Boolean(lines[last]?.trim());
+    const end = isClosed ? last + 1 : last;
+    return { kind: isClosed ? "paragraph" : "formula", lines: lines.slice(start, end), start, end };
   }
   if (isTable(line, lines[start + 1])) {
     const end = until(lines, start + 2, (text) => !text.includes("|"));
@@ -168,7 +171,7 @@ function render(block, depth = 0) {
     case "code":
       return codeBlock(text, block.language ?? "");
     case "formula":
-      return el("pre", { class: "formula" }, text);
+      return el("p", {}, text); // it has no end, or none yet
     case "heading":
       // The page has its own h1 and h2: an answer's headings come below them.
       return el(`h${Math.min(6, (block.level ?? 1) + 2)}`, {}, ...inline(text.replace(/[ \t]#{1,6}$/, "")));

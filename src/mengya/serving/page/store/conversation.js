@@ -13,11 +13,12 @@
 /** What somebody says that a call gave. @typedef {{id: string, name: string, content: string}} ToolResult */
 /**
  * What one model answered. Times are seconds: to the first token, of the thinking, from the first
- * to the last token.
+ * to the last token. `since` is the turn that its prompt began with where older ones did not fit
+ * into the context; `edited` says that a person wrote it.
  * @typedef {{model: string, content: string, reasoning: string, toolCalls: ToolCall[], finish:
  *   string | null, problem: Problem | null, promptTokens: number | null, completionTokens: number |
- *   null, firstSeconds: number | null, thinkingSeconds: number | null, seconds: number | null}}
- *   Reply
+ *   null, firstSeconds: number | null, thinkingSeconds: number | null, seconds: number | null,
+ *   since: string | null, edited: boolean}} Reply
  */
 /**
  * `replies[lane]` are the replies of a lane, `chosen[lane]` the index of the one that is shown,
@@ -61,6 +62,8 @@ export function newReply(model) {
     firstSeconds: null,
     thinkingSeconds: null,
     seconds: null,
+    since: null,
+    edited: false,
   };
 }
 
@@ -152,59 +155,69 @@ export function shownReply(turn, lane) {
 }
 
 /**
+ * A version of a shown reply as a person wants it; it is shown.
+ * @param {Turn} turn
+ * @param {number} lane
+ * @param {string} content
+ */
+export function editReply(turn, lane, content) {
+  const { model = "", since = null } = shownReply(turn, lane) ?? {};
+  addReply(turn, lane, { ...newReply(model), content, since, finish: "stop", edited: true });
+}
+
+/**
+ * Removes the shown reply of a lane, one of several, and what followed it.
+ * @param {Conversation} conversation
+ * @param {Turn} turn
+ * @param {number} lane
+ */
+export function removeReply(conversation, turn, lane) {
+  const index = turn.chosen[lane];
+  const follows = (/** @type {Turn} */ one) => one.parent === turn.id && one.after[lane] === index;
+  removeTurns(conversation, conversation.turns.filter(follows));
+  turn.replies[lane].splice(index, 1);
+  turn.chosen[lane] = Math.max(0, index - 1);
+  for (const one of conversation.turns) {
+    if (one.parent === turn.id && one.after[lane] > index) one.after[lane] -= 1;
+  }
+}
+
+/**
+ * Removes a question with its replies. What followed follows the turn before it; where there is
+ * another version of the question, it goes too.
+ * @param {Conversation} conversation
+ * @param {Turn} turn
+ */
+export function removeTurn(conversation, turn) {
+  if (siblings(conversation, turn).length === 1) {
+    const next = following(conversation, turn).sort((one, other) => other.touched - one.touched)[0];
+    for (const one of conversation.turns) {
+      if (one.parent === turn.id) Object.assign(one, { parent: turn.parent, after: [...turn.after] });
+    }
+    if (next) showTurn(conversation, next);
+  }
+  removeTurns(conversation, [turn]);
+}
+
+/** Removes turns and all that followed them. @param {Conversation} conversation @param {Turn[]} turns */
+function removeTurns(conversation, turns) {
+  const gone = new Set(turns.map(({ id }) => id));
+  // Parents come before what follows them.
+  for (const { id, parent } of conversation.turns) if (parent !== null && gone.has(parent)) gone.add(id);
+  conversation.turns = conversation.turns.filter(({ id }) => !gone.has(id));
+}
+
+/**
  * The turns from the first to `turn`.
  * @param {Conversation} conversation
  * @param {Turn} turn
  * @returns {Turn[]}
  */
-function pathTo(conversation, turn) {
+export function pathTo(conversation, turn) {
   const byId = new Map(conversation.turns.map((other) => [other.id, other]));
   const path = [turn];
   for (let id = turn.parent; id !== null; id = path[0].parent) {
     path.unshift(/** @type {Turn} */ (byId.get(id)));
   }
   return path;
-}
-
-/** @typedef {{role: string, content: string | null, [more: string]: any}} Message */
-
-/**
- * The messages that a lane's model answers: earlier replies without their thinking, as chat
- * templates want them. A question that got no answer is left out with it: no model has learned what
- * two messages of the user in a row mean.
- * @param {Conversation} conversation
- * @param {Turn} turn the question to answer; its own replies are left out
- * @param {number} lane
- */
-export function messagesFor(conversation, turn, lane) {
-  /** @type {Message[]} */
-  const messages = conversation.system.trim() ? [{ role: "system", content: conversation.system }] : [];
-  const path = pathTo(conversation, turn);
-  path.forEach((asked, index) => {
-    if (!asked.results.length) messages.push({ role: "user", content: asked.question });
-    for (const { id, content } of asked.results) messages.push({ role: "tool", tool_call_id: id, content });
-    if (asked === turn) return;
-    const own = Math.min(lane, asked.replies.length - 1);
-    const reply = asked.replies[own]?.[path[index + 1].after[own]];
-    if (reply && path[index + 1].results.length) {
-      const calls = reply.toolCalls.map((call) => ({
-        id: call.id,
-        type: "function",
-        function: { name: call.name, arguments: call.arguments },
-      }));
-      messages.push({ role: "assistant", content: reply.content || null, tool_calls: calls });
-    } else if (reply?.content) messages.push({ role: "assistant", content: reply.content });
-    else if (!asked.results.length) messages.pop();
-  });
-  return messages;
-}
-
-/**
- * The same without the oldest question and what belongs to it; null when only the last one is left.
- * @param {Message[]} messages
- */
-export function withoutOldest(messages) {
-  const asked = messages.flatMap(({ role }, index) => (role === "user" ? [index] : []));
-  if (asked.length < 2) return null;
-  return [...messages.slice(0, asked[0]), ...messages.slice(asked[1])];
 }
