@@ -2,9 +2,12 @@
  * The model server's API (OpenAI's). Takes request bodies; gives models, chat deltas and completion
  * tokens. Knows nothing of the screen.
  */
-import { request, stream } from "./kit/server.js";
+import { request, ServerProblem, stream } from "./kit/server.js";
 
-/** @typedef {{id: string, kind: "chat"|"base", context: number | null}} Model */
+/**
+ * `starters` are what the server offers to ask or to continue.
+ * @typedef {{id: string, kind: "chat"|"base", context: number | null, starters: string[]}} Model
+ */
 /** @typedef {{prompt: number, completion: number, cached: number}} Usage */
 /** @typedef {{index: number, id?: string, name?: string, arguments?: string}} ToolPiece */
 /**
@@ -20,9 +23,44 @@ export async function listModels() {
   return (Array.isArray(list.data) ? list.data : []).map((/** @type {any} */ entry) => ({
     id: String(entry.id),
     kind: entry.mengya?.kind === "base" ? "base" : "chat",
-    context: typeof entry.mengya?.context === "number" ? entry.mengya.context : null,
+    context: contextOf(entry.mengya?.context ?? entry.max_model_len), // the latter is vLLM's
+    starters: startersOf(entry.mengya?.starters),
   }));
 }
+
+/** @param {unknown} value */
+function contextOf(value) {
+  return typeof value === "number" && value > 0 ? value : null;
+}
+
+/** @param {unknown} value @returns {string[]} */
+function startersOf(value) {
+  const all = Array.isArray(value) ? value : [];
+  return all.filter((one) => typeof one === "string" && one.trim()).slice(0, MOST_STARTERS);
+}
+
+let canCount = true;
+
+/**
+ * How many tokens a prompt of these messages has, or null: not every server can say, and one that
+ * cannot is asked once.
+ * @param {string} model
+ * @param {object[]} messages
+ * @returns {Promise<number | null>}
+ */
+export async function countTokens(model, messages) {
+  if (!canCount) return null;
+  try {
+    const answer = await (await request("tokenize", { model, messages })).json();
+    return contextOf(answer.count);
+  } catch (error) {
+    if (!(error instanceof ServerProblem || error instanceof SyntaxError)) throw error;
+    canCount = error instanceof ServerProblem && !["notFound", "refused"].includes(error.problem.kind);
+    return null;
+  }
+}
+
+const MOST_STARTERS = 8;
 
 /** @param {object} body */
 function streamed(body) {

@@ -7,8 +7,8 @@ import { Chat } from "./chat/chat.js";
 import { Completion } from "./completion/completion.js";
 import { askKeyWhenNeeded, notice } from "./kit/dialogs.js";
 import { append, byId, el, icon } from "./kit/dom.js";
-import { addWords, problemWords, setLanguage, t } from "./kit/i18n.js";
-import { isTyping } from "./kit/keys.js";
+import { addWords, codeWords, problemWords, setLanguage, t } from "./kit/i18n.js";
+import { isTouch, isTyping } from "./kit/keys.js";
 import { ServerProblem } from "./kit/server.js";
 import { Drawer } from "./settings/drawer.js";
 import { Sidebar } from "./sidebar.js";
@@ -32,6 +32,11 @@ append(byId("compare"), [icon("compare")]);
 append(byId("open-settings"), [icon("tune")]);
 append(byId("close-settings"), [icon("close")]);
 
+/** @param {string} id */
+function modelOf(id) {
+  return models.find((model) => model.id === id);
+}
+
 function keep() {
   try {
     saveSettings(settings);
@@ -49,12 +54,13 @@ const chat = new Chat(
     keep();
     sidebar.draw();
     drawModels();
+    drawTitle();
     if (drawer.panel.hidden || !drawer.panel.contains(document.activeElement)) drawer.draw();
   },
   () => loadModels(),
-  (id) => models.find((model) => model.id === id)?.context ?? null,
+  modelOf,
 );
-const completion = new Completion(settings, () => settings.models[0], keep);
+const completion = new Completion(settings, () => modelOf(settings.models[0]), keep);
 const sidebar = new Sidebar(conversations, chat);
 const system = {
   get: () => chat.current.system,
@@ -93,16 +99,29 @@ function chooseModels(chosen) {
   chat.current.models = [...chosen];
   chat.save(chat.current);
   if (!chat.isRunning) chat.draw();
-  noteBaseModel();
+  openForKind();
   drawModels();
+  completion.draw();
   keep();
 }
 
-/** Says that the model was not trained to chat, where that is what it is asked to do. */
+function isBaseAlone() {
+  const chosen = settings.mode === "chat" ? chat.current.models : settings.models.slice(0, 1);
+  return chosen.length === 1 && modelOf(chosen[0])?.kind === "base";
+}
+
+/** A base model was not trained to chat: completion opens, unless a conversation with it is open. */
+function openForKind() {
+  if (settings.mode === "chat" && isBaseAlone() && !chat.current.turns.length) setMode("completion");
+  noteBaseModel();
+}
+
+/** Says that the model was not trained to chat. */
 function noteBaseModel() {
-  const { models: chosen } = chat.current;
-  const isBase = models.some((model) => model.kind === "base" && chosen.includes(model.id));
-  if (settings.mode === "chat" && chosen.length === 1 && isBase) notice(t("baseModelNote"));
+  const isBase = isBaseAlone();
+  byId("base-note").hidden = !isBase || settings.mode === "chat";
+  byId("base-note").textContent = t("baseModelOpens", { model: settings.models[0] ?? "" });
+  if (settings.mode === "chat" && isBase) notice(t("baseModelNote"));
 }
 
 for (const id of ["model", "second-model"]) {
@@ -124,22 +143,30 @@ async function loadModels() {
   } catch (error) {
     if (!(error instanceof ServerProblem)) throw error;
     const { problem } = error;
-    notice(`${problemWords(problem)} ${problem.kind === "refused" ? problem.detail : ""}`, "trouble");
+    const detail = problem.kind === "refused" && !codeWords(problem) ? problem.detail : "";
+    notice(`${problemWords(problem)} ${detail}`, "trouble");
     if (problem.kind === "loading") setTimeout(loadModels, 1000 * (problem.wait ?? 3));
     return;
   }
   byId("notices").replaceChildren();
   const known = new Set(models.map((model) => model.id));
-  const fallback = models[0]?.id;
+  const fallback = (models.find(({ kind }) => kind === "chat") ?? models[0])?.id;
   for (const holder of [settings, chat.current]) {
     const kept = holder.models.filter((id) => known.has(id));
     holder.models = kept.length || !fallback ? kept : [fallback];
   }
-  noteBaseModel();
+  openForKind();
   drawModels();
+  chat.draw();
+  completion.draw();
 }
 
-// Language, theme, modes
+// Title, language, theme, modes
+
+function drawTitle() {
+  const name = settings.mode === "chat" ? chat.current.title : t("completionTitle");
+  document.title = name ? `${name} · ${t("title")}` : t("title");
+}
 
 function drawToggles() {
   byId("language").textContent = settings.language === "zh" ? "English" : "中文";
@@ -152,6 +179,8 @@ byId("language").addEventListener("click", () => {
   setLanguage(settings.language);
   drawToggles();
   drawModels();
+  drawTitle();
+  noteBaseModel();
   drawer.draw();
   sidebar.draw();
   chat.draw();
@@ -177,8 +206,10 @@ function setMode(mode) {
     byId(`${name}-mode`).setAttribute("aria-pressed", String(name === mode));
   }
   drawModels();
+  drawTitle();
   keep();
   if (mode === "completion") completion.fit();
+  if (!isTouch()) byId(mode === "chat" ? "message" : "prompt").focus();
 }
 byId("chat-mode").addEventListener("click", () => {
   setMode("chat");
@@ -186,6 +217,7 @@ byId("chat-mode").addEventListener("click", () => {
 });
 byId("completion-mode").addEventListener("click", () => {
   setMode("completion");
+  noteBaseModel();
   sidebar.slide(false);
 });
 

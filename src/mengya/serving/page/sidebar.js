@@ -34,7 +34,6 @@ export class Sidebar {
   /** @param {boolean} open whether the panel is over the page; on a wide screen it is always next to it */
   slide(open) {
     document.body.classList.toggle("menu-open", open);
-    byId("veil").hidden = !open;
     byId("open-menu").setAttribute("aria-expanded", String(open));
     if (open) byId("close-menu").focus();
   }
@@ -44,16 +43,19 @@ export class Sidebar {
     this.chat.open(conversation);
     this.slide(false);
     byId("chat-mode").click();
-    if (!conversation) byId("message").focus();
+    this.chat.composer.focus();
   }
 
   draw() {
     byId("new-chat").replaceChildren(icon("plus"), t("newChat"));
+    byId("import").replaceChildren(icon("open"), t("importFile"));
+    byId("export-all").replaceChildren(icon("save"), t("exportAll"));
     const sought = byId("search").value.trim().toLowerCase();
     const all = this.conversations.list();
     const shown = all.filter((one) => !sought || holds(one, sought));
     byId("history-empty").hidden = all.length > 0;
     byId("search").hidden = all.length < 2;
+    byId("history-none").textContent = sought && !shown.length ? t("noHits", { sought }) : "";
     byId("history-list").replaceChildren(...shown.map((one) => this.entry(one)));
   }
 
@@ -76,8 +78,8 @@ export class Sidebar {
       "span",
       { class: "entry-tools" },
       iconButton("edit", t("rename"), () => this.rename(conversation)),
-      iconButton("save", t("exportMarkdown"), markdown),
-      iconButton("open", t("exportJson"), () => this.exportJson([conversation], title)),
+      iconButton("page", t("exportMarkdown"), markdown),
+      iconButton("braces", t("exportJson"), () => this.exportJson([conversation], title)),
       iconButton("trash", t("remove"), () => this.remove(conversation, title)),
     );
     return el("li", { class: current && "current" }, name, tools);

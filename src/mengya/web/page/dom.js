@@ -64,7 +64,10 @@ const PATHS = {
   down: "M12 5v14M6 13l6 6 6-6",
   save: "M12 4v11M7 11l5 5 5-5M5 20h14",
   open: "M12 16V5M7 9l5-5 5 5M5 20h14",
-  tool: "M9 4H7v7l-2 1 2 1v7h2M15 4h2v7l2 1-2 1v7h-2",
+  attach: "M19 11l-7 7a4.5 4.5 0 0 1-6-6l7.5-7.5a3 3 0 0 1 4 4l-7.4 7.4a1.5 1.5 0 0 1-2-2l6.6-6.5",
+  braces: "M9 4H7v7l-2 1 2 1v7h2M15 4h2v7l2 1-2 1v7h-2",
+  page: "M6 3h8l4 4v14H6zM14 3v4h4M9 12h6M9 16h6",
+  more: "M5 6l6 6-6 6M12 6l6 6-6 6",
 };
 
 /**

@@ -48,10 +48,21 @@ export function setLanguage(language) {
   }
 }
 
-/** A problem in words: what happened and what to do. @param {import("./server.js").Problem} problem */
+/**
+ * A problem in words: what happened and what to do. Codes of the server that a page has words for are
+ * said in its language.
+ * @param {import("./server.js").Problem} problem
+ */
 export function problemWords(problem) {
   const wait = problem.wait === null ? t("waitLittle") : t("waitSeconds", { seconds: problem.wait });
-  return t(`problem_${problem.kind}`, { wait });
+  return [t(`problem_${problem.kind}`, { wait }), codeWords(problem)].filter(Boolean).join(" ");
+}
+
+/** What the server's own name of an error means, or null. @param {import("./server.js").Problem} problem */
+export function codeWords({ code, param }) {
+  const names = param ? [`code_${code}_of`, `code_${code}`] : [`code_${code}`];
+  const name = names.find((one) => one in WORDS[current]);
+  return name ? t(name, { param: param ?? "" }) : null;
 }
 
 /** A number for reading: three digits that matter. @param {number} value */

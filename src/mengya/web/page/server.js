@@ -13,7 +13,11 @@ import { events } from "./sse.js";
  *   {"unauthorized"|"busy"|"loading"|"notFound"|"tooLarge"|"refused"|"server"|"offline"|"broken"|"storage"}
  *   ProblemKind
  */
-/** @typedef {{kind: ProblemKind, detail: string, wait: number | null, code?: string}} Problem */
+/**
+ * `code` and `param` are the server's own name of the error and the field of the request at fault.
+ * @typedef {{kind: ProblemKind, detail: string, wait: number | null, code: string | null, param:
+ *   string | null}} Problem
+ */
 
 const KEY = "mengya.key";
 
@@ -32,13 +36,18 @@ export class ServerProblem extends Error {
    * @param {ProblemKind} kind
    * @param {string} detail
    * @param {number | null} wait seconds the server asks to wait
-   * @param {string} [code] the server's own name of the error
+   * @param {{code?: unknown, param?: unknown}} [named] of an error in OpenAI's shape
    */
-  constructor(kind, detail = "", wait = null, code = undefined) {
+  constructor(kind, detail = "", wait = null, { code, param } = {}) {
     super(`${kind}: ${detail}`);
     /** @type {Problem} */
-    this.problem = { kind, detail, wait, code };
+    this.problem = { kind, detail, wait, code: name(code), param: name(param) };
   }
+}
+
+/** @param {unknown} value */
+function name(value) {
+  return typeof value === "string" ? value.slice(0, 200) : null;
 }
 
 /**
@@ -87,16 +96,15 @@ async function problemOf(response) {
   const text = await response.text().catch(() => "");
   const wait = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
   const kind = KINDS[response.status] ?? (response.status < 500 ? "refused" : "server");
-  return new ServerProblem(kind, detailOf(text), Number.isFinite(wait) ? wait : null, codeOf(text));
+  return new ServerProblem(kind, detailOf(text), Number.isFinite(wait) ? wait : null, errorOf(text));
 }
 
-/** The code of an error in OpenAI's shape. @param {string} text */
-function codeOf(text) {
+/** The error of a body in OpenAI's shape, or an empty one. @param {string} text @returns {object} */
+function errorOf(text) {
   try {
-    const code = JSON.parse(text).error?.code;
-    return typeof code === "string" ? code : undefined;
+    return Object(JSON.parse(text).error);
   } catch {
-    return undefined;
+    return {};
   }
 }
 
@@ -127,7 +135,10 @@ export async function* stream(path, body, signal) {
         ended = data === "[DONE]";
         if (ended) return;
         const value = JSON.parse(data);
-        if (value.error) throw new ServerProblem("server", String(value.error.message ?? "").slice(0, 1000));
+        if (value.error) {
+          const detail = String(value.error.message ?? "").slice(0, 1000);
+          throw new ServerProblem("server", detail, null, Object(value.error));
+        }
         yield value;
       }
     }

@@ -22,6 +22,9 @@ export const EN = {
   problem_offline: "The server cannot be reached. Check that it is running, then try again.",
   problem_broken: "The connection broke before the answer ended. You can try again.",
   problem_storage: "The browser's storage for this page is full.",
+  code_invalid_value_of: "{param} has a value that cannot be used.",
+  code_unknown_parameter_of: "It does not know {param}.",
+  code_missing_required_parameter_of: "{param} is missing.",
 };
 
 /** @type {Record<string, string>} */
@@ -43,4 +46,7 @@ export const ZH = {
   problem_offline: "无法连接服务器。请确认它仍在运行，然后重试。",
   problem_broken: "回答结束前连接中断，可以重试。",
   problem_storage: "浏览器分配给本页面的存储空间已满。",
+  code_invalid_value_of: "{param} 的值不合要求。",
+  code_unknown_parameter_of: "服务器不支持 {param}。",
+  code_missing_required_parameter_of: "缺少 {param}。",
 };

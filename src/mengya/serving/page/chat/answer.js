@@ -1,6 +1,7 @@
 /**
- * One answer being made: takes a request, fills a `Reply` as the pieces arrive, with the times.
- * Knows nothing of the screen; the view of the reply is notified of every change.
+ * One answer being made: takes a request, fills a `Reply` as the pieces arrive, with the times; a
+ * reply that has some text already is continued. Knows nothing of the screen; the view of the reply
+ * is notified of every change.
  */
 import { streamChat } from "../api.js";
 import { ServerProblem } from "../kit/server.js";
@@ -17,6 +18,7 @@ import { ServerProblem } from "../kit/server.js";
  */
 export async function answer(body, reply, signal, changed) {
   const began = performance.now();
+  const before = { seconds: reply.seconds ?? 0, tokens: reply.completionTokens ?? 0 };
   let first = 0;
   try {
     for await (const piece of streamChat(body, signal)) {
@@ -24,7 +26,7 @@ export async function answer(body, reply, signal, changed) {
       const spoken = piece.content || piece.reasoning || piece.tools;
       if (spoken && !first) {
         first = now;
-        reply.firstSeconds = (now - began) / 1000;
+        reply.firstSeconds ??= (now - began) / 1000;
       }
       if (piece.reasoning) {
         reply.reasoning += piece.reasoning;
@@ -32,11 +34,12 @@ export async function answer(body, reply, signal, changed) {
       }
       if (piece.content) reply.content += piece.content;
       for (const part of piece.tools ?? []) addToolPiece(reply, part);
-      if (spoken) reply.seconds = (now - first) / 1000;
+      if (spoken) reply.seconds = before.seconds + (now - first) / 1000;
       if (piece.finish) reply.finish = piece.finish;
       if (piece.usage) {
-        reply.promptTokens = piece.usage.prompt;
-        reply.completionTokens = piece.usage.completion;
+        // What the reply had already was part of the prompt.
+        reply.promptTokens = piece.usage.prompt - before.tokens;
+        reply.completionTokens = piece.usage.completion + before.tokens;
       }
       changed();
     }

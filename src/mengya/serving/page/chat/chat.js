@@ -1,25 +1,32 @@
 /**
- * The chat: shows a conversation and lets it grow: ask, stop, answer again, edit, switch between
- * versions. Owns the answers that are being made; they continue when another conversation is
- * opened. Takes settings and the stored conversations; notifies the sidebar.
+ * The chat: shows a conversation and lets it grow: ask, stop, continue, answer again, edit, remove,
+ * switch between versions. Owns the answers that are being made; they continue when another
+ * conversation is opened. Takes settings and the stored conversations; notifies the sidebar.
  */
-import { announce, notice } from "../kit/dialogs.js";
+import { announce, confirmed, notice } from "../kit/dialogs.js";
 import { byId, el } from "../kit/dom.js";
 import { problemWords, t } from "../kit/i18n.js";
-import { entersLine, growing } from "../kit/keys.js";
 import { ServerProblem } from "../kit/server.js";
 import { chatFields } from "../settings/sampling.js";
+import { starterButtons } from "../starters.js";
 import {
   addReply,
   ask,
+  editReply,
   newConversation,
   newReply,
-  messagesFor,
+  removeReply,
+  removeTurn,
+  shownReply,
   shownTurns,
   showTurn,
-  withoutOldest,
+  siblings,
 } from "../store/conversation.js";
+import { exchangesFor, messagesOf } from "../store/messages.js";
 import { answer } from "./answer.js";
+import { Composer } from "./composer.js";
+import { Context } from "./context.js";
+import { Gauge } from "./gauge.js";
 import { turnView } from "./turn_view.js";
 
 /** @typedef {import("../store/conversation.js").Conversation} Conversation */
@@ -28,8 +35,8 @@ import { turnView } from "./turn_view.js";
 /** @typedef {import("./reply_view.js").ReplyView} ReplyView */
 
 const SAVE_EVERY = 2000; // milliseconds, while an answer grows
-const FREE = 0.25; // of the context, for the answer
 const NEAR_END = 60; // pixels from the end within which the log follows a growing answer
+const CONTINUES = { continue_final_message: true, add_generation_prompt: false };
 
 export class Chat {
   /**
@@ -37,12 +44,11 @@ export class Chat {
    * @param {import("../store/store.js").Settings} settings
    * @param {() => void} changed a conversation was saved, opened or named
    * @param {() => Promise<void>} loadModels asks the server again what it serves
-   * @param {(model: string) => number | null} contextOf most tokens of a model, where that is known
+   * @param {(id: string) => import("../api.js").Model | undefined} modelOf
    */
-  constructor(conversations, settings, changed, loadModels, contextOf) {
+  constructor(conversations, settings, changed, loadModels, modelOf) {
     this.loadModels = loadModels;
-    this.contextOf = contextOf;
-    this.tokensPerCharacter = 0; // of the last prompt; 0: not known yet
+    this.modelOf = modelOf;
     this.conversations = conversations;
     this.settings = settings;
     this.changed = changed;
@@ -53,22 +59,20 @@ export class Chat {
     this.current = newConversation(settings.models, settings.system);
     this.follow = true;
     this.log = byId("log");
-    this.message = byId("message");
-    this.fit = growing(this.message);
+    this.context = new Context(
+      (model) => modelOf(model)?.context ?? null,
+      () => settings.sampling.max_tokens,
+    );
+    this.composer = new Composer({
+      send: () => this.send(),
+      stop: () => this.stop(),
+      typed: () => this.gauge.draw(),
+    });
+    this.gauge = new Gauge(this.context, () => this.current, () => this.composer.text);
     this.wire();
   }
 
   wire() {
-    byId("composer").addEventListener("submit", (/** @type {Event} */ event) => {
-      event.preventDefault();
-      this.send();
-    });
-    this.message.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-      if (!entersLine(event)) return;
-      event.preventDefault();
-      this.send();
-    });
-    byId("stop").addEventListener("click", () => this.stop());
     this.log.addEventListener("scroll", () => {
       this.follow = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < NEAR_END;
       byId("to-end").hidden = this.follow;
@@ -93,12 +97,11 @@ export class Chat {
   }
 
   async send() {
-    const text = this.message.value;
+    const { text } = this.composer;
     if (!text.trim() || this.isRunning) return;
     if (!this.current.models.length) await this.loadModels();
     if (!this.current.models.length || this.isRunning) return; // a notice says why; the text stays
-    this.message.value = "";
-    this.fit();
+    this.composer.text = "";
     this.answerAll(ask(this.current, text));
   }
 
@@ -111,60 +114,92 @@ export class Chat {
 
   /** @param {Turn} turn @param {number} lane @param {string} model */
   async answerLane(turn, lane, model) {
-    const conversation = this.current;
     const reply = newReply(model);
     addReply(turn, lane, reply);
+    await this.generate(turn, lane, reply, []);
+  }
+
+  /** Continues a reply where it was cut. @param {Turn} turn @param {number} lane */
+  async continueLane(turn, lane) {
+    const reply = shownReply(turn, lane);
+    if (!reply || this.isRunning) return;
+    const { content, finish, edited } = reply;
+    Object.assign(reply, { finish: null, problem: null, edited: false });
+    const generated = this.generate(turn, lane, reply, [{ role: "assistant", content }]);
+    this.drawReply(reply);
+    await generated;
+    if (reply.content !== content || !reply.problem) return;
+    const isFull = reply.problem.code === "context_length_exceeded";
+    notice(isFull ? t("cannotContinue") : problemWords(reply.problem), "trouble");
+    Object.assign(reply, { finish, edited, problem: null });
+    this.save(this.current);
+    this.drawReply(reply);
+  }
+
+  /**
+   * @param {Turn} turn
+   * @param {number} lane
+   * @param {Reply} reply
+   * @param {import("../store/messages.js").Message[]} begun what it has already, or nothing
+   */
+  async generate(turn, lane, reply, begun) {
+    const conversation = this.current;
     const stop = new AbortController();
     this.running.set(reply, { conversation, stop });
-    const full = messagesFor(conversation, turn, lane);
-    let messages = this.fitting(full, model);
-    let saved = performance.now();
     conversation.updated = Date.now();
-    this.save(conversation);
     announce(t("answering"));
+    let saved = performance.now();
     const grown = () => {
       this.views.get(reply)?.schedule();
-      if (performance.now() - saved > SAVE_EVERY) {
-        saved = performance.now();
-        this.save(conversation);
-      }
+      if (performance.now() - saved <= SAVE_EVERY) return;
+      saved = performance.now();
+      this.save(conversation);
+      if (conversation === this.current) this.gauge.draw();
     };
     try {
-      for (;;) {
-        await answer({ model, messages, ...chatFields(this.settings) }, reply, stop.signal, grown);
-        const isFull = reply.problem?.code === "context_length_exceeded";
-        const shorter = isFull ? withoutOldest(messages) : null;
-        if (!shorter) break;
-        messages = shorter;
-        reply.problem = null;
-      }
-      if (reply.promptTokens) this.tokensPerCharacter = reply.promptTokens / lengthOf(messages);
-      if (messages.length < full.length) notice(t("slid"));
+      await this.request(conversation, turn, lane, reply, begun, stop.signal, grown);
     } finally {
       this.running.delete(reply);
       this.save(conversation);
-      this.views.get(reply)?.draw(false);
-      this.drawButtons();
+      this.drawReply(reply);
       const ending = stop.signal.aborted ? t("stopped") : `${t("answered")} ${reply.content}`;
       announce(reply.problem ? problemWords(reply.problem) : ending);
     }
   }
 
   /**
-   * The messages without the oldest questions that would leave the answer too little of the context, as
-   * far as the last prompt shows how many tokens they make.
-   * @param {import("../store/conversation.js").Message[]} messages
-   * @param {string} model
+   * Asks with as many exchanges as fit, with fewer when the server says that they do not.
+   * @param {Conversation} conversation
+   * @param {Turn} turn
+   * @param {number} lane
+   * @param {Reply} reply
+   * @param {import("../store/messages.js").Message[]} begun
+   * @param {AbortSignal} signal
+   * @param {() => void} grown
    */
-  fitting(messages, model) {
-    const most = (this.contextOf(model) ?? Infinity) * (1 - FREE);
-    let kept = messages;
-    while (lengthOf(kept) * this.tokensPerCharacter > most) {
-      const shorter = withoutOldest(kept);
-      if (!shorter) break;
-      kept = shorter;
+  async request(conversation, turn, lane, reply, begun, signal, grown) {
+    const { model } = reply;
+    const all = exchangesFor(conversation, turn, lane);
+    let kept = this.context.fitting(conversation, all, model);
+    for (;;) {
+      reply.since = kept.length < all.length ? kept[0].first : null;
+      this.save(conversation);
+      this.drawCut();
+      const messages = [...messagesOf(conversation, kept), ...begun];
+      const more = begun.length ? CONTINUES : {};
+      await answer({ model, messages, ...chatFields(this.settings), ...more }, reply, signal, grown);
+      if (reply.promptTokens && !begun.length) this.context.learn(model, messages, reply.promptTokens);
+      if (kept.length < 2 || !this.isTooLong(reply)) return;
+      kept = kept.slice(1);
+      reply.problem = null;
     }
-    return kept;
+  }
+
+  /** Whether a shorter prompt would be answered. @param {Reply} reply */
+  isTooLong(reply) {
+    const asked = this.settings.sampling.max_tokens ?? 0;
+    const canHelp = asked < (this.context.limitOf(reply.model) ?? Infinity);
+    return reply.problem?.code === "context_length_exceeded" && canHelp;
   }
 
   stop() {
@@ -197,29 +232,56 @@ export class Chat {
   draw() {
     this.views.clear();
     const shown = shownTurns(this.current);
-    const turns = shown.map((turn) => {
-      // Two models would have called differently.
-      const last = turn === shown.at(-1) && this.current.models.length === 1;
-      const { element, views } = turnView(this.current, turn, {
-        edit: (place, text) => this.isRunning || this.answerAll(ask(this.current, text, place)),
-        again: (of, lane) => this.again(of, lane),
-        chooseTurn: (one) => this.choose(() => showTurn(this.current, one)),
-        chooseReply: (of, lane, index) => this.choose(() => (of.chosen[lane] = index)),
-        drawn: () => this.follow && this.scroll(),
-        giveResults: last
-          ? (results) => this.isRunning || this.answerAll(ask(this.current, "", undefined, results))
-          : null,
-      });
-      for (const [reply, view] of views) {
-        this.views.set(reply, view);
-        view.draw(this.running.has(reply));
-      }
-      return element;
-    });
+    const turns = shown.map((turn) => this.turn(turn, turn === shown.at(-1)));
     this.log.replaceChildren(...(turns.length ? turns : [this.greeting()]));
     this.log.classList.toggle("wide", this.current.models.length > 1);
+    this.drawCut();
     this.drawButtons();
+    this.composer.draw();
+    this.gauge.refresh();
     this.scroll();
+  }
+
+  /** @param {Reply} reply */
+  drawReply(reply) {
+    this.views.get(reply)?.draw(this.running.has(reply));
+    this.drawButtons();
+    this.gauge.refresh();
+  }
+
+  /** @param {Turn} turn @param {boolean} isLast */
+  turn(turn, isLast) {
+    const canGive = isLast && this.current.models.length === 1; // two models would have called differently
+    const { element, views } = turnView(this.current, turn, {
+      edit: (place, text) => this.isRunning || this.answerAll(ask(this.current, text, place)),
+      again: (lane) => this.again(turn, lane),
+      more: isLast ? (lane) => this.continueLane(turn, lane) : null,
+      rewrite: (lane, text) => this.choose(() => editReply(turn, lane, text)),
+      removeTurn: () => this.removeTurn(turn),
+      removeReply: (lane) => this.removeReply(turn, lane),
+      chooseTurn: (one) => this.choose(() => showTurn(this.current, one)),
+      chooseReply: (lane, index) => this.choose(() => (turn.chosen[lane] = index)),
+      drawn: () => this.follow && this.scroll(),
+      contextOf: this.context.limitOf,
+      giveResults: canGive
+        ? (results) => this.isRunning || this.answerAll(ask(this.current, "", undefined, results))
+        : null,
+    });
+    element.dataset.turn = turn.id;
+    for (const [reply, view] of views) {
+      this.views.set(reply, view);
+      view.draw(this.running.has(reply));
+    }
+    return element;
+  }
+
+  /** Says between which turns the prompt of the last answer began, where older ones did not fit. */
+  drawCut() {
+    this.log.querySelector(".cut")?.remove();
+    const last = shownTurns(this.current).at(-1);
+    const since = last?.replies.map((_, lane) => shownReply(last, lane)?.since).find(Boolean);
+    const from = [...this.log.children].find((element) => element.dataset.turn === since);
+    if (since && from) from.before(el("p", { class: "cut", role: "note" }, t("slid")));
   }
 
   /** @param {Turn} turn @param {number} lane */
@@ -228,6 +290,23 @@ export class Chat {
     const model = this.current.models[lane] ?? turn.replies[lane].at(-1)?.model ?? this.current.models[0];
     this.answerLane(turn, lane, model);
     this.draw();
+  }
+
+  /** @param {Turn} turn */
+  async removeTurn(turn) {
+    const hasVersions = siblings(this.current, turn).length > 1;
+    const conversation = this.current;
+    if (this.isRunning || !(await confirmed(t(hasVersions ? "removeVersion" : "removeTurn")))) return;
+    if (conversation !== this.current || this.isRunning) return;
+    if (conversation.turns.length === 1) this.remove(conversation);
+    else this.choose(() => removeTurn(conversation, turn));
+  }
+
+  /** @param {Turn} turn @param {number} lane */
+  async removeReply(turn, lane) {
+    const conversation = this.current;
+    if (this.isRunning || !(await confirmed(t("removeReply")))) return;
+    if (conversation === this.current) this.choose(() => removeReply(conversation, turn, lane));
   }
 
   /** @param {() => void} change */
@@ -250,29 +329,20 @@ export class Chat {
   }
 
   greeting() {
-    const starters = ["starter1", "starter2", "starter3", "starter4"].map((name) =>
-      el("button", { type: "button", class: "starter", onclick: () => this.fill(t(name)) }, t(name)),
-    );
-    const leaf = el("img", { src: "icon.svg", alt: "", width: 44, height: 44 });
+    const leaf = el("img", { src: "kit/icon.svg", alt: "", width: 44, height: 44 });
     return el(
       "div",
       { class: "greeting" },
       leaf,
       el("h2", {}, t("greeting")),
       el("p", { class: "note" }, t("greetingNote")),
-      ...starters,
+      ...starterButtons(this.modelOf(this.current.models[0]), (text) => this.fill(text)),
     );
   }
 
   /** @param {string} text */
   fill(text) {
-    this.message.value = text;
-    this.fit();
-    this.message.focus();
+    this.composer.text = text;
+    this.composer.focus();
   }
-}
-
-/** Characters of messages, as the server gets them. @param {object[]} messages */
-function lengthOf(messages) {
-  return JSON.stringify(messages).length;
 }

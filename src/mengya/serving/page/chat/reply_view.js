@@ -4,9 +4,10 @@
  * actions. Knows nothing of the conversation around it.
  */
 import { append, copyButton, el, icon, iconButton } from "../kit/dom.js";
-import { problemWords, short, t } from "../kit/i18n.js";
+import { codeWords, problemWords, short, t } from "../kit/i18n.js";
 import { LiveMarkdown } from "../markdown/markdown.js";
 import { speed } from "./answer.js";
+import { editor } from "./editor.js";
 
 /** @typedef {import("../store/conversation.js").Reply} Reply */
 
@@ -39,10 +40,12 @@ const FRAME = 40;
 export class ReplyView {
   /**
    * @param {Reply} reply
-   * @param {{again: () => void, choose: (index: number) => void, index: number, count: number,
-   *   drawn: () => void, giveResults: ((results: import("../store/conversation.js").ToolResult[])
-   *   => void) | null}} actions `drawn` is called when the element has grown, `giveResults` with
-   *   what somebody says that the calls gave
+   * @param {{again: () => void, more: (() => void) | null, rewrite: (text: string) => void, remove:
+   *   (() => void) | null, choose: (index: number) => void, index: number, count: number, limit:
+   *   number | null, drawn: () => void, giveResults: ((results:
+   *   import("../store/conversation.js").ToolResult[]) => void) | null}} actions `more` continues the
+   *   reply, `drawn` is called when the element has grown, `giveResults` with what somebody says that
+   *   the calls gave; `limit` is the model's context
    */
   constructor(reply, actions) {
     this.reply = reply;
@@ -112,43 +115,96 @@ export class ReplyView {
     if (reply.toolCalls.length && actions.giveResults) {
       append(this.foot, [resultsForm(reply.toolCalls, actions.giveResults)]);
     }
-    const words = ending(reply);
+    const words = ending(reply, actions.limit);
+    const more = actions.more && canContinue(reply) && el(
+      "button",
+      { type: "button", class: "quiet", onclick: actions.more },
+      icon("more"),
+      t("continueAnswer"),
+    );
     if (words) append(this.foot, [el("p", { class: "note" }, words)]);
-    if (reply.problem) {
-      const words = reply.problem.kind !== "offline" && reply.problem.detail;
-      const detail = words && el("p", { class: "detail" }, words);
-      const again = el(
-        "button",
-        { type: "button", class: "quiet", onclick: actions.again },
-        icon("again"),
-        t("retry"),
-      );
-      const said = el("p", {}, problemWords(reply.problem));
-      append(this.foot, [el("div", { class: "problem", role: "alert" }, said, detail, again)]);
-    }
-    const rate = speed(reply);
-    const counts = [
-      reply.completionTokens !== null && t("tokens", { count: reply.completionTokens }),
-      rate !== null && t("speed", { speed: short(rate) }),
-      reply.firstSeconds !== null && t("first", { seconds: short(reply.firstSeconds) }),
-      reply.promptTokens !== null && t("promptTokens", { count: reply.promptTokens }),
-    ].filter(Boolean);
+    if (reply.problem) append(this.foot, [problemBox(reply.problem, actions.again)]);
+    append(this.foot, [more]);
     const bar = el(
       "div",
       { class: "actions" },
       switcher(actions.index, actions.count, actions.choose),
       copyButton(t("copy"), () => reply.content),
+      reply.content && iconButton("edit", t("editAnswer"), () => this.edit()),
       iconButton("again", t("regenerate"), actions.again),
-      el("span", { class: "counts" }, counts.join(" · ")),
+      actions.remove && iconButton("trash", t("removeAnswer"), actions.remove),
+      el("span", { class: "counts" }, countsOf(reply)),
     );
     append(this.foot, [bar]);
   }
+
+  edit() {
+    const cancel = () => {
+      this.text.hidden = false;
+      this.draw();
+    };
+    this.text.hidden = true;
+    this.foot.replaceChildren(
+      editor(this.reply.content, {
+        label: t("editAnswer"),
+        done: t("keepEdited"),
+        finish: this.actions.rewrite,
+        cancel,
+        lines: true,
+      }),
+    );
+  }
 }
 
-/** How a reply that did not fail ended, where that needs saying. @param {Reply} reply */
-function ending(reply) {
+/** @param {Reply} reply */
+function countsOf(reply) {
+  const rate = speed(reply);
+  const counts = [
+    reply.completionTokens !== null && t("tokens", { count: reply.completionTokens }),
+    rate !== null && t("speed", { speed: short(rate) }),
+    reply.firstSeconds !== null && t("first", { seconds: short(reply.firstSeconds) }),
+    reply.promptTokens !== null && t("promptTokens", { count: reply.promptTokens }),
+  ];
+  return counts.filter(Boolean).join(" · ");
+}
+
+/** Whether the model may write on where a reply ends. @param {Reply} reply */
+function canContinue(reply) {
+  return reply.content && !reply.toolCalls.length && (reply.edited || reply.finish !== "stop");
+}
+
+/**
+ * @param {import("../kit/server.js").Problem} problem
+ * @param {() => void} again
+ */
+function problemBox(problem, again) {
+  const words = problem.kind !== "offline" && problem.detail;
+  const detail = words && el("p", { class: "detail" }, words);
+  // What the words above say already, in the language of the page.
+  const folded = words && el("details", {}, el("summary", {}, t("serverSaid")), detail);
+  const retry = el("button", { type: "button", class: "quiet", onclick: again }, icon("again"), t("retry"));
+  const said = el("p", {}, problemWords(problem));
+  return el(
+    "div",
+    { class: "problem", role: "alert" },
+    said,
+    codeWords(problem) ? folded : detail,
+    retry,
+  );
+}
+
+/**
+ * How a reply that did not fail ended, where that needs saying.
+ * @param {Reply} reply
+ * @param {number | null} limit
+ */
+function ending(reply, limit) {
   if (reply.problem) return null;
-  if (reply.finish === "length") return t("reachedLimit");
+  if (reply.edited) return t("edited");
+  if (reply.finish === "length") {
+    const used = (reply.promptTokens ?? 0) + (reply.completionTokens ?? 0);
+    return limit !== null && used >= limit ? t("contextEnd", { limit }) : t("reachedLimit");
+  }
   if (reply.finish === null) return t("stoppedHere");
   return reply.content || reply.reasoning || reply.toolCalls.length ? null : t("emptyReply");
 }
@@ -164,7 +220,7 @@ function toolCall(call) {
   const head = el(
     "div",
     { class: "tool-head" },
-    icon("tool"),
+    icon("braces"),
     el("span", {}, t("toolCall")),
     el("code", {}, call.name),
   );

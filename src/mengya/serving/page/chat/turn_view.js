@@ -4,18 +4,20 @@
  */
 import { copyButton, el, icon, iconButton } from "../kit/dom.js";
 import { t } from "../kit/i18n.js";
-import { entersLine } from "../kit/keys.js";
 import { shownReply, siblings } from "../store/conversation.js";
+import { editor } from "./editor.js";
 import { ReplyView, switcher } from "./reply_view.js";
 
 /** @typedef {import("../store/conversation.js").Turn} Turn */
 /** @typedef {import("../store/conversation.js").Reply} Reply */
 /**
- * @typedef {{edit: (turn: Turn, text: string) => void, again: (turn: Turn, lane: number) => void,
- *   chooseTurn: (turn: Turn) => void, chooseReply: (turn: Turn, lane: number, index: number) =>
- *   void, drawn: () => void, giveResults: ((results:
- *   import("../store/conversation.js").ToolResult[]) => void) | null}} TurnActions `giveResults`
- *   where calls may be answered
+ * `more` where a reply may be continued, `giveResults` where calls may be answered.
+ * @typedef {{edit: (turn: Turn, text: string) => void, again: (lane: number) => void, more: ((lane:
+ *   number) => void) | null, rewrite: (lane: number, text: string) => void, removeTurn: () => void,
+ *   removeReply: (lane: number) => void, chooseTurn: (turn: Turn) => void, chooseReply: (lane:
+ *   number, index: number) => void, drawn: () => void, contextOf: (model: string) => number | null,
+ *   giveResults: ((results: import("../store/conversation.js").ToolResult[]) => void) | null}}
+ *   TurnActions
  */
 
 /**
@@ -30,11 +32,16 @@ export function turnView(conversation, turn, actions) {
   const lanes = turn.replies.map((replies, lane) => {
     const reply = shownReply(turn, lane);
     if (!reply) return el("div", { class: "lane" });
+    const { more } = actions;
     const view = new ReplyView(reply, {
-      again: () => actions.again(turn, lane),
-      choose: (index) => actions.chooseReply(turn, lane, index),
+      again: () => actions.again(lane),
+      more: more && (() => more(lane)),
+      rewrite: (text) => actions.rewrite(lane, text),
+      remove: replies.length > 1 ? () => actions.removeReply(lane) : null,
+      choose: (index) => actions.chooseReply(lane, index),
       index: turn.chosen[lane],
       count: replies.length,
+      limit: actions.contextOf(reply.model),
       drawn: actions.drawn,
       giveResults: actions.giveResults,
     });
@@ -68,47 +75,34 @@ function question(conversation, turn, actions) {
       el(
         "div",
         { class: "tool-call" },
-        el("div", { class: "tool-head" }, icon("tool"), t("toolResult", { name })),
+        el("div", { class: "tool-head" }, icon("braces"), t("toolResult", { name })),
         el("pre", { tabindex: 0 }, content),
       ),
     );
-    place.replaceChildren(...given, el("div", { class: "actions" }, switches()));
+    const remove = iconButton("trash", t("removeExchange"), actions.removeTurn);
+    place.replaceChildren(...given, el("div", { class: "actions" }, switches(), remove));
     return place;
   }
+  const edit = () =>
+    place.replaceChildren(
+      editor(turn.question, {
+        label: t("edit"),
+        done: t("editSend"),
+        finish: (text) => actions.edit(turn, text),
+        cancel: show,
+      }),
+    );
   const show = () => {
     const bar = el(
       "div",
       { class: "actions" },
       switches(),
       copyButton(t("copy"), () => turn.question),
-      iconButton("edit", t("edit"), () => editor(place, turn, actions, show)),
+      iconButton("edit", t("edit"), edit),
+      iconButton("trash", t("removeExchange"), actions.removeTurn),
     );
     place.replaceChildren(el("div", { class: "bubble", "aria-label": t("you") }, turn.question), bar);
   };
   show();
   return place;
-}
-
-/** @param {HTMLElement} place @param {Turn} turn @param {TurnActions} actions @param {() => void} cancel */
-function editor(place, turn, actions, cancel) {
-  const area = /** @type {HTMLTextAreaElement} */ (el("textarea", { rows: 3, "aria-label": t("edit") }));
-  area.value = turn.question;
-  const send = () => area.value.trim() && actions.edit(turn, area.value);
-  area.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") {
-      event.stopPropagation();
-      cancel();
-    } else if (entersLine(event)) {
-      event.preventDefault();
-      send();
-    }
-  });
-  const buttons = el(
-    "div",
-    { class: "row end" },
-    el("button", { type: "button", class: "quiet", onclick: cancel }, t("cancel")),
-    el("button", { type: "button", class: "primary", onclick: send }, t("editSend")),
-  );
-  place.replaceChildren(el("div", { class: "editor" }, area, buttons));
-  area.focus();
 }

@@ -6,10 +6,11 @@
 import { streamCompletion } from "../api.js";
 import { announce } from "../kit/dialogs.js";
 import { byId, el } from "../kit/dom.js";
-import { problemWords, short, t } from "../kit/i18n.js";
+import { codeWords, problemWords, short, t } from "../kit/i18n.js";
 import { growing } from "../kit/keys.js";
 import { ServerProblem } from "../kit/server.js";
 import { samplingFields } from "../settings/sampling.js";
+import { starterButtons } from "../starters.js";
 import { joined, meanBits, promptTokens } from "./tokens.js";
 import { TokensView } from "./tokens_view.js";
 
@@ -20,7 +21,7 @@ const ALTERNATIVES = 5;
 export class Completion {
   /**
    * @param {import("../store/store.js").Settings} settings
-   * @param {() => string | undefined} model
+   * @param {() => import("../api.js").Model | undefined} model
    * @param {() => void} changed a setting was changed
    */
   constructor(settings, model, changed) {
@@ -54,6 +55,7 @@ export class Completion {
       settings.echo = byId("echo").checked;
       if (byId("length").validity.valid) settings.length = byId("length").valueAsNumber || settings.length;
       this.changed();
+      this.drawStarters();
     };
     byId("completion-form").addEventListener("input", keep);
     byId("completion-form").addEventListener("submit", (/** @type {Event} */ event) => {
@@ -80,12 +82,13 @@ export class Completion {
     this.settings.prompt = text;
     this.changed();
     this.fit();
+    this.drawStarters();
     if (start) this.start();
     else this.prompt.focus();
   }
 
   async start() {
-    const model = this.model();
+    const model = this.model()?.id;
     const prompt = this.prompt.value;
     if (!prompt || !model) return;
     this.stop();
@@ -122,7 +125,8 @@ export class Completion {
     } catch (error) {
       if (!stopper.signal.aborted) {
         if (!(error instanceof ServerProblem)) throw error;
-        run.words = [problemWords(error.problem), error.problem.detail].filter(Boolean).join(" ");
+        const detail = codeWords(error.problem) ? "" : error.problem.detail;
+        run.words = [problemWords(error.problem), detail].filter(Boolean).join(" ");
         run.problem = true;
       }
     }
@@ -165,6 +169,13 @@ export class Completion {
     else view.ribbon.textContent = this.run.text;
   }
 
+  /** What to begin with, while there is nothing else. */
+  drawStarters() {
+    const isEmpty = !this.prompt.value && !this.run.text && !this.stopper;
+    const buttons = starterButtons(this.model(), (text) => this.setPrompt(text));
+    byId("completion-starters").replaceChildren(...(isEmpty ? buttons : []));
+  }
+
   /** Rebuilds the result; gives the ribbon, for tokens to come. */
   draw() {
     const { run } = this;
@@ -193,6 +204,7 @@ export class Completion {
     const unknown = !running && run.text && !run.tokens.length && el("p", { class: "note" }, t("noLogprobs"));
     const all = [run.tokens.length ? legend : null, view.element, unknown, foot];
     const parts = all.filter((part) => part instanceof HTMLElement);
+    this.drawStarters();
     this.result.replaceChildren(...(running || run.text || run.words ? parts : []));
     return view;
   }

@@ -22,12 +22,14 @@ export class Drawer {
     this.panel = byId("settings");
     byId("open-settings").addEventListener("click", () => this.toggle(this.panel.hidden));
     byId("close-settings").addEventListener("click", () => this.toggle(false));
+    byId("veil").addEventListener("click", () => this.panel.hidden || this.toggle(false));
     this.draw();
   }
 
   /** @param {boolean} open */
   toggle(open) {
     this.panel.hidden = !open;
+    document.body.classList.toggle("settings-open", open);
     byId("open-settings").setAttribute("aria-expanded", String(open));
     if (open) byId("close-settings").focus();
     else byId("open-settings").focus();

@@ -183,20 +183,28 @@ export function removeReply(conversation, turn, lane) {
 }
 
 /**
- * Removes a question with its replies. What followed follows the turn before it; where there is
- * another version of the question, it goes too.
+ * Removes a question with its replies and the results of their calls. What followed follows the turn
+ * before it; where there is another version of the question, it goes too.
  * @param {Conversation} conversation
  * @param {Turn} turn
  */
 export function removeTurn(conversation, turn) {
-  if (siblings(conversation, turn).length === 1) {
-    const next = following(conversation, turn).sort((one, other) => other.touched - one.touched)[0];
-    for (const one of conversation.turns) {
-      if (one.parent === turn.id) Object.assign(one, { parent: turn.parent, after: [...turn.after] });
-    }
-    if (next) showTurn(conversation, next);
+  if (siblings(conversation, turn).length > 1) return removeTurns(conversation, [turn]);
+  const isResult = (/** @type {Turn} */ one) => one.parent === turn.id && one.results.length > 0;
+  for (let next = conversation.turns.find(isResult); next; next = conversation.turns.find(isResult)) {
+    takeOut(conversation, next);
   }
-  removeTurns(conversation, [turn]);
+  const next = following(conversation, turn).sort((one, other) => other.touched - one.touched)[0];
+  takeOut(conversation, turn);
+  if (next) showTurn(conversation, next);
+}
+
+/** Removes one turn; what followed it follows the turn before it. @param {Conversation} conversation */
+function takeOut(conversation, /** @type {Turn} */ turn) {
+  for (const one of conversation.turns) {
+    if (one.parent === turn.id) Object.assign(one, { parent: turn.parent, after: [...turn.after] });
+  }
+  conversation.turns = conversation.turns.filter((one) => one !== turn);
 }
 
 /** Removes turns and all that followed them. @param {Conversation} conversation @param {Turn[]} turns */

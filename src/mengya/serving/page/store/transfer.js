@@ -46,7 +46,7 @@ export function toMarkdown(conversation) {
 }
 
 /** As a block of code that no backticks inside it can end. @param {string} content */
-function fenced(content) {
+export function fenced(content) {
   const longest = Math.max(2, ...[...content.matchAll(/`+/g)].map(([run]) => run.length));
   const fence = "`".repeat(longest + 1);
   return `${fence}\n${content}\n${fence}`;

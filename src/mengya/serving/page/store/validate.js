@@ -34,6 +34,11 @@ function maybeNumber(value, where) {
   return value === null || value === undefined ? null : number(value, where);
 }
 
+/** @param {unknown} value @param {string} where */
+function maybeText(value, where) {
+  return value === null || value === undefined ? null : text(value, where, 200);
+}
+
 /** @param {unknown} value @param {string} where @param {number} most @returns {any[]} */
 function list(value, where, most) {
   if (!Array.isArray(value)) throw new Error(`${where}: not a list`);
@@ -71,6 +76,8 @@ function reply(value, where) {
     firstSeconds: maybeNumber(from.firstSeconds, `${where}.firstSeconds`),
     thinkingSeconds: maybeNumber(from.thinkingSeconds, `${where}.thinkingSeconds`),
     seconds: maybeNumber(from.seconds, `${where}.seconds`),
+    since: maybeText(from.since, `${where}.since`),
+    edited: from.edited === true,
   };
 }
 
@@ -84,6 +91,8 @@ function problem(value, where) {
     kind: /** @type {import("../kit/server.js").ProblemKind} */ (kind),
     detail,
     wait: maybeNumber(from.wait, `${where}.wait`),
+    code: maybeText(from.code, `${where}.code`),
+    param: maybeText(from.param, `${where}.param`),
   };
 }
 
