@@ -24,6 +24,7 @@ TYPES = {
     ".css": "text/css",
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
+    ".woff2": "font/woff2",
 }
 
 
@@ -35,6 +36,7 @@ class Script:
     status: int = 200
     message: str = ""
     code: str | None = None
+    param: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
     hold: threading.Event | None = None  # waited for before the last two: the end and the usage
     cut: bool = False  # the connection ends without [DONE]
@@ -75,6 +77,7 @@ class ScriptedServer(ThreadingHTTPServer):
         self.requests: list[dict[str, Any]] = []
         self.disconnected = threading.Event()
         self.key: str | None = None
+        self.tokens: Callable[[dict[str, Any]], int] | None = None  # of /tokenize; None: 404
         self.models: list[dict[str, Any]] | Script = [
             {"id": "sft", "object": "model", "mengya": {"kind": "chat", "context": 512}},
             {"id": "base", "object": "model", "mengya": {"kind": "base", "context": 512}},
@@ -116,6 +119,13 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self.allowed():
             return
+        if self.path == "/tokenize":
+            count = self.server.tokens
+            if count is None:
+                self.fail(Script(status=404, message="no such address"))
+            else:
+                self.give(json.dumps({"count": count(body)}).encode(), "application/json")
+            return
         self.server.requests.append(body)
         script = self.server.answer(body)
         if script.status != 200:
@@ -148,7 +158,8 @@ class Handler(BaseHTTPRequestHandler):
         return False
 
     def fail(self, script: Script) -> None:
-        error = {"error": {"message": script.message, "type": "x", "code": script.code}}
+        named = {"code": script.code, "param": script.param}
+        error = {"error": {"message": script.message, "type": "x", **named}}
         self.give(json.dumps(error).encode(), "application/json", script.status, script.headers)
 
     def give(

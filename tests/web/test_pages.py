@@ -25,6 +25,11 @@ def client() -> TestClient:
     return TestClient(app, base_url="http://127.0.0.1")
 
 
+def named_in(path: str, name: str) -> str:
+    """The path of what a file names relative to itself."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
+
+
 def test_every_file_that_the_page_asks_for_is_served(client: TestClient) -> None:
     index = client.get("/")
     found = set(re.findall(r'(?:src|href)="([\w/.]+)"', index.text))
@@ -38,10 +43,16 @@ def test_every_file_that_the_page_asks_for_is_served(client: TestClient) -> None
         assert response.status_code == 200, path
         if path.endswith(".js"):
             assert response.headers["content-type"].startswith("text/javascript")
-            folder = posixpath.dirname(path)
             imports = re.findall(r'^(?:import|\}) .*from "([^"]+)";$', response.text, re.MULTILINE)
-            todo += [posixpath.normpath(posixpath.join(folder, name)) for name in imports]
+            imports += re.findall(r'\bimport\("([^"]+)"\)', response.text)
+            todo += [named_in(path, name) for name in imports]
+            todo += re.findall(r'\bhref: "([^"]+)"', response.text)  # relative to the page
+        elif path.endswith(".css"):
+            todo += [named_in(path, url) for url in re.findall(r"url\(([^)]+\.woff2)\)", response.text)]
+        elif path.endswith(".woff2"):
+            assert response.headers["content-type"] == "font/woff2"
     files = {path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*.*")} - {"index.html"}
+    files -= {path for path in files if path.endswith((".md", "OFL.txt"))}  # for people
     kit = {f"kit/{path.name}" for path in KIT.iterdir()}
     assert files | kit == seen, "a file that nothing asks for, or one from elsewhere"
 

@@ -96,7 +96,12 @@ def _add_api(app: FastAPI, service: Service) -> None:
 
     def card(name: str) -> ModelCard:
         named, context = service.named(name), service.served().context
-        notes = ModelNotes(kind=named.kind, context=context, adapter=named.adapter is not None)
+        notes = ModelNotes(
+            kind=named.kind,
+            context=context,
+            adapter=named.adapter is not None,
+            starters=service.settings.starters,
+        )
         return ModelCard(id=name, created=service.started, mengya=notes)
 
     @app.get("/v1/models", responses=error_responses(401, 500, 503))

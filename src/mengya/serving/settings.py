@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt, StringConstraints
 
 from mengya.config import Config
 from mengya.generation.sampling import SamplingParams
 from mengya.web.settings import WebSettings
+
+Starter = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
 
 class SamplingDefaults(Config):
@@ -33,6 +37,9 @@ class ServerSettings(WebSettings):
 
     page: bool = True
     """Show the chat page at /."""
+    starters: list[Starter] = Field(default=[], max_length=8)
+    """What the chat page offers to ask first (a base model: to continue); empty: a few that suit the
+    kind of model."""
     clamp_max_tokens: bool = False
     """A request that asks for more tokens than the context has room for gets what room there is (true),
     for clients that always ask for the same number; or is refused (false)."""

@@ -7,6 +7,7 @@ element cannot say.
 
 from __future__ import annotations
 
+import mimetypes
 import os
 import re
 from pathlib import Path
@@ -26,6 +27,8 @@ HEADERS = {
     # Revalidated each time (a 304 of few bytes): after an upgrade no module is an old one.
     "Cache-Control": "no-cache",
 }
+
+mimetypes.add_type("font/woff2", ".woff2")  # Python knows it from 3.14 on
 
 
 def add_page(app: FastAPI, folder: Path) -> None:

@@ -120,7 +120,8 @@ def test_models(client: openai.OpenAI) -> None:
     (card,) = client.models.list().data
     assert card.id == "tiny" and card.owned_by == "mengya"
     assert card.model_extra is not None
-    assert card.model_extra["mengya"] == {"kind": "chat", "context": CONTEXT, "adapter": False}
+    notes = {"kind": "chat", "context": CONTEXT, "adapter": False, "starters": []}
+    assert card.model_extra["mengya"] == notes
     assert client.models.retrieve("tiny").id == "tiny"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("other")

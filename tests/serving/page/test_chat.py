@@ -205,7 +205,9 @@ def test_a_key_is_asked_for_and_kept_in_the_tab_only(reader: Reader) -> None:
 
 def test_keys_of_the_keyboard(reader: Reader) -> None:
     page = reader.open()
-    page.locator("body").press("/")
+    expect(page.locator("#message")).to_be_focused()
+    page.locator("#message").blur()
+    page.keyboard.press("/")
     expect(page.locator("#message")).to_be_focused()
     page.keyboard.type("一")
     page.keyboard.press("Shift+Enter")

@@ -1,4 +1,4 @@
-"""What fails at the page leaves the reader able to continue: a full context, no models, no answer."""
+"""What fails at the page leaves the reader able to continue: no models, no answer, a base model."""
 
 from __future__ import annotations
 
@@ -12,45 +12,6 @@ from tests.serving.page.conftest import Reader
 
 def contents(body: dict[str, Any]) -> list[str]:
     return [message["content"] for message in body["messages"]]
-
-
-def test_a_full_context_slides_and_says_so(reader: Reader) -> None:
-    """The server takes four messages; its refusal is the one that mengya's own server sends."""
-
-    def answer(body: dict[str, Any]) -> Script:
-        if len(body["messages"]) <= 4:
-            return chat(f"答：{body['messages'][-1]['content']}")
-        return Script(status=400, message="the context is full", code="context_length_exceeded")
-
-    reader.server.answer = answer
-    page = reader.open()
-    for number, text in enumerate("甲乙丙", 1):
-        reader.ask(text)
-        reader.answered(number)
-    expect(page.locator(".reply").nth(2)).to_contain_text("答：丙")
-    assert contents(reader.server.requests[-1]) == ["乙", "答：乙", "丙"]
-    expect(page.locator("#notices")).to_contain_text("上下文已满")
-    expect(page.locator(".problem")).to_have_count(0)
-
-
-def test_room_is_left_for_the_answer(reader: Reader) -> None:
-    """The context is 512: a prompt of 400 tokens would leave the next answer too little."""
-    reader.server.answer = lambda _: chat("好", usage=(400, 20))
-    reader.open()
-    for number in (1, 2):
-        reader.ask("春眠不觉晓" * 20)
-        reader.answered(number)
-    assert len(reader.server.requests[-1]["messages"]) == 1
-
-
-def test_the_last_question_alone_is_refused_in_words(reader: Reader) -> None:
-    reader.server.answer = lambda _: Script(
-        status=400, message="shorten it", code="context_length_exceeded"
-    )
-    page = reader.open()
-    reader.ask("长")
-    expect(page.locator(".problem")).to_contain_text("shorten it")
-    assert len(reader.server.requests) == 1
 
 
 def test_the_box_lives_after_a_first_load_that_failed(reader: Reader) -> None:
@@ -89,8 +50,37 @@ def test_a_question_without_an_answer_is_not_sent_again(reader: Reader) -> None:
     assert contents(reader.server.requests[-1]) == ["乙"]
 
 
-def test_a_base_model_in_chat_mode_is_said(reader: Reader) -> None:
+def test_a_base_model_opens_in_completion_mode_with_the_reason(reader: Reader) -> None:
     assert isinstance(reader.server.models, list)
     reader.server.models = reader.server.models[1:]
     page = reader.open()
+    expect(page.locator("#completion")).to_be_visible()
+    expect(page.locator("#base-note")).to_contain_text("base 是基座模型")
+    page.get_by_role("button", name="从前有一座山，").click()
+    expect(page.locator("#prompt")).to_have_value("从前有一座山，")
+    expect(page.locator("#completion-starters button")).to_have_count(0)
+    page.locator("#chat-mode").click()  # whoever wants to chat may
     expect(page.locator("#notices")).to_contain_text("基座模型")
+    reader.ask("喂")
+    reader.answered()
+    page.reload()
+    expect(page.locator(".bubble")).to_be_visible()
+
+
+def test_a_chat_model_is_chosen_before_the_base(reader: Reader) -> None:
+    assert isinstance(reader.server.models, list)
+    reader.server.models = reader.server.models[::-1]
+    page = reader.open()
+    expect(page.locator("#model")).to_have_value("sft")
+    expect(page.locator("#chat")).to_be_visible()
+
+
+def test_refusals_are_said_in_the_language_of_the_page(reader: Reader) -> None:
+    reader.server.answer = lambda _: Script(
+        status=400, message="top_k: too big", code="invalid_value", param="top_k"
+    )
+    page = reader.open()
+    reader.ask("喂")
+    expect(page.locator(".problem p").first).to_contain_text("top_k 的值不合要求")
+    page.locator("#language").click()
+    expect(page.locator(".problem p").first).to_contain_text("top_k has a value that cannot be")

@@ -187,6 +187,8 @@ class ModelNotes(BaseModel):
     kind: Literal["chat", "base"]
     context: int
     adapter: bool = False
+    starters: list[str] = []
+    """What a page may offer to ask first; empty: whatever it likes."""
 
 
 class ModelCard(BaseModel):
