@@ -119,7 +119,7 @@ def test_an_answer_cut_by_its_length_is_continued(reader: Reader) -> None:
     )
     page = reader.open()
     reader.ask("背诗")
-    expect(reader.answered()).to_contain_text("到了设置中的“最大生成长度”")
+    expect(reader.answered()).to_contain_text("已达到最大生成长度")
     page.get_by_role("button", name="继续回答").click()
     expect(page.locator(".reply p").first).to_have_text("春眠不觉晓，处处闻啼鸟。")
     sent = reader.server.requests[-1]

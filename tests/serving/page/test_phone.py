@@ -53,5 +53,8 @@ def test_nothing_is_wider_than_the_screen(phone: Reader) -> None:
     page.locator("#send").tap()
     phone.answered()
     expect(page.locator(".katex").first).to_be_attached()
+    page.wait_for_function(
+        "(log => log.scrollHeight - log.scrollTop - log.clientHeight < 2)(document.querySelector('#log'))"
+    )  # the end is in sight, with the formula drawn
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator("#log").evaluate("log => log.scrollWidth <= log.clientWidth")

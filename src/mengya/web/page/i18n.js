@@ -55,7 +55,8 @@ export function setLanguage(language) {
  */
 export function problemWords(problem) {
   const wait = problem.wait === null ? t("waitLittle") : t("waitSeconds", { seconds: problem.wait });
-  return [t(`problem_${problem.kind}`, { wait }), codeWords(problem)].filter(Boolean).join(" ");
+  const space = current === "zh" ? "" : " ";
+  return [t(`problem_${problem.kind}`, { wait }).trim(), codeWords(problem)].filter(Boolean).join(space);
 }
 
 /** What the server's own name of an error means, or null. @param {import("./server.js").Problem} problem */

@@ -59,6 +59,8 @@ export class Chat {
     this.current = newConversation(settings.models, settings.system);
     this.follow = true;
     this.log = byId("log");
+    // Formulas are drawn after the text around them, and the gauge takes room from the log.
+    this.resizes = new ResizeObserver(() => this.scroll());
     this.context = new Context(
       (model) => modelOf(model)?.context ?? null,
       () => settings.sampling.max_tokens,
@@ -236,6 +238,8 @@ export class Chat {
     this.log.replaceChildren(...(turns.length ? turns : [this.greeting()]));
     this.log.classList.toggle("wide", this.current.models.length > 1);
     this.drawCut();
+    this.resizes.disconnect();
+    for (const element of [this.log, ...this.log.children]) this.resizes.observe(element);
     this.drawButtons();
     this.composer.draw();
     this.gauge.refresh();

@@ -81,7 +81,7 @@ export const EN = {
   answering: "Answering…",
   answered: "Answer complete",
   stopped: "Stopped",
-  reachedLimit: "The answer was cut here by “Max tokens” of the settings.",
+  reachedLimit: "The answer was cut here: it has as many tokens as “Max tokens” or the server allow.",
   contextEnd: "The answer was cut here: the context of {limit} tokens is full. A new chat has room.",
   continueAnswer: "Continue",
   cannotContinue: "The last question and its answer alone fill the context: start a new chat.",

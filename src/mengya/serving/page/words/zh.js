@@ -81,7 +81,7 @@ export const ZH = {
   answering: "正在回答…",
   answered: "回答完成",
   stopped: "已停止",
-  reachedLimit: "回答在此处截断：到了设置中的“最大生成长度”。",
+  reachedLimit: "回答在此处截断：已达到最大生成长度（见设置）。",
   contextEnd: "回答在此处截断：模型的上下文（{limit} 个 token）已满。新建对话可重新获得空间。",
   continueAnswer: "继续回答",
   cannotContinue: "没有空间继续：仅最后一个问题和回答就占满了上下文。请新建对话。",
