@@ -48,7 +48,9 @@ def test_every_file_that_the_page_asks_for_is_served(client: TestClient) -> None
             todo += [named_in(path, name) for name in imports]
             todo += re.findall(r'\bhref: "([^"]+)"', response.text)  # relative to the page
         elif path.endswith(".css"):
-            todo += [named_in(path, url) for url in re.findall(r"url\(([^)]+\.woff2)\)", response.text)]
+            todo += [
+                named_in(path, url) for url in re.findall(r"url\(([^)]+\.woff2)\)", response.text)
+            ]
         elif path.endswith(".woff2"):
             assert response.headers["content-type"] == "font/woff2"
     files = {path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*.*")} - {"index.html"}

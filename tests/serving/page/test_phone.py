@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, ViewportSize, expect
 
 from tests.helpers.page_reader import Reader, listen
 from tests.helpers.scripted_server import ScriptedServer, chat
@@ -13,8 +13,8 @@ from tests.helpers.scripted_server import ScriptedServer, chat
 
 @pytest.fixture
 def phone(browser: Browser, server: ScriptedServer) -> Iterator[Reader]:
-    size = {"width": 390, "height": 780}
-    context = browser.new_context(viewport=size, has_touch=True, is_mobile=True)  # type: ignore[arg-type]
+    size: ViewportSize = {"width": 390, "height": 780}
+    context = browser.new_context(viewport=size, has_touch=True, is_mobile=True)
     reader = listen(context, server)
     yield reader
     context.close()
@@ -37,7 +37,10 @@ def test_enter_is_a_new_line_on_a_touch_keyboard(phone: Reader) -> None:
 
 def test_a_tap_outside_closes_the_drawers(phone: Reader) -> None:
     page = phone.open()
-    for button, panel, outside in (("#open-menu", "#sidebar", 380), ("#open-settings", "#settings", 8)):
+    for button, panel, outside in (
+        ("#open-menu", "#sidebar", 380),
+        ("#open-settings", "#settings", 8),
+    ):
         page.locator(button).tap()
         expect(page.locator(panel)).to_be_visible()
         page.touchscreen.tap(outside, 400)
@@ -46,7 +49,8 @@ def test_a_tap_outside_closes_the_drawers(phone: Reader) -> None:
 
 
 def test_nothing_is_wider_than_the_screen(phone: Reader) -> None:
-    wide = r"$$" + "+".join(f"x_{{{i}}}" for i in range(40)) + "$$\n\n| a |" + " b |" * 12 + "\n|" + "---|" * 13
+    formula = "$$" + "+".join(f"x_{{{i}}}" for i in range(40)) + "$$"
+    wide = f"{formula}\n\n| a |{' b |' * 12}\n|{'---|' * 13}"
     phone.server.answer = lambda _: chat(wide, finish="length")
     page = phone.open()
     page.locator("#message").fill("宽")

@@ -17,19 +17,22 @@ import { request, ServerProblem, stream } from "./kit/server.js";
 /** @typedef {{text: string, logprob: number | null, top: [string, number][]}} Token */
 /** @typedef {{text: string, tokens: Token[], finish?: string, usage?: Usage}} CompletionPiece */
 
+const MOST_STARTERS = 8;
+let canCount = true;
+
 /** @returns {Promise<Model[]>} */
 export async function listModels() {
   const list = await (await request("v1/models", null)).json();
   return (Array.isArray(list.data) ? list.data : []).map((/** @type {any} */ entry) => ({
     id: String(entry.id),
     kind: entry.mengya?.kind === "base" ? "base" : "chat",
-    context: contextOf(entry.mengya?.context ?? entry.max_model_len), // the latter is vLLM's
+    context: positive(entry.mengya?.context ?? entry.max_model_len), // the latter is vLLM's
     starters: startersOf(entry.mengya?.starters),
   }));
 }
 
 /** @param {unknown} value */
-function contextOf(value) {
+function positive(value) {
   return typeof value === "number" && value > 0 ? value : null;
 }
 
@@ -39,28 +42,22 @@ function startersOf(value) {
   return all.filter((one) => typeof one === "string" && one.trim()).slice(0, MOST_STARTERS);
 }
 
-let canCount = true;
-
 /**
- * How many tokens a prompt of these messages has, or null: not every server can say, and one that
- * cannot is asked once.
- * @param {string} model
- * @param {object[]} messages
+ * How many tokens a prompt has, or null: not every server can say, and one that cannot is asked once.
+ * @param {object} body with `model`, `messages` and what else becomes part of the prompt
  * @returns {Promise<number | null>}
  */
-export async function countTokens(model, messages) {
+export async function countTokens(body) {
   if (!canCount) return null;
   try {
-    const answer = await (await request("tokenize", { model, messages })).json();
-    return contextOf(answer.count);
+    const answer = await (await request("tokenize", body)).json();
+    return positive(answer.count);
   } catch (error) {
     if (!(error instanceof ServerProblem || error instanceof SyntaxError)) throw error;
-    canCount = error instanceof ServerProblem && !["notFound", "refused"].includes(error.problem.kind);
+    canCount = error instanceof ServerProblem && error.problem.kind !== "notFound";
     return null;
   }
 }
-
-const MOST_STARTERS = 8;
 
 /** @param {object} body */
 function streamed(body) {

@@ -26,6 +26,7 @@ const KINDS = {
   401: "unauthorized",
   403: "unauthorized",
   404: "notFound",
+  405: "notFound",
   413: "tooLarge",
   429: "busy",
   503: "loading",

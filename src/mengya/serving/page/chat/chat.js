@@ -61,10 +61,7 @@ export class Chat {
     this.log = byId("log");
     // Formulas are drawn after the text around them, and the gauge takes room from the log.
     this.resizes = new ResizeObserver(() => this.scroll());
-    this.context = new Context(
-      (model) => modelOf(model)?.context ?? null,
-      () => settings.sampling.max_tokens,
-    );
+    this.context = new Context((model) => modelOf(model)?.context ?? null, settings);
     this.composer = new Composer({
       send: () => this.send(),
       stop: () => this.stop(),
@@ -102,7 +99,8 @@ export class Chat {
     const { text } = this.composer;
     if (!text.trim() || this.isRunning) return;
     if (!this.current.models.length) await this.loadModels();
-    if (!this.current.models.length || this.isRunning) return; // a notice says why; the text stays
+    // A notice says why, or a base model has opened completion; the text stays.
+    if (!this.current.models.length || this.isRunning || this.settings.mode !== "chat") return;
     this.composer.text = "";
     this.answerAll(ask(this.current, text));
   }

@@ -26,12 +26,12 @@ export class Composer {
     });
     this.box.addEventListener("input", () => actions.typed());
     byId("stop").addEventListener("click", () => actions.stop());
-    this.wireFiles(form);
+    this.wireFiles(byId("chat"));
     this.draw();
   }
 
-  /** @param {HTMLElement} form */
-  wireFiles(form) {
+  /** @param {HTMLElement} target where files may be dropped */
+  wireFiles(target) {
     const input = byId("message-file");
     append(byId("attach"), [icon("attach")]);
     byId("attach").addEventListener("click", () => input.click());
@@ -40,10 +40,10 @@ export class Composer {
       input.value = "";
       await this.addFiles(files);
     });
-    form.addEventListener("dragover", (event) => {
+    target.addEventListener("dragover", (event) => {
       if (event.dataTransfer?.types.includes("Files")) event.preventDefault();
     });
-    form.addEventListener("drop", (event) => {
+    target.addEventListener("drop", (event) => {
       if (!event.dataTransfer?.files.length) return;
       event.preventDefault();
       this.addFiles([...event.dataTransfer.files]);

@@ -4,6 +4,7 @@
  * nothing of the screen.
  */
 import { countTokens } from "../api.js";
+import { promptFields } from "../settings/sampling.js";
 import { shownReply, shownTurns } from "../store/conversation.js";
 import { exchangesFor, messagesOf, replyMessage } from "../store/messages.js";
 
@@ -21,14 +22,14 @@ const GUESS = 0.7; // tokens of a character, before anything was counted
 export class Context {
   /**
    * @param {(model: string) => number | null} limitOf most tokens of a model, where that is known
-   * @param {() => number | undefined} maxTokens what the settings ask an answer to have at most
+   * @param {import("../store/store.js").Settings} settings
    */
-  constructor(limitOf, maxTokens) {
+  constructor(limitOf, settings) {
     this.limitOf = limitOf;
-    this.maxTokens = maxTokens;
+    this.settings = settings;
     /** Tokens of a character, by model. @type {Map<string, number>} */
     this.ratios = new Map();
-    /** What the server counted, by model and messages. @type {Map<string, number>} */
+    /** What the server counted, by its request. @type {Map<string, number>} */
     this.counted = new Map();
   }
 
@@ -46,7 +47,7 @@ export class Context {
   room(model) {
     const limit = this.limitOf(model);
     if (limit === null) return null;
-    const asked = this.maxTokens() ?? Infinity;
+    const asked = this.settings.sampling.max_tokens ?? Infinity;
     return asked < limit ? limit - asked : Math.floor(limit * (1 - FREE));
   }
 
@@ -78,7 +79,7 @@ export class Context {
       const limit = this.limitOf(model);
       if (limit === null) return [];
       const messages = nextMessages(conversation, lane);
-      const counted = this.counted.get(nameOf(model, messages));
+      const counted = this.counted.get(JSON.stringify(this.prompt(model, messages)));
       const used = counted ?? this.fromUsage(conversation, model, lane, messages);
       const more = typed ? this.estimate(model, typed.length) : 0;
       return [{ used: used + more, limit, exact: counted !== undefined && !more }];
@@ -105,6 +106,11 @@ export class Context {
     return reply.promptTokens + Math.round((reply.completionTokens ?? 0) * share);
   }
 
+  /** @param {string} model @param {Message[]} messages */
+  prompt(model, messages) {
+    return { model, messages, ...promptFields(this.settings) };
+  }
+
   /**
    * Asks the server to count what the next prompt has so far. Nothing that is only typed is sent.
    * @param {Conversation} conversation
@@ -112,20 +118,16 @@ export class Context {
   async count(conversation) {
     for (const [lane, model] of conversation.models.entries()) {
       const messages = nextMessages(conversation, lane);
-      const name = nameOf(model, messages);
+      const prompt = this.prompt(model, messages);
+      const name = JSON.stringify(prompt);
       if (!messages.length || this.limitOf(model) === null || this.counted.has(name)) continue;
-      const tokens = await countTokens(model, messages);
+      const tokens = await countTokens(prompt);
       if (tokens === null) continue;
       if (this.counted.size > 50) this.counted.clear();
       this.counted.set(name, tokens);
       this.learn(model, messages, tokens);
     }
   }
-}
-
-/** @param {string} model @param {Message[]} messages */
-function nameOf(model, messages) {
-  return JSON.stringify([model, messages]);
 }
 
 /** What was sent for the last reply of a lane. @param {Conversation} conversation @param {number} lane */

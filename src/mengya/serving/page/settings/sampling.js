@@ -25,12 +25,17 @@ export function samplingFields(settings) {
   return Object.fromEntries(known.map(({ name }) => [name, sampling[name]]));
 }
 
-/** @param {Settings} settings @returns {object} */
-export function chatFields(settings) {
+/** What of the settings becomes part of a prompt. @param {Settings} settings @returns {object} */
+export function promptFields(settings) {
   const asked = { chat_template_kwargs: { enable_thinking: settings.thinking === "on" } };
   const thinking = settings.thinking === "default" ? {} : asked;
   const tools = readTools(settings.tools);
-  return { ...samplingFields(settings), ...thinking, ...(tools.list ? { tools: tools.list } : {}) };
+  return { ...thinking, ...(tools.list ? { tools: tools.list } : {}) };
+}
+
+/** @param {Settings} settings @returns {object} */
+export function chatFields(settings) {
+  return { ...samplingFields(settings), ...promptFields(settings) };
 }
 
 /**
