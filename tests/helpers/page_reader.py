@@ -25,7 +25,7 @@ class Reader:
 
     def open(self) -> Page:
         self.page.goto(self.server.address)
-        self.page.wait_for_function("document.querySelector('#model').value")
+        self.page.wait_for_function("() => document.querySelector('#model').value")
         return self.page
 
     def ask(self, text: str) -> None:

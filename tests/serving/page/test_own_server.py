@@ -72,4 +72,4 @@ def test_its_policy_lets_the_renderer_draw(page: Page) -> None:
     page.locator("#import-file").set_input_files([file])
     page.locator(".entry").click()
     expect(page.locator(".formula.drawn .frac-line")).to_be_attached()
-    page.wait_for_function("[...document.fonts].some((font) => font.status === 'loaded')")
+    page.wait_for_function("() => [...document.fonts].some((font) => font.status === 'loaded')")

@@ -57,8 +57,11 @@ def test_nothing_is_wider_than_the_screen(phone: Reader) -> None:
     page.locator("#send").tap()
     phone.answered()
     expect(page.locator(".katex").first).to_be_attached()
-    page.wait_for_function(
-        "(log => log.scrollHeight - log.scrollTop - log.clientHeight < 2)(document.querySelector('#log'))"
-    )  # the end is in sight, with the formula drawn
+    page.wait_for_function(  # the end is in sight, with the formula drawn
+        """() => {
+          const log = document.querySelector("#log");
+          return log.scrollHeight - log.scrollTop - log.clientHeight < 2;
+        }"""
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator("#log").evaluate("log => log.scrollWidth <= log.clientWidth")
