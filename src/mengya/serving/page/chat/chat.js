@@ -163,7 +163,8 @@ export class Chat {
       this.save(conversation);
       this.drawReply(reply);
       const ending = stop.signal.aborted ? t("stopped") : `${t("answered")} ${reply.content}`;
-      announce(reply.problem ? problemWords(reply.problem) : ending);
+      const said = reply.problem ? problemWords(reply.problem) : ending;
+      announce(reply.since ? `${t("slid")} ${said}` : said);
     }
   }
 
@@ -180,7 +181,7 @@ export class Chat {
   async request(conversation, turn, lane, reply, begun, signal, grown) {
     const { model } = reply;
     const all = exchangesFor(conversation, turn, lane);
-    let kept = this.context.fitting(conversation, all, model);
+    let kept = this.context.fitting(conversation, all, model, begun);
     for (;;) {
       reply.since = kept.length < all.length ? kept[0].first : null;
       this.save(conversation);

@@ -57,12 +57,13 @@ export class Context {
    * @param {Conversation} conversation
    * @param {Exchange[]} exchanges
    * @param {string} model
+   * @param {Message[]} begun the answer, where it is to be continued
    */
-  fitting(conversation, exchanges, model) {
+  fitting(conversation, exchanges, model, begun) {
     const room = this.room(model);
     if (room === null || !this.ratios.has(model)) return exchanges; // the server says when it is too much
     const isTooMuch = (/** @type {Exchange[]} */ kept) =>
-      this.estimate(model, lengthOf(messagesOf(conversation, kept))) > room;
+      this.estimate(model, lengthOf([...messagesOf(conversation, kept), ...begun])) > room;
     let kept = exchanges;
     while (kept.length > 1 && isTooMuch(kept)) kept = kept.slice(1);
     return kept;

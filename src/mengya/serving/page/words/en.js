@@ -128,7 +128,7 @@ export const EN = {
   retry: "Try again",
   serverSaid: "In the server's words",
   code_context_length_exceeded: "Message and system prompt are longer than the context: shorten them.",
-  code_context_length_exceeded_of: "There is no room for so many tokens: lower “Max tokens” or leave it empty.",
+  code_context_length_exceeded_of: "No room for so many tokens: lower “Max tokens” or leave it empty.",
   code_invalid_json_schema: "The schema of the tools cannot be used.",
   code_schema_limit: "The schema of the tools is too complex for this server.",
   code_model_not_found: "Its name may have changed.",
