@@ -49,6 +49,11 @@ def test_a_server_that_can_count_is_asked_but_not_about_drafts(reader: Reader) -
     page.locator("#message").fill("草稿")
     expect(page.locator("#gauge-words")).to_contain_text("约")
     assert len(asked) == 1
+    page.locator("#message").fill("")
+    page.locator("#open-settings").click()
+    page.locator("#thinking").select_option("off")  # part of the prompt: counted again
+    page.wait_for_timeout(900)
+    assert asked[1] == {**asked[0], "chat_template_kwargs": {"enable_thinking": False}}
 
 
 def test_the_line_stands_where_the_prompt_began(reader: Reader) -> None:

@@ -46,6 +46,12 @@ function keep() {
   }
 }
 
+/** What the drawer changes may be part of the prompt. */
+function keepFields() {
+  keep();
+  chat.gauge.refresh();
+}
+
 const chat = new Chat(
   conversations,
   settings,
@@ -69,10 +75,10 @@ const system = {
     chat.current.system = text;
     settings.system = text;
     chat.save(chat.current);
-    keep();
+    keepFields();
   },
 };
-const drawer = new Drawer(settings, system, keep);
+const drawer = new Drawer(settings, system, keepFields);
 
 // Models
 
