@@ -56,6 +56,18 @@ def test_a_server_that_can_count_is_asked_but_not_about_drafts(reader: Reader) -
     assert asked[1] == {**asked[0], "chat_template_kwargs": {"enable_thinking": False}}
 
 
+def test_a_context_that_is_known_once_the_model_is_loaded(reader: Reader) -> None:
+    assert isinstance(reader.server.models, list)
+    (model, _) = reader.server.models
+    reader.server.models = [{**model, "mengya": {"kind": None, "context": None}}]
+    page = reader.open()
+    reader.server.models = [model]
+    expect(page.locator("#chat")).to_be_visible()
+    reader.ask("喂")
+    reader.answered()
+    expect(page.locator("#gauge-words")).to_contain_text("/ 512 token")
+
+
 def test_the_line_stands_where_the_prompt_began(reader: Reader) -> None:
     """The server takes four messages; its refusal is the one that mengya's own server sends."""
 

@@ -5,8 +5,9 @@
 import { request, ServerProblem, stream } from "./kit/server.js";
 
 /**
- * `starters` are what the server offers to ask or to continue.
- * @typedef {{id: string, kind: "chat"|"base", context: number | null, starters: string[]}} Model
+ * `kind` and `context` are null where the server does not say: it may, once it has loaded the model.
+ * `starters` are what it offers to ask or to continue.
+ * @typedef {{id: string, kind: "chat"|"base"|null, context: number | null, starters: string[]}} Model
  */
 /** @typedef {{prompt: number, completion: number, cached: number}} Usage */
 /** @typedef {{index: number, id?: string, name?: string, arguments?: string}} ToolPiece */
@@ -25,7 +26,7 @@ export async function listModels() {
   const list = await (await request("v1/models", null)).json();
   return (Array.isArray(list.data) ? list.data : []).map((/** @type {any} */ entry) => ({
     id: String(entry.id),
-    kind: entry.mengya?.kind === "base" ? "base" : "chat",
+    kind: ["chat", "base"].includes(entry.mengya?.kind) ? entry.mengya.kind : null,
     context: positive(entry.mengya?.context ?? entry.max_model_len), // the latter is vLLM's
     starters: startersOf(entry.mengya?.starters),
   }));

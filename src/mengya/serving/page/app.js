@@ -65,6 +65,7 @@ const chat = new Chat(
   },
   () => loadModels(),
   modelOf,
+  learnContext,
 );
 const completion = new Completion(settings, () => modelOf(settings.models[0]), keep);
 const sidebar = new Sidebar(conversations, chat);
@@ -165,6 +166,23 @@ async function loadModels() {
   drawModels();
   chat.draw();
   completion.draw();
+}
+
+/** Models whose context the server was asked for after they had answered. @type {Set<string>} */
+const asked = new Set();
+
+/** A server that loads models on demand knows a context once the model is there. @param {string} id */
+async function learnContext(id) {
+  if (modelOf(id)?.context !== null || asked.has(id)) return;
+  asked.add(id);
+  try {
+    models = await listModels();
+  } catch (error) {
+    if (!(error instanceof ServerProblem)) throw error;
+    return; // the gauge stays hidden
+  }
+  drawModels();
+  chat.gauge.refresh();
 }
 
 // Title, language, theme, modes

@@ -45,8 +45,10 @@ export class Chat {
    * @param {() => void} changed a conversation was saved, opened or named
    * @param {() => Promise<void>} loadModels asks the server again what it serves
    * @param {(id: string) => import("../api.js").Model | undefined} modelOf
+   * @param {(id: string) => void} answered by a model, which the server may now know more of
    */
-  constructor(conversations, settings, changed, loadModels, modelOf) {
+  constructor(conversations, settings, changed, loadModels, modelOf, answered) {
+    this.answered = answered;
     this.loadModels = loadModels;
     this.modelOf = modelOf;
     this.conversations = conversations;
@@ -162,6 +164,7 @@ export class Chat {
       this.running.delete(reply);
       this.save(conversation);
       this.drawReply(reply);
+      if (reply.promptTokens) this.answered(reply.model);
       const ending = stop.signal.aborted ? t("stopped") : `${t("answered")} ${reply.content}`;
       const said = reply.problem ? problemWords(reply.problem) : ending;
       announce(reply.since ? `${t("slid")} ${said}` : said);
