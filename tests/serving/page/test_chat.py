@@ -225,6 +225,9 @@ def test_language_theme_and_narrow_screen(reader: Reader) -> None:
     page.locator("#language").click()
     expect(page.locator("html")).to_have_attribute("lang", "en")
     expect(page.locator("#send")).to_have_attribute("aria-label", "Send")
+    fonts = "font => getComputedStyle(document.body).getPropertyValue(font)"
+    assert page.evaluate(fonts, "font-family").endswith("sans-serif")
+    assert page.evaluate(fonts, "--mono").endswith("monospace")
     page.locator("#theme").click()
     page.locator("#theme").click()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 26, 23)"
