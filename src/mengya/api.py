@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from mengya.generation.sampling import SamplingParams
+    from mengya.generation.text_completion import Start
     from mengya.models.causal_lm import CausalLM
     from mengya.models.hf.open_checkpoint import DtypeName
     from mengya.training.run_config import RunConfig
@@ -68,6 +69,8 @@ class Model:
     def generate(self, prompt: str | list[str], **sampling: Any) -> str | list[str]:
         """Continue plain text, as a base model was trained to.
 
+        A token may begin inside the prompt and end after it: the completion begins where the prompt ends.
+
         Args:
             prompt: a text, or several, which are decoded as one batch.
 
@@ -77,16 +80,11 @@ class Model:
         Raises:
             UserError: a sampling setting is not valid, or a prompt leaves no room in the context.
         """
-        from mengya.generation.engine import generate
-        from mengya.tokenizer.load import stop_token_ids
-        from mengya.tokenizer.stream import decode_stream
+        from mengya.generation.text_completion import continue_texts
 
-        single = isinstance(prompt, str)
-        prompts = self._document_starts([prompt] if isinstance(prompt, str) else prompt)
-        stop = stop_token_ids(self.tokenizer)
-        completions = generate(self.network, prompts, _sampling(sampling), stop)
-        texts = ["".join(decode_stream(self.tokenizer, ids)) for ids in completions]
-        return texts[0] if single else texts
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        completions = continue_texts(self.network, self.tokenizer, texts, _sampling(sampling))
+        return completions[0] if isinstance(prompt, str) else completions
 
     def stream(self, prompt: str, **sampling: Any) -> Iterator[str]:
         """As `generate` of one text, in pieces as they are decoded (complete characters, never empty).
@@ -94,7 +92,11 @@ class Model:
         Raises:
             UserError: as `generate`; settings are checked at once, the length when iteration begins.
         """
-        return self._stream(self._document_starts([prompt])[0], _sampling(sampling))
+        from mengya.generation.text_completion import document_starts, heal
+
+        params = _sampling(sampling)
+        (ids,) = document_starts(self.tokenizer, [prompt])
+        return self._stream(heal(self.network, self.tokenizer, ids, params), params)
 
     def chat(
         self,
@@ -133,6 +135,7 @@ class Model:
         Raises:
             UserError: as `chat`; the length is checked when iteration begins, all else at once.
         """
+        from mengya.generation.text_completion import Start
         from mengya.tokenizer.chat_template import encode_prompt
 
         if isinstance(messages, str):
@@ -143,21 +146,16 @@ class Model:
             None if tools is None else [dict(tool) for tool in tools],
             enable_thinking,
         )
-        return self._stream(prompt, _sampling(sampling))
+        return self._stream(Start(prompt), _sampling(sampling))
 
-    def _document_starts(self, prompts: Sequence[str]) -> list[list[int]]:
-        from mengya.tokenizer.load import document_token_id, encode_texts
-
-        start = document_token_id(self.tokenizer)
-        return [[start, *ids] for ids in encode_texts(self.tokenizer, list(prompts))]
-
-    def _stream(self, prompt: list[int], params: SamplingParams) -> Iterator[str]:
+    def _stream(self, start: Start, params: SamplingParams) -> Iterator[str]:
         from mengya.generation.engine import stream
+        from mengya.generation.text_completion import completion_pieces
         from mengya.tokenizer.load import stop_token_ids
-        from mengya.tokenizer.stream import decode_stream
 
         stop = stop_token_ids(self.tokenizer)
-        return decode_stream(self.tokenizer, stream(self.network, prompt, params, stop))
+        ids = stream(self.network, start.ids, params, stop)
+        return completion_pieces(self.tokenizer, start, ids)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ reuses the keys and values of the longest prefix that its prompt shares with the
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
@@ -15,12 +15,12 @@ from transformers import PreTrainedTokenizerFast
 from mengya.errors import UserError
 from mengya.generation.engine import stream
 from mengya.generation.sampling import SamplingParams
+from mengya.generation.text_completion import Start, completion_pieces, document_starts, heal
 from mengya.models.cache.kv import KVCache
 from mengya.models.causal_lm import CausalLM
 from mengya.tokenizer.chat_template import encode_prompt
-from mengya.tokenizer.load import document_token_id, encode_texts, stop_token_ids
+from mengya.tokenizer.load import stop_token_ids
 from mengya.tokenizer.message import Message
-from mengya.tokenizer.stream import REPLACEMENT, TextStream
 
 
 class ChatSession:
@@ -82,37 +82,39 @@ class ChatSession:
 
         When it is longer than the context, its beginning is left out and `notice` says so.
         """
-        ids = encode_texts(self._tokenizer, [text])[0]
+        (prompt,) = document_starts(self._tokenizer, [text])
         room = max(self._room() - 1, 1)
         self.notice = ""
-        if len(ids) > room:
-            self.notice = f"only the last {room} of {len(ids)} tokens fit into the model's context"
-            ids = ids[-room:]
-        return self._pieces([document_token_id(self._tokenizer), *ids])
+        if len(prompt) - 1 > room:
+            self.notice = (
+                f"only the last {room} of {len(prompt) - 1} tokens fit into the model's context"
+            )
+            prompt[1:] = prompt[-room:]
+        return self._pieces(heal(self._model, self._tokenizer, prompt, self.params))
 
     def _answer(self, prompt: list[int]) -> Generator[str, None, None]:
         pieces: list[str] = []
         try:
-            for piece in self._pieces(prompt):
+            for piece in self._pieces(Start(prompt)):
                 pieces.append(piece)
                 yield piece
         finally:
             self.messages.append({"role": "assistant", "content": "".join(pieces)})
 
-    def _pieces(self, prompt: list[int]) -> Generator[str, None, None]:
+    def _pieces(self, start: Start) -> Generator[str, None, None]:
+        prompt = start.ids
         common = _common_length(self._cached_ids, prompt)
         # At least one token must run to give the first logits.
         self._cache.crop(min(common, len(prompt) - 1))
         produced: list[int] = []
-        text = TextStream(self._tokenizer)
-        try:
+
+        def tokens() -> Iterator[int]:
             for token in stream(self._model, prompt, self.params, self._stop, self._cache):
                 produced.append(token)
-                if piece := text.push(token):
-                    yield piece
-            # A character that a limit cut is dropped: its first byte alone is no text.
-            if piece := text.flush().rstrip(REPLACEMENT):
-                yield piece
+                yield token
+
+        try:
+            yield from completion_pieces(self._tokenizer, start, tokens())
         finally:
             self._cached_ids = [*prompt, *produced][: self._cache.seen]
 

@@ -1,15 +1,14 @@
-"""A conversation in the terminal, or through a pipe: a message a line, the reply in pieces, commands.
+"""A conversation in the terminal, or through a pipe: messages and commands in, the reply in pieces.
 
-Takes what makes a `ChatSession`; reads standard input and writes standard output until /exit.
+Takes messages and what makes a `ChatSession`; writes standard output until /exit.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, suppress
-from io import TextIOWrapper
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from types import FrameType
 from typing import cast
 
@@ -23,18 +22,22 @@ from mengya.generation.sampling import SamplingParams
 
 HELP = """\
 /reset              forget the conversation
-/system [TEXT]      start over with TEXT as the system message; without TEXT, with none
-/set KEY=VALUE      change sampling: max_new_tokens temperature top_k top_p min_p repetition_penalty
-                    presence_penalty frequency_penalty logit_bias={ID: NUMBER} seed
+/system [TEXT]      start over with TEXT as the system message; without, none
+/set KEY=VALUE      change sampling; KEY is one of
+                      max_new_tokens temperature top_k top_p min_p
+                      repetition_penalty presence_penalty frequency_penalty
+                      logit_bias={ID: NUMBER} seed
 /help               this list
-/exit               leave (so do /quit and Ctrl-D); Ctrl-C stops a reply"""
+/exit               leave (so do /quit and Ctrl-D); Ctrl-C stops a reply
+Enter sends, Alt-Enter or Ctrl-J begins a new line; a paste is one message.
+Up and Ctrl-R recall what was typed. A space before / makes it a message."""
 
 # Control characters, which a terminal would interpret, except line break and tab.
 CONTROL_CHARACTERS = {c: None for c in [*range(32), 127, *range(128, 160)] if chr(c) not in "\n\t"}
 
 
 class Repl:
-    """The loop of lines in and replies out."""
+    """The loop of messages in and replies out."""
 
     def __init__(
         self,
@@ -48,26 +51,25 @@ class Repl:
         """
         Args:
             new_session: a session that has this system message and these sampling settings.
-            chatting: lines are messages of a conversation; False: beginnings of texts to continue.
+            chatting: input is messages of a conversation; False: beginnings of texts to continue.
             console: where notes go; replies go to standard output.
         """
         self._new_session, self._params = new_session, params
         self._chatting, self._console = chatting, console
         self._session = new_session(system, params)
 
-    def run(self) -> None:
-        """Answer every line until /exit or the end of input."""
-        for stream in (sys.stdin, sys.stdout):
-            if isinstance(stream, TextIOWrapper):  # whatever the locale: the text is UTF-8
-                stream.reconfigure(encoding="utf-8", errors="replace")
-        for line in _lines():
-            text = line.strip()
-            if text in ("/exit", "/quit"):
-                return
-            if text.startswith("/"):
-                self._command(*text.partition(" ")[::2])
+    def run(self, messages: Iterable[str]) -> None:
+        """Answer every message until /exit or the end of them."""
+        for message in messages:
+            text = message.strip()
+            name, *rest = text.split(maxsplit=1) or [""]
+            # Several lines that begin with a slash are a path or code; a system message may have several.
+            if message.startswith("/") and ("\n" not in text or name == "/system"):
+                if name in ("/exit", "/quit"):
+                    return
+                self._command(name, "".join(rest))
             elif text:
-                self._answer(line if not self._chatting else text)
+                self._answer(text if self._chatting else message)
 
     def _answer(self, text: str) -> None:
         try:
@@ -98,7 +100,9 @@ class Repl:
         elif name == "/help":
             self._note(HELP)
         else:
-            self._note(f"{name} is no command; /help lists them")
+            self._note(
+                f"{name} is no command; /help lists them, a space before it makes it a message"
+            )
 
     def _set(self, assignment: str) -> None:
         key, _, value = (part.strip() for part in assignment.partition("="))
@@ -116,24 +120,6 @@ class Repl:
 
     def _note(self, text: str) -> None:
         self._console.print(text, style="dim", markup=False, highlight=False)
-
-
-def _lines() -> Iterator[str]:
-    """Lines of standard input; with a prompt and line editing on a terminal."""
-    if not sys.stdin.isatty():
-        for line in sys.stdin:
-            yield line.rstrip("\r\n")
-        return
-    with suppress(ImportError):  # absent on Windows, whose console edits lines itself
-        import readline  # noqa: F401 (gives `input` history and editing)
-    while True:
-        try:
-            yield input("> ")
-        except KeyboardInterrupt:
-            _write("\n(/exit or Ctrl-D leaves)\n")
-        except EOFError:
-            _write("\n")
-            return
 
 
 @contextmanager

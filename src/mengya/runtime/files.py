@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 
-def write_text(path: Path, text: str) -> None:
-    """Atomically replace a file: a reader, or a crash half-way, sees the old text or the new one."""
+def write_text(path: Path, text: str, mode: int = 0o666) -> None:
+    """Atomically replace a file: a reader, or a crash half-way, sees the old text or the new one.
+
+    Args:
+        mode: permissions of the file, less those that the umask takes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        opener = partial(os.open, mode=mode)
+        with open(temporary, "w", encoding="utf-8", opener=opener) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -10,6 +10,7 @@ from typing import Literal
 from rich.console import Console
 
 from mengya.generation.chat_detection import is_chat_model
+from mengya.generation.chat_input import open_messages
 from mengya.generation.chat_session import ChatSession
 from mengya.generation.repl import Repl
 from mengya.generation.sampling import SamplingParams
@@ -31,6 +32,9 @@ class ChatConfig(SamplingParams):
     streaming: StreamingConfig | None = None
     """Endless conversations: old tokens leave the attention window, instead of old turns being dropped
     when the context is full. streaming={} takes the defaults."""
+    history: bool = True
+    """Keep what is typed on a terminal (the last 1,000 messages) for the next session, in
+    $XDG_STATE_HOME/mengya/chat_history.jsonl (~/.local/state without), readable by you alone."""
     device: DeviceName = "auto"
     """auto takes CUDA where there is one."""
     dtype: DtypeName = "auto"
@@ -64,4 +68,8 @@ def run(config: ChatConfig) -> None:
             make_cache=make_cache,
         )
 
-    Repl(new_session, params, system=config.system, chatting=chatting, console=console).run()
+    def say(text: str) -> None:
+        console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+    repl = Repl(new_session, params, system=config.system, chatting=chatting, console=console)
+    repl.run(open_messages(config.history, say))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerFast
@@ -22,6 +21,7 @@ from mengya.config import Config, load_config
 from mengya.errors import UserError
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
+from mengya.generation.text_completion import Start, completion_pieces, continue_texts
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.models.hf.open_checkpoint import find_checkpoint
@@ -32,7 +32,7 @@ from mengya.runtime.output_folder import FolderKind, open_run_folder
 from mengya.stages import dpo, evaluate, prepare, pretrain, sft
 from mengya.stages import tokenizer as tokenizer_stage
 from mengya.tokenizer.chat_template import encode_prompt
-from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, stop_token_ids
+from mengya.tokenizer.load import load_tokenizer, stop_token_ids
 from mengya.training.telemetry.report import ReportTable, write_report
 from mengya.world import WorldConfig
 from mengya.world import generate as generate_world
@@ -216,14 +216,12 @@ def _answers(config: DemoConfig) -> list[dict[str, str]]:
 
 def _answer(model: CausalLM, tokenizer: PreTrainedTokenizerFast, question: str, chat: bool) -> str:
     """A greedy reply; the base model, which never saw a conversation, continues the plain text."""
-    if chat:
-        prompt = encode_prompt(tokenizer, [{"role": "user", "content": question}])
-    else:
-        prompt = [document_token_id(tokenizer), *encode_texts(tokenizer, [question])[0]]
     params = SamplingParams(max_new_tokens=60, temperature=0.0)
-    with torch.inference_mode():
-        ids = generate(model, [prompt], params, stop_token_ids(tokenizer))[0]
-    return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+    if not chat:
+        return continue_texts(model, tokenizer, [question], params)[0].strip()
+    prompt = encode_prompt(tokenizer, [{"role": "user", "content": question}])
+    ids = generate(model, [prompt], params, stop_token_ids(tokenizer))[0]
+    return "".join(completion_pieces(tokenizer, Start(prompt), ids)).strip()
 
 
 def _finish(

@@ -12,8 +12,8 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from mengya.config import load_config
-from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
+from mengya.generation.text_completion import continue_texts
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ContextExtension, ModelConfig
 from mengya.models.config.validation import new_model_problems
@@ -23,7 +23,7 @@ from mengya.planning.sizes import parameter_counts
 from mengya.stages.run.assemble import TrainedModel, open_strategy, train
 from mengya.stages.run.losses import pick_next_token
 from mengya.stages.run.resume import check_run, in_run_folder
-from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, stop_token_ids
+from mengya.tokenizer.load import load_tokenizer
 from mengya.training.checkpoint.tensor_files import read_tensors
 from mengya.training.run_config import RunConfig
 
@@ -133,15 +133,12 @@ def _complete(
     config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, model: CausalLM
 ) -> list[dict[str, Any]]:
     """Each fixed prompt continued as a text document, greedily and with sampling."""
-    start = [document_token_id(tokenizer)]
-    prompts = [start + ids for ids in encode_texts(tokenizer, config.sample_prompts)]
     samples = []
     for temperature in (0.0, 0.8):
         params = SamplingParams(
             max_new_tokens=config.sample_tokens, temperature=temperature, seed=config.seed
         )
-        completions = generate(model, prompts, params, stop_token_ids(tokenizer))
-        for prompt, ids in zip(config.sample_prompts, completions, strict=True):
-            text = tokenizer.decode(ids, skip_special_tokens=True)
+        completions = continue_texts(model, tokenizer, config.sample_prompts, params)
+        for prompt, text in zip(config.sample_prompts, completions, strict=True):
             samples.append({"temperature": temperature, "prompt": prompt, "completion": text})
     return samples

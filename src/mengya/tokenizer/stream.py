@@ -1,7 +1,5 @@
 """Turn a stream of token ids into text, never half a character. Knows nothing of models."""
 
-from collections.abc import Iterable, Iterator
-
 from transformers import PreTrainedTokenizerFast
 
 REPLACEMENT = "\ufffd"
@@ -51,15 +49,3 @@ class TextStream:
                 ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False
             )
         )
-
-
-def decode_stream(
-    tokenizer: PreTrainedTokenizerFast, ids: Iterable[int], skip_special_tokens: bool = True
-) -> Iterator[str]:
-    """Text pieces (never empty) of a stream of ids; joined, they are the text of all ids."""
-    stream = TextStream(tokenizer, skip_special_tokens)
-    for token_id in ids:
-        if piece := stream.push(token_id):
-            yield piece
-    if piece := stream.flush():
-        yield piece

@@ -39,7 +39,7 @@ from mengya.serving.runtime.reply_parser import ReplyParser
 from mengya.serving.runtime.served import Served
 from mengya.serving.runtime.service import Service
 from mengya.serving.runtime.session import Session
-from mengya.serving.runtime.token_text import TokenText
+from mengya.tokenizer.token_text import TokenText
 from mengya.web.disconnect import unless_gone
 from mengya.web.events import EventStream, event
 

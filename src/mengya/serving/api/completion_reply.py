@@ -13,7 +13,7 @@ from mengya.serving.api.prompts import Prompt
 from mengya.serving.api.protocol import CompletionRequest
 from mengya.serving.api.responses import CompletionChoice, CompletionLogprobs
 from mengya.serving.runtime.choice import Choice, Finish
-from mengya.serving.runtime.token_text import TokenText
+from mengya.tokenizer.token_text import TokenText
 
 
 class _Token(NamedTuple):

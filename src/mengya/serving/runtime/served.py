@@ -23,8 +23,8 @@ from mengya.models.hf.open_checkpoint import (
 )
 from mengya.runtime.device import DeviceName, init_device
 from mengya.serving.runtime.grammar import Grammars
-from mengya.serving.runtime.token_text import TokenText
 from mengya.tokenizer.load import TOKENIZER_FILES, stop_token_ids, tokenizer_hash
+from mengya.tokenizer.token_text import TokenText
 
 ModelKind = Literal["chat", "base"]
 

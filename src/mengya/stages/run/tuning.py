@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from mengya.errors import UserError
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
+from mengya.generation.text_completion import Start, completion_pieces
 from mengya.models.adapters.lora import LoraConfig, add_lora, load_adapter, save_adapter
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import (
@@ -91,6 +92,10 @@ def sample_replies(
     params = SamplingParams(max_new_tokens=config.sample_tokens, temperature=0.0)
     replies = generate(model, prompts, params, stop_token_ids(tokenizer))
     return [
-        {"prompt": prompt, "completion": tokenizer.decode(ids, skip_special_tokens=True)}
+        {
+            "temperature": params.temperature,
+            "prompt": prompt,
+            "completion": "".join(completion_pieces(tokenizer, Start([]), ids)),
+        }
         for prompt, ids in zip(config.sample_prompts, replies, strict=True)
     ]

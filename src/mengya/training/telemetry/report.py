@@ -24,13 +24,25 @@ _PICTURES = [
     ("loss (nats per item)", ["loss", "nll", "validation/loss", "validation/nll"]),
     ("bits per character, held-out", ["validation/bits_per_char"]),
     ("preference accuracy", ["accuracy", "validation/accuracy"]),
-    ("reward margin", ["margin", "validation/margin"]),
+    (
+        "rewards: beta (log p - log p of the reference)",
+        [
+            "rewards_chosen",
+            "rewards_rejected",
+            "validation/rewards_chosen",
+            "validation/rewards_rejected",
+        ],
+    ),
+    ("reward margin: chosen - rejected", ["margin", "validation/margin"]),
     ("load-balancing loss", ["aux_loss"]),
     ("gradient norm", ["grad_norm"]),
     ("learning rate", ["lr"]),
     ("tokens per second", ["tokens_per_second"]),
     ("MFU: share of the device's peak", ["mfu"]),
 ]
+
+HELD_OUT = "validation/"
+_SAME = 0.005  # of the height of a picture: about a line's width
 
 _SHARE = r"experts/layer\d+/\d+"
 
@@ -67,9 +79,19 @@ def _run_section(run_dir: Path) -> dict[str, Any]:
     return {
         "name": run_dir.name,
         "pictures": [svg for svg in _pictures(metrics) if svg],
-        "samples": [sample for sample in samples if sample["step"] in shown],
+        "samples": [
+            {**sample, "drawn": _drawn(sample)} for sample in samples if sample["step"] in shown
+        ],
         "config": config.read_text(encoding="utf-8") if config.is_file() else "",
     }
+
+
+def _drawn(sample: dict[str, Any]) -> str:
+    """How a sample was drawn; empty where an earlier version did not write it."""
+    temperature = sample.get("temperature")
+    if temperature is None:
+        return ""
+    return "0 (greedy)" if temperature == 0 else f"{temperature:g}"
 
 
 def _pictures(metrics: Sequence[dict[str, Any]]) -> Iterator[Markup | None]:
@@ -102,23 +124,44 @@ def _draw_load(metrics: Sequence[dict[str, Any]]) -> Markup | None:
 
 
 def _draw(metrics: Sequence[dict[str, Any]], title: str, names: Sequence[str]) -> Markup | None:
-    """The series as inline SVG, or None when no step has any of them."""
+    """The series as inline SVG, or None when no step has any of them.
+
+    What was held out has the colour of the same metric in training, dashed, with marks.
+    """
     series = {name: [(m["step"], m[name]) for m in metrics if name in m] for name in names}
-    series = {name: points for name, points in series.items() if points}
-    if "nll" in series and series["nll"] == [(s, v) for s, v in series.get("loss", [])]:
-        del series["nll"]  # without experts the two are the same curve
+    series = _without_doubles({name: points for name, points in series.items() if points})
     if not series:
         return None
     figure, axes = _figure(height=3.0)
+    colours = list(dict.fromkeys(name.removeprefix(HELD_OUT) for name in series))
     for name, points in series.items():
-        held_out = name.startswith("validation/")
+        held_out = name.startswith(HELD_OUT)
         axes.plot(
-            *zip(*points, strict=True), label=name, marker="o" if held_out else None, markersize=3
+            *zip(*points, strict=True),
+            label=name,
+            color=f"C{colours.index(name.removeprefix(HELD_OUT))}",
+            linestyle="--" if held_out else "-",
+            marker="o" if held_out else None,
+            markersize=3,
         )
     axes.grid(alpha=0.3)
     if len(series) > 1:
         axes.legend(fontsize=8)
     return _svg(figure, axes, title)
+
+
+def _without_doubles(
+    series: dict[str, list[tuple[int, float]]],
+) -> dict[str, list[tuple[int, float]]]:
+    """Without nll where it lies on the loss: they differ by the losses of experts and z_loss alone."""
+    values = [v for points in series.values() for _, v in points if math.isfinite(v)]
+    near = _SAME * (max(values) - min(values)) if values else 0.0
+    kept = dict(series)
+    for start in ("", HELD_OUT):
+        loss, nll = kept.get(f"{start}loss", []), dict(kept.get(f"{start}nll", []))
+        if loss and all(not abs(v - nll.get(step, v)) > near for step, v in loss):
+            kept.pop(f"{start}nll", None)
+    return kept
 
 
 def _figure(height: float) -> tuple[Any, Any]:

@@ -44,9 +44,8 @@ def detect_encoding(path: Path) -> str:
             sample = stream.read(SAMPLE)
     except DAMAGE:
         return "utf-8"  # the reader says what is damaged
-    for mark, name in _MARKS:
-        if sample.startswith(mark):
-            return name
+    if marked := marked_encoding(sample):
+        return marked
     if b"\0" in sample and (name := _utf16(sample)):
         return name
     if _decodes(sample, "utf-8"):
@@ -62,6 +61,11 @@ def detect_encoding(path: Path) -> str:
         if share > most:
             best, most = name, share
     return best
+
+
+def marked_encoding(start: bytes) -> str | None:
+    """The encoding that a byte order mark at the start of a text names: utf-8, utf-16 or utf-32."""
+    return next((name for mark, name in _MARKS if start.startswith(mark)), None)
 
 
 def as_utf8(stream: IO[bytes], encoding: str) -> tuple[IO[bytes], str]:

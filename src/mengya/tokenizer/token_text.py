@@ -13,15 +13,24 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 
 class TokenText:
-    """Bytes and text of single tokens of one tokenizer."""
+    """Bytes and text of single tokens of one tokenizer.
+
+    Attributes:
+        byte_level: whether it is byte-level BPE: tokens are bytes, and joined they are the text.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
         self._added = {i: token.content for i, token in tokenizer.added_tokens_decoder.items()}
         decoder = json.loads(tokenizer.backend_tokenizer.to_str()).get("decoder")
         self._byte_of: dict[str, int] | None = None
-        if '"ByteLevel"' in json.dumps(decoder):
+        self.byte_level = '"ByteLevel"' in json.dumps(decoder)
+        if self.byte_level:
             self._byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
+
+    def is_added(self, token: int) -> bool:
+        """Whether it stands outside the vocabulary of text: control tokens, tags."""
+        return token in self._added
 
     def bytes(self, token: int) -> bytes:
         """What the token adds to a text; empty for ids that the tokenizer does not know."""

@@ -1,0 +1,151 @@
+"""Messages from standard input: typed on a terminal, or a line each from a pipe or a file.
+
+On a terminal prompt_toolkit edits them: a paste of several lines is one message, whatever the locale says.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from io import TextIOWrapper
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from mengya.data.ingest.reading.encoding import marked_encoding
+from mengya.errors import UserError
+
+if TYPE_CHECKING:
+    from prompt_toolkit.key_binding import KeyBindings
+
+PROMPT = "> "
+LEAVE = "(/exit or Ctrl-D leaves)"
+
+
+def open_messages(keep_history: bool, say: Callable[[str], None]) -> Iterator[str]:
+    """The messages, in the order in which they come; ends with the input.
+
+    Args:
+        keep_history: whether what is typed on a terminal is kept between sessions.
+        say: shows a note.
+
+    Raises:
+        UserError: piped text is not in UTF-8 or UTF-16.
+    """
+    if sys.stdin is None:  # closed by whoever started the program
+        return iter(())
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        _speak_chinese(stream)
+    if not sys.stdin.isatty():
+        return piped_messages(iter(sys.stdin.buffer.readline, b""))
+    if os.environ.get("TERM", "dumb") in ("dumb", "unknown") and sys.platform != "win32":
+        return _plain_messages()  # no cursor to move: the terminal edits the line
+    return _edited_messages(keep_history, say)
+
+
+def piped_messages(pieces: Iterable[bytes]) -> Iterator[str]:
+    """Lines, as soon as they are complete; a byte order mark at the start is no part of the first.
+
+    Raises:
+        UserError: the text is not in UTF-8, or UTF-16 with a mark; names the line.
+    """
+    pieces = iter(pieces)
+    first = next(pieces, b"")
+    encoding = marked_encoding(first) or "utf-8"
+    decoder = codecs.getincrementaldecoder(encoding)()
+    count, pending = 0, ""
+    for raw in chain([first], pieces, [b""]):
+        try:
+            pending += decoder.decode(raw, final=not raw)
+        except UnicodeDecodeError:
+            raise UserError(
+                f"line {count + 1} of standard input is not {encoding.upper()}; convert the text first, "
+                "for example from GB18030: iconv -f GB18030 -t UTF-8 FILE | mengya chat ..."
+            ) from None
+        if "\0" in pending:
+            raise UserError(
+                f"line {count + 1} of standard input holds a zero byte, as UTF-16 without a byte order "
+                "mark does; convert the text first: iconv -f UTF-16LE -t UTF-8 FILE | mengya chat ..."
+            )
+        *lines, pending = pending.split("\n")
+        for line in lines:
+            yield _without_ends(line, count)
+            count += 1
+    if pending:
+        yield _without_ends(pending, count)
+
+
+def _without_ends(line: str, number: int) -> str:
+    line = line.removesuffix("\r")
+    return line if number else line.removeprefix("\ufeff")
+
+
+def _plain_messages() -> Iterator[str]:
+    while True:
+        try:
+            yield input(PROMPT)
+        except KeyboardInterrupt:
+            print(f"\n{LEAVE}", flush=True)  # noqa: T201
+        except EOFError:
+            print(flush=True)  # noqa: T201
+            return
+
+
+def _edited_messages(keep_history: bool, say: Callable[[str], None]) -> Iterator[str]:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.history import InMemoryHistory
+    from prompt_toolkit.output import create_output
+
+    from mengya.generation.input_history import open_history
+
+    session: PromptSession[str] = PromptSession(
+        PROMPT,
+        multiline=True,
+        prompt_continuation="  ",
+        key_bindings=_keys(),
+        history=open_history(say) if keep_history else InMemoryHistory(),
+        enable_suspend=True,
+        output=create_output(always_prefer_tty=True),  # replies may go to a file
+    )
+    while True:
+        try:
+            yield session.prompt()
+        except KeyboardInterrupt:
+            say(LEAVE)
+        except EOFError:
+            return
+
+
+def _keys() -> KeyBindings:
+    """Enter sends; Alt-Enter and Ctrl-J begin a new line."""
+    from prompt_toolkit.enums import DEFAULT_BUFFER
+    from prompt_toolkit.filters import has_focus
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    keys = KeyBindings()
+    typing = has_focus(DEFAULT_BUFFER)  # not while Ctrl-R searches the history
+
+    @keys.add("enter", filter=typing)
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.validate_and_handle()
+
+    @keys.add("escape", "enter", filter=typing)
+    @keys.add("c-j", filter=typing)
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys
+
+
+def _speak_chinese(stream: object) -> None:
+    """UTF-8, unless it is a terminal of a locale whose encoding has Chinese: LC_ALL=C has none."""
+    if not isinstance(stream, TextIOWrapper):
+        return
+    if stream.isatty():
+        try:
+            "萌芽".encode(stream.encoding)
+            return
+        except UnicodeEncodeError:
+            pass
+    stream.reconfigure(encoding="utf-8", errors="replace")
