@@ -5,6 +5,9 @@
 
 The tools only compute: an expression is parsed and its nodes are looked up in a table, nothing that
 a model writes is ever executed. Needs `pip install openai`.
+
+The model must know tools from its SFT data and have room for their descriptions: the model of
+`mengya demo` has neither (a context of 512 tokens), and the agent says so.
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import openai
+try:
+    import openai
+except ModuleNotFoundError:
+    sys.exit("the agent talks to the server with OpenAI's client: pip install openai")
 
 MAX_ROUNDS = 8
 _LONGEST_EXPRESSION = 200
@@ -212,13 +218,53 @@ def main() -> None:
     chosen = parser.parse_args()
     key = os.environ.get("MENGYA_API_KEY", "none")
     client = openai.OpenAI(base_url=chosen.url, api_key=key)
-    model = chosen.model or next(iter(client.models.list())).id
 
     def show(name: str, arguments: str, result: str) -> None:
         sys.stderr.write(f"  {name} {arguments} -> {result}\n")
 
-    answer = run_agent(client, model, chosen.question, on_call=show)
+    try:
+        model = chosen.model or _first_model(client)
+        answer = run_agent(client, model, chosen.question, on_call=show)
+    except (openai.OpenAIError, RuntimeError) as error:
+        sys.exit(explain(error, chosen.url))
     sys.stdout.write(answer + "\n")
+
+
+def _first_model(client: openai.OpenAI) -> str:
+    names = [card.id for card in client.models.list()]
+    if not names:
+        raise RuntimeError("the server has no model")
+    return names[0]
+
+
+def explain(error: Exception, url: str) -> str:
+    """What went wrong, in a few lines, and what to type."""
+    match error:
+        case openai.APIConnectionError():
+            return (
+                f"no server answers at {url}. Start one in another terminal:\n"
+                "    mengya serve runs/my/sft\n"
+                "and wait for its address, or name another address with --url"
+            )
+        case openai.AuthenticationError() | openai.PermissionDeniedError():
+            return f"{_said(error)}; type the server's key before the command: MENGYA_API_KEY=... python ..."
+        case openai.BadRequestError(code="context_length_exceeded"):
+            return (
+                f"{_said(error)}.\nThe descriptions of the tools take most of that. The agent needs a model "
+                "with a longer context that learned to call tools;\nthe demo's model has 512 tokens and no "
+                "tools in its data. In your recipes: model.max_position_embeddings and data.sequence_length "
+                "of 2048,\nand conversations with tools (docs/data_format.md), then: mengya serve runs/my/sft"
+            )
+        case openai.APIStatusError():
+            return f"the server refuses: {_said(error)}"
+        case _:
+            return str(error)
+
+
+def _said(error: openai.APIStatusError) -> str:
+    """The server's own message, without the status and the JSON around it."""
+    body = error.body
+    return str(body["message"]) if isinstance(body, dict) and "message" in body else error.message
 
 
 if __name__ == "__main__":

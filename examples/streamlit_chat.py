@@ -46,7 +46,9 @@ with st.sidebar:
     try:
         names += [card.id for card in client.models.list()]
     except openai.OpenAIError as error:
-        st.error(f"没有连上服务器：{error}")
+        st.error(
+            f"没有连上服务器 {client.base_url}：{error}。先在另一个终端运行 mengya serve runs/my/sft"
+        )
         st.stop()
     model = st.selectbox("模型", names)
     temperature = st.slider("temperature", 0.0, 2.0, 0.8, 0.05)

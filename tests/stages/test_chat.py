@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 import os
-import pty
-import re
-import select
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from mengya.config import load_config
 from mengya.errors import UserError
 from mengya.generation.chat_detection import is_chat_model
+from mengya.generation.chat_session import ChatSession
+from mengya.generation.repl import Repl
+from mengya.generation.sampling import SamplingParams
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.checkpoint import load_causal_lm, save_hf_folder
 from mengya.stages.chat import ChatConfig, run
 from mengya.tokenizer.chat_template import encode_conversation
-from mengya.tokenizer.load import document_token_id, encode_texts, save_tokenizer
+from mengya.tokenizer.load import (
+    document_token_id,
+    encode_texts,
+    load_tokenizer,
+    save_tokenizer,
+)
 from mengya.tokenizer.train import train_tokenizer
 from tests.helpers.memorized_model import Sample, memorize
+from tests.helpers.terminal import (
+    ALT_ENTER,
+    CTRL_C,
+    CTRL_D,
+    CTRL_J,
+    ENTER,
+    UP,
+    on_terminal,
+    pasted,
+)
 
 # Characters far outside the training text: each is several byte tokens.
-CHATS = [("你好", "你好！🙂👨‍👩‍👧龘𠮷"), ("一加一？", "二。"), ("再见", "再见！🌱")]
+CHATS = [
+    ("你好", "你好！🙂👨‍👩‍👧龘𠮷"), ("一加一？", "二。"), ("再见", "再见！🌱"),
+    ("第一行\n第二行", "两行。"),
+]  # fmt: skip
 TEXT = "从前有座山，山里有座庙🏯。"
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def save(folder: Path, samples: list[Sample], tokenizer) -> Path:
@@ -86,12 +102,11 @@ class Talk:
     monkeypatch: pytest.MonkeyPatch
     capsys: pytest.CaptureFixture[str]
 
-    def __call__(self, folder: Path, lines: str, *options: str) -> tuple[str, str]:
+    def __call__(self, folder: Path, lines: str | bytes, *options: str) -> tuple[str, str]:
         """(standard output, notes) of a talk at temperature 0."""
         out = io.BytesIO()
-        self.monkeypatch.setattr(
-            sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode()), "ascii")
-        )
+        data = lines if isinstance(lines, bytes) else lines.encode()
+        self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "ascii"))
         self.monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, "ascii"))
         run(load_config(ChatConfig, None, [f"checkpoint={folder}", "temperature=0", *options]))
         sys.stdout.flush()
@@ -192,51 +207,94 @@ def test_an_error_on_the_command_line_has_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_on_a_terminal_ctrl_c_stops_the_reply_and_not_the_program(chat_model: Path) -> None:
-    parent, child = pty.openpty()
-    options = ["temperature=0", "max_new_tokens=4000"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mengya", "chat", str(chat_model), *options],
-        stdin=child, stdout=child, stderr=child, env=environment(TERM="dumb"), start_new_session=True,
-        # As on a terminal: a shell makes what it runs in the background, such as these tests, ignore it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    os.close(child)
-    seen, utf8 = "", codecs.getincrementaldecoder("utf-8")("replace")
+def chat_on_terminal(folder: Path, *options: str, **more: str):
+    command = [sys.executable, "-m", "mengya", "chat", str(folder), "temperature=0", *options]
+    return on_terminal(command, environment(**more))
 
-    def wait_for(pattern: str, start: int = 0, seconds: float = 60) -> None:
-        nonlocal seen
-        end = time.monotonic() + seconds
-        while not re.search(pattern, seen[start:]):
-            assert time.monotonic() < end, f"{pattern!r} not in {seen[start:]!r}"
-            if select.select([parent], [], [], 0.2)[0]:
-                seen += utf8.decode(os.read(parent, 65536))
 
-    def say(line: str) -> int:
-        os.write(parent, line.encode() + b"\n")
-        return len(seen)
+def test_on_a_terminal_in_the_c_locale(chat_model: Path, base_model: Path, tmp_path: Path) -> None:
+    """Chinese, pastes and messages of several lines, Ctrl-C, and what the next session recalls."""
+    more = {"LC_ALL": "C", "TERM": "xterm-256color", "XDG_STATE_HOME": str(tmp_path)}
+    history = tmp_path / "mengya/chat_history.jsonl"
+    with chat_on_terminal(chat_model, "max_new_tokens=4000", **more) as terminal:
+        terminal.wait_for(r"/help lists commands")
+        terminal.wait_for(rf"kept in {history}; history=false keeps nothing")
+        terminal.wait_for("\n> ")
+        for keys in (pasted("第一行\n第二行"), f"第一行{CTRL_J}第二行", f"第一行{ALT_ENTER}第二行"):
+            start = terminal.type(keys)
+            terminal.wait_for("第二行", start)
+            start = terminal.type(ENTER)
+            terminal.wait_for("两行。\\s+> ", start)
+            start = terminal.type(f"/reset{ENTER}")
+            terminal.wait_for("forgotten\\s+> ", start)
+        start = terminal.type(f"唱歌{ENTER}")
+        terminal.wait_for("啦啦啦", start)
+        terminal.type(CTRL_C)
+        terminal.wait_for("stopped\\s+> ", start)
+        assert terminal.seen[start:].count("啦") < 2000
+        start = terminal.type(f"没打完{CTRL_C}")  # at the prompt: a hint, not an end
+        terminal.wait_for("Ctrl-D leaves\\)\\s+> ", start)
+        start = terminal.type(f"/help{ENTER}")
+        terminal.wait_for("makes it a message", start)
+        shown = terminal.seen[start:].splitlines()
+        assert max(map(len, shown)) < 80 and "  /reset" not in shown
+        terminal.type(CTRL_D)
+        assert terminal.process.wait(30) == 0
+    assert history.stat().st_mode & 0o777 == 0o600
+    with chat_on_terminal(base_model, **more) as terminal:
+        terminal.wait_for(r"completion: .*/help lists commands")
+        terminal.wait_for("\n> ")
+        for recalled in ("/help", "唱歌", "/reset", "第二行"):
+            start = terminal.type(UP)
+            terminal.wait_for(recalled, start)
+        start = terminal.type(CTRL_C)
+        terminal.wait_for("Ctrl-D leaves", start)
+        start = terminal.type(f"从前有座{ENTER}")
+        terminal.wait_for(TEXT.removeprefix("从前有座"), start)
+        terminal.type(f"/exit{ENTER}")
+        assert terminal.process.wait(30) == 0
 
-    try:
-        wait_for(r"\(chat\).*\n> ")
-        start = say("唱歌")
-        wait_for("啦啦啦", start)
-        process.send_signal(signal.SIGINT)
-        wait_for(r"stopped\s+> ", start)
-        assert seen[start:].count("啦") < 2000
-        time.sleep(
-            1
-        )  # until Python waits for the line; a signal before that is noticed at the next key
-        process.send_signal(signal.SIGINT)  # at the prompt: a hint, not an end
-        wait_for("Ctrl-D leaves", start)
-        say("/reset")
-        wait_for(r"forgotten\s+> ")
-        start = say("再见")
-        wait_for("再见！🌱", start)
-        say("/exit")
-        assert process.wait(30) == 0
-    finally:
-        process.kill()
-        os.close(parent)
+
+def test_history_false_keeps_nothing_and_a_terminal_without_a_cursor_will_do(
+    chat_model: Path, tmp_path: Path
+) -> None:
+    more = {"TERM": "xterm", "XDG_STATE_HOME": str(tmp_path)}
+    with chat_on_terminal(chat_model, "history=false", **more) as terminal:
+        terminal.wait_for("\n> ")
+        assert "kept" not in terminal.seen
+        terminal.type(f"秘密{ENTER}/exit{ENTER}")
+        assert terminal.process.wait(30) == 0
+    assert list(tmp_path.iterdir()) == []
+    with chat_on_terminal(chat_model, **more | {"TERM": "dumb"}) as terminal:
+        terminal.wait_for("\n> ")
+        start = terminal.type(f"再见{ENTER}")
+        terminal.wait_for("再见！🌱", start)
+        terminal.type(f"/exit{ENTER}")
+        assert terminal.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("data", ["\ufeff你好\n".encode(), "你好\n".encode("utf-16")])
+def test_a_byte_order_mark_in_a_pipe(chat_model: Path, talk: Talk, data: bytes) -> None:
+    assert talk(chat_model, data)[0] == f"{CHATS[0][1]}\n"
+
+
+def test_several_lines_that_begin_with_a_slash_are_a_message(chat_model: Path) -> None:
+    model, tokenizer = load_causal_lm(chat_model).eval(), load_tokenizer(chat_model)
+    session = ChatSession(model, tokenizer, SamplingParams(temperature=0, max_new_tokens=4))
+    said: list[str | None] = []
+
+    def new_session(system: str | None, params: SamplingParams) -> ChatSession:
+        said.append(system)
+        return session
+
+    params = SamplingParams(temperature=0)
+    repl = Repl(new_session, params, system=None, chatting=True, console=Console(stderr=True))
+    repl.run(["/usr/bin\n/etc", "/system 第一行\n第二行", " /reset", "/reset"])
+    assert said == [None, "第一行\n第二行"]
+    assert session.messages == []
+    repl.run(["/usr/bin\n/etc", " /reset"])
+    asked = [message["content"] for message in session.messages[::2]]
+    assert asked == ["/usr/bin\n/etc", "/reset"]
 
 
 def test_escape_sequences_of_a_model_do_not_reach_the_terminal(
