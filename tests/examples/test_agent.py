@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +20,7 @@ from mengya.models.config.model import ModelConfig
 from mengya.serving.runtime.served import Served, ServedName
 from mengya.tokenizer.chat_template import encode_conversation
 from mengya.tokenizer.train import train_tokenizer
-from tests.helpers.live_server import POEM, Running, serving
+from tests.helpers.live_server import POEM, Running, serving, tiny_model
 from tests.helpers.memorized_model import memorize
 
 FILE = Path(__file__).parents[2] / "examples/agent.py"
@@ -127,3 +130,41 @@ def test_a_question_is_answered_with_a_tool(agent: ModuleType, server: Running) 
     )  # fmt: skip
     assert calls == [("calculate", '{"expression": "(12+30)*2"}', '{"result": 84}')]
     assert answer == "是84。"
+
+
+def test_no_server_a_wrong_key_and_no_room_end_in_a_few_lines(
+    agent: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(url: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["agent.py", "算一算", "--url", f"{url}/v1"])
+        with pytest.raises(SystemExit) as end:
+            agent.main()
+        text = str(end.value)
+        assert text.count("\n") < 5 and "{" not in text
+        return text
+
+    tokenizer = train_tokenizer([POEM] * 2, 300, show_progress=False)
+
+    def load() -> Served:
+        model = tiny_model(max_position_embeddings=512)  # the context of the demo's
+        return Served(BatchEngine(model, EngineConfig()), model, tokenizer, {"tiny": ServedName("chat")})
+
+    with serving(tokenizer, load=load, key="geheim") as running:
+        assert "MENGYA_API_KEY=" in said(running.url)
+        monkeypatch.setenv("MENGYA_API_KEY", "geheim")
+        text = said(running.url)
+        assert "context is 512 tokens" in text and "learned to call tools" in text
+    text = said(running.url)  # which is gone
+    assert f"no server answers at {running.url}/v1" in text
+    assert "\n    mengya serve runs/my/sft\n" in text
+
+
+def test_on_the_command_line_there_is_no_traceback() -> None:
+    with socket.socket() as port:  # bound and not listening: nobody answers there
+        port.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{port.getsockname()[1]}/v1"
+        done = subprocess.run(
+            [sys.executable, FILE, "算一算", "--url", url], capture_output=True, text=True, timeout=60
+        )
+    assert done.returncode == 1 and done.stderr.startswith(f"no server answers at {url}")
+    assert done.stderr.count("\n") == 3

@@ -8,12 +8,14 @@ import pty
 import re
 import select
 import subprocess
+import termios
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 ENTER, CTRL_C, CTRL_D, CTRL_J, ALT_ENTER, UP = "\r", "\x03", "\x04", "\n", "\x1b\r", "\x1b[A"
+_ROWS, _COLUMNS = 24, 80
 _ASKS_POSITION = b"\x1b[6n"
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[()][A-B0-2]|[=>78])|\r")
 
@@ -54,7 +56,7 @@ class Terminal:
 
     def _take(self, data: bytes) -> None:
         for _ in range(data.count(_ASKS_POSITION)):  # as every terminal answers
-            os.write(self.descriptor, b"\x1b[1;1R")
+            os.write(self.descriptor, f"\x1b[{_ROWS};1R".encode())
         self._raw += self._utf8.decode(data)
         self.seen = _ESCAPES.sub("", self._raw)
 
@@ -63,6 +65,7 @@ class Terminal:
 def on_terminal(command: list[str], environment: Mapping[str, str]) -> Iterator[Terminal]:
     """The program with the terminal as its controlling one, so that Ctrl-C is a signal."""
     parent, child = pty.openpty()
+    termios.tcsetwinsize(child, (_ROWS, _COLUMNS))
     process = subprocess.Popen(
         command, env=dict(environment), preexec_fn=lambda: os.login_tty(child), pass_fds=[child]
     )

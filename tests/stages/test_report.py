@@ -23,7 +23,8 @@ SHORT: dict[str, Any] = {
 
 def curves(page: str) -> list[str]:
     """What the legends name: matplotlib writes the text of a label next to its outlines."""
-    return re.findall(r"<!-- ((?:validation/)?[a-z_]+) -->", page)
+    found = re.findall(r"<!-- ((?:validation/)?[a-z_]+) -->", page)
+    return [name for name in found if name != "step"]
 
 
 def rows(page: str) -> list[list[str]]:

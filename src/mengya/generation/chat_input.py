@@ -72,8 +72,8 @@ def piped_messages(pieces: Iterable[bytes]) -> Iterator[str]:
         for line in lines:
             yield _without_ends(line, count)
             count += 1
-    if pending:
-        yield _without_ends(pending, count)
+    if last := _without_ends(pending, count):
+        yield last
 
 
 def _without_ends(line: str, number: int) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -42,10 +43,13 @@ class Start(NamedTuple):
 
     Attributes:
         ids: of the prompt; the last one may go beyond it.
-        covered: the end of the prompt that the last id holds and goes beyond; empty when none does.
+        shared: how many ids at the end hold the end of the prompt and more; 0 when none goes beyond it. They
+            begin with a character.
+        covered: the end of the prompt that those hold.
     """
 
     ids: list[int]
+    shared: int = 0
     covered: str = ""
 
 
@@ -83,7 +87,7 @@ def completion_pieces(
     A character that a limit cut is left out: its first bytes alone are no text.
     """
     stream, skipped = TextStream(tokenizer), 0
-    for id_ in (*start.ids[-1:], *ids) if start.covered else ids:
+    for id_ in chain(start.ids[len(start.ids) - start.shared :], ids):
         piece = stream.push(id_)
         left = min(len(start.covered) - skipped, len(piece))
         skipped += left
@@ -106,7 +110,7 @@ def heal(
     under others the prompt stays as it is. One forward pass over the end of the prompt.
     """
     ids = list(ids)
-    ends = [end for end in _ends(tokenizer, ids) if end.tokens]
+    ends = list(_ends(tokenizer, ids))
     if not ends:
         return Start(ids)
     first = max(0, len(ids) - _WINDOW_TOKENS)
@@ -126,7 +130,8 @@ def heal(
     chosen = _choose(torch.cat(ways), params)
     for end in ends:
         if 1 <= chosen <= len(end.tokens):
-            return Start([*ids[: end.place], end.tokens[chosen - 1]], end.covered)
+            kept = [*ids[: end.place], end.tokens[chosen - 1]]
+            return Start(kept, len(kept) - end.character, end.covered)
         chosen -= len(end.tokens)
     return Start(ids)
 
@@ -142,35 +147,40 @@ def _choose(ways: torch.Tensor, params: SamplingParams) -> int:
 
 
 class _End(NamedTuple):
-    """An end of the prompt that is the beginning of longer tokens.
+    """An end of the prompt with which longer tokens begin.
 
     Attributes:
         place: number of the id at which it begins.
-        covered: its text.
-        tokens: those that begin with it and go on.
+        character: number of the id, this one or one before, that begins with a character.
+        covered: the text from there on.
+        tokens: those that begin with the end and are longer.
     """
 
     place: int
+    character: int
     covered: str
     tokens: list[int]
 
 
 def _ends(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> Iterator[_End]:
-    """Ends that begin with a token and with a character, the shortest first."""
+    """The ends of the prompt at which one of its tokens begins, and that have longer tokens."""
     index = _vocabulary(tokenizer)
-    raw = b""
+    raw, found = b"", []
     for place in range(len(ids) - 1, max(0, len(ids) - _WINDOW_TOKENS), -1):
         if index.text.is_added(ids[place]):
             return
         raw = index.text.bytes(ids[place]) + raw
-        if len(raw) >= index.longest:
+        if longer := index.longer(raw):
+            found.append((place, longer))
+        elif not found and len(raw) >= index.longest:
             return
         try:
             covered = raw.decode()
         except UnicodeDecodeError:  # begins inside a character
             continue
-        if covered:
-            yield _End(place, covered, index.longer(raw))
+        for start, tokens in found:
+            yield _End(start, place, covered, tokens)
+        found = []
 
 
 class _Vocabulary:
