@@ -147,7 +147,9 @@ def test_no_server_a_wrong_key_and_no_room_end_in_a_few_lines(
 
     def load() -> Served:
         model = tiny_model(max_position_embeddings=512)  # the context of the demo's
-        return Served(BatchEngine(model, EngineConfig()), model, tokenizer, {"tiny": ServedName("chat")})
+        return Served(
+            BatchEngine(model, EngineConfig()), model, tokenizer, {"tiny": ServedName("chat")}
+        )
 
     with serving(tokenizer, load=load, key="geheim") as running:
         assert "MENGYA_API_KEY=" in said(running.url)
@@ -164,7 +166,10 @@ def test_on_the_command_line_there_is_no_traceback() -> None:
         port.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{port.getsockname()[1]}/v1"
         done = subprocess.run(
-            [sys.executable, FILE, "算一算", "--url", url], capture_output=True, text=True, timeout=60
+            [sys.executable, FILE, "算一算", "--url", url],
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
     assert done.returncode == 1 and done.stderr.startswith(f"no server answers at {url}")
     assert done.stderr.count("\n") == 3

@@ -52,7 +52,8 @@ def run(config: ChatConfig) -> None:
             chatting = is_chat_model(model, tokenizer)
     if sys.stdin.isatty():
         what = "chat" if chatting else "completion: the model continues what you type"
-        console.print(f"{config.checkpoint} ({what}); /help lists commands", markup=False)
+        greeting = f"{config.checkpoint} ({what}); /help lists commands"
+        console.print(greeting, markup=False, soft_wrap=True)
     params = SamplingParams(**{name: getattr(config, name) for name in SamplingParams.model_fields})
     make_cache = None
     if config.streaming is not None:
