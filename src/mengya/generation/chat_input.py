@@ -8,7 +8,8 @@ from __future__ import annotations
 import codecs
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -23,8 +24,11 @@ PROMPT = "> "
 LEAVE = "(/exit or Ctrl-D leaves)"
 
 
-def open_messages(keep_history: bool, say: Callable[[str], None]) -> Iterator[str]:
-    """The messages, in the order in which they come; ends with the input.
+Messages = Generator[str, None, None]
+
+
+def open_messages(keep_history: bool, say: Callable[[str], None]) -> Messages:
+    """The messages, in the order in which they come; ends with the input. Close it: it changes the terminal.
 
     Args:
         keep_history: whether what is typed on a terminal is kept between sessions.
@@ -34,7 +38,7 @@ def open_messages(keep_history: bool, say: Callable[[str], None]) -> Iterator[st
         UserError: piped text is not in UTF-8 or UTF-16.
     """
     if sys.stdin is None:  # closed by whoever started the program
-        return iter(())
+        return piped_messages(())
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         _speak_chinese(stream)
     if not sys.stdin.isatty():
@@ -44,7 +48,7 @@ def open_messages(keep_history: bool, say: Callable[[str], None]) -> Iterator[st
     return _edited_messages(keep_history, say)
 
 
-def piped_messages(pieces: Iterable[bytes]) -> Iterator[str]:
+def piped_messages(pieces: Iterable[bytes]) -> Messages:
     """Lines, as soon as they are complete; a byte order mark at the start is no part of the first.
 
     Raises:
@@ -81,7 +85,7 @@ def _without_ends(line: str, number: int) -> str:
     return line if number else line.removeprefix("\ufeff")
 
 
-def _plain_messages() -> Iterator[str]:
+def _plain_messages() -> Messages:
     while True:
         try:
             yield input(PROMPT)
@@ -92,7 +96,7 @@ def _plain_messages() -> Iterator[str]:
             return
 
 
-def _edited_messages(keep_history: bool, say: Callable[[str], None]) -> Iterator[str]:
+def _edited_messages(keep_history: bool, say: Callable[[str], None]) -> Messages:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import InMemoryHistory
     from prompt_toolkit.output import create_output
@@ -108,13 +112,32 @@ def _edited_messages(keep_history: bool, say: Callable[[str], None]) -> Iterator
         enable_suspend=True,
         output=create_output(always_prefer_tty=True),  # replies may go to a file
     )
-    while True:
-        try:
-            yield session.prompt()
-        except KeyboardInterrupt:
-            say(LEAVE)
-        except EOFError:
-            return
+    with _typing_ahead():
+        while True:
+            try:
+                yield session.prompt()
+            except KeyboardInterrupt:
+                say(LEAVE)
+            except EOFError:
+                return
+
+
+@contextmanager
+def _typing_ahead() -> Iterator[None]:
+    """Between prompts, while a reply is written: what is typed is not shown inside it, and its Enter is
+    still the Enter key at the next prompt, not the line feed that a terminal makes of it."""
+    if sys.platform == "win32":  # whose console does neither
+        yield
+        return
+    import termios
+
+    before = termios.tcgetattr(sys.stdin)
+    quiet = [before[0] & ~termios.ICRNL, *before[1:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
 
 
 def _keys() -> KeyBindings:

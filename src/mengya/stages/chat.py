@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -73,4 +74,5 @@ def run(config: ChatConfig) -> None:
         console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
 
     repl = Repl(new_session, params, system=config.system, chatting=chatting, console=console)
-    repl.run(open_messages(config.history, say))
+    with closing(open_messages(config.history, say)) as messages:
+        repl.run(messages)
