@@ -230,8 +230,11 @@ def test_on_a_terminal_in_the_c_locale(chat_model: Path, base_model: Path, tmp_p
             terminal.wait_for("forgotten\\s+>", start)
         start = terminal.type(f"唱歌{ENTER}")
         terminal.wait_for("啦啦啦", start)
+        terminal.type(
+            f"{pasted('第一行\n第二行')}{ENTER}"
+        )  # ahead: after the reply it is one message
         terminal.type(CTRL_C)
-        terminal.wait_for("stopped\\s+>", start)
+        terminal.wait_for("stopped(?s:.*)两行。\\s+>", start)
         assert terminal.seen[start:].count("啦") < 2000
         start = terminal.type(f"没打完{CTRL_C}")  # at the prompt: a hint, not an end
         terminal.wait_for("Ctrl-D leaves\\)\\s+>", start)

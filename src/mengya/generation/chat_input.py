@@ -19,6 +19,7 @@ from mengya.errors import UserError
 
 if TYPE_CHECKING:
     from prompt_toolkit.key_binding import KeyBindings
+    from prompt_toolkit.output import Output
 
 PROMPT = "> "
 LEAVE = "(/exit or Ctrl-D leaves)"
@@ -112,31 +113,39 @@ def _edited_messages(keep_history: bool, say: Callable[[str], None]) -> Messages
         enable_suspend=True,
         output=create_output(always_prefer_tty=True),  # replies may go to a file
     )
-    with _typing_ahead():
+    with _typing_ahead(session.output):
         while True:
             try:
-                yield session.prompt()
+                text = session.prompt()
             except KeyboardInterrupt:
                 say(LEAVE)
+                continue
             except EOFError:
                 return
+            session.output.enable_bracketed_paste()  # for the time of the reply as well
+            session.output.flush()
+            yield text
 
 
 @contextmanager
-def _typing_ahead() -> Iterator[None]:
-    """Between prompts, while a reply is written: what is typed is not shown inside it, and its Enter is
-    still the Enter key at the next prompt, not the line feed that a terminal makes of it."""
-    if sys.platform == "win32":  # whose console does neither
+def _typing_ahead(output: Output) -> Iterator[None]:
+    """Between prompts, while a reply is written, keys wait for the next prompt as they are: not shown inside
+    the reply, an Enter is no line feed, Ctrl-D not lost, a paste one message. Ctrl-C stays a signal."""
+    if sys.platform == "win32":  # whose console does none of that
         yield
         return
     import termios
 
     before = termios.tcgetattr(sys.stdin)
-    quiet = [before[0] & ~termios.ICRNL, *before[1:3], before[3] & ~termios.ECHO, *before[4:]]
+    quiet = termios.tcgetattr(sys.stdin)
+    quiet[0] &= ~termios.ICRNL
+    quiet[3] &= ~(termios.ECHO | termios.ICANON)
     termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
     try:
         yield
     finally:
+        output.disable_bracketed_paste()
+        output.flush()
         termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
 
 
