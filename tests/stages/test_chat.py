@@ -230,9 +230,7 @@ def test_on_a_terminal_in_the_c_locale(chat_model: Path, base_model: Path, tmp_p
             terminal.wait_for("forgotten\\s+>", start)
         start = terminal.type(f"唱歌{ENTER}")
         terminal.wait_for("啦啦啦", start)
-        terminal.type(
-            f"{pasted('第一行\n第二行')}{ENTER}"
-        )  # ahead: after the reply it is one message
+        terminal.type(pasted("第一行\n第二行") + ENTER)  # ahead: after the reply it is one message
         terminal.type(CTRL_C)
         terminal.wait_for("stopped(?s:.*)两行。\\s+>", start)
         assert terminal.seen[start:].count("啦") < 2000

@@ -130,7 +130,7 @@ def _edited_messages(keep_history: bool, say: Callable[[str], None]) -> Messages
 @contextmanager
 def _typing_ahead(output: Output) -> Iterator[None]:
     """Between prompts, while a reply is written, keys wait for the next prompt as they are: not shown inside
-    the reply, an Enter is no line feed, Ctrl-D not lost, a paste one message. Ctrl-C stays a signal."""
+    the reply, an Enter is no line feed, Ctrl-D not lost, a paste one message. Ctrl-C stays a signal, and discards nothing."""
     if sys.platform == "win32":  # whose console does none of that
         yield
         return
@@ -139,7 +139,7 @@ def _typing_ahead(output: Output) -> Iterator[None]:
     before = termios.tcgetattr(sys.stdin)
     quiet = termios.tcgetattr(sys.stdin)
     quiet[0] &= ~termios.ICRNL
-    quiet[3] &= ~(termios.ECHO | termios.ICANON)
+    quiet[3] = quiet[3] & ~(termios.ECHO | termios.ICANON) | termios.NOFLSH
     termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
     try:
         yield
