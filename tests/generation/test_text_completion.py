@@ -66,7 +66,7 @@ def test_a_text_is_continued_wherever_it_is_cut(
 def test_a_draw_is_repeatable_and_pieces_are_complete(tokenizer: PreTrainedTokenizerFast) -> None:
     model = small_model(vocab_size=len(tokenizer))
     seen = set()
-    for seed in range(30):
+    for seed in range(8):
         params = SamplingParams(max_new_tokens=8, temperature=1, seed=seed, top_p=1)
         (ids,) = document_starts(tokenizer, ["春天来了，"])
         start = heal(model, tokenizer, ids, params)

@@ -129,8 +129,11 @@ def _edited_messages(keep_history: bool, say: Callable[[str], None]) -> Messages
 
 @contextmanager
 def _typing_ahead(output: Output) -> Iterator[None]:
-    """Between prompts, while a reply is written, keys wait for the next prompt as they are: not shown inside
-    the reply, an Enter is no line feed, Ctrl-D not lost, a paste one message. Ctrl-C stays a signal, and discards nothing."""
+    """Between prompts, while a reply is written, keys wait for the next prompt as they are.
+
+    They are not shown inside the reply, an Enter is no line feed, a Ctrl-D is not lost and a paste is one
+    message. Ctrl-C is still a signal, and discards none of them.
+    """
     if sys.platform == "win32":  # whose console does none of that
         yield
         return
