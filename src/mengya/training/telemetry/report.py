@@ -145,6 +145,7 @@ def _draw(metrics: Sequence[dict[str, Any]], title: str, names: Sequence[str]) -
             markersize=3,
         )
     axes.grid(alpha=0.3)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     if len(series) > 1:
         axes.legend(fontsize=8)
     return _svg(figure, axes, title)
