@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from io import TextIOWrapper
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -46,6 +47,9 @@ def open_messages(keep_history: bool, say: Callable[[str], None]) -> Messages:
         return piped_messages(iter(sys.stdin.buffer.readline, b""))
     if os.environ.get("TERM", "dumb") in ("dumb", "unknown") and sys.platform != "win32":
         return _plain_messages()  # no cursor to move: the terminal edits the line
+    if find_spec("prompt_toolkit") is None:  # a clone that was updated and not installed again
+        say("each line is a message, until you type: pip install prompt_toolkit")
+        return _plain_messages()
     return _edited_messages(keep_history, say)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from prompt_toolkit.history import History, InMemoryHistory
 
-from mengya.errors import UserError
+from mengya.errors import UserError, user_message
 from mengya.runtime.files import write_text
 from mengya.runtime.jsonl import json_line, read_jsonl, remove_cut_line
 
@@ -41,7 +41,7 @@ def open_history(say: Callable[[str], None]) -> History:
         path = history_file()
         history = InputHistory(path)
     except (OSError, RuntimeError, UserError) as error:
-        say(f"what you type is not kept: {error}")
+        say(f"what you type is not kept: {user_message(error) or error}")
         return InMemoryHistory()
     say(f"what you type is kept in {path}; history=false keeps nothing")
     return history
