@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import os
+import re
 import stat
+import sys
+import termios
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -18,6 +23,7 @@ from mengya.generation.input_history import (
     open_history,
 )
 from mengya.runtime.jsonl import json_line
+from tests.helpers.terminal import CTRL_C, CTRL_D, ENTER, Terminal, on_terminal
 
 TEXT = "你好\r\n\r\n再见\n最后一行"
 LINES = ["你好", "", "再见", "最后一行"]
@@ -112,3 +118,55 @@ def test_a_crash_or_a_foreign_line_does_not_end_the_conversation(
     path.mkdir()
     open_history(said.append).append_string("四")
     assert "not kept" in said[-1]
+
+
+# A terminal program of these messages alone: it starts faster than one with a model.
+ECHO = """
+import sys
+from contextlib import closing
+from mengya.generation.chat_input import open_messages
+with closing(open_messages(sys.argv[1] == "keep", print)) as messages:
+    for message in messages:
+        print("got", ascii(message))
+        if message == "/exit":
+            break
+"""
+
+
+def echo(keep: str, **more: str) -> AbstractContextManager[Terminal]:
+    path = os.pathsep.join(sys.path)
+    return on_terminal(
+        [sys.executable, "-c", ECHO, keep], {**os.environ, "PYTHONPATH": path, **more}
+    )
+
+
+def test_nothing_is_kept_when_asked(tmp_path: Path) -> None:
+    with echo("no", TERM="xterm", XDG_STATE_HOME=str(tmp_path)) as terminal:
+        terminal.wait_for(">")
+        start = terminal.type(f"secret{ENTER}")
+        terminal.wait_for("got 'secret'", start)
+        terminal.type(f"/exit{ENTER}")
+        assert terminal.process.wait(30) == 0
+        assert "kept" not in terminal.seen
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_terminal_without_a_cursor_will_do(tmp_path: Path) -> None:
+    with echo("keep", TERM="dumb", LC_ALL="C", XDG_STATE_HOME=str(tmp_path)) as terminal:
+        terminal.wait_for("> ")
+        start = terminal.type(f"再见{ENTER}")
+        terminal.wait_for(re.escape(f"got {'再见'!a}"), start)
+        terminal.type(CTRL_C)
+        terminal.wait_for("Ctrl-D leaves", start)
+        terminal.type(CTRL_D)
+        assert terminal.process.wait(30) == 0
+
+
+def test_the_terminal_is_as_it_was_afterwards(tmp_path: Path) -> None:
+    with echo("no", TERM="xterm") as terminal:
+        before = termios.tcgetattr(terminal.descriptor)
+        terminal.wait_for(">")
+        start = terminal.type(f"/exit{ENTER}")
+        terminal.wait_for("got '/exit'", start)
+        assert terminal.process.wait(30) == 0
+        assert termios.tcgetattr(terminal.descriptor) == before

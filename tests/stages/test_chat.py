@@ -255,24 +255,6 @@ def test_on_a_terminal_in_the_c_locale(chat_model: Path, base_model: Path, tmp_p
         assert terminal.process.wait(30) == 0
 
 
-def test_history_false_keeps_nothing_and_a_terminal_without_a_cursor_will_do(
-    chat_model: Path, tmp_path: Path
-) -> None:
-    more = {"TERM": "xterm", "XDG_STATE_HOME": str(tmp_path)}
-    with chat_on_terminal(chat_model, "history=false", **more) as terminal:
-        terminal.wait_for(PROMPT)
-        assert "kept" not in terminal.seen
-        terminal.type(f"秘密{ENTER}/exit{ENTER}")
-        assert terminal.process.wait(30) == 0
-    assert list(tmp_path.iterdir()) == []
-    with chat_on_terminal(chat_model, **more | {"TERM": "dumb"}) as terminal:
-        terminal.wait_for(PROMPT)
-        start = terminal.type(f"再见{ENTER}")
-        terminal.wait_for("再见！🌱", start)
-        terminal.type(f"/exit{ENTER}")
-        assert terminal.process.wait(30) == 0
-
-
 @pytest.mark.parametrize("data", ["\ufeff你好\n".encode(), "你好\n".encode("utf-16")])
 def test_a_byte_order_mark_in_a_pipe(chat_model: Path, talk: Talk, data: bytes) -> None:
     assert talk(chat_model, data)[0] == f"{CHATS[0][1]}\n"
