@@ -7,7 +7,7 @@ The tools only compute: an expression is parsed and its nodes are looked up in a
 a model writes is ever executed. Needs `pip install openai`.
 
 The model must know tools from its SFT data and have room for their descriptions: the model of
-`mengya demo` has neither (a context of 512 tokens), and the agent says so.
+`mengya demo` has neither (the tools take some 950 of its tokens, its context is 512), and the agent says so.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def test_a_crash_or_a_foreign_line_does_not_end_the_conversation(
     history = open_history(said.append)
     history.append_string("二")
     assert strings(path) == ["二", "一"]
-    assert said == [f"what you type is kept in {path}; history=false keeps nothing"]
+    assert said == [f"what you type is kept in {path}\n(history=false keeps nothing)"]
     path.write_text("not JSON\n", encoding="utf-8")
     open_history(said.append).append_string("三")
     assert "not kept" in said[-1] and f"{path}:1" in said[-1]

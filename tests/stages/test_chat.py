@@ -219,7 +219,7 @@ def test_on_a_terminal_in_the_c_locale(chat_model: Path, base_model: Path, tmp_p
     history = tmp_path / "mengya/chat_history.jsonl"
     with chat_on_terminal(chat_model, "max_new_tokens=4000", **more) as terminal:
         terminal.wait_for(r"/help lists commands")
-        terminal.wait_for(rf"kept in {history}; history=false keeps nothing")
+        terminal.wait_for(rf"kept in {history}\n\(history=false keeps nothing\)")
         terminal.wait_for(PROMPT)
         for keys in (pasted("第一行\n第二行"), f"第一行{CTRL_J}第二行", f"第一行{ALT_ENTER}第二行"):
             start = terminal.type(keys)

@@ -43,7 +43,7 @@ def open_history(say: Callable[[str], None]) -> History:
     except (OSError, RuntimeError, UserError) as error:
         say(f"what you type is not kept: {user_message(error) or error}")
         return InMemoryHistory()
-    say(f"what you type is kept in {path}; history=false keeps nothing")
+    say(f"what you type is kept in {path}\n(history=false keeps nothing)")
     return history
 
 
