@@ -52,7 +52,10 @@ class Terminal:
         while not re.search(pattern, self.seen[start:]):
             assert time.monotonic() < end, f"{pattern!r} not in {self.seen[start:]!r}"
             if select.select([self.descriptor], [], [], 0.2)[0]:
-                self._take(os.read(self.descriptor, 65536))
+                try:
+                    self._take(os.read(self.descriptor, 65536))
+                except OSError as error:  # Linux's answer when the program has ended
+                    raise AssertionError(f"it ended: {self.seen[start:]!r}") from error
 
     def _take(self, data: bytes) -> None:
         for _ in range(data.count(_ASKS_POSITION)):  # as every terminal answers
