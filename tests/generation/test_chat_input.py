@@ -23,7 +23,7 @@ from mengya.generation.input_history import (
     open_history,
 )
 from mengya.runtime.jsonl import json_line
-from tests.helpers.terminal import CTRL_C, CTRL_D, ENTER, Terminal, on_terminal
+from tests.helpers.terminal import ENTER, Terminal, on_terminal
 
 TEXT = "你好\r\n\r\n再见\n最后一行"
 LINES = ["你好", "", "再见", "最后一行"]
@@ -156,9 +156,7 @@ def test_a_terminal_without_a_cursor_will_do(tmp_path: Path) -> None:
         terminal.wait_for("> ")
         start = terminal.type(f"再见{ENTER}")
         terminal.wait_for(re.escape(f"got {'再见'!a}"), start)
-        terminal.type(CTRL_C)
-        terminal.wait_for("Ctrl-D leaves", start)
-        terminal.type(CTRL_D)
+        terminal.type(f"/exit{ENTER}")
         assert terminal.process.wait(30) == 0
 
 
