@@ -6,7 +6,7 @@ Knows nothing of losses, text or files. Shapes: B rows, S positions, V = vocab_s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -238,6 +238,19 @@ class CausalLM(nn.Module):
             cache.advance(input_ids.shape[1])
         return self._logits(self.model.norm(_select(x, positions)))
 
+    @torch.inference_mode()
+    def hidden_by_layer(self, input_ids: Tensor) -> Generator[None, None, Tensor]:
+        """What the output layer sees of complete rows, [B, S, hidden], to the bit as in `forward`.
+
+        Yields after every layer, so that other work can be done in between; call in evaluation mode.
+        """
+        dtype = self._compute_dtype(input_ids.device.type)
+        plan = plan_attention(
+            self.config, input_ids, None, None, None, dtype, self.model.learned_rope
+        )
+        x = yield from self._layers(input_ids, plan, None, [])
+        return self.model.norm(x)
+
     def _hidden(
         self,
         input_ids: Tensor,
@@ -247,10 +260,27 @@ class CausalLM(nn.Module):
         eager: bool = False,
     ) -> tuple[Tensor, list[Routing]]:
         """Output of the last layer before the norm, [B, S, hidden]."""
+        routings: list[Routing] = []
+        layers = self._layers(input_ids, plan, real_BS, routings, cache, eager)
+        while True:
+            try:
+                next(layers)
+            except StopIteration as end:
+                return end.value, routings
+
+    def _layers(
+        self,
+        input_ids: Tensor,
+        plan: AttentionPlan,
+        real_BS: Tensor | None,
+        routings: list[Routing],
+        cache: Cache | None = None,
+        eager: bool = False,
+    ) -> Generator[None, None, Tensor]:
+        """Output of the last layer; yields after each. Adds what mixtures of experts did to `routings`."""
         # Under autocast a fp32 residual stream would double the traffic of all but matrix products.
         x = self._embed(input_ids).to(self._compute_dtype(input_ids.device.type))
         update: Tensor | None = None
-        routings: list[Routing] = []
         for layer in self.model.layers:
             if self.gradient_checkpointing and self.training and not eager:
                 x = x if update is None else x + update  # one tensor to keep, not two
@@ -260,8 +290,9 @@ class CausalLM(nn.Module):
                 x, update, routing = layer(x, update, plan, real_BS, cache, eager)
             if routing is not None:
                 routings.append(routing)
+            yield
         assert update is not None
-        return x + update, routings
+        return x + update
 
     def compile_layers(self) -> None:
         """torch.compile every layer and the last norm for batches of fixed shape; `decode` stays eager.

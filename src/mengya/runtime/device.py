@@ -1,4 +1,4 @@
-"""The device of this process, the dtype it computes in, and its memory allocator.
+"""The device of this process, its CPU threads, the dtype it computes in, and its memory allocator.
 
 torch is imported inside the functions, so that modules which only name a device stay light.
 """
@@ -6,6 +6,7 @@ torch is imported inside the functions, so that modules which only name a device
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -17,18 +18,31 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+log = logging.getLogger(__name__)
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["auto", "bf16", "fp16", "fp32", "fp8"]
 
 
-def init_device(name: DeviceName = "auto") -> torch.device:
+def init_device(name: DeviceName = "auto", threads: int | None = None) -> torch.device:
     """The device of this process; with several GPUs each local rank takes its own.
+
+    Call it in the thread that computes: OpenMP keeps the number of threads for each thread that asks.
+
+    Args:
+        threads: that share a computation on the CPU; None: as many as torch chooses.
 
     Raises:
         UserError: when the named device is not available.
     """
     import torch
 
+    if threads is not None:
+        if threads > (cores := usable_cores()):
+            log.warning(
+                "threads=%d: this process may use %d cores, and more threads than cores wait for one "
+                "another; threads=%d would be faster", threads, cores, cores,
+            )  # fmt: skip
+        torch.set_num_threads(threads)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
@@ -48,6 +62,13 @@ def init_device(name: DeviceName = "auto") -> torch.device:
     if name == "cpu":
         tune_cpu_allocator()
     return torch.device(name)
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def pick_autocast_dtype(precision: PrecisionName, device: torch.device) -> torch.dtype | None:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from pydantic import PositiveInt
 from rich.console import Console
 
 from mengya.generation.chat_detection import is_chat_model
@@ -38,13 +39,16 @@ class ChatConfig(SamplingParams):
     $XDG_STATE_HOME/mengya/chat_history.jsonl (~/.local/state without), readable by you alone."""
     device: DeviceName = "auto"
     """auto takes CUDA where there is one."""
+    threads: PositiveInt | None = None
+    """CPU threads that share a computation of torch; null: torch's own choice, OMP_NUM_THREADS or else one
+    a core."""
     dtype: DtypeName = "auto"
     """dtype of the weights; auto: float32 on CPU, bfloat16 elsewhere."""
 
 
 def run(config: ChatConfig) -> None:
     console = Console(stderr=True)
-    device = init_device(config.device)
+    device = init_device(config.device, config.threads)
     with console.status(f"loading {config.checkpoint} ..."):
         dtype = pick_dtype(config.dtype, device)
         model, tokenizer = open_checkpoint(config.checkpoint, device, dtype)

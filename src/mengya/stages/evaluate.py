@@ -12,7 +12,7 @@ from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from rich.console import Console
 
 from mengya.config import Config, OneOrMany
@@ -76,6 +76,9 @@ class EvaluateConfig(Config):
     """Passkey retrieval by length and depth; passkey={} takes the defaults."""
     device: DeviceName = "auto"
     """auto: CUDA where there is a GPU, else the CPU."""
+    threads: PositiveInt | None = None
+    """CPU threads that share a computation of torch; null: torch's own choice, OMP_NUM_THREADS or else one
+    a core."""
     dtype: DtypeName = "auto"
     """dtype of the weights; auto: float32 on CPU, bfloat16 elsewhere."""
     out: Path | None = None
@@ -102,7 +105,7 @@ def measure(config: EvaluateConfig, show_progress: bool = False) -> Evaluation:
     Raises:
         UserError: the checkpoint, texts, shards or exams cannot be used.
     """
-    device = init_device(config.device)
+    device = init_device(config.device, config.threads)
     dtype = pick_dtype(config.dtype, device)
     text = by_position = preference = None
     passkey: list[PasskeyCell] = []

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from rich.console import Console
 
 from mengya.errors import UserError
@@ -29,6 +29,9 @@ class ServeConfig(ServerSettings):
     """What /v1/models reports: chat or base. auto asks the model, and each adapter."""
     device: DeviceName = "auto"
     """auto takes CUDA where there is one."""
+    threads: PositiveInt | None = None
+    """CPU threads that share a computation of torch; null: torch's own choice, OMP_NUM_THREADS or else one
+    a core."""
     dtype: DtypeName = "auto"
     """dtype of the weights; auto: float32 on CPU, bfloat16 elsewhere."""
     engine: Literal["mengya", "vllm"] = "mengya"
@@ -67,7 +70,8 @@ def run(config: ServeConfig) -> None:
 
     load = partial(
         load_served, config.checkpoint, base, adapters,
-        kind=config.kind, device=config.device, dtype=config.dtype, batch=config.batch,
+        kind=config.kind, device=config.device, threads=config.threads, dtype=config.dtype,
+        batch=config.batch,
     )  # fmt: skip
     run_server(load, base, config, key, console)
 
@@ -78,6 +82,7 @@ def _refuse_what_vllm_ignores(config: ServeConfig) -> None:
         *(n for n in ServerSettings.model_fields if n not in passed_on),
         "kind",
         "device",
+        "threads",
         "batch",
     )
     defaults = {name: ServeConfig.model_fields[name].get_default() for name in ours}

@@ -33,7 +33,7 @@ def resolve_execution(config: RunConfig) -> Execution:
     Raises:
         UserError: the device is not available, or does not compute in the precision asked for.
     """
-    device = init_device(config.device)
+    device = init_device(config.device, config.threads)
     return execution_on(device, pick_autocast_dtype(config.precision, device), config)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from mengya.config import Config, OneOrMany, PathConfig
 from mengya.data.rows.batch_size import BatchRamp, BatchSize
@@ -69,6 +69,9 @@ class RunConfig(Config):
     """Decides initial weights, order of data and noise."""
     device: DeviceName = "auto"
     """auto takes CUDA where there is one."""
+    threads: PositiveInt | None = None
+    """CPU threads that share a computation of torch; null: torch's own choice, OMP_NUM_THREADS or else one
+    a core."""
     precision: PrecisionName = "auto"
     """dtype of matrix products; weights and optimizer stay fp32. auto: bf16 where the hardware has it. fp8:
     bf16, and feed-forward layers in fp8 while training (docs/concepts.md): faster on Ada and later."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -28,6 +27,7 @@ from mengya.data.prepare.request import Inputs, source_form
 from mengya.data.prepare.workers import encode_in_order
 from mengya.data.rows.fitting import fit_rows
 from mengya.data.shards import MANIFEST, TokenShards
+from mengya.runtime.device import usable_cores
 
 COMMIT_SECONDS = 5.0  # how much work an interruption may cost
 # Bytes on disk: below that, starting more processes takes longer than the work.
@@ -53,7 +53,7 @@ def encode_all(config: PrepareConfig, inputs: Inputs, build: Build, console: Con
     forms = [source_form(source) for source in inputs.sources]
     folder, exact = str(config.tokenizer), config.dedup == "exact"
     plan = plan_encoding(config.kind, folder, forms, config.clean, config.train_on, exact)
-    workers = config.workers or (_processors() if inputs.total_bytes > SMALL_INPUT else 1)
+    workers = config.workers or (usable_cores() if inputs.total_bytes > SMALL_INPUT else 1)
     done = build.chunks_done
     committed = time.monotonic()
 
@@ -137,10 +137,3 @@ def _counts(sources: Sequence[SourceCounts]) -> str:
     total = [source.total for source in sources]
     samples, tokens = sum(t.samples for t in total), sum(t.tokens for t in total)
     return f"{samples:,} samples, {tokens:,} tokens"
-
-
-def _processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -50,6 +50,7 @@ class BatchEngine:
     Attributes:
         context: longest prompt and completion together: the model's context, or less when the KV
             memory is smaller.
+        prefill_chunk: most prompt tokens in one step.
     """
 
     def __init__(
@@ -85,11 +86,12 @@ class BatchEngine:
         self._settings, self._vocab_size = settings, model.config.vocab_size
         self.context, device = self._pass.context, self._pass.device
         on_cpu = device.type == "cpu"
+        self.prefill_chunk = settings.prefill_chunk or (128 if on_cpu else 4096)
         self._scheduler = Scheduler(
             PageAllocator(self._pass.pages),
             settings.page_size,
             settings.max_running,
-            settings.prefill_chunk or (128 if on_cpu else 4096),
+            self.prefill_chunk,
             settings.prefix_reuse,
             self.context,
         )

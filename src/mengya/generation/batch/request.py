@@ -37,8 +37,8 @@ class EngineConfig(Config):
     """Tokens that the KV memory holds, over all requests; null: max_running full contexts, or as many
     as fit into half of the GPU's free memory or 2 GiB of a CPU's."""
     prefill_chunk: PositiveInt | None = None
-    """Most prompt tokens in one step, so that long prompts do not stall the running streams; null:
-    128 on a CPU, 4096 elsewhere."""
+    """Most prompt tokens in one step, so that long prompts do not stall the running streams: half for the
+    prompt that came first, the rest for the shortest ones; null: 128 on a CPU, 4096 elsewhere."""
     pack_weights: bool = True
     """In fp32 on a CPU: a second copy of the weights, in a layout that decodes faster. Not with adapters."""
     cuda_graphs: bool = True

@@ -2,7 +2,9 @@
 
 Takes sequences as they come; gives the work of one forward pass. Knows nothing of tensors or tokens'
 meaning. First come, first served: the waiting queue is never overtaken, and when pages run out the
-newest running sequence is preempted: back to the head of the queue, to be recomputed later.
+newest running sequence is preempted: back to the head of the queue, to be recomputed later. Only the
+prompt tokens of a step are shared in another way, so that a short prompt need not wait for a long one
+that came before it (`_share`).
 """
 
 from __future__ import annotations
@@ -72,8 +74,8 @@ class Scheduler:
         """What to run now; nothing when no sequence is there, or all were preempted."""
         work = Work(entered=self._admit())
         self._step += 1
-        chunks: list[tuple[SequenceState, int]] = []
-        budget, size = self._chunk, self._page_size
+        prefills: list[SequenceState] = []
+        size = self._page_size
         for sequence in self._of_one_adapter():
             length = sequence.length
             # It may just have been preempted; or its last token is pending.
@@ -81,21 +83,40 @@ class Scheduler:
                 continue
             if length > len(sequence.pages) * size and not self._extend(sequence):
                 continue
-            pending = length - sequence.stored
-            if pending == 1:
-                work.sequences.append(sequence)
-            elif budget:
-                chunks.append((sequence, min(pending, budget)))
-                budget -= chunks[-1][1]
+            decodes = length - sequence.stored == 1
+            (work.sequences if decodes else prefills).append(sequence)
         work.ready.extend(work.sequences)
         work.counts.extend([1] * len(work.sequences))
         # What the budget left of a prompt may be one token, too.
-        for sequence, count in sorted(chunks, key=lambda chunk: chunk[1] > 1):
+        for sequence, count in sorted(self._share(prefills), key=lambda chunk: chunk[1] > 1):
             work.sequences.append(sequence)
             work.counts.append(count)
             if count == sequence.length - sequence.stored:
                 work.ready.append(sequence)
         return work
+
+    def _share(self, prefills: list[SequenceState]) -> list[tuple[SequenceState, int]]:
+        """How many tokens each gets of what may be computed of prompts in one step.
+
+        Half belongs to the one that came first, so that newcomers never stop it. The rest goes to whoever
+        needs the fewest tokens, so that a short prompt is done soon; among equals, first come first served.
+
+        Args:
+            prefills: oldest first.
+        """
+        if not prefills:
+            return []
+        pending = {sequence: sequence.length - sequence.stored for sequence in prefills}
+        oldest = prefills[0]
+        counts = {oldest: min(pending[oldest], ceil_div(self._chunk, 2))}
+        budget = self._chunk - counts[oldest]
+        for sequence in sorted(prefills, key=lambda s: pending[s] - counts.get(s, 0)):
+            given = counts.get(sequence, 0)
+            more = min(pending[sequence] - given, budget)
+            if more:
+                counts[sequence] = given + more
+                budget -= more
+        return list(counts.items())
 
     def advance(self, work: Work) -> None:
         """Mark the planned tokens as stored; publish pages that became full."""

@@ -8,7 +8,7 @@ Shapes: S tokens, H = hidden_size.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -25,9 +25,11 @@ from mengya.serving.runtime.session import engine_errors
 from mengya.web.disconnect import unless_gone
 from mengya.web.errors import ApiError
 
+_END = object()
+
 
 async def answer(service: Service, request: EmbeddingRequest, http: HttpRequest) -> EmbeddingList:
-    """A vector for each input, one forward pass each, between steps of the engine.
+    """A vector for each input, one forward pass each, in pieces between steps of the engine.
 
     Raises:
         ApiError: whatever is wrong with the request, or with the server.
@@ -56,35 +58,71 @@ def _prepared(service: Service, request: EmbeddingRequest) -> list[Prompt]:
 async def _embedded(
     service: Service, request: EmbeddingRequest, name: ServedName, prompts: list[Prompt]
 ) -> EmbeddingList:
-    served = service.served()
-    data = []
-    for index, prompt in enumerate(prompts):
-        with engine_errors():
-            vector = await service.worker.call(lambda ids=prompt.ids: _vector(served, name, ids))
-        value: list[float] | str = vector.tolist()
-        if request.encoding_format == "base64":
-            value = base64.b64encode(vector.astype("<f4").tobytes()).decode()
-        data.append(Embedding(index=index, embedding=value))
+    vectors = await _vectors(service, name, prompts)
+    data = [
+        Embedding(index=index, embedding=_encoded(vector, request.encoding_format))
+        for index, vector in enumerate(vectors)
+    ]
     tokens = sum(len(prompt.ids) for prompt in prompts)
     service.metrics.prompt_tokens.inc(tokens)
     usage = EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens)
     return EmbeddingList(data=data, model=request.model, usage=usage)
 
 
-def _vector(served: Served, name: ServedName, ids: Sequence[int]) -> np.ndarray:
+def _encoded(vector: np.ndarray, encoding: str | None) -> list[float] | str:
+    if encoding == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    return vector.tolist()
+
+
+async def _vectors(
+    service: Service, name: ServedName, prompts: Sequence[Prompt]
+) -> list[np.ndarray]:
+    served, found = service.served(), list[np.ndarray]()
+    pieces = _pieces(served, prompts, found)
+    with engine_errors():
+        while await service.worker.call(lambda: _run_piece(served, name, pieces)):
+            pass
+    return found
+
+
+def _pieces(served: Served, prompts: Sequence[Prompt], found: list[np.ndarray]) -> Iterator[None]:
+    """Add the vectors to `found`; each item is a piece of the work.
+
+    A piece is about as much as the engine computes of prompts in a step; of a text that is longer, one
+    layer at least.
+    """
+    most = served.engine.prefill_chunk * served.model.config.num_hidden_layers
+    done = 0
+    for prompt in prompts:
+        for vector in mean_pooled(served.model, prompt.ids):
+            if vector is not None:
+                found.append(vector)
+                continue
+            done += len(prompt.ids)
+            if done >= most:
+                done = 0
+                yield
+
+
+def _run_piece(served: Served, name: ServedName, pieces: Iterator[None]) -> bool:
+    """With the adapter that `name` means; False: that was the last one."""
     if served.adapters is None:
-        return mean_pooled(served.model, ids).cpu().numpy()
-    engines = served.adapters.current
+        return next(pieces, _END) is None
+    selected = served.adapters.current
     served.adapters.select(name.adapter)
     try:
-        return mean_pooled(served.model, ids).cpu().numpy()
+        return next(pieces, _END) is None
     finally:
-        served.adapters.select(engines)  # what the engine believes to be selected
+        served.adapters.select(selected)  # what the engine believes to be selected
 
 
 @torch.inference_mode()
-def mean_pooled(model: CausalLM, ids: Sequence[int]) -> torch.Tensor:
-    """The mean over all tokens of what the output layer sees, divided by its length: [H] float32."""
+def mean_pooled(model: CausalLM, ids: Sequence[int]) -> Iterator[np.ndarray | None]:
+    """The mean over all tokens of what the output layer sees, divided by its length, [H] float32.
+
+    Gives None after every layer, and the vector last.
+    """
     ids_1S = torch.tensor([list(ids)], device=model.lm_head.weight.device)
-    hidden_1SH = model(ids_1S, head=lambda hidden, _: hidden).head_output
-    return F.normalize(hidden_1SH[0].float().mean(0), dim=0)
+    hidden_1SH = yield from model.hidden_by_layer(ids_1S)
+    yield F.normalize(hidden_1SH[0].float().mean(0), dim=0).cpu().numpy()

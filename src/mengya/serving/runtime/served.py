@@ -89,6 +89,7 @@ def load_served(
     *,
     kind: Literal["auto", "chat", "base"],
     device: DeviceName,
+    threads: int | None,
     dtype: DtypeName,
     batch: EngineConfig,
 ) -> Served:
@@ -102,7 +103,7 @@ def load_served(
     Raises:
         UserError: whatever cannot be loaded.
     """
-    chosen = init_device(device)
+    chosen = init_device(device, threads)
     model, tokenizer = open_checkpoint(checkpoint, chosen, pick_dtype(dtype, chosen))
     switch = AdapterSet(model, adapters) if adapters else None
 

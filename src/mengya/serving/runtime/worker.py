@@ -11,6 +11,7 @@ import asyncio
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
@@ -92,6 +93,7 @@ class Worker:
         self.stats: EngineStats | None = None
         self._load = load
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._calls: deque[Callable[[], None]] = deque()  # of the thread alone
         self._tickets: dict[int, tuple[Ticket, int]] = {}
         self._active: set[int] = set()  # requests in the engine, as the thread knows them
         self._pending: set[asyncio.Future[Any]] = set()
@@ -134,8 +136,12 @@ class Worker:
         return await self._command(lambda: self._add(requests), register, Ticket.close)
 
     async def call(self, work: Callable[[], T]) -> T:
-        """Run `work` in the engine's thread, between two steps."""
-        return await self._command(work, lambda result: result, lambda result: None)
+        """Run `work` in the engine's thread; between two steps one call runs, first come first served.
+
+        Long work is many calls, one after the other: streams go on between them, and other callers have
+        their turn.
+        """
+        return await self._command(work, lambda result: result, lambda result: None, in_turn=True)
 
     def cancel(self, ids: Sequence[int]) -> None:
         """Free requests before the engine's next step; unknown ids are ignored."""
@@ -159,10 +165,15 @@ class Worker:
         work: Callable[[], S],
         arrive: Callable[[S], T],
         discard: Callable[[T], None],
+        in_turn: bool = False,
     ) -> T:
         """`arrive(work())`: work in the thread, arrive in the loop, before any later event.
 
-        When the caller is cancelled meanwhile, the result is handed to `discard`.
+        When the caller is cancelled before it runs, it does not; when meanwhile, the result is handed to
+        `discard`.
+
+        Args:
+            in_turn: one of these runs between two steps; of all others whatever has come.
         """
         if self.state != "ready" or self._loop is None:
             raise RequestLost
@@ -181,6 +192,9 @@ class Worker:
                 future.set_result(arrived)
 
         def run() -> None:
+            if future.done():
+                loop.call_soon_threadsafe(self._pending.discard, future)
+                return
             try:
                 result, error = work(), None
             except Exception as raised:  # whoever asked gets it
@@ -188,7 +202,7 @@ class Worker:
             loop.call_soon_threadsafe(finish, result, error)
 
         self._pending.add(future)
-        self._commands.put(run)
+        self._commands.put((lambda: self._calls.append(run)) if in_turn else run)
         try:
             return await future
         except asyncio.CancelledError:
@@ -235,6 +249,10 @@ class Worker:
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         failures = 0
         while self._handle_commands():
+            if self._calls:
+                self._calls.popleft()()
+            if not self._engine.has_work:
+                continue
             try:
                 events = self._engine.step()
             except Exception as error:
@@ -252,7 +270,7 @@ class Worker:
 
     def _handle_commands(self) -> bool:
         """Run the pending commands; without work, wait for one. False: stop."""
-        while not self._engine.has_work or not self._commands.empty():
+        while not (self._engine.has_work or self._calls) or not self._commands.empty():
             command = self._commands.get()
             if command is None:
                 return False
