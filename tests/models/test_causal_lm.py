@@ -49,6 +49,20 @@ def test_cached_decode_equals_transformers(
     assert cache.length == 20
 
 
+def test_hidden_states_layer_by_layer_are_those_of_forward(
+    model: CausalLM, input_ids: torch.Tensor
+) -> None:
+    with torch.inference_mode():
+        expected = model(input_ids, head=lambda hidden, _: hidden).head_output
+    layers = model.hidden_by_layer(input_ids)
+    for _ in model.model.layers:
+        next(layers)
+        assert not torch.is_inference_mode_enabled()  # other work comes between
+    with pytest.raises(StopIteration) as ended:
+        next(layers)
+    assert torch.equal(ended.value.value, expected)
+
+
 @torch.no_grad()
 def test_a_cropped_cache_forgets(model: CausalLM, input_ids: torch.Tensor) -> None:
     cache = KVCache(model.config.num_hidden_layers)

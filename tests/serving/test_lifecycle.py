@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from mengya.config import load_config
 from mengya.errors import UserError
 from mengya.generation.batch.engine import EngineConfig
 from mengya.models.hf.checkpoint import write_folder
+from mengya.serving.runtime.served import load_served
 from mengya.stages.serve import ServeConfig, run
 from mengya.tokenizer.load import save_tokenizer
 from tests.helpers.live_server import Running, serving, tiny_model, wait_until
@@ -220,8 +222,8 @@ def test_what_cannot_be_served(checkpoint: Path, tmp_path: Path, adapters: dict[
         return str(caught.value)
 
     assert "pip install -e '.[vllm]'" in refused("engine=vllm")
-    ignored = refused("engine=vllm", "batch.max_running=9", "sampling.top_k=3", "page=false")
-    assert "engine=vllm does not support page, sampling, batch" in ignored
+    ignored = refused("engine=vllm", "batch.max_running=9", "sampling.top_k=3", "threads=1")
+    assert "engine=vllm does not support sampling, threads, batch" in ignored
     assert "no LoRA adapter" in refused(f"adapters.x={checkpoint}")
     assert "own name" in refused(f"adapters.tiny={adapters['poet']}")
     assert "does not exist" in refused(f"adapters.x={tmp_path / 'nothing'}")
@@ -229,6 +231,34 @@ def test_what_cannot_be_served(checkpoint: Path, tmp_path: Path, adapters: dict[
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert "cannot listen" in refused(f"port={taken.getsockname()[1]}")
+
+
+def test_threads_hold_where_the_engine_computes(checkpoint: Path, tokenizer) -> None:
+    mine = torch.get_num_threads()
+    load = partial(
+        load_served, checkpoint, "tiny", {}, kind="base", device="cpu", threads=mine + 2, dtype="auto",
+        batch=EngineConfig(pack_weights=False),  # with them it would compute in a copy
+    )  # fmt: skip
+    found: set[int] = set()
+    try:
+        with serving(tokenizer, load=load) as server:
+            served = server.service.worker.served
+            assert served is not None
+            for layer in served.model.model.layers:
+                layer.register_forward_hook(lambda *_: found.add(torch.get_num_threads()))
+            server.client.completions.create(model="tiny", prompt="春", max_tokens=2)
+            assert found == {mine + 2}
+            found.clear()
+            server.client.embeddings.create(model="tiny", input="春")
+            assert found == {mine + 2}
+    finally:
+        torch.set_num_threads(mine)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_threads_that_cannot_be(checkpoint: Path, value: str) -> None:
+    with pytest.raises(UserError, match="threads"):
+        load_config(ServeConfig, None, [f"checkpoint={checkpoint}", f"threads={value}"])
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server(checkpoint: Path, tmp_path: Path) -> None:

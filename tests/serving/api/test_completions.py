@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from mengya.generation.batch.engine import EngineConfig
 from mengya.models.adapters.adapter_set import AdapterSet
 from mengya.models.adapters.lora import load_adapter
 from mengya.models.hf.checkpoint import save_hf_folder
@@ -85,6 +86,15 @@ def test_streams_join_to_the_full_reply(client: openai.OpenAI) -> None:
             if name in ("tokens", "text_offset"):
                 assert joined == wanted
             assert len(joined) == len(wanted)
+
+
+def test_a_short_prompt_is_answered_before_a_long_one_that_came_first(tokenizer) -> None:
+    with serving(tokenizer, engine=EngineConfig(prefill_chunk=32)) as server:
+        prompts = [[5 + n % 200 for n in range(900)], [5, 6, 7]]
+        settings: dict[str, Any] = {"stream": True, "logit_bias": {"70": 100}}
+        chunks = list(complete(server.client, prompt=prompts, **settings))
+    order = [chunk.choices[0].index for chunk in chunks if chunk.choices[0].text]
+    assert order == [1] * 8 + [0] * 8
 
 
 def test_embeddings_are_the_mean_of_the_last_hidden_state(
