@@ -21,15 +21,19 @@ def own_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def thread_ids() -> set[int]:
+    return {thread.id for thread in psutil.Process().threads()}
+
+
 def in_a_thread(threads: int | None) -> tuple[int, int]:
     """(what torch says, threads that its first parallel computation starts) in a new thread."""
     found: list[int] = []
 
     def compute() -> None:
         init_device("cpu", threads)
-        before = psutil.Process().num_threads()
+        before = thread_ids()
         torch.ones(1 << 20).add_(1)
-        found.extend((torch.get_num_threads(), psutil.Process().num_threads() - before))
+        found.extend((torch.get_num_threads(), len(thread_ids() - before)))
 
     thread = threading.Thread(target=compute)
     thread.start()
