@@ -1,11 +1,13 @@
-"""Short requests beside a long prompt, before and after a change: their first tokens, and the whole.
+"""Short requests next to a long prompt, before and after a change: their first tokens, and all of it.
 
 A long prompt comes, and after each of its first steps a short request; `--streams` others are decoded all
 the while. Nothing is found in the prefix cache. Each tree runs in a process of its own; they take turns, so
 that a busy moment of the machine hits both. Ratios are medians over the repeats of after over before.
 
-usage (some 50 seconds): python benchmarks/shared_prefill.py --before COMMIT_OR_FOLDER [--shape 26m]
-           [--long 1500] [--short 24] [--shorts 8] [--new 8] [--streams 0] [--repeats 5] [--device cpu]
+usage: python benchmarks/shared_prefill.py --before COMMIT_OR_FOLDER [--shape 26m] [--long 1500] [--short 24]
+           [--shorts 8] [--new 8] [--streams 0] [--repeats 5] [--device cpu] [--cpu-time]
+on a busy machine (some 30 s of one core):
+       OMP_NUM_THREADS=1 python benchmarks/shared_prefill.py --before main --long 1000 --repeats 3 --cpu-time
 """
 
 from __future__ import annotations
@@ -52,6 +54,8 @@ def worker(options: argparse.Namespace) -> None:
 
 
 def measure(engine: BatchEngine, options: argparse.Namespace) -> dict[str, float]:
+    clock = time.process_time if options.cpu_time else time.perf_counter
+
     def add(length: int, new: int) -> int:
         prompt = tuple(rng.randrange(6400) for _ in range(length))
         return engine.add(Request(prompt, SamplingParams(max_new_tokens=new, temperature=0)))
@@ -60,7 +64,7 @@ def measure(engine: BatchEngine, options: argparse.Namespace) -> dict[str, float
     streams = [add(8, 500) for _ in range(options.streams)]
     for _ in range(2 * len(streams)):
         engine.step()
-    began = time.perf_counter()
+    began = clock()
     came, first, left = (
         {add(options.long, options.new): began},
         dict[int, float](),
@@ -68,11 +72,11 @@ def measure(engine: BatchEngine, options: argparse.Namespace) -> dict[str, float
     )
     while left:
         for event in engine.step():
-            first.setdefault(event.request_id, time.perf_counter())
+            first.setdefault(event.request_id, clock())
             left -= event.finish is not None and event.request_id in came
         if len(came) <= options.shorts:
-            came[add(options.short, options.new)] = time.perf_counter()
-    ended = time.perf_counter()
+            came[add(options.short, options.new)] = clock()
+    ended = clock()
     for number in streams:
         engine.cancel(number)
     while engine.has_work:
@@ -92,6 +96,11 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=8, help="new tokens of each")
     parser.add_argument("--streams", type=int, default=0, help="others that are decoded meanwhile")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="of the process; for a busy machine, with one thread",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
     if options.before is None:
@@ -99,7 +108,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         trees = (unpack(options.before, Path(scratch)), ROOT)
         before, after = zip(*turns(trees, options.repeats), strict=True)
-    print(f"{options.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; ms")
+    clock = "CPU time" if options.cpu_time else "wall time"
+    print(
+        f"{options.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; ms, {clock}"
+    )
     print("| | before | after | after / before | of repeats |\n|---|---:|---:|---:|---|")
     for key, name in NAMES.items():
         pairs = [(b[key], a[key]) for b, a in zip(before, after, strict=True)]

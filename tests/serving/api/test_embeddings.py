@@ -1,4 +1,4 @@
-"""/v1/embeddings beside streams: in pieces between steps, to the bit what one forward pass gives."""
+"""/v1/embeddings with streams running: in pieces between steps, to the bit what one forward pass gives."""
 
 from __future__ import annotations
 

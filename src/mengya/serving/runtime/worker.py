@@ -138,7 +138,7 @@ class Worker:
     async def call(self, work: Callable[[], T]) -> T:
         """Run `work` in the engine's thread; between two steps one call runs, first come first served.
 
-        Long work is many calls, one after the other: streams go on between them, and other callers have
+        Long work is many calls, one after the other: streams continue between them, and other callers have
         their turn.
         """
         return await self._command(work, lambda result: result, lambda result: None, in_turn=True)
