@@ -1,7 +1,7 @@
 """The docs do what they say: their commands are typed here, their links and keys looked up.
 
-The tutorial runs verbatim in a folder of its own; the commands of other pages are parsed and
-validated, as they need data of the reader's. Both languages of a page must hold the same commands.
+test_tutorial.py types the tutorial; the commands of other pages are parsed and validated here, as they
+need data of the reader's. Both languages of a page must hold the same commands.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import textwrap
 import tomllib
 from pathlib import Path
@@ -23,13 +22,21 @@ from typer.testing import CliRunner
 
 import mengya
 from mengya.cli import VERBS, app, config_class_of, read_arguments
-from mengya.errors import UserError
 from mengya.runtime.config_keys import describe
 from mengya.world import WorldConfig, generate
+from tests.helpers.doc_page import (
+    BIN,
+    ROOT,
+    blocks,
+    environment,
+    inline_code,
+    joined,
+    prose,
+    read,
+    type_in,
+)
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/mengya"
-BIN = Path(sys.executable).parent
 ONE_LANGUAGE = {"CHANGELOG.md"}  # and docs/log
 
 
@@ -43,35 +50,6 @@ PAGES = _pages()
 TRANSLATIONS = {
     page.replace(".zh.md", ".md"): page for page in PAGES if page.endswith(".zh.md")
 }  # English page -> Chinese page
-
-
-def read(page: str) -> str:
-    return (ROOT / page).read_text(encoding="utf-8")
-
-
-def blocks(page: str, *languages: str) -> list[str]:
-    """The fenced blocks of a page in these languages (none named: in all), in order."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", read(page), re.MULTILINE | re.DOTALL)
-    return [text for language, text in found if language in languages or not languages]
-
-
-def prose(page: str) -> str:
-    """A page without its fenced blocks."""
-    return re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL)
-
-
-def joined(block: str) -> str:
-    """A block with each command on one line."""
-    return re.sub(r"\\\n\s*", "", block)
-
-
-def inline_code(page: str) -> list[str]:
-    return re.findall(r"`([^`\n]+)`", prose(page))
-
-
-def environment() -> dict[str, str]:
-    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 
 
 def commands(page: str) -> list[list[str]]:
@@ -283,21 +261,6 @@ def test_make_and_pip_do_what_the_readme_says() -> None:
         assert done.stdout.strip().endswith(last)
 
 
-def type_in(block: str, folder: Path) -> str:
-    """Run the lines of a block as a reader would, in `folder`; gives what went to stdout."""
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block],
-        cwd=folder,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
 @pytest.mark.slow
 def test_the_guides_way_with_own_data(tmp_path: Path) -> None:
     """Tokenizer to chat, LoRA, a folder of one's own and an exam, on a little of the small world."""
@@ -319,48 +282,3 @@ def test_the_guides_way_with_own_data(tmp_path: Path) -> None:
         type_in(block, tmp_path)
     snippet = next(block for block in blocks("docs/guide.md", "python") if "transformers" in block)
     type_in(f"python - <<'EOF'\n{snippet}EOF", tmp_path)
-
-
-@pytest.fixture(scope="module")
-def tutorial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """The folder in which the tutorial was typed, and what each of its blocks printed to stdout."""
-    folder = tmp_path_factory.mktemp("tutorial")
-    return folder, [type_in(block, folder) for block in blocks("docs/tutorial.md", "sh")]
-
-
-def test_the_tutorial_ends_in_a_chat(tutorial: tuple[Path, list[str]]) -> None:
-    chat, transformers = tutorial[1][-2:]
-    answers = chat.splitlines()
-    assert len(answers) == 3
-    # Both are answers of the training data, memorized.
-    assert answers[0] == "诊所早上八点开门，晚上六点关门。"
-    assert transformers == "药房在一楼。\n"
-
-
-def test_the_files_that_the_tutorial_names_are_there(tutorial: tuple[Path, list[str]]) -> None:
-    folder, _ = tutorial
-    run = folder / "runs/clinic/pretrain"
-    table = re.findall(r"^\| (`.*?) \|", read("docs/tutorial.md"), re.MULTILINE)
-    names = [name for cell in table for name in re.findall(r"`([^`]+)`", cell)]
-    assert len(names) == 8
-    for name in names:
-        assert (run / name).exists() or (run / "checkpoints" / name).exists(), name
-    for name in ("tokenizer/tokenizer_run.yaml", "tokenizer/tokenizer_report.json"):
-        assert (folder / "runs/clinic" / name).is_file()
-    bad = (folder / "runs/clinic/shards/text/bad_lines.jsonl").read_text(encoding="utf-8")
-    assert bad in blocks("docs/tutorial.md", "text")
-    assert (folder / "runs/clinic/sft/checkpoints/latest/evaluation.json").is_file()
-
-
-@pytest.mark.parametrize("quoted", blocks("docs/tutorial.md", "console"))
-def test_the_tutorials_errors_read_as_quoted(
-    quoted: str, tutorial: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tutorial[0])
-    command, *message = joined(quoted).splitlines()
-    result = CliRunner().invoke(app, shlex.split(command.removeprefix("$ mengya ")))
-    assert isinstance(result.exception, UserError), result.output
-    said = f"error: {result.exception}"
-    assert said.startswith(message[0])
-    for line in message:
-        assert line.strip() == "..." or line in said

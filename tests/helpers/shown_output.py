@@ -1,0 +1,41 @@
+"""Output that a page shows, compared with what came on this machine.
+
+Knows which figures a machine decides (speed, seconds) and which training decides (losses, within a
+tolerance); every other character must be the same. Does not know which page or command it is.
+"""
+
+from __future__ import annotations
+
+import re
+
+LEARNT_TOLERANCE = 0.02
+"""Relative; the order of additions in a matrix product differs between CPUs, and training adds that up."""
+
+_MACHINE = re.compile(r"(?<![\w.])[\d,]+(?:\.\d+)?(?= (?:tok/s|s)\b)")
+_LEARNT = re.compile(r"(\b(?:loss|nll|bits_per_char|bits per character|nats per token)[ │]+)(\d+\.\d+)")
+_LAYOUT = re.compile(r" {2,}|[─━]{2,}")  # the width of a table's column follows its figures
+
+
+def difference(shown: str, came: str) -> str | None:
+    """The first line that came otherwise than shown, with the reason; None where there is none."""
+    before, after = shown.splitlines(), came.splitlines()
+    for number in range(max(len(before), len(after))):
+        pair = [lines[number] if number < len(lines) else "" for lines in (before, after)]
+        if reason := _line_difference(*pair):
+            return f"{reason}\n  shown: {pair[0]}\n  came:  {pair[1]}"
+    return None
+
+
+def _line_difference(shown: str, came: str) -> str | None:
+    if _fixed_part(shown) != _fixed_part(came):
+        return "another line"
+    for (_, old), (_, new) in zip(_LEARNT.findall(shown), _LEARNT.findall(came), strict=True):
+        last_digit = 10 ** -len(old.partition(".")[2])
+        if abs(float(old) - float(new)) > max(last_digit, LEARNT_TOLERANCE * float(old)):
+            return f"{old} was shown, {new} came, more than {LEARNT_TOLERANCE:.0%} apart"
+    return None
+
+
+def _fixed_part(line: str) -> str:
+    line = _LEARNT.sub(r"\1~", _MACHINE.sub("#", line))
+    return _LAYOUT.sub(lambda match: match[0][0], line).strip()
