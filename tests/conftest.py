@@ -17,9 +17,17 @@ SHARED_DATA = Path(
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rewrite-pages",
+        action="store_true",
+        help="put what the tutorial's commands print into its pages, instead of comparing",
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first: a worker that started the tutorial last would keep the others waiting."""
-    items.sort(key=lambda item: item.path.name != "test_readme.py")
+    items.sort(key=lambda item: item.path.name != "test_tutorial.py")
 
 
 @pytest.fixture(scope="session")
