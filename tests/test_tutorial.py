@@ -51,7 +51,7 @@ def typed_block(command: str) -> str:
 def trained_answers() -> dict[str, str]:
     """What the page's conversations answer to each of their questions."""
     answers: dict[str, str] = {}
-    for line in typed_block("questions.jsonl").splitlines()[1:-1]:
+    for line in typed_block("cat > clinic/chat").splitlines()[1:-1]:
         record = json.loads(line)
         turns = [turn["content"] for turn in record.get("messages", [])]
         turns = turns or [record["question"], record["answer"]]

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
+
+import pytest
+
+from mengya.cli import main
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -51,13 +58,13 @@ def environment(**more: str) -> dict[str, str]:
 def type_in(block: str, folder: Path) -> str:
     """Run the lines of a block as a reader would, in `folder`; gives what went to stdout."""
     done = _shell(block, folder, environment(), subprocess.PIPE)
-    assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    assert done.returncode == 0, f"{block}\n{done.stdout.decode()}\n{done.stderr.decode()}"
+    return done.stdout.decode()
 
 
 def _shell(
     block: str, folder: Path, variables: dict[str, str], stderr: int
-) -> subprocess.CompletedProcess[str]:
+) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", block],
         cwd=folder,
@@ -65,7 +72,6 @@ def _shell(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=stderr,
-        text=True,
         timeout=500,
     )
 
@@ -104,11 +110,27 @@ def exchanges(page: str) -> list[Exchange]:
 def screen_after(exchange: Exchange, folder: Path) -> str:
     """Everything that a reader sees after typing the command: stdout and stderr in the order in which
     they came, without the spaces at the ends of lines and the empty lines around it."""
+    if exchange.exit_code:
+        return _error_after(shlex.split(joined(exchange.command)), folder)
     variables = environment(COLUMNS="100", PYTHONUNBUFFERED="1")
     done = _shell(exchange.command, folder, variables, subprocess.STDOUT)
-    assert done.returncode == exchange.exit_code, f"{exchange.command}\n{done.stdout}"
-    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    printed = done.stdout.decode()
+    assert done.returncode == 0, f"{exchange.command}\n{printed}"
+    # A bar that goes back to the beginning of its line leaves its last state.
+    lines = [line.rpartition("\r")[2].rstrip() for line in printed.split("\n")]
     return "\n".join(lines).strip("\n") + "\n" if any(lines) else ""
+
+
+def _error_after(words: list[str], folder: Path) -> str:
+    """What `mengya ...` prints before it ends with code 2. In this process: it spares an import of torch."""
+    arguments, sys.argv = sys.argv, words
+    try:
+        with chdir(folder), redirect_stderr(StringIO()) as printed, pytest.raises(SystemExit) as end:
+            main()
+    finally:
+        sys.argv = arguments
+    assert words[0] == "mengya" and end.value.code == 2, printed.getvalue()
+    return printed.getvalue()
 
 
 def write_shown(page: str, screens: list[str]) -> None:

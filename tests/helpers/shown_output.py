@@ -11,7 +11,11 @@ import re
 LEARNT_TOLERANCE = 0.02
 """Relative; the order of additions in a matrix product differs between CPUs, and training adds that up."""
 
-_MACHINE = re.compile(r"(?<![\w.])[\d,]+(?:\.\d+)?(?= (?:tok/s|s)\b)")
+_MACHINE = re.compile(
+    r"(?<![\w.])[\d,]+(?:\.\d+)?(?= (?:tok/s|s)\b)"
+    r"|(?<=B )(?:\?|[\d.]+ \w*B/s) \d+:\d\d:\d\d"  # rich's bar: bytes/s and the time it took
+    r"|\[\d+:\d\d<\d+:\d\d, *[\d.]+(?:it/s|s/it)\]"  # tqdm's
+)
 _LEARNT = re.compile(r"(\b(?:loss|nll|bits_per_char|bits per character|nats per token)[ │]+)(\d+\.\d+)")
 _LAYOUT = re.compile(r" {2,}|[─━]{2,}")  # the width of a table's column follows its figures
 

@@ -93,6 +93,7 @@ def _write(config: TokenizerConfig, folder: Path) -> int:
             f"{bad_lines.count} unreadable lines skipped, the first "
             f"{first.file}:{first.line}: {first.reason}",
             markup=False,
+            soft_wrap=True,
         )
     reports = {str(config.out): report(tokenizer, for_report)} if for_report else {}
     reports |= {name: report(other, for_report) for name, other in others.items() if for_report}
