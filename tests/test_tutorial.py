@@ -86,14 +86,14 @@ def test_the_model_answers_what_the_page_asks(typed: Typed) -> None:
     right = [trained[REWORDED.get(question, question)] for question in questions]
     assert typed.after("printf").splitlines() == right
     asked = re.search(r'"role": "user", "content": "(.*?)"', typed_block("transformers"))
-    assert asked and typed.after("transformers") == f"{trained[asked[1]]}\n"
+    assert asked and typed.after("transformers").splitlines()[-1] == trained[asked[1]]
 
 
 def test_the_files_that_the_tutorial_names_are_there(typed: Typed) -> None:
     run = typed.folder / "runs/clinic/pretrain"
     table = re.findall(r"^\| (`.*?) \|", read(PAGE), re.MULTILINE)
     names = [name for cell in table for name in re.findall(r"`([^`]+)`", cell)]
-    assert len(names) == 9
+    assert len(names) == 8
     for name in names:
         assert (run / name).exists() or (run / "checkpoints" / name).exists(), name
     for name in ("tokenizer/tokenizer_run.yaml", "tokenizer/tokenizer_report.json"):
@@ -112,8 +112,10 @@ def test_the_best_step_is_the_one_named(page: str, typed: Typed) -> None:
     ("shown", "came", "same"),
     [
         ("step 20/80  loss 4.188  4,380 tok/s", "step 20/80  loss 4.189  980 tok/s", True),
-        ("step 20/80  loss 4.188  4,380 tok/s", "step 20/80  loss 4.388  4,380 tok/s", False),
+        ("step 20/80  loss 4.188  4,380 tok/s", "step 20/80  loss 4.588  4,380 tok/s", False),
         ("step 20/80  loss 4.188  4,380 tok/s", "step 20/60  loss 4.188  4,380 tok/s", False),
+        ("step 20/80  loss 0.030  4,380 tok/s", "step 20/80  loss 0.036  4,380 tok/s", True),
+        ("step 20/80  loss 0.030  4,380 tok/s", "step 20/80  loss 0.051  4,380 tok/s", False),
         ("│ nats per token │ 9.9940 │", "│ nats per token │ 10.0140 │", True),
         ("town 25 1 0 24 5 759 626", "town 25 1 0 24 5 795 626", False),
         ("0.62M parameters", "0.63M parameters", False),

@@ -125,7 +125,11 @@ def _error_after(words: list[str], folder: Path) -> str:
     """What `mengya ...` prints before it ends with code 2. In this process: it spares an import of torch."""
     arguments, sys.argv = sys.argv, words
     try:
-        with chdir(folder), redirect_stderr(StringIO()) as printed, pytest.raises(SystemExit) as end:
+        with (
+            chdir(folder),
+            redirect_stderr(StringIO()) as printed,
+            pytest.raises(SystemExit) as end,
+        ):
             main()
     finally:
         sys.argv = arguments
