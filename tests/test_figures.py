@@ -22,9 +22,13 @@ LANGUAGES = ("", ".zh")
 def figures(text: str) -> Iterator[tuple[str, float, float]]:
     """The numbers of a text: as written, their value, and what one in their last digit is worth."""
     for found in NUMBER.finditer(text):
-        whole, fraction, unit = found[1].replace(",", ""), found[2] or "", (found[3] or "").strip()
+        integer, fraction, unit = (
+            found[1].replace(",", ""),
+            found[2] or "",
+            (found[3] or "").strip(),
+        )
         scale = SCALE[unit]
-        yield found[0], float(f"{whole}.{fraction}") * scale, scale / 10 ** len(fraction)
+        yield found[0], float(f"{integer}.{fraction}") * scale, scale / 10 ** len(fraction)
 
 
 def without_source(text: str, source: str) -> list[str]:

@@ -50,7 +50,7 @@ def inline_code(page: str) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """A reader's shell after `source .venv/bin/activate`; one thread, as other tests run beside this one."""
+    """A reader's shell after `source .venv/bin/activate`; one thread, as other tests run as well."""
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **more}
 

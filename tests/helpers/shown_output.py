@@ -18,7 +18,7 @@ _MACHINE = re.compile(
     r"|(?<=B )(?:\?|[\d.]+ \w*B/s) \d+:\d\d:\d\d"  # rich's bar: bytes/s and the time it took
     r"|\[\d+:\d\d<\d+:\d\d, *[\d.]+(?:it/s|s/it)\]"  # tqdm's
 )
-_LEARNT = re.compile(
+_TRAINED = re.compile(
     r"(\b(?:loss|nll|bits_per_char|bits per character|nats per token)[ │]+)(\d+\.\d+)"
 )
 _LAYOUT = re.compile(r" {2,}|[─━]{2,}")  # the width of a table's column follows its figures
@@ -37,12 +37,12 @@ def difference(shown: str, came: str) -> str | None:
 def _line_difference(shown: str, came: str) -> str | None:
     if _fixed_part(shown) != _fixed_part(came):
         return "another line"
-    for (_, old), (_, new) in zip(_LEARNT.findall(shown), _LEARNT.findall(came), strict=True):
+    for (_, old), (_, new) in zip(_TRAINED.findall(shown), _TRAINED.findall(came), strict=True):
         if abs(float(old) - float(new)) > max(ABSOLUTE, RELATIVE * float(old)):
             return f"{old} was shown, {new} came, more than {RELATIVE:.0%} and {ABSOLUTE} apart"
     return None
 
 
 def _fixed_part(line: str) -> str:
-    line = _LEARNT.sub(r"\1~", _MACHINE.sub("#", line))
+    line = _TRAINED.sub(r"\1~", _MACHINE.sub("#", line))
     return _LAYOUT.sub(lambda match: match[0][0], line).strip()
