@@ -31,9 +31,8 @@ class Typed:
     screens: list[str]
 
     def after(self, command: str) -> str:
-        """What came after the one exchange whose command holds these letters."""
-        (number,) = [n for n, e in enumerate(EXCHANGES) if command in e.command]
-        return self.screens[number]
+        """What came after the one block of commands that holds these letters."""
+        return self.screens[index_of(command)]
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +41,15 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Typed:
     return Typed(folder, [screen_after(exchange, folder) for exchange in EXCHANGES])
 
 
+def index_of(command: str) -> int:
+    """Which exchange, errors left out, has these letters in its command."""
+    (index,) = [n for n, e in enumerate(EXCHANGES) if command in e.command and not e.exit_code]
+    return index
+
+
 def typed_block(command: str) -> str:
     """The one block of commands that holds these letters."""
-    (block,) = [exchange.command for exchange in EXCHANGES if command in exchange.command]
-    return block
+    return EXCHANGES[index_of(command)].command
 
 
 def trained_answers() -> dict[str, str]:
@@ -80,13 +84,13 @@ def test_every_shown_output_belongs_to_a_command() -> None:
 def test_the_model_answers_what_the_page_asks(typed: Typed) -> None:
     """As its conversations answer; one question at least is worded as none of them."""
     trained = trained_answers()
-    questions = re.findall(r"[^'\\]+？", typed_block("printf").replace("\\n", "\\"))
+    questions: list[str] = re.findall(r"[^'\\]+？", typed_block("printf").replace("\\n", "\\"))
     assert len(questions) == 3
     assert set(REWORDED) == set(questions) - set(trained)
     right = [trained[REWORDED.get(question, question)] for question in questions]
     assert typed.after("printf").splitlines() == right
-    asked = re.search(r'"role": "user", "content": "(.*?)"', typed_block("transformers"))
-    assert asked and typed.after("transformers").splitlines()[-1] == trained[asked[1]]
+    (asked,) = re.findall(r'"role": "user", "content": "(.*?)"', typed_block("transformers"))
+    assert typed.after("transformers").splitlines()[-1] == trained[asked]
 
 
 def test_the_files_that_the_tutorial_names_are_there(typed: Typed) -> None:
@@ -102,10 +106,23 @@ def test_the_files_that_the_tutorial_names_are_there(typed: Typed) -> None:
 
 
 @pytest.mark.parametrize("page", [PAGE, TRANSLATION])
-def test_the_best_step_is_the_one_named(page: str, typed: Typed) -> None:
+def test_figures_in_the_text_are_those_that_came(page: str, typed: Typed) -> None:
     best = (typed.folder / "runs/clinic/pretrain/checkpoints/best").resolve().name
-    named = re.search(r"(?:here step|这里是第) (\d+)", read(page))
-    assert named and int(named[1]) == int(best.removeprefix("step-"))
+    table = re.findall(
+        r"^ town .* (\d+) +(\d+) +\d+ +\d+$", typed.after("fraction=0.2"), re.MULTILINE
+    )
+    kept, held_out = map(int, table[0])
+    printed = typed.after("mengya pretrain clinic/pretrain.yaml\n")
+    (epochs,) = re.findall(r"([\d.]+) epochs$", printed, re.MULTILINE)
+    losses = re.findall(r"/60  loss ([\d.]+)", printed)
+    named = {
+        r"(?:here step|这里是第) (\d+)": int(best.removeprefix("step-")),
+        r"(\d+)(?: sentences,| 句话，并)": kept - held_out,
+        r"(\d+)(?: epochs, and| 个\s+epoch)": float(epochs),
+        r"(?:It falls to|它降到) ([\d.]+\d)": round(float(losses[-1]), 1),
+    }
+    for pattern, right in named.items():
+        assert [float(each) for each in re.findall(pattern, read(page))] == [right], pattern
 
 
 @pytest.mark.parametrize(
