@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from mengya import __version__
-from mengya.web.errors import install_handlers
+from mengya.web.errors import ErrorForms, install_handlers
 from mengya.web.gate import IGNORED, Gate, Traffic
 from mengya.web.settings import WebSettings
 
@@ -26,6 +26,7 @@ def make_app(
     *,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
     guarded: tuple[str, ...] = (),
+    forms: ErrorForms | None = None,
 ) -> FastAPI:
     """An app without routes; add them, then the page (`web.pages.add_page`).
 
@@ -33,9 +34,12 @@ def make_app(
         traffic: where requests are counted.
         key: what clients must send as a bearer token; None: everybody may come in.
         lifespan: what starts and stops with the app.
-        guarded: paths outside of /v1/ that need the key as well.
+        guarded: paths outside of the API that need the key as well.
+        forms: of errors, by address, where it is not OpenAI's.
     """
-    gate = Middleware(Gate, traffic=traffic, key=key, settings=settings, guarded=guarded)
+    gate = Middleware(
+        Gate, traffic=traffic, key=key, settings=settings, guarded=guarded, forms=forms
+    )
     middleware = [gate]
     if settings.cors_origins:
         # Outermost: pages must be able to read errors, too.
@@ -56,7 +60,7 @@ def make_app(
         lifespan=lifespan,
         middleware=middleware,
     )
-    install_handlers(app)
+    install_handlers(app, forms or {})
     _describe_errors(app)
     return app
 

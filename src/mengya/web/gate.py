@@ -19,12 +19,13 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mengya.web.disconnect import ClientGone
-from mengya.web.errors import ApiError, unexpected, where
+from mengya.web.errors import ApiError, ErrorForms, form_of, unexpected, where
 from mengya.web.settings import WebSettings
 
 log = logging.getLogger(__name__)
 
-API = "/v1/"
+API = ("/v1/", "/api/", "/tokenize/", "/detokenize/")
+"""Where addresses of programs begin, a slash added to each: they need the key and belong to no page."""
 IGNORED = "X-Mengya-Ignored"
 """Header of an answer that names the fields of its request that had no effect."""
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -67,8 +68,10 @@ class Gate:
     """Refuses requests that may not come in, and answers for handlers that fail.
 
     Args:
-        key: what clients must send as `Authorization: Bearer KEY`; None lets everybody in.
-        guarded: paths outside of /v1/ that need the key as well.
+        key: what clients must send as `Authorization: Bearer KEY` or `x-api-key: KEY`; None lets
+            everybody in.
+        guarded: paths outside of the API that need the key as well.
+        forms: of errors, by address.
     """
 
     def __init__(
@@ -78,7 +81,9 @@ class Gate:
         key: str | None,
         settings: WebSettings,
         guarded: tuple[str, ...] = (),
+        forms: ErrorForms | None = None,
     ) -> None:
+        self._forms = forms or {}
         self._app, self._traffic, self._guarded = app, traffic, guarded
         self._key = None if key is None else key.encode()
         # Behind a key, or on an address that others reach, a page with another name gains nothing.
@@ -101,7 +106,8 @@ class Gate:
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
-        is_api = scope["path"].startswith(API)
+        is_api = is_of_api(scope["path"])
+        form = form_of(scope["path"], self._forms)
         self._traffic.in_flight += is_api
         try:
             try:
@@ -109,14 +115,14 @@ class Gate:
                 self._check_key(scope)
                 await self._app(scope, self._bounded(receive), watched)
             except ApiError as error:
-                await error.response()(scope, receive, watched)
+                await error.response(form)(scope, receive, watched)
             except ClientGone:
                 status = CLIENT_CLOSED_REQUEST
             except Exception as error:
                 log.error("%s %s failed: %s", scope["method"], scope["path"], where(error))
                 if status:
                     raise  # too late for another answer; the connection is closed
-                await unexpected().response()(scope, receive, watched)
+                await unexpected().response(form)(scope, receive, watched)
         finally:
             self._traffic.in_flight -= is_api
             seconds = time.perf_counter() - started if is_api else None
@@ -125,14 +131,17 @@ class Gate:
     def _check_key(self, scope: Scope) -> None:
         path = scope["path"]
         # A browser asks for permission (OPTIONS) without the key.
-        needs_key = (path.startswith(API) or path in self._guarded) and scope["method"] != "OPTIONS"
+        needs_key = (is_of_api(path) or path in self._guarded) and scope["method"] != "OPTIONS"
         if self._key is None or not needs_key:
             return
         scheme, _, given = _header(scope, b"authorization").partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(given, self._key):
+        if scheme.lower() != b"bearer":
+            given = _header(scope, b"x-api-key")
+        if not hmac.compare_digest(given, self._key):
             raise ApiError(
                 401,
-                "the API key is missing or wrong; send it as Authorization: Bearer KEY",
+                "the API key is missing or wrong; send it as Authorization: Bearer KEY, or as "
+                "x-api-key: KEY",
                 code="invalid_api_key",
             )
 
@@ -174,6 +183,11 @@ class Gate:
             return message
 
         return bounded
+
+
+def is_of_api(path: str) -> bool:
+    """Whether an address is one of programs rather than of pages."""
+    return f"{path}/".startswith(API)
 
 
 def _header(scope: Scope, wanted: bytes) -> bytes:

@@ -17,7 +17,7 @@ from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from mengya.web.gate import API
+from mengya.web.gate import is_of_api
 
 FRAMES = "frame-ancestors 'none'"
 KIT = Path(__file__).parent / "page"
@@ -68,6 +68,6 @@ class _Mount(Mount):
     """Leaves the API's addresses to the API, with its own 404 and 405."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope["type"] == "http" and (scope["path"] + "/").startswith(API):
+        if scope["type"] == "http" and is_of_api(scope["path"]):
             return Match.NONE, {}
         return super().matches(scope)

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
 
-from mengya.serving.api.answers import respond, usage_of
-from mengya.serving.api.chat_prompt import (
-    ChatPrompt,
-    check_schema,
-    offered_tools,
-    prepare_chat,
-    reply_schema,
-)
+from mengya.serving.api.answers import Run, respond, usage_of
 from mengya.serving.api.chat_protocol import ChatRequest
-from mengya.serving.api.prompts import prepare
+from mengya.serving.api.chat_run import begin
 from mengya.serving.api.responses import (
     AssistantReply,
     ChatChoice,
@@ -34,13 +27,9 @@ from mengya.serving.api.responses import (
     new_id,
     now,
 )
-from mengya.serving.runtime.choice import Choice, Piece
-from mengya.serving.runtime.reply_parser import ReplyParser
-from mengya.serving.runtime.served import Served
+from mengya.serving.runtime.choice import ChosenToken, Piece
 from mengya.serving.runtime.service import Service
-from mengya.serving.runtime.session import Session
 from mengya.tokenizer.token_text import TokenText
-from mengya.web.disconnect import unless_gone
 from mengya.web.events import EventStream, event
 
 
@@ -53,44 +42,27 @@ async def answer(
         ApiError: whatever is wrong with the request, or with the server.
         ClientGone: the client disconnected.
     """
-    service.named(request.model)
-    schema = reply_schema(request)
-    if schema is not None:
-        await unless_gone(http, check_schema(service, schema))
-    prepared = await prepare(lambda: prepare_chat(service, request, schema))
-    session = Session(service, prepared.requests, len(prepared.requests[0].prompt))
-    served = service.served()
-    choices = [_choice(served, request, prepared) for _ in prepared.requests]
+    run = await begin(service, request, http)
     made = await respond(
         http,
-        session,
+        run.session,
         stream=bool(request.stream),
-        body=lambda: _body(session, request, choices, served.token_text),
-        events=lambda: _events(session, request, choices, served.token_text),
+        body=lambda: _body(run, request),
+        events=lambda: _events(run, request),
     )
-    return made, prepared.ignored
+    return made, run.ignored
 
 
-def _choice(served: Served, request: ChatRequest, prepared: ChatPrompt) -> Choice:
-    names = frozenset(tool.function.name for tool in offered_tools(request)) or None
-    return Choice(
-        served.tokenizer,
-        parser=ReplyParser(names, prepared.opened),
-        stops=request.stops,
-        one_call=request.parallel_tool_calls is False,
-    )
-
-
-async def _body(
-    session: Session, request: ChatRequest, choices: list[Choice], text: TokenText
-) -> ChatCompletion:
-    pieces = [Piece() for _ in choices]
-    async for place, piece in session.follow(choices):
+async def _body(run: Run, request: ChatRequest) -> ChatCompletion:
+    pieces = [Piece() for _ in run.choices]
+    async for place, piece in run.pieces():
         pieces[place].add(piece)
     return ChatCompletion(
         model=request.model,
-        choices=[_reply(request, place, piece, text) for place, piece in enumerate(pieces)],
-        usage=usage_of(session),
+        choices=[
+            _reply(request, place, piece, run.token_text) for place, piece in enumerate(pieces)
+        ],
+        usage=usage_of(run.session),
     )
 
 
@@ -108,17 +80,15 @@ def _reply(request: ChatRequest, place: int, piece: Piece, text: TokenText) -> C
             reasoning_content=piece.reasoning or None,
             tool_calls=calls or None,
         ),
-        logprobs=_logprobs(piece, text) if request.logprobs else None,
+        logprobs=logprobs_of(piece.tokens, text) if request.logprobs else None,
         finish_reason=piece.finish or "stop",
     )
 
 
-async def _events(
-    session: Session, request: ChatRequest, choices: list[Choice], text: TokenText
-) -> AsyncGenerator[str, None]:
+async def _events(run: Run, request: ChatRequest) -> AsyncGenerator[str, None]:
     """The events of a reply: each choice's role, its pieces, its end; then the usage if asked for."""
     id_, created = new_id("chatcmpl"), now()
-    calls_of = [0] * len(choices)
+    text, calls_of = run.token_text, [0] * len(run.choices)
 
     def chunk(*made: ChunkChoice, **more: Any) -> str:
         if request.include_usage:
@@ -134,21 +104,21 @@ async def _events(
             )
         )
 
-    for place in range(len(choices)):
+    for place in range(len(run.choices)):
         delta = Delta(role="assistant", content="")
         yield chunk(ChunkChoice(index=place, delta=delta, finish_reason=None))
-    async for place, piece in session.follow(choices):
+    async for place, piece in run.pieces():
         for delta in _deltas(piece, calls_of[place]):
-            logprobs = {"logprobs": _logprobs(piece, text)} if piece.tokens else {}
+            logprobs = {"logprobs": logprobs_of(piece.tokens, text)} if piece.tokens else {}
             piece.tokens = []
             yield chunk(ChunkChoice(index=place, delta=delta, finish_reason=None, **logprobs))
         calls_of[place] += len(piece.calls)
         if piece.finish:
-            logprobs = {"logprobs": _logprobs(piece, text)} if piece.tokens else {}
+            logprobs = {"logprobs": logprobs_of(piece.tokens, text)} if piece.tokens else {}
             end = ChunkChoice(index=place, delta=Delta(), finish_reason=piece.finish, **logprobs)
             yield chunk(end)
     if request.include_usage:
-        yield chunk(usage=usage_of(session))
+        yield chunk(usage=usage_of(run.session))
 
 
 def _deltas(piece: Piece, calls_before: int) -> list[Delta]:
@@ -166,7 +136,9 @@ def _deltas(piece: Piece, calls_before: int) -> list[Delta]:
     return deltas
 
 
-def _logprobs(piece: Piece, text: TokenText) -> ChatLogprobs:
+def logprobs_of(tokens: Sequence[ChosenToken], text: TokenText) -> ChatLogprobs:
+    """Tokens with their log-probabilities in the API's form."""
+
     def entry(token: int, logprob: float) -> dict[str, Any]:
         return {"token": text.text(token), "logprob": logprob, "bytes": list(text.bytes(token))}
 
@@ -175,6 +147,6 @@ def _logprobs(piece: Piece, text: TokenText) -> ChatLogprobs:
             **entry(chosen.token, chosen.logprob),
             top_logprobs=[TopLogprob(**entry(*likely)) for likely in chosen.top],
         )
-        for chosen in piece.tokens
+        for chosen in tokens
     ]
     return ChatLogprobs(content=content)

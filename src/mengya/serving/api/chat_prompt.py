@@ -22,7 +22,7 @@ from mengya.serving.api.chat_protocol import (
     Tool,
     ToolMessage,
 )
-from mengya.serving.api.prompts import max_new_tokens, prepare
+from mengya.serving.api.prompts import check_token_ids, max_new_tokens, prepare
 from mengya.serving.runtime.grammar import JsonFilter
 from mengya.serving.runtime.json_schema import ReplySchema, call_schema
 from mengya.serving.runtime.reply_parser import CALL, END_THINK, THINK
@@ -48,21 +48,23 @@ class ChatPrompt:
     ignored: list[str]
 
 
-def prepare_chat(
-    service: Service, request: ChatRequest, schema: ReplySchema | None = None
-) -> ChatPrompt:
-    """Render, tokenize and bound a request; slow: call it through `prepare`.
+@dataclass(frozen=True, slots=True)
+class RenderedChat:
+    """The ids of a conversation up to where its reply begins; `opened` as in `ChatPrompt`."""
 
-    Args:
-        schema: of `reply_schema`; `check_schema` has found it harmless.
+    ids: list[int]
+    opened: str | None
+
+
+def render_chat(
+    tokenizer: PreTrainedTokenizerFast, request: ChatRequest, schema: ReplySchema | None = None
+) -> RenderedChat:
+    """The prompt of a request; slow: call it through `prepare`.
 
     Raises:
-        ApiError, UserError: what does not fit this model.
+        UserError: the messages do not fit the chat template.
     """
-    served, name = service.served(), service.named(request.model)
-    tokenizer = served.tokenizer
     tools = offered_tools(request)
-    ignored = [*request.ignored, *_unknown_variables(tokenizer, request)]
     messages = [template_message(message) for message in request.messages]
     begun = messages.pop() if request.continues else None
     prompt = encode_prompt(
@@ -83,10 +85,28 @@ def prepare_chat(
         # The reply is constrained to the JSON inside the tags; the prompt opens them.
         opened = CALL
         prompt = [*prompt, *_ids(tokenizer, f"{CALL}\n")]
+    return RenderedChat(prompt, opened)
+
+
+def prepare_chat(
+    service: Service, request: ChatRequest, schema: ReplySchema | None = None
+) -> ChatPrompt:
+    """Render, tokenize and bound a request; slow: call it through `prepare`.
+
+    Args:
+        schema: of `reply_schema`; `check_schema` has found it harmless.
+
+    Raises:
+        ApiError, UserError: what does not fit this model.
+    """
+    served, name = service.served(), service.named(request.model)
+    ignored = [*request.ignored, *_unknown_variables(served.tokenizer, request)]
+    rendered = render_chat(served.tokenizer, request, schema)
     budget = max_new_tokens(
-        served.context, len(prompt), request.limit, "max_completion_tokens",
+        served.context, len(rendered.ids), request.limit, request.limit_name,
         service.settings.clamp_max_tokens,
     )  # fmt: skip
+    check_token_ids(request, served.model.config.vocab_size)
     top = (request.top_logprobs or 0) if request.logprobs else None
     defaults = service.settings.sampling.params()
     grammar = _grammar(served, schema) if schema is not None else None
@@ -94,7 +114,7 @@ def prepare_chat(
         ignored += [f"{schema.param}: {note}" for note in grammar.ignored]
     requests = [
         Request(
-            prompt=tuple(prompt),
+            prompt=tuple(rendered.ids),
             params=request.sampling(defaults, budget, choice),
             stop_token_ids=served.stop_token_ids,
             top_logprobs=top,
@@ -103,7 +123,7 @@ def prepare_chat(
         )
         for choice in range(request.n or 1)
     ]
-    return ChatPrompt(requests, opened, ignored)
+    return ChatPrompt(requests, rendered.opened, ignored)
 
 
 def _unknown_variables(tokenizer: PreTrainedTokenizerFast, request: ChatRequest) -> list[str]:

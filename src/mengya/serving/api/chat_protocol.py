@@ -9,14 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
-from mengya.serving.api.protocol import MAX_TOP_LOGPROBS, ApiModel, GenerationRequest, names_of
-
-
-class MessageModel(ApiModel):
-    """Part of a message: what it does not know is ignored, since clients send replies of other servers
-    back as they came; the answer names it (`ChatRequest.ignored`)."""
-
-    model_config = ConfigDict(extra="ignore")
+from mengya.serving.api.ignored import MessageModel, ignored_in
+from mengya.serving.api.protocol import MAX_TOP_LOGPROBS, ApiModel, GenerationRequest
 
 
 class TextPart(MessageModel):
@@ -227,7 +221,7 @@ class ChatRequest(GenerationRequest):
         if isinstance(value, dict):
             request._ignored = [
                 *(name for name in _WITHOUT_EFFECT if value.get(name) is not None),
-                *_ignored_in(value["messages"], request.messages, "messages"),
+                *ignored_in(value["messages"], request.messages, "messages"),
             ]
         return request
 
@@ -268,7 +262,7 @@ class ChatRequest(GenerationRequest):
         if None not in given and given[0] != given[1]:
             raise ValueError("max_tokens and max_completion_tokens differ; send one of them")
         if 0 in given:
-            raise ValueError("max_completion_tokens must be at least 1, or -1 for the limit")
+            raise ValueError(f"{self.limit_name} must be at least 1, or -1 for the limit")
         names = [tool.function.name for tool in self.tools or []]
         if self.tool_choice not in (None, "none", "auto") and not names:
             raise ValueError("tool_choice needs tools")
@@ -295,6 +289,11 @@ class ChatRequest(GenerationRequest):
         return None if given in (None, -1) else given
 
     @property
+    def limit_name(self) -> str:
+        """The field that sets the limit, in the words of the client."""
+        return "max_completion_tokens" if self.max_tokens is None else "max_tokens"
+
+    @property
     def wants_thinking(self) -> bool | None:
         """The chat template's variable of this name."""
         options = self.chat_template_kwargs or ChatTemplateOptions()
@@ -316,26 +315,3 @@ _WITHOUT_EFFECT = (
     "user", "verbosity", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key",
     "prompt_cache_retention",
 )  # fmt: skip
-
-
-def _ignored_in(sent: Any, taken: Any, path: str) -> list[str]:
-    """Paths of the keys of `sent` that its model `taken` has no field for."""
-    if isinstance(sent, list) and isinstance(taken, list):
-        return [
-            name
-            for i, pair in enumerate(zip(sent, taken, strict=True))
-            for name in _ignored_in(*pair, f"{path}.{i}")
-        ]
-    if not isinstance(sent, dict) or not isinstance(taken, MessageModel):
-        return []
-    known = names_of(type(taken))
-    return [
-        name
-        for key, value in sent.items()
-        if value is not None
-        for name in (
-            _ignored_in(value, getattr(taken, key), f"{path}.{key}")
-            if key in known
-            else [f"{path}.{key}"]
-        )
-    ]

@@ -9,7 +9,13 @@ from starlette.requests import Request as HttpRequest
 from mengya.generation.batch.engine import Request, TokenEvent
 from mengya.serving.api.answers import respond, usage_of
 from mengya.serving.api.completion_reply import CompletionReply, joined
-from mengya.serving.api.prompts import Prompt, max_new_tokens, prepare, read_prompts
+from mengya.serving.api.prompts import (
+    Prompt,
+    check_token_ids,
+    max_new_tokens,
+    prepare,
+    read_prompts,
+)
 from mengya.serving.api.protocol import CompletionRequest
 from mengya.serving.api.responses import Completion, CompletionChoice, new_id, now
 from mengya.serving.runtime.choice import Choice
@@ -31,7 +37,7 @@ async def answer(
         ApiError: whatever is wrong with the request, or with the server.
         ClientGone: the client disconnected.
     """
-    prompts, requests = await prepare(lambda: _prepared(service, request))
+    prompts, requests = await prepare(lambda: prepare_completions(service, request))
     session = Session(service, requests, sum(len(prompt.ids) for prompt in prompts))
     served = service.served()
     replies = [
@@ -53,12 +59,20 @@ async def answer(
     )
 
 
-def _prepared(service: Service, request: CompletionRequest) -> tuple[list[Prompt], list[Request]]:
+def prepare_completions(
+    service: Service, request: CompletionRequest
+) -> tuple[list[Prompt], list[Request]]:
+    """The prompts, and n requests for each; slow: call it through `prepare`.
+
+    Raises:
+        ApiError, UserError: what does not fit this model.
+    """
     served, name = service.served(), service.named(request.model)
-    prompts = read_prompts(served, request.prompt)
+    prompts = read_prompts(served, request.prompt, "prompt")
     n = request.n or 1
     if len(prompts) * n > MAX_COMPLETIONS:
         raise ApiError(400, f"at most {MAX_COMPLETIONS} completions at once", param="n")
+    check_token_ids(request, served.model.config.vocab_size)
     asked = DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
     defaults = service.settings.sampling.params()
     requests = []

@@ -42,7 +42,7 @@ async def answer(service: Service, request: EmbeddingRequest, http: HttpRequest)
 
 def _prepared(service: Service, request: EmbeddingRequest) -> list[Prompt]:
     served = service.served()
-    prompts = read_prompts(served, request.input)
+    prompts = read_prompts(served, request.input, "input")
     for prompt in prompts:
         if len(prompt.ids) > served.context:
             raise ApiError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mengya.errors import UserError
+from mengya.serving.api.protocol import GenerationRequest
 from mengya.serving.runtime.served import Served
 from mengya.tokenizer.load import document_token_id, encode_texts
 from mengya.web.errors import ApiError
@@ -40,9 +41,12 @@ async def prepare(work: Callable[[], T]) -> T:
 
 
 def read_prompts(
-    served: Served, value: str | list[str] | list[int] | list[list[int]]
+    served: Served, value: str | list[str] | list[int] | list[list[int]], param: str
 ) -> list[Prompt]:
     """The ids of one or many texts (each begins a document) or lists of ids (taken as they are).
+
+    Args:
+        param: the request's field that holds them.
 
     Raises:
         ApiError: an empty list of ids, or ids that the model does not have.
@@ -59,10 +63,30 @@ def read_prompts(
     vocab_size = served.model.config.vocab_size
     for prompt in prompts:
         if not prompt.ids:
-            raise ApiError(400, "a list of token ids is empty", code="invalid_value")
+            raise ApiError(400, "a list of token ids is empty", param=param, code="invalid_value")
         if wrong := next((i for i in prompt.ids if not 0 <= i < vocab_size), None):
-            raise ApiError(400, f"token id {wrong} is not one of the model's {vocab_size}")
+            raise _no_such_token(wrong, vocab_size, param)
     return prompts
+
+
+def check_token_ids(request: GenerationRequest, vocab_size: int) -> None:
+    """Whether logit_bias names tokens of the model.
+
+    Raises:
+        ApiError: it does not.
+    """
+    ids = map(int, request.logit_bias or {})
+    if wrong := next((i for i in ids if i >= vocab_size), None):
+        raise _no_such_token(wrong, vocab_size, "logit_bias")
+
+
+def _no_such_token(token: int, vocab_size: int, param: str) -> ApiError:
+    return ApiError(
+        400,
+        f"token id {token} is not one of the model's {vocab_size}, which are 0 to {vocab_size - 1}",
+        param=param,
+        code="invalid_value",
+    )
 
 
 def max_new_tokens(

@@ -57,13 +57,8 @@ def names_of(model: type[BaseModel]) -> set[str]:
     return {field.alias or name for name, field in model.model_fields.items()}
 
 
-class ApiRequest(ApiModel):
+class ApiBody(ApiModel):
     """A request body."""
-
-    model: str
-    """A name of GET /v1/models."""
-    user: str | None = None
-    """Accepted, without effect."""
 
     @model_validator(mode="before")
     @classmethod
@@ -79,6 +74,15 @@ class ApiRequest(ApiModel):
             elif isinstance(item, str) and _SURROGATE.search(item):
                 raise ValueError("a text holds half of a surrogate pair, which is no character")
         return value
+
+
+class ApiRequest(ApiBody):
+    """A request of OpenAI's API."""
+
+    model: str
+    """A name of GET /v1/models."""
+    user: str | None = None
+    """Accepted, without effect."""
 
 
 class StreamOptions(ApiModel):

@@ -53,12 +53,12 @@ class StopStrings:
     """Text in pieces -> the same text up to the first stop string; holds back what may begin one.
 
     Attributes:
-        found: whether a stop string has come; nothing is given out after it.
+        found: the stop string that has come, None before; nothing is given out after it.
         held: characters taken in but not given out; after a hit, all from the stop string on.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        self.found = False
+        self.found: str | None = None
         self._stops = tuple(stops)
         self._longest = max(map(len, stops), default=0)
         self._held = ""
@@ -69,17 +69,19 @@ class StopStrings:
 
     def push(self, text: str) -> str:
         """What became certain with `text`."""
-        if self.found:
+        if self.found is not None:
             self._held += text
             return ""
         self._held += text
-        hits = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
-        self.found = bool(hits)
-        return self._release(min(hits) if hits else len(self._held) - self._open_ending())
+        hits = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if not hits:
+            return self._release(len(self._held) - self._open_ending())
+        at, self.found = min(hits)
+        return self._release(at)
 
     def flush(self) -> str:
         """The rest, once no more text comes; nothing after a hit."""
-        return "" if self.found else self._release(len(self._held))
+        return "" if self.found is not None else self._release(len(self._held))
 
     def _release(self, count: int) -> str:
         text, self._held = self._held[:count], self._held[count:]
@@ -98,6 +100,7 @@ class Choice:
 
     Attributes:
         tokens: how many the engine has given.
+        reasoning_tokens: how many of them were reasoning.
         finish: why it ended, None while it runs.
 
     Args:
@@ -114,7 +117,7 @@ class Choice:
         stops: tuple[str, ...] = (),
         one_call: bool = False,
     ) -> None:
-        self.tokens = 0
+        self.tokens = self.reasoning_tokens = 0
         self.finish: Finish | None = None
         self._tokenizer = tokenizer
         self._text = TextStream(tokenizer)
@@ -124,6 +127,11 @@ class Choice:
         self._called = False
         self._length = 0  # characters decoded
         self._pending: deque[ChosenToken] = deque()  # their text is not given out yet
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended it, None when it was something else."""
+        return self._stops.found
 
     def push(self, event: TokenEvent, /) -> Piece:
         """What one more event makes certain; sets `finish` when it is the last."""
@@ -137,6 +145,7 @@ class Choice:
                 begin += max(len(text) - own, 0)
                 self._pending.append(ChosenToken(begin, event.token, event.logprob, event.top))
             self._take(text, piece)
+            self.reasoning_tokens += self._parser is not None and self._parser.is_reasoning
         if event.finish is not None and self.finish is None:
             rest = self._text.flush()
             # A character that the limit cut is no broken one.
@@ -171,7 +180,7 @@ class Choice:
                 piece.reasoning += part.text
             else:
                 piece.content += self._stops.push(part.text)
-                if self._stops.found:
+                if self._stops.found is not None:
                     self.finish = "stop"
 
     def _release(self, piece: Piece) -> None:
@@ -179,6 +188,6 @@ class Choice:
         if not (piece.content or piece.reasoning or piece.calls or self.finish):
             return
         given = self._length - self._stops.held - (self._parser.held if self._parser else 0)
-        over = self.finish is not None and not self._stops.found
+        over = self.finish is not None and self._stops.found is None
         while self._pending and (over or self._pending[0].offset < given):
             piece.tokens.append(self._pending.popleft())

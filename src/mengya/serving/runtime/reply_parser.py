@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 THINK, END_THINK = "<think>", "</think>"
 CALL, END_CALL = "<tool_call>", "</tool_call>"
@@ -31,6 +31,15 @@ class Call:
     name: str
     arguments: str
 
+    @property
+    def object(self) -> dict[str, Any] | None:
+        """The arguments as values; None when they are no JSON object."""
+        try:
+            value = json.loads(self.arguments)
+        except (ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict) else None
+
 
 Part = Text | Call
 
@@ -45,10 +54,16 @@ class ReplyParser:
         tools: names of the functions that may be called; None: a call is text like any other.
         opened: what the prompt has already written: `<think>`, `<tool_call>`, or `</think>` when the
             answer itself has begun.
+        objects_only: what has other arguments than a JSON object is no call; else they may be any text.
     """
 
-    def __init__(self, tools: frozenset[str] | None = None, opened: str | None = None) -> None:
-        self._tools = tools
+    def __init__(
+        self,
+        tools: frozenset[str] | None = None,
+        opened: str | None = None,
+        objects_only: bool = False,
+    ) -> None:
+        self._tools, self._objects_only = tools, objects_only
         self._buffer = ""
         self._space = ""  # white space that is the answer's only if more of the answer follows
         self._state: Literal["start", "reasoning", "content", "call"] = "start"
@@ -59,6 +74,11 @@ class ReplyParser:
             self._state, self._begun = "content", True
         elif opened == CALL:
             self._state, self._space = "call", CALL
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether the model is reasoning now."""
+        return self._state == "reasoning"
 
     @property
     def held(self) -> int:
@@ -133,6 +153,8 @@ class ReplyParser:
     def _end_call(self, inside: str, end: str, parts: list[Part]) -> None:
         call = parse_call(inside)
         self._state = "content"
+        if call is not None and self._objects_only and call.object is None:
+            call = None
         if call is not None and self._tools is not None and call.name in self._tools:
             parts.append(call)
             self._space = ""
