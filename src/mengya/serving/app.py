@@ -11,14 +11,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from mengya.serving.api import chat, completions, embeddings
+from mengya.serving.api import chat, completions, embeddings, tokenization
+from mengya.serving.api.anthropic import reply as anthropic_reply
+from mengya.serving.api.anthropic import routes as anthropic
 from mengya.serving.api.chat_protocol import ChatRequest
+from mengya.serving.api.ignored import name_ignored
+from mengya.serving.api.ollama import reply as ollama_reply
+from mengya.serving.api.ollama import routes as ollama
+from mengya.serving.api.openai_responses import routes as openai_responses
 from mengya.serving.api.protocol import CompletionRequest, EmbeddingRequest
 from mengya.serving.api.responses import (
     ChatCompletion,
@@ -33,10 +38,13 @@ from mengya.serving.runtime.worker import Worker
 from mengya.serving.settings import ServerSettings
 from mengya.web.app import make_app
 from mengya.web.errors import error_responses
-from mengya.web.gate import IGNORED
 from mengya.web.pages import add_page
 
 PAGE = Path(__file__).parent / "page"
+ERROR_FORMS = {
+    "/v1/messages": anthropic_reply.error_body,
+    "/api": ollama_reply.error_body,
+}
 
 
 def create_app(
@@ -45,7 +53,7 @@ def create_app(
     """The app; its `state.service` is what the server's owner looks at.
 
     Args:
-        key: what clients must send as a bearer token; None: everybody may come in.
+        key: what clients must send, as a bearer token or x-api-key; None: everybody may come in.
         page: folder of the chat page; shown when it holds an index.html and settings.page is true.
     """
     service = Service(worker, settings)
@@ -59,9 +67,13 @@ def create_app(
             await service.schemas.close()
             await asyncio.to_thread(worker.stop)
 
-    app = make_app(settings, service.traffic, key, lifespan=lifespan, guarded=("/metrics",))
+    app = make_app(
+        settings, service.traffic, key, lifespan=lifespan, guarded=("/metrics",), forms=ERROR_FORMS
+    )
     app.state.service = service
     _add_api(app, service)
+    for dialect in (openai_responses, anthropic, ollama, tokenization):
+        app.include_router(dialect.routes(service))
     _add_monitoring(app, service)
     if settings.page and (page / "index.html").is_file():
         add_page(app, page)
@@ -79,8 +91,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
         """Answer a conversation; OpenAI's chat completions."""
         answer, ignored = await chat.answer(service, request, http)
         response = JSONResponse(answer.body()) if isinstance(answer, ChatCompletion) else answer
-        if ignored:
-            response.headers[IGNORED] = quote("; ".join(ignored)[:1000], safe=" ;:.,'\"()[]_-")
+        name_ignored(response, ignored)
         return response
 
     @app.post("/v1/completions", response_model=Completion, responses={**errors, **streamed})

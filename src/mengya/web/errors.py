@@ -214,13 +214,12 @@ def _fields(problem: Any, body: Any) -> tuple[str | int, ...]:
     value = body
     place = problem["loc"][1:] if problem["loc"][:1] == ("body",) else problem["loc"]
     for at, part in enumerate(place):
-        if isinstance(value, dict) and part in value:
+        is_key = isinstance(value, dict) and part in value
+        if is_key or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
             value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        elif at < len(place) - 1 or problem["type"] != "missing":
-            continue
-        found.append(part)
+            found.append(part)
+        elif at == len(place) - 1 and problem["type"] == "missing":
+            found.append(part)
     return tuple(found)
 
 

@@ -22,7 +22,7 @@ from mengya.serving.api.chat_protocol import (
     Tool,
     ToolMessage,
 )
-from mengya.serving.api.prompts import check_token_ids, max_new_tokens, prepare
+from mengya.serving.api.prompts import check_ids, max_new_tokens, prepare
 from mengya.serving.runtime.grammar import JsonFilter
 from mengya.serving.runtime.json_schema import ReplySchema, call_schema
 from mengya.serving.runtime.reply_parser import CALL, END_THINK, THINK
@@ -106,7 +106,7 @@ def prepare_chat(
         served.context, len(rendered.ids), request.limit, request.limit_name,
         service.settings.clamp_max_tokens,
     )  # fmt: skip
-    check_token_ids(request, served.model.config.vocab_size)
+    check_ids(served, map(int, request.logit_bias or ()), "logit_bias")
     top = (request.top_logprobs or 0) if request.logprobs else None
     defaults = service.settings.sampling.params()
     grammar = _grammar(served, schema) if schema is not None else None

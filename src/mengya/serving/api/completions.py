@@ -11,7 +11,7 @@ from mengya.serving.api.answers import respond, usage_of
 from mengya.serving.api.completion_reply import CompletionReply, joined
 from mengya.serving.api.prompts import (
     Prompt,
-    check_token_ids,
+    check_ids,
     max_new_tokens,
     prepare,
     read_prompts,
@@ -72,7 +72,7 @@ def prepare_completions(
     n = request.n or 1
     if len(prompts) * n > MAX_COMPLETIONS:
         raise ApiError(400, f"at most {MAX_COMPLETIONS} completions at once", param="n")
-    check_token_ids(request, served.model.config.vocab_size)
+    check_ids(served, map(int, request.logit_bias or ()), "logit_bias")
     asked = DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
     defaults = service.settings.sampling.params()
     requests = []

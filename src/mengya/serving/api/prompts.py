@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from mengya.errors import UserError
-from mengya.serving.api.protocol import GenerationRequest
 from mengya.serving.runtime.served import Served
 from mengya.tokenizer.load import document_token_id, encode_texts
 from mengya.web.errors import ApiError
@@ -60,33 +59,28 @@ def read_prompts(
     ids = [i for i in value if isinstance(i, int)]
     lists = [ids] if ids else [one for one in value if isinstance(one, list)]
     prompts = [Prompt(tuple(one)) for one in lists]
-    vocab_size = served.model.config.vocab_size
     for prompt in prompts:
         if not prompt.ids:
             raise ApiError(400, "a list of token ids is empty", param=param, code="invalid_value")
-        if wrong := next((i for i in prompt.ids if not 0 <= i < vocab_size), None):
-            raise _no_such_token(wrong, vocab_size, param)
+        check_ids(served, prompt.ids, param)
     return prompts
 
 
-def check_token_ids(request: GenerationRequest, vocab_size: int) -> None:
-    """Whether logit_bias names tokens of the model.
+def check_ids(served: Served, ids: Iterable[int], param: str) -> None:
+    """Whether all ids are those of tokens.
 
     Raises:
-        ApiError: it does not.
+        ApiError: one is not; it was sent in the field `param`.
     """
-    ids = map(int, request.logit_bias or {})
-    if wrong := next((i for i in ids if i >= vocab_size), None):
-        raise _no_such_token(wrong, vocab_size, "logit_bias")
-
-
-def _no_such_token(token: int, vocab_size: int, param: str) -> ApiError:
-    return ApiError(
-        400,
-        f"token id {token} is not one of the model's {vocab_size}, which are 0 to {vocab_size - 1}",
-        param=param,
-        code="invalid_value",
-    )
+    vocab_size = served.model.config.vocab_size
+    for token in ids:
+        if not 0 <= token < vocab_size:
+            raise ApiError(
+                400,
+                f"token id {token} is not one of the model's, which are 0 to {vocab_size - 1}",
+                param=param,
+                code="invalid_value",
+            )
 
 
 def max_new_tokens(

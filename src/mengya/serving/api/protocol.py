@@ -30,6 +30,8 @@ Inputs = (
     | Annotated[list[int], Field(min_length=1)]
     | Annotated[list[list[int]], Field(min_length=1, max_length=MAX_INPUTS)]
 )
+StopString = Annotated[str, Field(min_length=1, max_length=256)]
+StopStrings = Annotated[list[StopString], Field(max_length=MAX_STOPS)]
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 

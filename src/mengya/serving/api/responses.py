@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 
-def new_id(prefix: str) -> str:
+def new_id(prefix: str, joint: str = "-") -> str:
     """An identifier no other answer has."""
-    return f"{prefix}-{uuid.uuid4().hex}"
+    return f"{prefix}{joint}{uuid.uuid4().hex}"
 
 
 def now() -> int:

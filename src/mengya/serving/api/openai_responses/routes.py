@@ -1,0 +1,44 @@
+"""POST /v1/responses: OpenAI's Responses API, answered by our chat; nothing is stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from mengya.serving.api.answers import respond
+from mengya.serving.api.chat_run import begin, said_in
+from mengya.serving.api.ignored import name_ignored
+from mengya.serving.api.openai_responses.protocol import ResponsesRequest
+from mengya.serving.api.openai_responses.reply import ResponseBody, Writer
+from mengya.serving.api.openai_responses.translate import TERMS, chat_request
+from mengya.serving.runtime.service import Service
+from mengya.web.errors import error_responses
+
+
+def routes(service: Service) -> APIRouter:
+    """The address of this API."""
+    router = APIRouter()
+    errors = error_responses(400, 401, 404, 413, 429, 500, 503)
+    streamed: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+
+    @router.post("/v1/responses", response_model=ResponseBody, responses={**errors, **streamed})
+    async def responses(request: ResponsesRequest, http: Request) -> Response:
+        """Answer a conversation; OpenAI's responses."""
+        with said_in(TERMS):
+            run = await begin(service, chat_request(request), http)
+            writer = Writer(run, request)
+            made = await respond(
+                http,
+                run.session,
+                stream=bool(request.stream),
+                body=writer.body,
+                events=writer.events,
+                form=writer.form,
+            )
+        response = made if isinstance(made, Response) else JSONResponse(made.model_dump())
+        name_ignored(response, [*request.ignored, *run.ignored])
+        return response
+
+    return router
