@@ -126,8 +126,8 @@ def test_more_tokens_than_there_is_room_for(tokenizer) -> None:
 def test_addresses(server: Running) -> None:
     assert server.http.head("/health").status_code == 200
     error = server.http.post("/chat/completions", json={}).json()["error"]
-    assert "base_url end in /v1" in error["message"]
-    with pytest.raises(openai.APIStatusError, match="base_url end in /v1"):
+    assert "add /v1 to base_url" in error["message"]
+    with pytest.raises(openai.APIStatusError, match="add /v1 to base_url"):
         openai.OpenAI(base_url=server.url, api_key="x", max_retries=0).chat.completions.create(
             model="tiny", messages=USER
         )

@@ -73,7 +73,7 @@ def create_app(
     app.state.service = service
     _add_api(app, service)
     for dialect in (openai_responses, anthropic, ollama, tokenization):
-        app.include_router(dialect.routes(service))
+        dialect.add_routes(app, service)
     _add_monitoring(app, service)
     if settings.page and (page / "index.html").is_file():
         add_page(app, page)

@@ -134,10 +134,10 @@ class Gate:
         needs_key = (is_of_api(path) or path in self._guarded) and scope["method"] != "OPTIONS"
         if self._key is None or not needs_key:
             return
-        scheme, _, given = _header(scope, b"authorization").partition(b" ")
-        if scheme.lower() != b"bearer":
-            given = _header(scope, b"x-api-key")
-        if not hmac.compare_digest(given, self._key):
+        scheme, _, token = _header(scope, b"authorization").partition(b" ")
+        given = [token] if scheme.lower() == b"bearer" else []
+        given.append(_header(scope, b"x-api-key"))
+        if not any(hmac.compare_digest(one, self._key) for one in given):
             raise ApiError(
                 401,
                 "the API key is missing or wrong; send it as Authorization: Bearer KEY, or as "

@@ -3,72 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
 
-from mengya.generation.batch.engine import BatchEngine, EngineConfig
-from mengya.models.causal_lm import CausalLM
-from mengya.models.config.model import ModelConfig
-from mengya.serving.runtime.served import Served, ServedName
-from mengya.tokenizer.chat_template import encode_conversation, encode_prompt
-from tests.helpers.live_server import Running, serving
-from tests.helpers.memorized_model import memorize
-
-TOOLS: list[Any] = [
-    {
-        "type": "function",
-        "function": {
-            "name": "add",
-            "description": "两数之和",
-            "parameters": {
-                "type": "object",
-                "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
-                "required": ["a", "b"],
-                "additionalProperties": False,
-            },
-        },
-    },
-    {"type": "function", "function": {"name": "now"}},
-]
-ASKED = [{"role": "user", "content": "算"}]
-CALLS = [
-    {"type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}},
-    {"type": "function", "function": {"name": "now", "arguments": "{}"}},
-]
-CALLED = [*ASKED, {"role": "assistant", "content": "我算🙂。", "tool_calls": CALLS}]
-RESULTS = [{"role": "tool", "content": "3"}, {"role": "tool", "content": "8:00"}]
-THOUGHT = [
-    {"role": "user", "content": "想"},
-    {"role": "assistant", "reasoning_content": "龘字难写", "content": "好的𠮷"},
-]
-
-
-@pytest.fixture(scope="module")
-def learned(tokenizer) -> CausalLM:
-    samples = [
-        encode_conversation(
-            tokenizer, [*CALLED, *RESULTS, {"role": "assistant", "content": "是三。"}], TOOLS
-        ),
-        encode_conversation(tokenizer, THOUGHT),
-    ]
-    config = ModelConfig(
-        vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
-    )  # fmt: skip
-    return memorize(config, samples)
-
-
-@pytest.fixture(scope="module")
-def learned_server(tokenizer, learned: CausalLM) -> Iterator[Running]:
-    def load() -> Served:
-        engine = BatchEngine(learned, EngineConfig())
-        return Served(engine, learned, tokenizer, {"tiny": ServedName("chat")})
-
-    with serving(tokenizer, load=load) as running:
-        yield running
+from mengya.tokenizer.chat_template import encode_prompt
+from tests.helpers.learned_chat import ASKED, CALLED, RESULTS, THOUGHT, TOOLS
+from tests.helpers.live_server import Running
 
 
 def ask(client: openai.OpenAI, **settings: Any) -> Any:

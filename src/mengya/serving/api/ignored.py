@@ -10,6 +10,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, PrivateAttr, model_validator
+from pydantic.fields import FieldInfo
 from starlette.responses import Response
 
 from mengya.serving.api.protocol import ApiBody, ApiModel
@@ -61,13 +62,15 @@ def ignored_in(sent: Any, taken: Any, path: str = "") -> list[str]:
         if value is None:
             continue
         name = fields.get(key)
-        if name is None:
-            found.append(_below(path, key))
-        elif any(isinstance(one, WithoutEffect) for one in type(taken).model_fields[name].metadata):
+        if name is None or _has_no_effect(type(taken).model_fields[name]):
             found.append(_below(path, key))
         else:
             found += ignored_in(value, getattr(taken, name), _below(path, key))
     return found
+
+
+def _has_no_effect(field: FieldInfo) -> bool:
+    return any(isinstance(mark, WithoutEffect) for mark in field.metadata)
 
 
 def _below(path: str, key: str | int) -> str:

@@ -5,9 +5,7 @@ The ids are those that the model would see: a text begins with the document toke
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastapi import APIRouter, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, model_validator
 
@@ -74,9 +72,8 @@ class Text(BaseModel):
     prompt: str
 
 
-def routes(service: Service) -> APIRouter:
-    """The addresses of this API."""
-    router = APIRouter()
+def add_routes(app: FastAPI, service: Service) -> None:
+    """Add the addresses of this API."""
     errors = error_responses(400, 401, 404, 413, 500, 503)
 
     def served_as(name: str | None) -> Served:
@@ -84,7 +81,7 @@ def routes(service: Service) -> APIRouter:
         service.named(next(iter(served.names)) if name is None else name)
         return served
 
-    @router.post("/tokenize", response_model=Tokens, responses=errors)
+    @app.post("/tokenize", response_model=Tokens, responses=errors)
     async def tokenize(request: TokenizeRequest) -> Response:
         """The token ids of a prompt, or of a conversation up to where its reply begins."""
         served = served_as(request.model)
@@ -96,27 +93,20 @@ def routes(service: Service) -> APIRouter:
         name_ignored(response, request.ignored)
         return response
 
-    @router.post("/detokenize", responses=errors)
+    @app.post("/detokenize", responses=errors)
     async def detokenize(request: DetokenizeRequest) -> Text:
         """The text of token ids."""
         served = served_as(request.model)
         check_ids(served, request.tokens, "tokens")
         return Text(prompt=await prepare(lambda: _text(served, request.tokens)))
 
-    return router
-
 
 def _ids(served: Served, request: TokenizeRequest) -> list[int]:
     if request.prompt is not None:
         prompt = read_prompts(served, request.prompt, "prompt")[0]
         return list(prompt.ids[prompt.hidden if request.add_special_tokens is False else 0 :])
-    assert request.messages is not None
-    body: dict[str, Any] = request.model_dump(
-        include={
-            "messages", "chat_template_kwargs", "add_generation_prompt", "continue_final_message"
-        },
-        exclude_unset=True,
-    )  # fmt: skip
+    names = ("messages", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
+    body = {name: getattr(request, name) for name in names}
     tools = [tool.written for tool in request.tools] if request.tools else None
     chat = read_chat({"model": request.model or "", **body, "tools": tools})
     return render_chat(served.tokenizer, chat).ids

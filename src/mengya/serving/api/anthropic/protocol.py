@@ -93,7 +93,7 @@ class ToolChoice(ApiModel):
 
 
 class Thinking(ApiModel):
-    type: Literal["enabled", "disabled", "adaptive"]
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
     budget_tokens: NoEffect = None
     """Accepted, without effect: max_tokens bounds reasoning and answer together."""
     display: NoEffect = None

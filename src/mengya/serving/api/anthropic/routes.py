@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
+from mengya.serving.api.answers import respond
 from mengya.serving.api.anthropic import reply
 from mengya.serving.api.anthropic.protocol import MessagesRequest, TokenCountRequest
 from mengya.serving.api.anthropic.translate import TERMS, chat_request
-from mengya.serving.api.answers import respond
 from mengya.serving.api.chat_prompt import render_chat, reply_schema
 from mengya.serving.api.chat_run import begin, said_in
 from mengya.serving.api.ignored import name_ignored
@@ -18,16 +18,16 @@ from mengya.serving.api.prompts import prepare
 from mengya.serving.runtime.service import Service
 from mengya.web.errors import ApiError, error_responses
 
-VERSION = "2023-06-01"
+# What the later one no longer has (temperature, top_p, top_k), it would refuse; here it is taken in both.
+VERSIONS = ("2023-06-01", "2026-10-21")
 
 
-def routes(service: Service) -> APIRouter:
-    """The addresses of this API."""
-    router = APIRouter()
+def add_routes(app: FastAPI, service: Service) -> None:
+    """Add the addresses of this API."""
     errors = error_responses(400, 401, 404, 413, 429, 500, 503, model=reply.AnthropicError)
     streamed: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 
-    @router.post(
+    @app.post(
         "/v1/messages", response_model=reply.AnthropicMessage, responses={**errors, **streamed}
     )
     async def messages(request: MessagesRequest, http: Request) -> Response:
@@ -47,7 +47,7 @@ def routes(service: Service) -> APIRouter:
         name_ignored(response, [*request.ignored, *run.ignored, *ignored])
         return response
 
-    @router.post("/v1/messages/count_tokens", response_model=reply.TokenCount, responses=errors)
+    @app.post("/v1/messages/count_tokens", response_model=reply.TokenCount, responses=errors)
     async def count_tokens(request: TokenCountRequest, http: Request) -> Response:
         """How many tokens a prompt has."""
         ignored = _headers(http)
@@ -60,8 +60,6 @@ def routes(service: Service) -> APIRouter:
         name_ignored(response, [*request.ignored, *ignored])
         return response
 
-    return router
-
 
 def _headers(http: Request) -> list[str]:
     """Headers without effect.
@@ -69,8 +67,10 @@ def _headers(http: Request) -> list[str]:
     Raises:
         ApiError: a version with other forms than those here.
     """
-    version = http.headers.get("anthropic-version", VERSION)
-    if version != VERSION:
-        message = f"anthropic-version {version[:40]!r} is not spoken here; send {VERSION}"
+    version = http.headers.get("anthropic-version", VERSIONS[0])
+    if version not in VERSIONS:
+        message = (
+            f"anthropic-version {version[:40]!r} is not known here; send {' or '.join(VERSIONS)}"
+        )
         raise ApiError(400, message, param="anthropic-version", code="invalid_value")
     return ["header anthropic-beta"] if "anthropic-beta" in http.headers else []

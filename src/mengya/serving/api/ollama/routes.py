@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from mengya.serving.api.answers import Run, respond
@@ -29,12 +29,11 @@ from mengya.web.errors import ApiError, error_responses
 _STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"application/x-ndjson": {}}}}
 
 
-def routes(service: Service) -> APIRouter:
-    """The addresses of this API."""
-    router = APIRouter()
+def add_routes(app: FastAPI, service: Service) -> None:
+    """Add the addresses of this API."""
     errors = error_responses(400, 401, 404, 413, 429, 500, 503, model=reply.OllamaError)
 
-    @router.post("/api/chat", response_model=reply.ChatPart, responses={**errors, **_STREAMED})
+    @app.post("/api/chat", response_model=reply.ChatPart, responses={**errors, **_STREAMED})
     async def chat(request: OllamaChatRequest, http: Request) -> Response:
         """Answer a conversation; ollama's chat."""
         with said_in(TERMS):
@@ -44,7 +43,7 @@ def routes(service: Service) -> APIRouter:
             run = await begin(service, chat_request(request, name), http, objects_only=True)
             return await _answered(http, run, request, chat=True)
 
-    @router.post("/api/generate", response_model=reply.TextPart, responses={**errors, **_STREAMED})
+    @app.post("/api/generate", response_model=reply.TextPart, responses={**errors, **_STREAMED})
     async def generate(request: GenerateRequest, http: Request) -> Response:
         """Answer or continue a prompt; ollama's generate."""
         with said_in(TERMS):
@@ -57,19 +56,18 @@ def routes(service: Service) -> APIRouter:
                 run = await begin(service, prompt_request(request, name), http)
             return await _answered(http, run, request, chat=False)
 
-    _add_lists(router, service)
-    return router
+    _add_lists(app, service)
 
 
-def _add_lists(router: APIRouter, service: Service) -> None:
+def _add_lists(app: FastAPI, service: Service) -> None:
     model = reply.OllamaError
 
-    @router.get("/api/tags", responses=error_responses(401, 500, 503, model=model))
+    @app.get("/api/tags", responses=error_responses(401, 500, 503, model=model))
     async def tags() -> models.Tags:
         """The names that requests may ask for; ollama's list of models."""
         return models.tags(service)
 
-    @router.post("/api/show", responses=error_responses(400, 401, 404, 413, 500, 503, model=model))
+    @app.post("/api/show", responses=error_responses(400, 401, 404, 413, 500, 503, model=model))
     async def show(request: ShowRequest) -> models.Shown:
         """What is known of a model; ollama's show."""
         name = request.model or request.name
@@ -79,8 +77,8 @@ def _add_lists(router: APIRouter, service: Service) -> None:
         with said_in(TERMS):
             return models.show(service, own_name(service, name))
 
-    @router.head("/api/version", include_in_schema=False)
-    @router.get("/api/version", responses=error_responses(401, model=model))
+    @app.head("/api/version", include_in_schema=False)
+    @app.get("/api/version", responses=error_responses(401, model=model))
     async def version() -> models.Version:
         """The version of ollama's API that is followed, and that of this server."""
         return models.Version()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from mengya.serving.api.answers import respond
@@ -17,13 +17,12 @@ from mengya.serving.runtime.service import Service
 from mengya.web.errors import error_responses
 
 
-def routes(service: Service) -> APIRouter:
-    """The address of this API."""
-    router = APIRouter()
+def add_routes(app: FastAPI, service: Service) -> None:
+    """Add the address of this API."""
     errors = error_responses(400, 401, 404, 413, 429, 500, 503)
     streamed: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 
-    @router.post("/v1/responses", response_model=ResponseBody, responses={**errors, **streamed})
+    @app.post("/v1/responses", response_model=ResponseBody, responses={**errors, **streamed})
     async def responses(request: ResponsesRequest, http: Request) -> Response:
         """Answer a conversation; OpenAI's responses."""
         with said_in(TERMS):
@@ -40,5 +39,3 @@ def routes(service: Service) -> APIRouter:
         response = made if isinstance(made, Response) else JSONResponse(made.model_dump())
         name_ignored(response, [*request.ignored, *run.ignored])
         return response
-
-    return router
