@@ -25,7 +25,10 @@ TOOLS: list[Any] = [
             },
         },
     },
-    {"type": "function", "function": {"name": "now"}},
+    {
+        "type": "function",
+        "function": {"name": "now", "parameters": {"type": "object", "properties": {}}},
+    },
 ]
 ASKED = [{"role": "user", "content": "算"}]
 CALLS = [

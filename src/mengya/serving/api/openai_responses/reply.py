@@ -152,13 +152,12 @@ class Writer:
         block = step.block
         place = {"output_index": block.index}
         if step.what == "open":
-            item = {**self._item(block, "in_progress").model_dump()}
-            parts = [] if block.call else [self._part_event("added", block, place, empty=True)]
-            if parts:
-                item["content"] = []
-            else:
-                item["arguments"] = ""
-            return [self._event("response.output_item.added", **place, item=item), *parts]
+            item = self._item(block, "in_progress").model_dump()
+            item |= {"arguments": ""} if block.call else {"content": []}
+            added = self._event("response.output_item.added", **place, item=item)
+            if block.call is not None:
+                return [added]
+            return [added, self._part_event("added", block, place, empty=True)]
         inside = {**place, "item_id": block.id}
         if step.what == "add":
             return [self._grown(step, inside)]
