@@ -1,4 +1,4 @@
-"""Two conversations that a tiny model learns by heart: one calls tools, one thinks before it answers."""
+"""Two conversations that a tiny model has memorized: one calls tools, one thinks before it answers."""
 
 from __future__ import annotations
 

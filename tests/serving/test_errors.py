@@ -41,30 +41,34 @@ WRONG = {
     "unknown field": ({"temprature": 1}, "temprature"),
     "audio": ({"audio": {"voice": "x", "format": "wav"}}, "audio"),
     "modalities": ({"modalities": ["audio"]}, "modalities"),
-    "an image": ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages"),
+    "an image": ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages.0.content.0.type"),
     "old functions": ({"functions": [{"name": "f"}]}, "functions"),
     "role": ({"messages": [{"role": "robot", "content": "x"}]}, "messages"),
-    "no content": ({"messages": [{"role": "user"}]}, "messages"),
+    "no content": ({"messages": [{"role": "user"}]}, "messages.0.content"),
     "empty assistant": ({"messages": [{"role": "assistant"}]}, "messages"),
     "temperature": ({"temperature": 2.5}, "temperature"),
     "top_p": ({"top_p": -0.1}, "top_p"),
     "n": ({"n": 17}, "n"),
-    "no tokens": ({"max_tokens": 0}, None),
+    "no tokens": ({"max_tokens": 0}, "max_tokens"),
     "negative tokens": ({"max_tokens": -2}, "max_tokens"),
-    "two limits": ({"max_tokens": 1, "max_completion_tokens": 2}, None),
+    "two limits": ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens"),
     "stops": ({"stop": ["x"] * 17}, "stop"),
     "empty stop": ({"stop": ""}, "stop"),
     "bias key": ({"logit_bias": {"x": 1}}, "logit_bias"),
     "empty bias key": ({"logit_bias": {"": 1}}, "logit_bias"),
     "endless bias key": ({"logit_bias": {"9" * 5000: 1}}, "logit_bias"),
     "bias value": ({"logit_bias": {"1": 101}}, "logit_bias"),
-    "bias id": ({"logit_bias": {"300": 1}}, None),
-    "top_logprobs alone": ({"top_logprobs": 2}, None),
-    "stream_options alone": ({"stream": False, "stream_options": {"include_usage": True}}, None),
-    "choice without tools": ({"tool_choice": "required"}, None),
+    "bias id": ({"logit_bias": {"300": 1}}, "logit_bias"),
+    "top_logprobs alone": ({"top_logprobs": 2}, "top_logprobs"),
+    "stream_options alone": ({"stream": False, "stream_options": {"include_usage": True}}, "stream_options"),
+    "choice without tools": ({"tool_choice": "required"}, "tool_choice"),
     "tool name": ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
     "template": ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
     "too long": ({"messages": [{"role": "user", "content": "字" * CONTEXT}]}, None),
+    "too many tokens": ({"max_tokens": 100_000}, "max_tokens"),
+    "too many tokens, newer": ({"max_completion_tokens": 100_000}, "max_completion_tokens"),
+    "no list": ({"messages": "x"}, "messages"),
+    "a number": ({"stop": 5}, "stop"),
     "surrogate": ({"messages": [{"role": "user", "content": "\ud800"}]}, None),
     "surrogate in a tool": (
         {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"x": "\ud800"}}}]},
@@ -83,6 +87,7 @@ def test_wrong_requests_are_400(server: Running, name: str, stream: bool) -> Non
     assert error["type"] == "invalid_request_error"
     if param is not None:
         assert error["param"].startswith(param)
+        assert "list[" not in error["message"] and "StopStrings" not in error["message"]
 
 
 @pytest.mark.parametrize(

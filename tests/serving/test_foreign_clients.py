@@ -131,3 +131,28 @@ def test_addresses(server: Running) -> None:
         openai.OpenAI(base_url=server.url, api_key="x", max_retries=0).chat.completions.create(
             model="tiny", messages=USER
         )
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/models", "add /v1 to base_url"),
+        ("/responses", "add /v1 to base_url"),
+        ("/v1/v1/chat/completions", "take /v1 out of base_url"),
+        ("/v1/chat/completions/chat/completions", "let base_url end in /v1"),
+        ("/v1/nothing", None),
+        ("/x" * 20_000, None),
+    ],
+)
+def test_a_wrong_base_url_is_named(server: Running, path: str, hint: str | None) -> None:
+    response = server.http.post(path, json={})
+    assert response.status_code in (404, 405)
+    message = response.json()["error"]["message"]
+    assert hint in message if hint else "base_url" not in message
+
+
+def test_what_two_types_are_refused_for_is_said_once(server: Running) -> None:
+    body = {"model": "tiny", "prompt": 5}
+    error = server.http.post("/v1/completions", json=body).json()["error"]
+    assert error["param"] == "prompt"
+    assert error["message"] == "prompt: Input should be a valid string or a valid list"

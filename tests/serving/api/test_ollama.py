@@ -18,7 +18,7 @@ USER: list[Any] = [{"role": "user", "content": "春眠不觉晓"}]
 GREEDY = {"temperature": 0, "num_predict": 12}
 
 
-def client_of(server: Running, key: str = "none") -> ollama.Client:
+def client_of(server: Running, key: str = "none") -> Any:
     return ollama.Client(server.url, headers={"Authorization": f"Bearer {key}"})
 
 
@@ -46,9 +46,9 @@ def test_the_reply_is_the_models_own(server: Running, tokenizer) -> None:
 
 
 def test_a_stream_is_lines_of_json(server: Running) -> None:
-    whole = chat(server).message.content
+    full = chat(server).message.content
     *parts, last = chat(server, stream=True)
-    assert "".join(part.message.content for part in parts) == whole and len(parts) > 3
+    assert "".join(part.message.content for part in parts) == full and len(parts) > 3
     assert not any(part.done for part in parts)
     assert last.done and last.done_reason == "length" and last.eval_count == 12
     raw = server.http.post("/api/chat", json={"model": "tiny", "messages": USER, "options": GREEDY})
@@ -88,9 +88,9 @@ def test_a_round_of_tools(learned_server: Running, tokenizer, stream: bool) -> N
 def test_thinking(learned_server: Running, tokenizer, stream: bool) -> None:
     more = {"messages": THOUGHT[:1], "options": {"temperature": 0}}
     parts = list(chat(learned_server, stream=True, **more)) if stream else []
-    whole = [part.message for part in parts] or [chat(learned_server, **more).message]
-    assert "".join(one.thinking or "" for one in whole) == "龘字难写"
-    assert "".join(one.content for one in whole) == "好的𠮷"
+    full = [part.message for part in parts] or [chat(learned_server, **more).message]
+    assert "".join(one.thinking or "" for one in full) == "龘字难写"
+    assert "".join(one.content for one in full) == "好的𠮷"
     off = chat(learned_server, messages=THOUGHT[:1], think=False)
     expected = encode_prompt(tokenizer, THOUGHT[:1], enable_thinking=False)
     assert off.prompt_eval_count == len(expected)
@@ -171,6 +171,9 @@ def test_what_has_no_effect_is_named(server: Running) -> None:
     reply = server.http.post("/api/chat", json=body)
     assert reply.status_code == 200
     assert reply.headers["x-mengya-ignored"] == "keep_alive; options.num_ctx"
+    loose = {"type": "array", "items": {"enum": [1]}, "maxItems": 1, "uniqueItems": True}
+    reply = server.http.post("/api/chat", json={**body, "format": loose})
+    assert "; format: " in reply.headers["x-mengya-ignored"]
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

@@ -38,7 +38,7 @@ def test_the_reply_is_the_models_own(server: Running, tokenizer) -> None:
 
 
 def test_a_stream_adds_up_to_the_same_response(server: Running) -> None:
-    whole = ask(server, max_output_tokens=40)
+    full = ask(server, max_output_tokens=40)
     events = list(ask(server, max_output_tokens=40, stream=True))
     kinds = [event.type for event in events]
     assert kinds[:4] == [
@@ -50,9 +50,9 @@ def test_a_stream_adds_up_to_the_same_response(server: Running) -> None:
         "response.incomplete",
     ]  # fmt: skip
     deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
-    assert "".join(deltas) == whole.output_text and len(deltas) > 5
+    assert "".join(deltas) == full.output_text and len(deltas) > 5
     assert [event.sequence_number for event in events] == list(range(len(events)))
-    assert events[-1].response.output_text == whole.output_text
+    assert events[-1].response.output_text == full.output_text
     assert events[-1].response.usage.output_tokens == 40
 
 

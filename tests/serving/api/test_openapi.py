@@ -24,6 +24,11 @@ CHECKS = [
     response_schema_conformance,
 ]
 GENERATES = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+LIMITS = {
+    "/v1/chat/completions": "max_tokens", "/v1/responses": "max_output_tokens",
+    "/v1/messages": "max_tokens",
+}  # fmt: skip
+TRANSLATED = ("/v1/responses", "/v1/messages", "/api/chat", "/api/generate")
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +45,8 @@ def fuzz(server: Running, examples: int) -> int:
         operation: Any = result.ok()  # type: ignore[union-attr]  # raises for what is no operation
         one = operation.as_strategy()
         count = examples if operation.path in GENERATES else max(examples // 20, 5)
+        if operation.path in TRANSLATED:
+            count = max(examples // 4, 5)
 
         @settings(
             max_examples=count, deadline=None, database=None, derandomize=examples < 100,
@@ -53,18 +60,25 @@ def fuzz(server: Running, examples: int) -> int:
             nonlocal answered
             # A made-up name would end every request at 404, and a made-up length take for ever.
             if isinstance(case.body, dict):
-                case.body["model"] = "tiny"
-                for name in ("max_tokens", "max_completion_tokens"):
-                    if isinstance(case.body.get(name), int) and case.body[name] > 8:
-                        case.body[name] = 8
-                if case.path == "/v1/chat/completions":
-                    case.body.setdefault("max_tokens", 4)
+                _bounded(case.path, case.body)
             response = case.call(timeout=30)
             answered += 1
             case.validate_response(response, checks=CHECKS)
 
         call()
     return answered
+
+
+def _bounded(path: str, body: dict[str, Any]) -> None:
+    """A request that finds its model, for few tokens."""
+    body["model"] = "tiny"
+    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
+        if isinstance(body.get(name), int) and body[name] > 8:
+            body[name] = 8
+    if path in LIMITS:
+        body.setdefault(LIMITS[path], 4)
+    if path.startswith("/api/") and isinstance(body.get("options", {}), dict):
+        body["options"] = {**body.get("options", {}), "num_predict": 4}
 
 
 def test_a_short_run(fuzzed: Running) -> None:

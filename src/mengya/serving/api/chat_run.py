@@ -96,15 +96,15 @@ def said_in(terms: Terms) -> Iterator[None]:
             param = terms.get(first, first) + dot + rest
         raise ApiError(
             error.status,
-            translated(error.message, terms),
+            said([error.message], terms)[0],
             param=param,
             code=error.code,
             retry_after=error.retry_after,
         ) from error
 
 
-def translated(text: str, terms: Terms) -> str:
-    """`text` with the words of `terms` replaced."""
+def said(texts: list[str], terms: Terms) -> list[str]:
+    """`texts` with the words of `terms` replaced."""
     words = sorted(terms, key=len, reverse=True)
     pattern = "|".join(rf"(?<![\w.]){re.escape(word)}(?!\w)" for word in words)
-    return re.sub(pattern, lambda found: terms[found[0]], text) if words else text
+    return [re.sub(pattern, lambda found: terms[found[0]], text) for text in texts]

@@ -102,7 +102,11 @@ def max_new_tokens(
         asked = None if asked is None else min(asked, room)
     if room < 1 or (asked or 0) > room:
         wish = f" and {asked} more were asked for ({param})" if asked and room > 0 else ""
-        remedy = f"ask for {room} at most, or -1" if wish else "shorten it"
+        remedy = "shorten it"
+        if wish:
+            remedy = (
+                f"ask for {room} at most, or -1; or start the server with clamp_max_tokens=true"
+            )
         raise ApiError(
             400,
             f"the model's context is {context} tokens; the prompt has {prompt_tokens}{wish}: "

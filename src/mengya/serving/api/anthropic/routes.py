@@ -12,7 +12,7 @@ from mengya.serving.api.anthropic import reply
 from mengya.serving.api.anthropic.protocol import MessagesRequest, TokenCountRequest
 from mengya.serving.api.anthropic.translate import TERMS, chat_request
 from mengya.serving.api.chat_prompt import render_chat, reply_schema
-from mengya.serving.api.chat_run import begin, said_in
+from mengya.serving.api.chat_run import begin, said, said_in
 from mengya.serving.api.ignored import name_ignored
 from mengya.serving.api.prompts import prepare
 from mengya.serving.runtime.service import Service
@@ -44,7 +44,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 form=reply.FORM,
             )
         response = made if isinstance(made, Response) else JSONResponse(made.model_dump())
-        name_ignored(response, [*request.ignored, *run.ignored, *ignored])
+        name_ignored(response, [*request.ignored, *said(run.ignored, TERMS), *ignored])
         return response
 
     @app.post("/v1/messages/count_tokens", response_model=reply.TokenCount, responses=errors)

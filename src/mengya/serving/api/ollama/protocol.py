@@ -67,7 +67,7 @@ class Options(ApiModel):
     stop: StopString | StopStrings | None = None
     """The reply ends before the first of these strings."""
     seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
-    """The same request with the same seed gives the same reply; -1 draws anew each time."""
+    """The same request with the same seed gives the same reply; -1 draws another one each time."""
     repeat_last_n: Literal[-1] | None = None
     """Penalties look at all tokens of prompt and reply, no other number."""
     typical_p: Literal[1] | None = None

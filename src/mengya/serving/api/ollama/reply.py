@@ -112,10 +112,10 @@ class Writer:
 
     async def body(self) -> ChatPart | TextPart:
         """The complete answer."""
-        whole = Piece()
+        full = Piece()
         async for piece in self._pieces():
-            whole.add(piece)
-        return self._part(whole)
+            full.add(piece)
+        return self._part(full)
 
     async def lines(self) -> AsyncGenerator[str, None]:
         """The answer as it comes; the last line has no text."""

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from mengya.serving.api.answers import Run, respond
-from mengya.serving.api.chat_run import begin, said_in
+from mengya.serving.api.chat_run import begin, said, said_in
 from mengya.serving.api.completions import prepare_completions
 from mengya.serving.api.ignored import NotingRequest, name_ignored
 from mengya.serving.api.ollama import models, reply
@@ -106,7 +106,7 @@ async def _answered(
     )
     if not isinstance(made, Response):
         made = JSONResponse(made.model_dump(exclude_none=True))
-    name_ignored(made, [*request.ignored, *run.ignored])
+    name_ignored(made, [*request.ignored, *said(run.ignored, TERMS)])
     return made
 
 

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from mengya.serving.api.answers import respond
-from mengya.serving.api.chat_run import begin, said_in
+from mengya.serving.api.chat_run import begin, said, said_in
 from mengya.serving.api.ignored import name_ignored
 from mengya.serving.api.openai_responses.protocol import ResponsesRequest
 from mengya.serving.api.openai_responses.reply import ResponseBody, Writer
@@ -37,5 +37,5 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 form=writer.form,
             )
         response = made if isinstance(made, Response) else JSONResponse(made.model_dump())
-        name_ignored(response, [*request.ignored, *run.ignored])
+        name_ignored(response, [*request.ignored, *said(run.ignored, TERMS)])
         return response
