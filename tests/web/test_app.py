@@ -31,8 +31,9 @@ class Notes:
             lambda path, status, seconds: self.answers.append((path, status, seconds is not None))
         )
         self.app = make_app(
-            WebSettings.model_validate(settings), self.traffic, key, guarded=("/numbers",)
-        )
+            WebSettings.model_validate(settings), self.traffic, key, guarded=("/numbers",),
+            forms={"/v1/notes": lambda error: {"said": error.message}},
+        )  # fmt: skip
         self._add_routes(self.app)
         self.client = TestClient(self.app, base_url="http://127.0.0.1")
 
@@ -65,8 +66,14 @@ def test_the_key_guards_the_api_and_what_is_named() -> None:
         refused = notes.client.get(path)
         assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
         assert refused.json()["error"]["code"] == "invalid_api_key"
-    allowed = notes.client.get("/numbers", headers={"Authorization": "Bearer k"})
-    assert allowed.status_code == 200
+    for headers in (
+        {"Authorization": "Bearer k"},
+        {"authorization": "bEARER k"},
+        {"X-Api-Key": "k"},
+        {"X-Api-Key": "k", "Authorization": "Bearer other"},
+    ):
+        assert notes.client.get("/numbers", headers=headers).status_code == 200
+    assert notes.client.get("/numbers", headers={"X-Api-Key": "other"}).status_code == 401
     assert notes.client.get("/openapi.json").status_code == 200
 
 
@@ -83,18 +90,22 @@ def test_answers_are_counted_by_the_route_not_by_what_a_client_made_up() -> None
     assert notes.traffic.in_flight == 0
 
 
-def test_bodies_are_bounded_and_errors_have_one_form() -> None:
+def test_bodies_are_bounded_and_errors_have_the_form_of_their_address() -> None:
     notes = Notes(max_body_mb=0.001)
     large = notes.client.post("/v1/notes", json={"text": "x" * 2000})
-    assert large.status_code == 413 and "0.001 MiB" in large.json()["error"]["message"]
+    assert large.status_code == 413 and "0.001 MiB" in large.json()["said"]
     missing = notes.client.post("/v1/notes", json={})
-    assert missing.status_code == 400 and missing.json()["error"]["param"] == "text"
+    assert missing.status_code == 400 and missing.json()["said"].endswith(": text")
+    refused = Notes(key="k").client.post("/v1/notes", json={})
+    assert refused.status_code == 401 and set(refused.json()) == {"said"}
+    elsewhere = notes.client.post("/v1/notes-of-others", json={})
+    assert elsewhere.status_code == 404 and elsewhere.json()["error"]["param"] is None
     assert "422" not in str(notes.client.get("/openapi.json").json()["paths"])
 
 
 def test_a_fault_shows_nothing_of_itself(caplog: pytest.LogCaptureFixture) -> None:
     failed = Notes().client.post("/v1/notes", json={"text": "broken"})
-    assert failed.status_code == 500 and failed.json()["error"]["code"] == "internal"
+    assert failed.status_code == 500 and "its log says where" in failed.json()["said"]
     assert "秘密" not in failed.text + caplog.text and "RuntimeError at" in caplog.text
 
 

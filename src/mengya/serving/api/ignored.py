@@ -6,7 +6,7 @@ the answer names it.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, PrivateAttr, model_validator
@@ -15,6 +15,13 @@ from starlette.responses import Response
 
 from mengya.serving.api.protocol import ApiBody, ApiModel
 from mengya.web.gate import IGNORED
+
+
+class _WithoutEffect:
+    """Mark of a field that is taken and has no effect."""
+
+
+NoEffect = Annotated[Any, _WithoutEffect()]
 
 
 class MessageModel(ApiModel):
@@ -42,10 +49,6 @@ class NotingRequest(ApiBody):
         return self._ignored
 
 
-class WithoutEffect:
-    """Mark of a field that is taken and has no effect: `Annotated[str | None, WithoutEffect()]`."""
-
-
 def ignored_in(sent: Any, taken: Any, path: str = "") -> list[str]:
     """Paths of the keys of `sent` that its model `taken` has no field or no use for."""
     if isinstance(sent, list) and isinstance(taken, list):
@@ -70,7 +73,7 @@ def ignored_in(sent: Any, taken: Any, path: str = "") -> list[str]:
 
 
 def _has_no_effect(field: FieldInfo) -> bool:
-    return any(isinstance(mark, WithoutEffect) for mark in field.metadata)
+    return any(isinstance(mark, _WithoutEffect) for mark in field.metadata)
 
 
 def _below(path: str, key: str | int) -> str:

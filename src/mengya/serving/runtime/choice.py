@@ -53,15 +53,20 @@ class StopStrings:
     """Text in pieces -> the same text up to the first stop string; holds back what may begin one.
 
     Attributes:
-        found: the stop string that has come, None before; nothing is given out after it.
+        stop: the stop string that has come, None before; nothing is given out after it.
         held: characters taken in but not given out; after a hit, all from the stop string on.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        self.found: str | None = None
+        self.stop: str | None = None
         self._stops = tuple(stops)
         self._longest = max(map(len, stops), default=0)
         self._held = ""
+
+    @property
+    def found(self) -> bool:
+        """Whether a stop string has come."""
+        return self.stop is not None
 
     @property
     def held(self) -> int:
@@ -69,19 +74,19 @@ class StopStrings:
 
     def push(self, text: str) -> str:
         """What became certain with `text`."""
-        if self.found is not None:
+        if self.found:
             self._held += text
             return ""
         self._held += text
         hits = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if not hits:
             return self._release(len(self._held) - self._open_ending())
-        at, self.found = min(hits)
+        at, self.stop = min(hits)
         return self._release(at)
 
     def flush(self) -> str:
         """The rest, once no more text comes; nothing after a hit."""
-        return "" if self.found is not None else self._release(len(self._held))
+        return "" if self.found else self._release(len(self._held))
 
     def _release(self, count: int) -> str:
         text, self._held = self._held[:count], self._held[count:]
@@ -131,7 +136,7 @@ class Choice:
     @property
     def stop_string(self) -> str | None:
         """The stop string that ended it, None when it was something else."""
-        return self._stops.found
+        return self._stops.stop
 
     def push(self, event: TokenEvent, /) -> Piece:
         """What one more event makes certain; sets `finish` when it is the last."""
@@ -180,7 +185,7 @@ class Choice:
                 piece.reasoning += part.text
             else:
                 piece.content += self._stops.push(part.text)
-                if self._stops.found is not None:
+                if self._stops.found:
                     self.finish = "stop"
 
     def _release(self, piece: Piece) -> None:
@@ -188,6 +193,6 @@ class Choice:
         if not (piece.content or piece.reasoning or piece.calls or self.finish):
             return
         given = self._length - self._stops.held - (self._parser.held if self._parser else 0)
-        over = self.finish is not None and self._stops.found is None
+        over = self.finish is not None and not self._stops.found
         while self._pending and (over or self._pending[0].offset < given):
             piece.tokens.append(self._pending.popleft())

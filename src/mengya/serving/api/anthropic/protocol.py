@@ -9,10 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mengya.serving.api.ignored import MessageModel, NotingRequest, WithoutEffect
+from mengya.serving.api.ignored import MessageModel, NoEffect, NotingRequest
 from mengya.serving.api.protocol import ApiModel, StopStrings
-
-NoEffect = Annotated[Any, WithoutEffect()]
 
 
 class TextBlock(MessageModel):
@@ -42,7 +40,7 @@ class ToolResultBlock(MessageModel):
     type: Literal["tool_result"]
     tool_use_id: str
     content: str | list[TextBlock] | None = None
-    is_error: Annotated[bool | None, WithoutEffect()] = None
+    is_error: NoEffect = None
     """Accepted, without effect: the content says what went wrong."""
 
 

@@ -9,10 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from mengya.serving.api.ignored import MessageModel, NotingRequest, WithoutEffect
+from mengya.serving.api.ignored import MessageModel, NoEffect, NotingRequest
 from mengya.serving.api.protocol import MAX_TOP_LOGPROBS, ApiModel, StopString, StopStrings
-
-NoEffect = Annotated[Any, WithoutEffect()]
 
 
 def _no_images(value: list[Any] | None) -> list[Any] | None:

@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from mengya.serving.api.chat_protocol import TextFormat
-from mengya.serving.api.ignored import MessageModel, NotingRequest, WithoutEffect
+from mengya.serving.api.ignored import MessageModel, NoEffect, NotingRequest
 from mengya.serving.api.protocol import MAX_TOP_LOGPROBS, ApiModel
 
-NoEffect = Annotated[Any, WithoutEffect()]
 Status = Literal["in_progress", "completed", "incomplete"]
 
 
