@@ -57,6 +57,12 @@ def test_what_changes_nothing_is_named_in_a_header(server: Running, stream: bool
     assert options.json()["choices"] == plain.json()["choices"]
 
 
+def test_a_name_that_no_header_could_end_with(server: Running) -> None:
+    for name in (" ", "x" * 982 + " y"):
+        reply = send(server, messages=[{**USER[0], name: 1}])
+        assert reply.status_code == 200 and reply.headers[IGNORED].startswith("messages.0.")
+
+
 def test_what_changes_the_answer_is_refused(server: Running) -> None:
     for body in (
         {"temprature": 1},

@@ -83,4 +83,5 @@ def _below(path: str, key: str | int) -> str:
 def name_ignored(response: Response, ignored: list[str]) -> None:
     """Write into a header what had no effect."""
     if ignored:
-        response.headers[IGNORED] = quote("; ".join(ignored)[:1000], safe=" ;:.,'\"()[]_-")
+        shown = quote("; ".join(ignored)[:1000], safe=" ;:.,'\"()[]_-")
+        response.headers[IGNORED] = shown.strip()  # a header's value cannot end in a space
