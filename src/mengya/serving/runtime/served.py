@@ -58,6 +58,11 @@ class Served:
     adapters: AdapterSet | None = None
 
     @property
+    def name(self) -> str:
+        """Name of the full model, without adapters."""
+        return next(iter(self.names))
+
+    @property
     def context(self) -> int:
         """Most tokens of prompt and completion together."""
         return self.engine.context
