@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,9 @@ from mengya.generation.batch.engine import BatchEngine, EngineConfig
 from mengya.models.adapters.adapter_set import AdapterSet
 from mengya.models.causal_lm import CausalLM
 from mengya.serving.app import create_app
+from mengya.serving.runtime.model_source import ModelSource
 from mengya.serving.runtime.served import Served, ServedName
+from mengya.serving.runtime.served_models import ServedModels
 from mengya.serving.runtime.service import Service
 from mengya.serving.runtime.worker import Worker
 from mengya.serving.settings import ServerSettings
@@ -36,10 +38,11 @@ def tiny_model(**changes: Any) -> CausalLM:
 
 @dataclass
 class Running:
-    """A server that answers."""
+    """A server that answers; `service` is that of the base."""
 
     url: str
     service: Service
+    models: ServedModels
     app: FastAPI
     key: str
 
@@ -80,9 +83,10 @@ def serving(
     page: Path | None = None,
     before_load: Callable[[], Any] = lambda: None,
     load: Callable[[], Served] | None = None,
+    sources: Mapping[str, ModelSource] | None = None,
     wait: bool = True,
 ) -> Iterator[Running]:
-    """Serve the tiny model as `tiny`, or what `load` gives."""
+    """Serve the tiny model as `tiny`, or what `load` gives; `sources` are loaded on demand."""
 
     def load_tiny() -> Served:
         before_load()
@@ -95,7 +99,7 @@ def serving(
 
     worker = Worker(load or load_tiny)
     more = {} if page is None else {"page": page}
-    app = create_app(worker, settings or ServerSettings(), key, **more)
+    app = create_app(worker, settings or ServerSettings(), key, sources=sources, **more)
     config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -104,8 +108,9 @@ def serving(
     port = server.servers[0].sockets[0].getsockname()[1]
     if wait:
         wait_until(lambda: worker.state == "ready", 30)
+    models = app.state.models
     try:
-        yield Running(f"http://127.0.0.1:{port}", app.state.service, app, key or "none")
+        yield Running(f"http://127.0.0.1:{port}", models.base, models, app, key or "none")
     finally:
         server.should_exit = True
         thread.join(timeout=20)

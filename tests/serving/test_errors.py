@@ -307,10 +307,13 @@ def test_metrics_count(tokenizer) -> None:
         text = server.http.get("/metrics").text
         assert reply.usage is not None
         values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-        assert float(values["mengya_completion_tokens_total"]) == 7
-        assert float(values["mengya_prompt_tokens_total"]) == reply.usage.prompt_tokens
+        assert float(values['mengya_completion_tokens_total{model="tiny"}']) == 7
+        assert (
+            float(values['mengya_prompt_tokens_total{model="tiny"}']) == reply.usage.prompt_tokens
+        )
         assert float(values['mengya_requests_total{path="/v1/chat/completions",status="200"}']) == 1
         assert float(values['mengya_requests_total{path="other",status="404"}']) == 1
-        assert float(values["mengya_time_to_first_token_seconds_count"]) == 1
-        assert values["mengya_free_pages"] == values["mengya_total_pages"]
-        assert float(values["mengya_running"]) == 0
+        assert float(values['mengya_time_to_first_token_seconds_count{model="tiny"}']) == 1
+        tiny = '{model="tiny"}'
+        assert values[f"mengya_free_pages{tiny}"] == values[f"mengya_total_pages{tiny}"]
+        assert float(values[f"mengya_running{tiny}"]) == 0

@@ -102,9 +102,14 @@ class PackedLinear(nn.Linear):
 def can_pack(model: nn.Module) -> bool:
     """Whether `pack_linears` works: fp32 on a CPU whose PyTorch has oneDNN."""
     weight = model.get_parameter("lm_head.weight")
+    return packs_on(weight.device, weight.dtype)
+
+
+def packs_on(device: torch.device, dtype: torch.dtype) -> bool:
+    """`can_pack` for a model there, before there is one."""
     return (
-        weight.device.type == "cpu"
-        and weight.dtype == torch.float32
+        device.type == "cpu"
+        and dtype == torch.float32
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )

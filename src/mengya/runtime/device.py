@@ -6,6 +6,7 @@ torch is imported inside the functions, so that modules which only name a device
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import sys
@@ -112,6 +113,21 @@ def tune_cpu_allocator() -> None:
         m_mmap_max, m_trim_threshold = -4, -1
         libc.mallopt(m_mmap_max, 0)
         libc.mallopt(m_trim_threshold, -1)
+
+
+def release_freed_memory() -> None:
+    """Give back what large tensors took that nobody holds any more: to the GPU, to the system.
+
+    Slow (all objects of the process are looked at): after a model was dropped, not in a loop.
+    """
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):  # `tune_cpu_allocator` keeps it otherwise
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:

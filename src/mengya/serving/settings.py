@@ -47,5 +47,8 @@ class ServerSettings(WebSettings):
     """Computing time that a JSON schema of a request (`response_format`, a forced call) may take."""
     schema_memory_mb: PositiveInt = 512
     """MiB that it may take; on Linux."""
+    max_loaded_models: int = Field(default=2, ge=1)
+    """How many of `models` may be in memory at once, in addition to the base: for one more, that which was
+    not asked for longest is unloaded, never one that is answering."""
     sampling: SamplingDefaults = SamplingDefaults()
     """Sampling where a request does not set it."""

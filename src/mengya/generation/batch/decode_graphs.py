@@ -129,6 +129,7 @@ class DecodeGraphs:
             forward()  # compiles kernels and makes handles, which a recording cannot do
         torch.cuda.current_stream(device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Another model may be loaded while engines of other threads run: their calls are no errors.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             logits_SV = forward()
         return _Recorded(graph, ids_S, plan, logits_SV)

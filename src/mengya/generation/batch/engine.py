@@ -39,6 +39,31 @@ from mengya.generation.sampling import (
     row_seed,
 )
 from mengya.models.causal_lm import CausalLM
+from mengya.models.config.model import ModelConfig
+
+
+def check_supported(config: ModelConfig) -> None:
+    """Refuse what pages cannot hold.
+
+    Raises:
+        UserError: a sliding window, or a rope type that depends on the length of each text.
+    """
+    if config.sliding_window is not None:
+        raise UserError(
+            f"the batch engine attends to every page, not to sliding_window="
+            f"{config.sliding_window}; `mengya chat` and transformers run this model"
+        )
+    rope = config.rope_parameters
+    if rope.learned:
+        raise UserError(
+            f"rope_type={rope.rope_type} depends on the length of each text, so texts cannot share a "
+            "batch; freeze its factor first: mengya merge CHECKPOINT out=FOLDER factor=4"
+        )
+    if rope.rope_type == "dynamic" or rope.long_factor != rope.short_factor:
+        raise UserError(
+            f"rope_type={rope.rope_type} depends on the length of each text, so texts cannot share a "
+            "batch; write rope_type=yarn or linear in the model's config.json"
+        )
 
 
 class BatchEngine:
@@ -51,6 +76,7 @@ class BatchEngine:
         context: longest prompt and completion together: the model's context, or less when the KV
             memory is smaller.
         prefill_chunk: most prompt tokens in one step.
+        memory_bytes: what weights and pages take; `memory.engine_memory` estimates it beforehand.
     """
 
     def __init__(
@@ -65,26 +91,12 @@ class BatchEngine:
                 not change later.
             select_adapter: makes the model compute with an adapter, None with none.
         """
-        if model.config.sliding_window is not None:
-            raise UserError(
-                f"the batch engine attends to every page, not to sliding_window="
-                f"{model.config.sliding_window}; `mengya chat` and transformers run this model"
-            )
-        rope = model.config.rope_parameters
-        if rope.learned:
-            raise UserError(
-                f"rope_type={rope.rope_type} depends on the length of each text, so texts cannot share a "
-                "batch; freeze its factor first: mengya merge CHECKPOINT out=FOLDER factor=4"
-            )
-        if rope.rope_type == "dynamic" or rope.long_factor != rope.short_factor:
-            raise UserError(
-                f"rope_type={rope.rope_type} depends on the length of each text, so texts cannot share a "
-                "batch; write rope_type=yarn or linear in the model's config.json"
-            )
+        check_supported(model.config)
         self._pass = ForwardPass(model, settings, select_adapter)
         self._has_adapters = select_adapter is not None
         self._settings, self._vocab_size = settings, model.config.vocab_size
         self.context, device = self._pass.context, self._pass.device
+        self.memory_bytes = self._pass.memory_bytes
         on_cpu = device.type == "cpu"
         self.prefill_chunk = settings.prefill_chunk or (128 if on_cpu else 4096)
         self._scheduler = Scheduler(

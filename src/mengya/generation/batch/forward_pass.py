@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from mengya.generation.batch.decode_graphs import DecodeGraphs, can_use_graphs
+from mengya.generation.batch.memory import page_count, weight_bytes
 from mengya.generation.batch.request import EngineConfig
 from mengya.generation.batch.row_choice import Logprobs, PendingTokens
 from mengya.generation.batch.scheduler import Work
 from mengya.generation.batch.sequence import SequenceState
 from mengya.kernels.attention import paged
 from mengya.kernels.linear import can_pack, fuse_storage, pack_linears
-from mengya.models.cache.paged import PagedCache, PagedStep, tokens_that_fit
+from mengya.models.cache.paged import PagedCache, PagedStep
 from mengya.models.causal_lm import CausalLM
 from mengya.runtime.device import to_device
 from mengya.runtime.integers import ceil_div
@@ -31,6 +32,7 @@ class ForwardPass:
     Attributes:
         pages: how many the sequences may share.
         context: longest sequence that model and pages allow.
+        memory_bytes: of weights, their packed copy and pages.
     """
 
     def __init__(
@@ -42,7 +44,8 @@ class ForwardPass:
         """Arguments as those of `BatchEngine`."""
         self._model = model.eval()
         # Selecting an adapter may change weights, of which packed layers hold a copy.
-        if settings.pack_weights and select_adapter is None and can_pack(model):
+        packed = settings.pack_weights and select_adapter is None and can_pack(model)
+        if packed:
             self._model = pack_linears(model)
         if select_adapter is None and paged.is_supported(model.lm_head.weight.device):
             fuse_storage(model)
@@ -52,11 +55,11 @@ class ForwardPass:
         if select_adapter is not None:
             select_adapter(None)
         dtype, size = model.model.norm.weight.dtype, settings.page_size
-        tokens = settings.cache_tokens or _default_cache_tokens(model, settings, dtype)
-        self.pages = max(tokens // size, 1)
+        self.pages = page_count(model.config, settings, dtype, self.device)
         self.context = min(model.config.context_length, self.pages * size)
         # One page more, the scratch page, into which padding slots write.
         self._cache = PagedCache(model.config, self.pages + 1, size, dtype, self.device)
+        self.memory_bytes = weight_bytes(model, packed) + sum(p.nbytes for p in self._cache.layers)
         self._table_width = ceil_div(self.context, size)
         self._graphs: DecodeGraphs | None = None
         if settings.cuda_graphs and select_adapter is None and can_use_graphs(model):
@@ -165,11 +168,3 @@ class ForwardPass:
             step = PagedStep.of(self._cache, table, np.zeros_like(counts), counts)
             ids = torch.zeros(1, counts.sum(), dtype=torch.int64, device=self.device)
             self._model.decode(ids, step, positions=ids[0, :1])
-
-
-def _default_cache_tokens(model: CausalLM, settings: EngineConfig, dtype: torch.dtype) -> int:
-    """Full contexts for all that may run, or what fits; one context at least."""
-    size, context = settings.page_size, model.config.context_length
-    fitting = tokens_that_fit(model.config, dtype, model.lm_head.weight.device)
-    rounded = ceil_div(context, size) * size
-    return max(min(settings.max_running * rounded, fitting), rounded)

@@ -206,15 +206,25 @@ def load_merged(directory: Path | str, base: Path | str | None = None) -> Causal
         UserError: as `load_adapter`; or the base is not a folder here, or has other weights than the
             adapter was trained on.
     """
+    named = base_folder(directory, base)
+    if base is None:
+        _check_base(Path(directory), named)
+    return merge_lora(load_adapter(load_causal_lm(named), directory))
+
+
+def base_folder(directory: Path | str, base: Path | str | None = None) -> Path:
+    """The folder of an adapter's base: `base`, else the one that adapter_config.json names.
+
+    Raises:
+        UserError: it is no folder here.
+    """
     named = base or _read_config(Path(directory)).base_model_name_or_path
     if named is None or not Path(named).is_dir():
         raise UserError(
             f"the base of adapter {directory} is {str(named)!r}, which is no folder here; "
             f"name it: mengya merge {directory} out=FOLDER base=FOLDER"
         )
-    if base is None:
-        _check_base(Path(directory), Path(named))
-    return merge_lora(load_adapter(load_causal_lm(named), directory))
+    return Path(named)
 
 
 def _check_base(directory: Path, base: Path) -> None:

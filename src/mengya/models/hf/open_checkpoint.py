@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from mengya.errors import UserError
-from mengya.models.adapters.lora import load_merged
+from mengya.models.adapters.lora import base_folder, load_merged
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, write_folder
@@ -65,6 +65,12 @@ def open_checkpoint(
         model = load_causal_lm(folder, device, dtype)
     check_vocabulary(model, tokenizer)
     return model.eval(), tokenizer
+
+
+def checkpoint_config(path: Path) -> ModelConfig:
+    """Configuration of the model that `open_checkpoint` would give; no weights are read."""
+    folder = find_checkpoint(path)
+    return load_model_config(base_folder(folder) if (folder / ADAPTER).is_file() else folder)
 
 
 @contextmanager

@@ -184,11 +184,18 @@ class EmbeddingList(BaseModel):
 class ModelNotes(BaseModel):
     """Fields of this server, in addition to OpenAI's."""
 
-    kind: Literal["chat", "base"]
+    kind: Annotated[
+        Literal["chat", "base"] | None, Field(description="null: known once it is loaded")
+    ]
     context: int
     adapter: bool = False
     starters: list[str] = []
     """What a page may offer to ask first; empty: whatever it likes."""
+    loaded: Annotated[bool, Field(description="false: the next request for it loads it")] = True
+    memory_bytes: Annotated[
+        int | None,
+        Field(description="weights and cache, before it is loaded an estimate; null: an adapter"),
+    ] = None
 
 
 class ModelCard(BaseModel):

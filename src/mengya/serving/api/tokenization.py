@@ -5,7 +5,7 @@ The ids are those that the model would see: a text begins with the document toke
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, model_validator
 
@@ -15,7 +15,7 @@ from mengya.serving.api.chat_run import read_chat
 from mengya.serving.api.ignored import NotingRequest, name_ignored
 from mengya.serving.api.prompts import check_ids, prepare, read_prompts
 from mengya.serving.runtime.served import Served
-from mengya.serving.runtime.service import Service
+from mengya.serving.runtime.served_models import ServedModels
 from mengya.web.errors import error_responses
 
 
@@ -72,33 +72,33 @@ class Text(BaseModel):
     prompt: str
 
 
-def add_routes(app: FastAPI, service: Service) -> None:
+def add_routes(app: FastAPI, models: ServedModels) -> None:
     """Add the addresses of this API."""
     errors = error_responses(400, 401, 404, 413, 500, 503)
 
-    def served_as(name: str | None) -> Served:
-        served = service.served()
-        service.named(next(iter(served.names)) if name is None else name)
-        return served
+    def named(request: TokenizeRequest | DetokenizeRequest) -> str:
+        return models.base.served().name if request.model is None else request.model
 
     @app.post("/tokenize", response_model=Tokens, responses=errors)
-    async def tokenize(request: TokenizeRequest) -> Response:
+    async def tokenize(request: TokenizeRequest, http: Request) -> Response:
         """The token ids of a prompt, or of a conversation up to where its reply begins."""
-        served = served_as(request.model)
-        ids = await prepare(lambda: _ids(served, request))
-        tokens = Tokens(count=len(ids), max_model_len=served.context, tokens=ids)
-        if request.return_token_strs:
-            tokens.token_strs = [served.token_text.text(token) for token in ids]
+        async with models.use(named(request), http) as service:
+            served = service.served()
+            ids = await prepare(lambda: _ids(served, request))
+            tokens = Tokens(count=len(ids), max_model_len=served.context, tokens=ids)
+            if request.return_token_strs:
+                tokens.token_strs = [served.token_text.text(token) for token in ids]
         response = JSONResponse(tokens.model_dump())
         name_ignored(response, request.ignored)
         return response
 
     @app.post("/detokenize", responses=errors)
-    async def detokenize(request: DetokenizeRequest) -> Text:
+    async def detokenize(request: DetokenizeRequest, http: Request) -> Text:
         """The text of token ids."""
-        served = served_as(request.model)
-        check_ids(served, request.tokens, "tokens")
-        return Text(prompt=await prepare(lambda: _text(served, request.tokens)))
+        async with models.use(named(request), http) as service:
+            served = service.served()
+            check_ids(served, request.tokens, "tokens")
+            return Text(prompt=await prepare(lambda: _text(served, request.tokens)))
 
 
 def _ids(served: Served, request: TokenizeRequest) -> list[int]:

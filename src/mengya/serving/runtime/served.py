@@ -23,6 +23,7 @@ from mengya.models.hf.open_checkpoint import (
 )
 from mengya.runtime.device import DeviceName, init_device
 from mengya.serving.runtime.grammar import Grammars
+from mengya.serving.runtime.model_facts import ModelFacts, facts_of
 from mengya.tokenizer.load import TOKENIZER_FILES, stop_token_ids, tokenizer_hash
 from mengya.tokenizer.token_text import TokenText
 
@@ -56,6 +57,16 @@ class Served:
     tokenizer: PreTrainedTokenizerFast
     names: dict[str, ServedName]
     adapters: AdapterSet | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the full model, without adapters."""
+        return next(iter(self.names))
+
+    @cached_property
+    def facts(self) -> ModelFacts:
+        """Of the full model."""
+        return facts_of(self.model, self.tokenizer)
 
     @property
     def context(self) -> int:

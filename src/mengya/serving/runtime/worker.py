@@ -99,6 +99,7 @@ class Worker:
         self._pending: set[asyncio.Future[Any]] = set()
         self._thread = threading.Thread(target=self._run, name="mengya-engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._loaded = asyncio.Event()
 
     @property
     def idle(self) -> bool:
@@ -111,6 +112,10 @@ class Worker:
         """Begin to load; call from the event loop that will submit."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
+
+    async def loaded(self) -> None:
+        """Return when loading is over: `served` holds the model, or `error` says why there is none."""
+        await self._loaded.wait()
 
     def stop(self) -> None:
         """End the thread after its present step; blocks. A load under way is not waited for."""
@@ -239,12 +244,18 @@ class Worker:
             self.served = self._load()
             self.stats = self._engine.stats
             self.state = "ready"
+            self._notify(self._loaded.set)
             self._work(self._loop)
             self.state = "stopped"
         except BaseException as error:  # raised by whoever runs the server
             self.error, self.state = error, "failed"
+        self._notify(self._loaded.set)
+        self._notify(self._lose_all)
+
+    def _notify(self, call: Callable[[], None]) -> None:
+        assert self._loop is not None
         with suppress(RuntimeError):  # the loop is closed: it did not wait for a load to end
-            self._loop.call_soon_threadsafe(self._lose_all)
+            self._loop.call_soon_threadsafe(call)
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         failures = 0

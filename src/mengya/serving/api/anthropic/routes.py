@@ -15,14 +15,14 @@ from mengya.serving.api.chat_prompt import render_chat, reply_schema
 from mengya.serving.api.chat_run import begin, said, said_in
 from mengya.serving.api.ignored import name_ignored
 from mengya.serving.api.prompts import prepare
-from mengya.serving.runtime.service import Service
+from mengya.serving.runtime.served_models import ServedModels
 from mengya.web.errors import ApiError, error_responses
 
 # What the later one no longer has (temperature, top_p, top_k), it would refuse; here it is taken in both.
 VERSIONS = ("2023-06-01", "2026-10-21")
 
 
-def add_routes(app: FastAPI, service: Service) -> None:
+def add_routes(app: FastAPI, models: ServedModels) -> None:
     """Add the addresses of this API."""
     errors = error_responses(400, 401, 404, 413, 429, 500, 503, model=reply.AnthropicError)
     streamed: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
@@ -33,16 +33,17 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def messages(request: MessagesRequest, http: Request) -> Response:
         """Answer a conversation; Anthropic's messages."""
         ignored = _headers(http)
-        with said_in(TERMS):
-            run = await begin(service, chat_request(request), http, objects_only=True)
-            made = await respond(
-                http,
-                run.session,
-                stream=bool(request.stream),
-                body=lambda: reply.body(run, request.model),
-                events=lambda: reply.events(run, request.model),
-                form=reply.FORM,
-            )
+        async with models.use(request.model, http) as service:
+            with said_in(TERMS):
+                run = await begin(service, chat_request(request), http, objects_only=True)
+                made = await respond(
+                    http,
+                    run.session,
+                    stream=bool(request.stream),
+                    body=lambda: reply.body(run, request.model),
+                    events=lambda: reply.events(run, request.model),
+                    form=reply.FORM,
+                )
         response = made if isinstance(made, Response) else JSONResponse(made.model_dump())
         name_ignored(response, [*request.ignored, *said(run.ignored, TERMS), *ignored])
         return response
@@ -51,11 +52,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def count_tokens(request: TokenCountRequest, http: Request) -> Response:
         """How many tokens a prompt has."""
         ignored = _headers(http)
-        service.named(request.model)
-        with said_in(TERMS):
-            chat = chat_request(request)
-            tokenizer = service.served().tokenizer
-            rendered = await prepare(lambda: render_chat(tokenizer, chat, reply_schema(chat)))
+        async with models.use(request.model, http) as service:
+            with said_in(TERMS):
+                chat = chat_request(request)
+                tokenizer = service.served().tokenizer
+                rendered = await prepare(lambda: render_chat(tokenizer, chat, reply_schema(chat)))
         response = JSONResponse(reply.TokenCount(input_tokens=len(rendered.ids)).model_dump())
         name_ignored(response, [*request.ignored, *ignored])
         return response

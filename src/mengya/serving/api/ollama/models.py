@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from typing import Any
 
 from pydantic import BaseModel
 
-from mengya.models.causal_lm import CausalLM
 from mengya.serving.api.ollama.reply import iso_time
-from mengya.serving.runtime.service import Service
-from mengya.tokenizer.chat_template import chat_template_of
+from mengya.serving.runtime.model_facts import ModelFacts
+from mengya.serving.runtime.served_models import ModelEntry, ServedModels
+from mengya.serving.settings import SamplingDefaults
 from mengya.version import __version__
 
 API_VERSION = "0.12.11"  # of ollama: its first with every field that is taken here
@@ -60,43 +59,54 @@ class Version(BaseModel):
     mengya: str = __version__
 
 
-def own_name(service: Service, name: str) -> str:
+def own_name(models: ServedModels, name: str) -> str:
     """A model's name here: ollama's clients may write :latest after it.
 
     Raises:
-        ApiError: 404 for unknown names, 503 while there is no model.
+        ApiError: 404 for unknown names, 503 while the base is loading, or when the server ends.
     """
-    if name.endswith(LATEST) and name not in service.served().names:
+    names = {entry.name for entry in models.entries()}
+    if name.endswith(LATEST) and name not in names:
         name = name.removesuffix(LATEST)
-    service.named(name)
-    return name
+    return models.entry(name).name
 
 
-def tags(service: Service) -> Tags:
-    """All models."""
-    return Tags(models=[_tag(service, name) for name in service.served().names])
+def tag(entry: ModelEntry, started: int) -> Tag:
+    """A line of the list of models.
+
+    Args:
+        started: seconds since 1970, in place of when a model was changed.
+    """
+    facts = entry.facts
+    said = json.dumps([entry.name, facts.config.model_dump(mode="json")], sort_keys=True)
+    return Tag(
+        name=entry.name,
+        model=entry.name,
+        modified_at=iso_time(started),
+        size=facts.parameters * facts.dtype.itemsize,
+        digest=hashlib.sha256(said.encode()).hexdigest(),
+        details=_details(facts),
+    )
 
 
-def show(service: Service, name: str) -> Shown:
-    """One of them."""
-    served, named = service.served(), service.named(name)
-    config, is_chat = served.model.config, named.kind == "chat"
-    template = chat_template_of(served.tokenizer) if is_chat else ""
-    sampling = service.settings.sampling.model_dump()
+def shown(entry: ModelEntry, sampling: SamplingDefaults, started: int) -> Shown:
+    """What is known of a model, in memory or not."""
+    facts, config = entry.facts, entry.facts.config
+    template = "" if entry.kind == "base" else facts.template
     abilities = ["completion"]
     abilities += ["tools"] if "tools" in template else []
     abilities += ["thinking"] if "enable_thinking" in template else []
     family = config.model_type
     return Shown(
-        modelfile=f"# mengya {__version__}\nFROM {name}",
-        parameters="\n".join(f"{key} {value}" for key, value in sampling.items()),
+        modelfile=f"# mengya {__version__}\nFROM {entry.name}",
+        parameters="\n".join(f"{key} {value}" for key, value in sampling.model_dump().items()),
         template=template,
-        details=_details(served.model),
+        details=_details(facts),
         model_info={
             "general.architecture": family,
-            "general.basename": name,
-            "general.parameter_count": _parameter_count(served.model),
-            f"{family}.context_length": served.context,
+            "general.basename": entry.name,
+            "general.parameter_count": facts.parameters,
+            f"{family}.context_length": entry.context,
             f"{family}.embedding_length": config.hidden_size,
             f"{family}.block_count": config.num_hidden_layers,
             f"{family}.attention.head_count": config.num_attention_heads,
@@ -104,35 +114,18 @@ def show(service: Service, name: str) -> Shown:
             f"{family}.vocab_size": config.vocab_size,
         },
         capabilities=abilities,
-        modified_at=iso_time(service.started),
+        modified_at=iso_time(started),
     )
 
 
-def _tag(service: Service, name: str) -> Tag:
-    model = service.served().model
-    said = json.dumps([name, model.config.model_dump(mode="json")], sort_keys=True)
-    return Tag(
-        name=name,
-        model=name,
-        modified_at=iso_time(service.started),
-        size=sum(one.numel() * one.element_size() for one in model.parameters()),
-        digest=hashlib.sha256(said.encode()).hexdigest(),
-        details=_details(model),
-    )
-
-
-def _parameter_count(model: CausalLM) -> int:
-    return sum(one.numel() for one in model.parameters())
-
-
-def _details(model: CausalLM) -> Details:
-    family = model.config.model_type
-    dtype = re.sub(r"^torch\.", "", str(next(model.parameters()).dtype))
+def _details(facts: ModelFacts) -> Details:
+    family = facts.config.model_type
+    dtype = str(facts.dtype).removeprefix("torch.")
     names = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
     return Details(
         family=family,
         families=[family],
-        parameter_size=_short(_parameter_count(model)),
+        parameter_size=_short(facts.parameters),
         quantization_level=names.get(dtype, dtype),
     )
 
