@@ -173,7 +173,7 @@ def test_positions_choose_what_the_head_sees(model: CausalLM, input_ids: torch.T
     expected = full.flatten(0, 1)[positions][None]
     torch.testing.assert_close(model(input_ids, positions=positions).head_output, expected)
     torch.testing.assert_close(model.decode(input_ids, None, positions=positions), expected)
-    hidden = model(input_ids, positions=positions, head=lambda hidden, _: hidden).head_output
+    hidden = model(input_ids, positions=positions, head=lambda hidden, *_: hidden).head_output
     assert hidden.shape == (1, 3, 48)
     torch.testing.assert_close(model.lm_head(hidden), expected)
 
