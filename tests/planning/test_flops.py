@@ -55,7 +55,9 @@ def test_lora_leaves_out_gradients_that_nobody_needs(family: str) -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_trained_rows_need_gradients_down_to_the_embedding_and_none_of_the_matrix(tied: bool) -> None:
+def test_trained_rows_need_gradients_down_to_the_embedding_and_none_of_the_matrix(
+    tied: bool,
+) -> None:
     config = tiny_config("Qwen3", vocab_size=1000, tie_word_embeddings=tied)
     model = add_lora(CausalLM(config), LoraConfig(rank=4), [7, 9]).train()
     _, both = counted(model)

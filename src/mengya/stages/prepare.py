@@ -57,7 +57,12 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     from mengya.data.prepare.request import Inputs, SavedRequest, is_up_to_date, note_moved
     from mengya.data.shards import MANIFEST
 
-    saved = SavedRequest.read(config.out / REQUEST)
+    try:
+        saved = SavedRequest.read(config.out / REQUEST)
+    except UserError:
+        if not config.overwrite:
+            raise
+        saved = None
     if saved is None:
         folder.check_replaceable(overwrite=True)  # before the sources are read
     inputs = Inputs(config, saved)

@@ -130,3 +130,17 @@ def test_a_finished_build_that_was_not_renamed_yet(tmp_path: Path, tokenizer_fol
     assert tokens(out) == before and paths(TokenShards(out).manifest) == [moved]
     saved = json.loads((out / "prepare.json").read_text("utf-8"))
     assert saved["request"]["sources"][0]["files"][0]["path"] == moved
+
+
+def test_a_manifest_without_the_sources_is_made_again(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    data = write_lines(tmp_path / "a.jsonl", records(20))
+    out = prepare(tmp_path / "out", tokenizer_folder, str(data))
+    manifest = json.loads((out / "manifest.json").read_text("utf-8"))
+    (out / "manifest.json").write_text(json.dumps(manifest | {"sources": []}), "utf-8")
+    moved = str(data.rename(tmp_path / "moved.jsonl"))
+    with pytest.raises(UserError, match=r"write overwrite=true.*does not have the 1 sources"):
+        prepare(out, tokenizer_folder, moved)
+    prepare(out, tokenizer_folder, moved, overwrite=True)
+    assert paths(TokenShards(out).manifest) == [moved]

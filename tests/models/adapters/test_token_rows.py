@@ -222,7 +222,7 @@ def test_rows_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"row for token 100, this model has the rows 0 to 99"):
         load_adapter(random_model(tiny_config("Qwen3", vocab_size=100)), tmp_path)
     others = add_lora(random_model(tiny_config("Qwen3")), LoraConfig(rank=3, alpha=5.0), [7, 8, 9])
-    with pytest.raises(UserError, match="rows of other tokens than lora.trainable_tokens"):
+    with pytest.raises(UserError, match=r"rows of other tokens than lora\.trainable_tokens"):
         load_adapter(others, tmp_path)
     file = tmp_path / "adapter_config.json"
     settings = json.loads(file.read_text())

@@ -13,7 +13,7 @@ from typing import Any
 
 from mengya.data.ingest.reading.files import file_kind
 from mengya.data.shards import MANIFEST
-from mengya.errors import shown
+from mengya.errors import UserError, shown
 from mengya.runtime.files import write_text
 
 _FACTS = ("name", "license")  # of a source
@@ -51,8 +51,16 @@ def changed_facts(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return lines
 
 
+def check_manifest(manifest: dict[str, Any], request: dict[str, Any]) -> None:
+    """Refuse a manifest that does not have the sources of the request that it was made for."""
+    found = manifest.get("sources")
+    expected = request["sources"]
+    if not isinstance(found, list) or len(found) != len(expected):
+        raise UserError(f"its manifest does not have the {len(expected)} sources of prepare.json")
+
+
 def write_facts(folder: Path, request: dict[str, Any]) -> None:
-    """Put those of `request` into the manifests of the shards below `folder`."""
+    """Put those of `request` into the manifests below `folder`, which `check_manifest` has passed."""
     for path in sorted(folder.rglob(MANIFEST)):
         manifest = json.loads(path.read_text(encoding="utf-8"))
         for stored, source in zip(manifest["sources"], request["sources"], strict=True):

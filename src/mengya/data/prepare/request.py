@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from rich.console import Console
 
 from mengya.data.ingest.reading.encoding import AUTO, detect_encoding
@@ -25,6 +26,7 @@ from mengya.data.prepare.config import REQUEST, PrepareConfig, PrepareSource
 from mengya.data.prepare.encode import Kind, SourceForm
 from mengya.data.prepare.moved import (
     changed_facts,
+    check_manifest,
     content,
     in_earlier_order,
     only_order_differs,
@@ -40,6 +42,31 @@ from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 VERSION = 2  # raised when the same settings would give other shards than before
 MAX_ROWS = 100  # of the table, for one folder or glob
 MAX_LISTED = 20  # lines of a message
+
+
+class _SavedFile(BaseModel):
+    path: str
+    sha256: str
+
+
+class _SavedSource(BaseModel):
+    name: str
+    license: str | None
+    files: list[_SavedFile]
+
+
+class _SavedValues(BaseModel):
+    version: int
+    clean: dict[str, Any]
+    sources: list[_SavedSource]
+    left_out: list[str] = []
+
+
+class _Saved(BaseModel):
+    """What is read of prepare.json."""
+
+    request: _SavedValues
+    stamps: dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -66,11 +93,12 @@ class SavedRequest:
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
             rename_license(saved["request"]["sources"])
+            _Saved.model_validate(saved)
             return SavedRequest(saved["request"], saved["stamps"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise UserError(
-                f"{path} is damaged: nobody can say what the shards were made of; remove "
-                f"{path.parent} or choose another out="
+                f"{path} is damaged: nobody can say what the shards were made of; write overwrite=true to "
+                "make them again, or choose another out="
             ) from None
 
     def known_hash(self, path: str, stamp: list[int]) -> str | None:
@@ -260,6 +288,8 @@ def is_up_to_date(
     try:
         for split in splits:
             shards = TokenShards(config.out / split)
+            if changed_facts(before, inputs.request):
+                check_manifest(shards.manifest, before)
             if config.overwrite:
                 shards.verify()
     except UserError as error:
