@@ -77,10 +77,7 @@ def find_data(pattern: str, *, texts: bool = True) -> FoundFiles:
             f"`cat {path} > data.jsonl`"
         )
     left_out: Counter[str] = Counter()
-    if path.is_dir():
-        found = list(_below(path, left_out))
-    else:
-        found = list(_matching(pattern, left_out))
+    found = list(_below(path, left_out)) if path.is_dir() else list(_matching(pattern, left_out))
     kinds = {p: file_kind(p) for p in sorted(found)}
     files = [p for p, kind in kinds.items() if kind is not None]
     if path.is_dir() and any(kind not in (None, "text") for kind in kinds.values()):
@@ -133,8 +130,12 @@ def _matching(pattern: str, left_out: Counter[str]) -> Iterator[Path]:
     found = [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]  # noqa: PTH207
     ours, seen = dict[Path, bool](), set[Path]()
     # Paths without a link come first: of several to one folder they are the ones to show.
-    for path in sorted(found, key=lambda path: (path.parent.absolute() != path.parent.resolve(), path)):
-        above = [folder for folder in path.parents if folder != fixed and folder.is_relative_to(fixed)]
+    for path in sorted(
+        found, key=lambda path: (path.parent.absolute() != path.parent.resolve(), path)
+    ):
+        above = [
+            folder for folder in path.parents if folder != fixed and folder.is_relative_to(fixed)
+        ]
         for folder in above:
             if folder not in ours:
                 ours[folder] = (folder / MARKER).is_file() and _is_ours(folder)
