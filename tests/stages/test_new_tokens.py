@@ -95,7 +95,7 @@ def test_lora_without_the_new_rows_warns_and_the_remedy_trains_them(
     # Trained once, they may be trained again by the same name, without a warning otherwise.
     for number, lora in enumerate(({}, {"trainable_tokens": "added"})):
         again = values | {"init_from": tmp_path / "merged", "run_dir": tmp_path / f"run{number}"}
-        sft.run(SftConfig(**again | {"lora": lora, "max_steps": 1}))
+        sft.run(SftConfig.model_validate(again | {"lora": lora, "max_steps": 1}))
     assert "untrained_tokens" not in capfd.readouterr().err
 
 
@@ -130,7 +130,7 @@ def test_extended_twice(extended: Path, tmp_path: Path) -> None:
 def test_names_and_ids_of_tokens(fixtures: StageFixtures, extended: Path, tmp_path: Path) -> None:
     def ids(run: str, tokens: Any) -> list[int]:
         values = settings(fixtures, extended, tmp_path / run, lora={"trainable_tokens": tokens})
-        sft.run(SftConfig(**values | {"max_steps": 1}))
+        sft.run(SftConfig.model_validate(values | {"max_steps": 1}))
         file = tmp_path / run / "checkpoints/latest/adapter_config.json"
         return json.loads(file.read_text())["trainable_token_indices"]
 
@@ -160,9 +160,8 @@ def test_a_folder_that_says_nothing_is_named_and_the_remedy_is_accepted(
 ) -> None:
     def values(tokens: Any) -> SftConfig:
         lora = {"rank": 2, "trainable_tokens": tokens}
-        return SftConfig(
-            **fixtures.settings("conversation", tmp_path / "run", lora=lora) | {"max_steps": 1}
-        )
+        settings = fixtures.settings("conversation", tmp_path / "run", lora=lora)
+        return SftConfig.model_validate(settings | {"max_steps": 1})
 
     with pytest.raises(UserError, match="does not say which tokens were added") as refused:
         sft.run(values("added"))
@@ -174,6 +173,8 @@ def test_a_resumed_run_keeps_its_tokens(
     fixtures: StageFixtures, extended: Path, tmp_path: Path
 ) -> None:
     values = settings(fixtures, extended, tmp_path / "run", lora={"trainable_tokens": [399]})
-    sft.run(SftConfig(**values | {"max_steps": 1}))
+    sft.run(SftConfig.model_validate(values | {"max_steps": 1}))
     with pytest.raises(UserError, match=r"lora\.trainable_tokens"):
-        sft.run(SftConfig(**values | {"resume": True, "lora": {"trainable_tokens": [400]}}))
+        sft.run(
+            SftConfig.model_validate(values | {"resume": True, "lora": {"trainable_tokens": [400]}})
+        )

@@ -1,6 +1,6 @@
 """An embedding and an output layer some rows of which an adapter replaces, as PEFT's layers for tokens do.
 
-Takes a plain layer, whose frozen weight it shares under the same name, and token ids; beside the matrix
+Takes a plain layer, whose frozen weight it shares under the same name, and token ids; next to the matrix
 stands one parameter [K, hidden] of an adapter in place of its rows, and gradients are of these alone.
 Parameter names are PEFT's. Knows no model. Shapes: K rows, V vocabulary, H hidden.
 """

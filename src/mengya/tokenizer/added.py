@@ -1,4 +1,4 @@
-"""Which tokens `mengya extend` added, in a file beside the model, so that training can find their rows.
+"""Which tokens `mengya extend` added, in a file next to the model, so that training can find their rows.
 
 A checkpoint trained in full from such a folder, or merged with an adapter, keeps the file; it then says
 which of the rows no training has reached.

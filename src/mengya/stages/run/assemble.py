@@ -294,7 +294,7 @@ def _summary(
     """How large the model is, how long the run, and where it starts.
 
     Args:
-        size: of `_model_size`. token_rows: how many rows of tokens are trained beside an adapter.
+        size: of `_model_size`. token_rows: how many rows of tokens are trained next to an adapter.
     """
     parameters, trained = size
     batch_size, max_steps = data.batch_size, data.max_steps
