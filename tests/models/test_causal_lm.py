@@ -53,7 +53,7 @@ def test_hidden_states_layer_by_layer_are_those_of_forward(
     model: CausalLM, input_ids: torch.Tensor
 ) -> None:
     with torch.inference_mode():
-        expected = model(input_ids, head=lambda hidden, _: hidden).head_output
+        expected = model(input_ids, head=lambda hidden, *_: hidden).head_output
     layers = model.hidden_by_layer(input_ids)
     for _ in model.model.layers:
         next(layers)
