@@ -88,6 +88,7 @@ def test_a_disk_that_is_full_at_the_start(mengya: Callable[..., str], full_disk:
     ("error", "said"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "free some space"),
+        (OSError(errno.EFBIG, "File too large"), "ulimit -f"),
         (PermissionError(errno.EACCES, "Permission denied", "runs/x"), "runs/x: Permission denied"),
         (IsADirectoryError(errno.EISDIR, "Is a directory", b"runs/x"), "runs/x: Is a directory"),
         (torch.OutOfMemoryError("CUDA out of memory."), "micro_batch_size"),

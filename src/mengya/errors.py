@@ -33,6 +33,8 @@ _REMEDIES = {
     errno.EMFILE: "too many files are open: raise the limit with ulimit -n",
     errno.EIO: "the disk or network share failed: check it, then type the same again",
 }
+# Of a write, which does not know the file's name.
+_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 def user_message(error: BaseException) -> str | None:
@@ -45,9 +47,9 @@ def user_message(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:
         remedy = _REMEDIES.get(error.errno)
-        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if error.filename is None and error.errno not in _WRITING:
             return None
-        name = "a file" if error.filename is None else _name(error.filename)
+        name = "a file being written" if error.filename is None else _name(error.filename)
         return f"{name}: {error.strerror}" + (f"; {remedy}" if remedy else "")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         first = (str(error).splitlines() or [""])[0] or "out of memory"

@@ -22,7 +22,7 @@ DENSE = {**MODEL, "vocab_size": 400}
 # Three experts divide over no even number of ranks: FSDP shards their rows instead.
 MOE = {**DENSE, "num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 SIGMOID = {**MOE, "num_experts": 4, "scoring_func": "sigmoid", "n_shared_experts": 1}
-LORA = {"rank": 4, "alpha": 8}
+LORA = {"rank": 4, "alpha": 8, "trainable_tokens": [60, 300, 398]}
 CONFIGS = {"pretrain": PretrainConfig, "sft": SftConfig, "dpo": DpoConfig}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("pretrain", {"model": DENSE, "save_dtype": "bfloat16", "sample_prompts": ["小满"]}),

@@ -41,7 +41,7 @@ CASES = {
     "sft": (sft, SftConfig, "conversation", {"neftune_alpha": 5.0}),
     "sft-lora": (sft, SftConfig, "conversation", {"lora": LORA}),
     "dpo": (dpo, DpoConfig, "preference", {}),
-    "dpo-lora": (dpo, DpoConfig, "preference", {"lora": LORA}),
+    "dpo-lora": (dpo, DpoConfig, "preference", {"lora": {**LORA, "trainable_tokens": [60, 300]}}),
     "sft-bf16-folder": (sft, SftConfig, "conversation", {"save_dtype": "bfloat16"}),
 }  # fmt: skip
 

@@ -53,7 +53,7 @@ def test_hidden_states_layer_by_layer_are_those_of_forward(
     model: CausalLM, input_ids: torch.Tensor
 ) -> None:
     with torch.inference_mode():
-        expected = model(input_ids, head=lambda hidden, _: hidden).head_output
+        expected = model(input_ids, head=lambda hidden, *_: hidden).head_output
     layers = model.hidden_by_layer(input_ids)
     for _ in model.model.layers:
         next(layers)
@@ -173,7 +173,7 @@ def test_positions_choose_what_the_head_sees(model: CausalLM, input_ids: torch.T
     expected = full.flatten(0, 1)[positions][None]
     torch.testing.assert_close(model(input_ids, positions=positions).head_output, expected)
     torch.testing.assert_close(model.decode(input_ids, None, positions=positions), expected)
-    hidden = model(input_ids, positions=positions, head=lambda hidden, _: hidden).head_output
+    hidden = model(input_ids, positions=positions, head=lambda hidden, *_: hidden).head_output
     assert hidden.shape == (1, 3, 48)
     torch.testing.assert_close(model.lm_head(hidden), expected)
 

@@ -54,6 +54,16 @@ def test_lora_leaves_out_gradients_that_nobody_needs(family: str) -> None:
     assert ROWS * SIZE * training_flops(model, SIZE).total == both
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_trained_rows_need_gradients_down_to_the_embedding_and_none_of_the_matrix(
+    tied: bool,
+) -> None:
+    config = tiny_config("Qwen3", vocab_size=1000, tie_word_embeddings=tied)
+    model = add_lora(CausalLM(config), LoraConfig(rank=4), [7, 9]).train()
+    _, both = counted(model)
+    assert ROWS * SIZE * training_flops(model, SIZE).total == pytest.approx(both, rel=0.003)
+
+
 def test_lora_on_experts_is_near() -> None:
     model = add_lora(CausalLM(tiny_config("Qwen3Moe")), LoraConfig(rank=2)).train()
     _, both = counted(model)

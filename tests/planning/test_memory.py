@@ -156,3 +156,13 @@ def test_adapters_have_no_gradients_and_state_of_frozen_weights() -> None:
     memory = training_memory(model, SETTINGS)
     assert (memory.gradients, memory.optimizer) == (4 * adapters, 8 * adapters)
     assert memory.weights > 4 * 25_830_912
+
+
+def test_trained_rows_count_by_themselves() -> None:
+    plain = add_lora(CausalLM(ModelConfig(), device="meta"), LoraConfig(rank=8))
+    model = add_lora(CausalLM(ModelConfig(), device="meta"), LoraConfig(rank=8), range(6300, 6400))
+    without, memory = (training_memory(each, SETTINGS) for each in (plain, model))
+    rows = 100 * 512
+    assert memory.gradients - without.gradients == 4 * rows  # not 4 * 6400 * 512
+    assert memory.optimizer - without.optimizer == 8 * rows
+    assert 0 < memory.activations - without.activations < 10 * SETTINGS.rows * SETTINGS.length

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -344,3 +345,9 @@ def test_vllm_gets_the_same_folder(
     assert options["--model"] == str(checkpoint) and options["--port"] == "1234"
     assert options["--served-model-name"] == "tiny" and options["--dtype"] == "bfloat16"
     assert arguments[-4:] == ["--max-lora-rank", "8", "--lora-modules", f"poet={adapters['poet']}"]
+    rows = tmp_path / "rows"
+    shutil.copytree(adapters["poet"], rows)
+    config = json.loads((rows / "adapter_config.json").read_text())
+    (rows / "adapter_config.json").write_text(json.dumps(config | {"trainable_token_indices": [5]}))
+    with pytest.raises(UserError, match=r"trained token rows.*merge it: mengya merge"):
+        run(load_config(ServeConfig, None, [*overrides, f"adapters.rows={rows}"]))

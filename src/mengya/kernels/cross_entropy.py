@@ -10,7 +10,7 @@ Shapes: T positions, H hidden, V vocabulary, C positions in a chunk.
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,13 @@ from mengya.runtime.integers import ceil_div
 
 CHUNK_BYTES = 5 * 2**28  # of logits; smaller chunks would leave a large GPU's tiles half empty
 _MULTIPLE = 128  # tensor cores: an odd width doubles the time of the products
+
+
+class ReplacedRows(NamedTuple):
+    """Rows [K, H] that stand in place of those of the output matrix at ids [K] int64."""
+
+    ids_K: Tensor
+    rows_KH: Tensor
 
 
 def chunk_nll(
@@ -56,14 +63,24 @@ class _LinearNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_TH: Tensor, weight_VH: Tensor, labels_T: Tensor, z_loss: float
+        ctx: Any,
+        hidden_TH: Tensor,
+        weight_VH: Tensor,
+        labels_T: Tensor,
+        z_loss: float,
+        ids_K: Tensor | None,
+        rows_KH: Tensor | None,
     ) -> Tensor:
         V, dtype = weight_VH.shape[0], hidden_TH.dtype
-        padded_VH = F.pad(weight_VH.to(dtype), (0, 0, 0, -V % _MULTIPLE))
+        padded_VH = F.pad(weight_VH.to(dtype), (0, 0, 0, -V % _MULTIPLE))  # always a copy
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        if ids_K is not None and rows_KH is not None:
+            padded_VH.index_copy_(0, ids_K, rows_KH.to(dtype))
+        wants_rows = ids_K is not None and ctx.needs_input_grad[5]
         total = torch.zeros(2, device=hidden_TH.device)
         d_hidden = torch.empty_like(hidden_TH) if wants_hidden else None
         d_weight: Tensor | None = None
+        d_rows: Tensor | None = None
         scale_T = torch.empty(len(hidden_TH), device=hidden_TH.device)
         size = _chunk_size(len(hidden_TH), padded_VH)
         for at in range(0, len(hidden_TH), size):
@@ -74,27 +91,39 @@ class _LinearNLL(torch.autograd.Function):
             scale_T[at : at + size] = scale_C
             if d_hidden is not None:  # multiplied by `scale_T` in the backward pass
                 torch.mm(rows_CV, padded_VH, out=d_hidden[at : at + size])
-            if wants_weight:
+            if wants_weight or wants_rows:
                 scaled_CH = _scale_rows(hidden_CH, scale_C, torch.empty_like(hidden_CH))
-                d_weight = _add_product(d_weight, rows_CV.T, scaled_CH)
+                if wants_weight:
+                    d_weight = _add_product(d_weight, rows_CV.T, scaled_CH)
+                if wants_rows:
+                    d_rows = _add_product(d_rows, rows_CV[:, ids_K].T, scaled_CH)
         if d_weight is not None:
             d_weight = d_weight[:V].to(weight_VH.dtype)
-        ctx.gradients = d_hidden, scale_T, d_weight
+        if d_rows is not None and rows_KH is not None:
+            d_rows = d_rows.to(rows_KH.dtype)
+        ctx.gradients = d_hidden, scale_T, d_weight, d_rows
         return total
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        d_hidden, scale_T, d_weight = ctx.gradients
+        d_hidden, scale_T, d_weight, d_rows = ctx.gradients
         del ctx.gradients  # overwritten below: a second backward pass must fail, not be wrong
         scale = upstream[0][0]
         return (
             None if d_hidden is None else _scale_rows(d_hidden, scale * scale_T, d_hidden),
             None if d_weight is None else d_weight.mul_(scale),
-            None, None,
+            None, None, None,
+            None if d_rows is None else d_rows.mul_(scale),
         )  # fmt: skip
 
 
-def linear_nll(hidden: Tensor, weight_VH: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
+def linear_nll(
+    hidden: Tensor,
+    weight_VH: Tensor,
+    labels: Tensor,
+    z_loss: float = 0.0,
+    replaced: ReplacedRows | None = None,
+) -> Tensor:
     """Sums over all labelled positions, [2] fp32: the loss, and its part -log p(label) in nats.
 
     The same as with `token_nll` and `log_partition` of `hidden @ weight.T`, but for the weight's
@@ -105,10 +134,12 @@ def linear_nll(hidden: Tensor, weight_VH: Tensor, labels: Tensor, z_loss: float 
         weight_VH: the output matrix, in any dtype.
         labels: [...] int64, IGNORE_INDEX where no loss is taken.
         z_loss: weight of log^2 Z, with Z the softmax's denominator.
+        replaced: rows in place of some of a frozen `weight_VH`, which alone have a gradient.
     """
+    ids_K, rows_KH = (None, None) if replaced is None else replaced
     hidden_TH = hidden.flatten(0, -2).contiguous()
     with torch.autocast(hidden.device.type, enabled=False):
-        total = _LinearNLL.apply(hidden_TH, weight_VH, labels.flatten(), z_loss)
+        total = _LinearNLL.apply(hidden_TH, weight_VH, labels.flatten(), z_loss, ids_K, rows_KH)
     assert isinstance(total, Tensor)  # `apply` is untyped
     return total
 

@@ -32,7 +32,7 @@ class NextToken:
     labelled_only: bool = False
     z_loss: float = 0.0
     log_partition: Callable[[Tensor, Tensor], Tensor] = log_partition
-    linear_nll: Callable[[Tensor, Tensor, Tensor, float], Tensor] | None = None
+    linear_nll: Callable[..., Tensor] | None = None
 
     def items(self, batch: Batch) -> int:
         return int((batch.labels != IGNORE_INDEX).sum())
@@ -41,7 +41,7 @@ class NextToken:
         inputs, labels = batch.model_inputs(), batch.labels
         if self.linear_nll is not None:
             fused_ce, z_loss = self.linear_nll, self.z_loss
-            output = model(**inputs, head=lambda h, w: fused_ce(h, w, labels, z_loss))
+            output = model(**inputs, head=lambda h, w, rows: fused_ce(h, w, labels, z_loss, rows))
             loss, nll = output.head_output[0], output.head_output[1]
             metrics = {"nll": nll.detach()}
             if z_loss:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mengya.kernels.cross_entropy import ReplacedRows
 from mengya.models.attention import Attention
 from mengya.models.attention_mask import (
     AttentionPlan,
@@ -30,13 +31,15 @@ from mengya.models.moe import Experts, MoE, Routing
 from mengya.models.norm import RMSNorm
 from mengya.models.rope import LearnedRope
 from mengya.models.router import Router, SigmoidRouter
+from mengya.models.token_rows import RowsLinear
 
 _VOCABULARY_MULTIPLE = 128  # tensor cores: an odd width doubles the time of linear + cross entropy
 # Of a layer: the first, dense ones, mixtures, each for training, validation and DPO's reference.
 _GRAPHS = 16  # torch's limit is 8, and what is above it runs uncompiled
 
-Head = Callable[[Tensor, Tensor], Tensor]
-"""(last hidden states [B, S, hidden], output matrix [V, hidden]) -> what is wanted instead of logits."""
+Head = Callable[[Tensor, Tensor, ReplacedRows | None], Tensor]
+"""(last hidden states [B, S, hidden], output matrix [V, hidden], rows that an adapter has in place of some
+of it) -> what is wanted instead of logits."""
 
 
 class CausalLMOutput(NamedTuple):
@@ -196,8 +199,8 @@ class CausalLM(nn.Module):
                 precision attends without a mask.
             positions: [N] int64, numbers of the flattened B*S positions: the output is of these alone,
                 [1, N, ...] (SFT on a CPU, where most positions have no label).
-            head: called instead of the output layer, which must have no adapter; gives something
-                smaller than logits, such as a loss.
+            head: called instead of the output layer, which must have no adapter but trained rows; gives
+                something smaller than logits, such as a loss.
         """
         plan = plan_attention(
             self.config, input_ids, position_ids, document_ids, cu_seqlens,
@@ -209,7 +212,7 @@ class CausalLM(nn.Module):
         x = _select(x, positions)
         norm = self.model.norm
         x = norm(x) if self._compiled_norm is None else self._compiled_norm(norm, x)
-        output = self._logits(x) if head is None else head(x, self.lm_head.weight)
+        output = self._logits(x) if head is None else head(x, self.lm_head.weight, self._replaced())
         return CausalLMOutput(output, self._take(routings))
 
     def decode(
@@ -343,11 +346,16 @@ class CausalLM(nn.Module):
         V = self.config.vocab_size
         extra = -V % _VOCABULARY_MULTIPLE
         padded = x.is_cuda if self.pad_vocabulary is None else self.pad_vocabulary
-        if not padded or not extra:
+        if padded and extra and isinstance(self.lm_head, RowsLinear):
+            return self.lm_head(x, extra)
+        if not padded or not extra or type(self.lm_head) is not nn.Linear:
             return self.lm_head(x)
         # The weight is padded here, not as a parameter: a copy is small next to the logits, and
         # checkpoints, optimizer state and resumed runs keep one shape on every device.
         return F.linear(x, F.pad(self.lm_head.weight, (0, 0, 0, extra)))[..., :V]
+
+    def _replaced(self) -> ReplacedRows | None:
+        return self.lm_head.rows.replaced if isinstance(self.lm_head, RowsLinear) else None
 
     def _compute_dtype(self, device_type: str) -> torch.dtype:
         """The dtype that matrix products run in: autocast's, else the parameters'."""

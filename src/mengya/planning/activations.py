@@ -13,6 +13,7 @@ from typing import Literal
 
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
+from mengya.models.token_rows import RowsEmbedding
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def kept_bytes(model: CausalLM, s: MemorySettings) -> float:
     residual = s.compute_bytes
     ends = _norm(config.hidden_size, residual, s) + config.hidden_size * s.compute_bytes
     ends += 8 * 2 + 8  # ids, positions; the log-sum of the loss
+    if isinstance(model.model.embed_tokens, RowsEmbedding):
+        ends += 8 + 1  # which trained row an id has, and whether it has one
     if s.gradient_checkpointing:
         return len(layers) * config.hidden_size * residual + max(layers) + ends
     return sum(layers) + ends

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
+from mengya.models.token_rows import RowsLinear
 
 
 class Flops(NamedTuple):
@@ -64,8 +65,10 @@ def training_flops(
     """
     forward = forward_flops(model, visible, labelled)
     layers = sum(w.numbers * (1 + w.passes_back + w.trains) for w in _layer_weights(model))
-    output_trains = model.lm_head.weight.requires_grad
-    total = Flops(2 * layers, 3 * forward.attention, forward.output * (2 + output_trains))
+    output = forward.output * (2 + model.lm_head.weight.requires_grad)
+    if isinstance(model.lm_head, RowsLinear) and model.lm_head.rows.replaced is not None:
+        output += 2 * model.lm_head.rows.replaced.rows_KH.numel() * labelled
+    total = Flops(2 * layers, 3 * forward.attention, output)
     return total.plus(forward) if reference else total
 
 
@@ -104,7 +107,7 @@ _FIRST = re.compile(r"0\.self_attn\.(q|k|v|q_a)_proj\.|0\.self_attn\.kv_a_proj_w
 
 def _layer_weights(model: CausalLM) -> list[_Weight]:
     config, found = model.config, []
-    embedding_trains = model.model.embed_tokens.weight.requires_grad
+    embedding_trains = any(p.requires_grad for p in model.model.embed_tokens.parameters())
     for name, parameter in model.model.layers.named_parameters():
         if parameter.ndim < 2:
             continue  # norms and biases

@@ -12,7 +12,9 @@ from typing import NamedTuple
 from mengya.models.config.validation import untrained_router
 from mengya.planning.fit import suggest_fit
 from mengya.planning.plan import Plan
+from mengya.runtime.checkpoint_names import follow
 from mengya.runtime.integers import ceil_div
+from mengya.tokenizer.added import read_added
 from mengya.tokenizer.load import load_tokenizer
 
 VOCABULARY_SHARE = 0.4  # of all parameters
@@ -279,6 +281,20 @@ def _peak(plan: Plan) -> Iterator[LintWarning]:
         )
 
 
+def _untrained_tokens(plan: Plan) -> Iterator[LintWarning]:
+    lora, start = getattr(plan.config, "lora", None), getattr(plan.config, "init_from", None)
+    if lora is None or lora.trainable_tokens is not None or start is None:
+        return
+    added = read_added(follow(start))
+    if added is not None and added.untrained:
+        yield LintWarning(
+            "untrained_tokens",
+            f"{len(added.untrained):,} tokens that `mengya extend` added to {start} were never trained, and "
+            "LoRA leaves their rows as they are",
+            "write lora.trainable_tokens=added",
+        )
+
+
 def _too_long(plan: Plan) -> Iterator[LintWarning]:
     for message, remedy in plan.data.too_long:
         yield LintWarning("too_long", message, remedy)
@@ -286,5 +302,5 @@ def _too_long(plan: Plan) -> Iterator[LintWarning]:
 
 _RULES: list[Callable[[Plan], Iterator[LintWarning]]] = [
     _memory, _batch_split, _context, _vocabulary, _unused_rows, _router, _epochs, _tokens, _batch,
-    _learning_rate, _warmup, _widths, _data, _too_long, _peak,
+    _learning_rate, _untrained_tokens, _warmup, _widths, _data, _too_long, _peak,
 ]  # fmt: skip

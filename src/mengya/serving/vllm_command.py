@@ -48,12 +48,22 @@ def run_vllm(
 def vllm_arguments(
     folder: Path, name: str, adapters: dict[str, Path], host: str, port: int, dtype: DtypeName
 ) -> list[str]:
-    """What comes after `python`."""
+    """What comes after `python`.
+
+    Raises:
+        UserError: an adapter with trained token rows, which vLLM does not load (vllm-project/vllm#36501).
+    """
     found = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     found += ["--served-model-name", name, "--host", host, "--port", str(port)]
     found += ["--dtype", dtype]  # auto: vLLM goes by the checkpoint's own
     if adapters:
         configs = [json.loads((path / ADAPTER).read_text("utf-8")) for path in adapters.values()]
+        for path, config in zip(adapters.values(), configs, strict=True):
+            if config.get("trainable_token_indices"):
+                raise UserError(
+                    f"{path} has trained token rows, which vLLM cannot load with an adapter; merge it: "
+                    f"mengya merge {path} out=FOLDER, then serve FOLDER, or leave engine=vllm out"
+                )
         rank = max(int(config["r"]) for config in configs)
         allowed = next((r for r in _RANKS if r >= rank), rank)
         found += ["--enable-lora", "--max-lora-rank", str(allowed), "--lora-modules"]

@@ -11,11 +11,12 @@ from rich.console import Console
 
 from mengya.config import Config
 from mengya.errors import UserError
-from mengya.models.adapters.lora import load_merged
+from mengya.models.adapters.lora import base_folder, load_merged, trained_tokens
 from mengya.models.extensions.freeze import freeze_rope
 from mengya.models.hf.checkpoint import load_causal_lm, write_folder
 from mengya.models.hf.open_checkpoint import ADAPTER, find_checkpoint
 from mengya.runtime.output_folder import FolderKind, new_folder
+from mengya.tokenizer.added import read_added
 from mengya.tokenizer.load import load_tokenizer
 
 
@@ -62,3 +63,5 @@ def _write(config: MergeConfig, checkpoint: Path, base: Path | None, directory: 
         model = freeze_rope(model, config.factor)
     tokenizer = load_tokenizer(checkpoint)
     write_folder(model, tokenizer, checkpoint, getattr(torch, config.save_dtype), directory)
+    if is_adapter and (added := read_added(base or base_folder(checkpoint))):
+        added.trained(trained_tokens(checkpoint)).write(directory)

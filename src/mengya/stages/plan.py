@@ -126,8 +126,10 @@ def open_model(config: RunConfig, recipe: Path | None) -> CausalLM:
     model = CausalLM(find_shape(config, recipe), device="meta")
     if isinstance(config, TuneConfig) and config.lora is not None:
         from mengya.models.adapters.lora import add_lora  # peft takes two seconds to import
+        from mengya.models.adapters.trainable_tokens import planned_ids
 
-        add_lora(model, config.lora)
+        start = follow(config.init_from)
+        add_lora(model, config.lora, planned_ids(config.lora, start, model.config.vocab_size))
     return model
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from mengya.data.prepare.config import PrepareConfig
+from mengya.data.prepare.config import REQUEST, PrepareConfig
 from mengya.errors import UserError
 from mengya.runtime.output_folder import FolderKind, OutputFolder, open_folder
 
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mengya.data.prepare.build import Build
-    from mengya.data.prepare.request import Inputs
+    from mengya.data.prepare.request import Inputs, SavedRequest
 
-REQUEST = "prepare.json"
 _SHARD_FILES = ("manifest.json", *(f"*.{name}.bin" for name in ("tokens", "doc_ends", "loss_mask")))
 FOLDER = FolderKind(
     "prepare",
@@ -55,21 +54,28 @@ def run(config: PrepareConfig) -> None:
 
 def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> None:
     from mengya.data.prepare.pipeline import print_lengths
-    from mengya.data.prepare.request import Inputs, SavedRequest, is_up_to_date
+    from mengya.data.prepare.request import Inputs, SavedRequest, is_up_to_date, note_moved
     from mengya.data.shards import MANIFEST
 
-    saved = SavedRequest.read(config.out / REQUEST)
+    try:
+        saved = SavedRequest.read(config.out / REQUEST)
+    except UserError:
+        if not config.overwrite:
+            raise
+        saved = None
     if saved is None:
         folder.check_replaceable(overwrite=True)  # before the sources are read
     inputs = Inputs(config, saved)
     if saved is not None and is_up_to_date(config, saved, inputs, console):
+        note_moved(config.out, saved, inputs, console)
         console.print(
             f"{config.out} is up to date: same settings, tokenizer and files; nothing to do",
             soft_wrap=True,
         )
         return
     folder.check_replaceable(overwrite=True)  # before the work; `is_up_to_date` asked for overwrite
-    if _is_complete(folder, inputs):
+    if (complete := _complete(folder, inputs)) is not None:
+        note_moved(folder.partial, complete, inputs, console)
         folder.publish()
         console.print(f"{config.out} was complete and only had to be renamed", soft_wrap=True)
         return
@@ -94,12 +100,15 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     )
 
 
-def _is_complete(folder: OutputFolder, inputs: Inputs) -> bool:
-    """Whether an earlier run made all of it and was stopped before it could rename it."""
+def _complete(folder: OutputFolder, inputs: Inputs) -> SavedRequest | None:
+    """What an earlier run made that was stopped before it could rename it; None when it was not finished."""
+    from mengya.data.prepare.moved import content
     from mengya.data.prepare.request import SavedRequest
 
     saved = SavedRequest.read(folder.partial / REQUEST)  # the last file that is written
-    return saved is not None and saved.request == inputs.request
+    if saved is None or content(saved.request) != content(inputs.request):
+        return None
+    return saved
 
 
 def _start(config: PrepareConfig, folder: OutputFolder, inputs: Inputs, console: Console) -> None:

@@ -4,7 +4,9 @@ Never runs code from a folder.
 """
 
 import hashlib
+import importlib.util
 import json
+import re
 import shutil
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +16,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mengya.errors import UserError
+from mengya.runtime.optional import install_command
 
 # The files of a tokenizer folder, whichever of them a tokenizer happens to have.
 TOKENIZER_FILES = (
@@ -45,6 +48,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
             f"{str(folder)!r} holds no tokenizer: no tokenizer.json, tokenizer_config.json, vocab.txt "
             "or tokenizer.model; convert other vocabularies to a tokenizer.json first"
         )
+    _check_converter(folder)
     config_file = folder / "tokenizer_config.json"
     try:
         config = json.loads(config_file.read_text("utf-8")) if config_file.is_file() else {}
@@ -66,6 +70,31 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
             "it needs a tokenizer.json next to it"
         )
     return loaded
+
+
+_TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+")
+
+
+def _check_converter(folder: Path) -> None:
+    """Name the package that turns the folder's vocabulary into a tokenizer.json, where it is missing:
+    transformers tries one after another and names the last."""
+    others = ("tokenizer.json", "vocab.json", "vocab.txt")
+    if any((folder / name).is_file() for name in others):
+        return
+    for file in (folder / "tokenizer.model", folder / "spiece.model"):
+        if not file.is_file():
+            continue
+        with file.open("rb") as start:
+            is_tiktoken = _TIKTOKEN_LINE.fullmatch(start.readline(1000).strip()) is not None
+        package, name = (
+            ("tiktoken", "tiktoken") if is_tiktoken else ("sentencepiece", "SentencePiece")
+        )
+        if importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"{file} is a vocabulary of {name}, and the package {package}, which reads it, is not "
+                f"installed; {install_command(package)}, or use a folder with a tokenizer.json"
+            )
+        return
 
 
 def _load_without_code(folder: Path, config: dict) -> PreTrainedTokenizerFast:

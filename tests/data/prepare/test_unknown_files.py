@@ -92,7 +92,14 @@ def test_a_damaged_record_of_the_request_is_a_message(
 ) -> None:
     data = write_lines(tmp_path / "data" / "a.jsonl", [{"prompt": "问", "response": "答"}])
     prepare(tmp_path, tokenizer_folder, data)
-    for damaged in (b"", b"[]", b'{"request": {}}', b"\xff"):
+    no_version = b'{"request": {"clean": {}, "sources": []}, "stamps": {}}'
+    no_hash = (
+        b'{"request": {"version": 2, "clean": {}, "sources": [{"name": "a", "license": null, '
+        b'"files": [{"path": "a.jsonl"}]}]}, "stamps": {}}'
+    )
+    for damaged in (b"", b"[]", b'{"request": {}}', b"\xff", b'"x"', no_version, no_hash):
         (tmp_path / "out" / "prepare.json").write_bytes(damaged)
-        with pytest.raises(UserError, match=r"prepare\.json is damaged.*remove .*out or choose"):
+        with pytest.raises(UserError, match=r"prepare\.json is damaged.*write overwrite=true"):
             prepare(tmp_path, tokenizer_folder, data)
+    prepare(tmp_path, tokenizer_folder, data, "overwrite=true")
+    prepare(tmp_path, tokenizer_folder, data)

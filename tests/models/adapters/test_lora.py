@@ -145,6 +145,15 @@ def test_targets_choose_layers(targets: list[str], expected: set[str]) -> None:
     assert all(any(name.endswith(end) for name in names) for end in expected)
 
 
+@torch.no_grad()
+def test_a_padded_product_does_not_leave_out_the_output_layer_s_adapter() -> None:
+    model = adapted(random_model(tiny_config("Llama")), targets=["lm_head"])
+    ids = torch.arange(20)[None]
+    expected = model(ids).head_output
+    model.pad_vocabulary = True  # as on a GPU
+    assert torch.equal(model(ids).head_output, expected)
+
+
 def test_experts_can_be_chosen_or_left_out() -> None:
     model = add_lora(random_model(tiny_config("Qwen3Moe")), LoraConfig(targets=["down_proj"]))
     assert [n for n, _ in lora_layers(model)] == [f"model.layers.{i}.mlp.experts" for i in (0, 1)]

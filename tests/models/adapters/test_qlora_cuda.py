@@ -25,6 +25,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 WIDE: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
+TOKENS = [7, 95]  # whose rows are trained too
 IDS = torch.randint(101, (4, 32), generator=torch.Generator().manual_seed(7))
 
 
@@ -42,7 +43,7 @@ def test_a_4bit_base_trains_adapters_that_merge_into_the_full_one(
     with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
         exact = model(ids).head_output.float()
     bytes_before = sum(p.numel() * p.element_size() for p in model.parameters())
-    add_lora(model, settings)
+    add_lora(model, settings, TOKENS)
     bytes_after = sum(p.numel() * p.element_size() for p in model.parameters())
     assert bytes_after < bytes_before * (0.9 if family == "Qwen3Moe" else 0.5)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
@@ -62,7 +63,10 @@ def test_a_4bit_base_trains_adapters_that_merge_into_the_full_one(
     merged = load_merged(tmp_path / "adapter")
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in merged.parameters())
     again = load_causal_lm(tmp_path / "base", device="cuda")
-    load_adapter(add_lora(again, settings), tmp_path / "adapter")
+    load_adapter(add_lora(again, settings, TOKENS), tmp_path / "adapter")
+    assert not torch.equal(
+        merged.model.embed_tokens.weight[TOKENS], source.model.embed_tokens.weight[TOKENS]
+    )
     with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
         torch.testing.assert_close(again(ids).head_output, model(ids).head_output)
 

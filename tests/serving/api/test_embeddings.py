@@ -59,7 +59,7 @@ def embed(server: Running, texts: list[list[int]], model: str = "tiny") -> list[
 
 def in_one_pass(model: CausalLM, ids: list[int]) -> np.ndarray:
     with torch.inference_mode():
-        hidden = model(torch.tensor([ids]), head=lambda hidden, _: hidden).head_output
+        hidden = model(torch.tensor([ids]), head=lambda hidden, *_: hidden).head_output
         return F.normalize(hidden[0].float().mean(0), dim=0).numpy()
 
 

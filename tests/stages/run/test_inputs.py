@@ -116,6 +116,8 @@ def test_shards_and_tokenizer_are_pinned_by_content_and_may_move(
     settings["data"]["train"] = ["here"]
     pretrain.run(PretrainConfig(**settings))
     Path("here").rename("moved")
+    with pytest.raises(UserError, match=r"here is not there any more.*write data\.train=PATH"):
+        pretrain.run(PretrainConfig(**{**settings, "resume": True, "max_steps": 3}))
     shutil.copytree(validation, "here")
     longer = {**settings, "resume": True, "max_steps": 3}
     with pytest.raises(UserError, match=r"data\.train\.0\.path: the run started with here"):

@@ -13,6 +13,8 @@ from mengya.config import Config, OneOrMany, PathConfig
 from mengya.data.ingest.reading.encoding import AUTO
 from mengya.text.clean import CleanConfig
 
+REQUEST = "prepare.json"  # in OUT: what it was made of
+
 
 class PrepareSource(PathConfig):
     path: str | list[str]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from rich.console import Console
 
 from mengya.data.ingest.reading.encoding import AUTO, detect_encoding
@@ -21,8 +22,16 @@ from mengya.data.ingest.reading.notices import say_encodings, say_left_out
 from mengya.data.ingest.reading.read import read_chunks
 from mengya.data.ingest.reading.records import Chunk
 from mengya.data.prepare.build import TRAIN, VALIDATION
-from mengya.data.prepare.config import PrepareConfig, PrepareSource
+from mengya.data.prepare.config import REQUEST, PrepareConfig, PrepareSource
 from mengya.data.prepare.encode import Kind, SourceForm
+from mengya.data.prepare.moved import (
+    changed_facts,
+    check_manifest,
+    content,
+    in_earlier_order,
+    only_order_differs,
+    write_facts,
+)
 from mengya.data.prepare.preflight import refuse_unknown, unknown_form
 from mengya.data.shards import TokenShards, rename_license
 from mengya.errors import UserError, shown
@@ -32,6 +41,32 @@ from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 
 VERSION = 2  # raised when the same settings would give other shards than before
 MAX_ROWS = 100  # of the table, for one folder or glob
+MAX_LISTED = 20  # lines of a message
+
+
+class _SavedFile(BaseModel):
+    path: str
+    sha256: str
+
+
+class _SavedSource(BaseModel):
+    name: str
+    license: str | None
+    files: list[_SavedFile]
+
+
+class _SavedValues(BaseModel):
+    version: int
+    clean: dict[str, Any]
+    sources: list[_SavedSource]
+    left_out: list[str] = []
+
+
+class _Saved(BaseModel):
+    """What is read of prepare.json."""
+
+    request: _SavedValues
+    stamps: dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -58,11 +93,12 @@ class SavedRequest:
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
             rename_license(saved["request"]["sources"])
+            _Saved.model_validate(saved)
             return SavedRequest(saved["request"], saved["stamps"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise UserError(
-                f"{path} is damaged: nobody can say what the shards were made of; remove "
-                f"{path.parent} or choose another out="
+                f"{path} is damaged: nobody can say what the shards were made of; write overwrite=true to "
+                "make them again, or choose another out="
             ) from None
 
     def known_hash(self, path: str, stamp: list[int]) -> str | None:
@@ -78,7 +114,7 @@ class Inputs:
 
     Attributes:
         sources: of the configuration; those without a name that are several files are one source a file.
-        request: all that decides the result, as JSON; digest: its SHA-256.
+        request: all that decides the result, as JSON, and where the files lie; digest: SHA-256 of the former.
         left_out: the files that a pattern of the configuration finds, and what it leaves out.
         encodings: of the files whose source names none.
         unknown: files that are left out since none of their first records fits, and why.
@@ -142,7 +178,7 @@ class Inputs:
         }
         if self.unknown:
             self.request["left_out"] = [str(path) for path in self.unknown]
-        text = json.dumps(self.request, sort_keys=True, ensure_ascii=False)
+        text = json.dumps(content(self.request), sort_keys=True, ensure_ascii=False)
         self.digest = hashlib.sha256(text.encode()).hexdigest()
 
     def chunks(self) -> Iterator[tuple[int, Chunk]]:
@@ -244,18 +280,16 @@ def is_up_to_date(
     if older and config.overwrite:
         return False
     before = _in_words_of_today(saved.request) if older else saved.request
-    if changed := differences(before, inputs.request):
+    if content(before) != content(inputs.request):
         if config.overwrite:
             return False
-        lines = "\n".join(f"  - {line}" for line in changed[:20])
-        raise UserError(
-            f"{config.out} was made with other settings or files:\n{lines}\n"
-            "write overwrite=true to make it again, or choose another out="
-        )
+        raise _other_request(config, before, inputs.request)
     splits = (TRAIN, VALIDATION) if config.validation_fraction > 0 else (".",)
     try:
         for split in splits:
             shards = TokenShards(config.out / split)
+            if changed_facts(before, inputs.request):
+                check_manifest(shards.manifest, before)
             if config.overwrite:
                 shards.verify()
     except UserError as error:
@@ -271,6 +305,34 @@ def is_up_to_date(
         )
         console.print(message, markup=False, soft_wrap=True, highlight=False)
     return True
+
+
+def note_moved(folder: Path, saved: SavedRequest, inputs: Inputs, console: Console) -> None:
+    """Where the same content lies elsewhere now, or is called otherwise, say so and correct `folder`."""
+    lines = changed_facts(saved.request, inputs.request)
+    if not lines or saved.request["version"] < VERSION:
+        return
+    write_facts(folder, inputs.request)
+    inputs.save(folder / REQUEST)
+    more = f"\n  and {len(lines) - MAX_LISTED} more" if len(lines) > MAX_LISTED else ""
+    listed = "\n".join(f"  {line}" for line in lines[:MAX_LISTED])
+    message = f"the same content as before, noted in the manifest:\n{listed}{more}"
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def _other_request(config: PrepareConfig, before: dict[str, Any], now: dict[str, Any]) -> UserError:
+    lines = "\n".join(f"  - {line}" for line in differences(before, now)[:MAX_LISTED])
+    text = f"{config.out} was made with other settings or files:\n{lines}\n"
+    if only_order_differs(before, now):
+        text += "These are the same files, read in another order: a folder is read by name"
+        earlier = in_earlier_order(before, now)
+        plain = all(source.model_fields_set <= {"path"} for source in config.sources)
+        if plain and len(earlier) <= MAX_LISTED:
+            text += (
+                f"; for the earlier one write sources='{json.dumps(earlier, ensure_ascii=False)}'"
+            )
+        text += "\n"
+    return UserError(f"{text}write overwrite=true to make it again, or choose another out=")
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mengya.errors import UserError
 from mengya.models.adapters.lora import load_adapter, lora_layers
+from mengya.models.adapters.token_rows import select_token_rows
 from mengya.models.causal_lm import CausalLM
 
 
@@ -38,6 +39,8 @@ class AdapterSet:
         self._layers = [layer for _, layer in lora_layers(model)]
         for layer in self._layers:
             layer.enable_adapters(False)
+        self._model = model
+        select_token_rows(model, None)
 
     def select(self, name: str | None) -> None:
         """Let this adapter compute, alone; None: the base.
@@ -55,4 +58,5 @@ class AdapterSet:
                 layer.set_adapter(self._inner[name])
             if (name is None) != (self.current is None):
                 layer.enable_adapters(name is not None)
+        select_token_rows(self._model, None if name is None else self._inner[name])
         self.current = name

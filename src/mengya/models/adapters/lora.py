@@ -7,14 +7,15 @@ adapter_model.safetensors that PEFT reads on the matching transformers class; me
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import peft
 import torch
 from peft.tuners.lora import LoraLayer
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -23,6 +24,14 @@ from mengya.config import Config
 from mengya.errors import UserError
 from mengya.models.adapters.qlora import quantize_base
 from mengya.models.adapters.targets import lora_targets
+from mengya.models.adapters.token_rows import (
+    PARAMETER,
+    add_token_rows,
+    from_peft,
+    merge_token_rows,
+    select_token_rows,
+    to_peft,
+)
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import load_causal_lm, weights_sha256
 
@@ -50,10 +59,23 @@ class LoraConfig(Config):
     targets: list[str] | None = None
     """Layers that get one, such as [q_proj, v_proj]; null: all projections and routed experts
     (PEFT cannot name the dense and shared layers of a model of experts)."""
+    trainable_tokens: Literal["added"] | list[int | str] | None = None
+    """Tokens, or their ids, whose rows of embedding and output layer are trained too, such as [心肌梗死];
+    added: those of `mengya extend`; null: none, new tokens stay as extend made them."""
+
+    @field_validator("trainable_tokens")
+    @classmethod
+    def _some_tokens(cls, value: str | list[int | str] | None) -> str | list[int | str] | None:
+        if value == []:
+            raise ValueError("names no token; write lora.trainable_tokens=null to train none")
+        return value
 
 
-def add_lora(model: CausalLM, config: LoraConfig) -> CausalLM:
+def add_lora(model: CausalLM, config: LoraConfig, token_ids: Sequence[int] = ()) -> CausalLM:
     """Put adapters into `model` and freeze all else; at first they change nothing.
+
+    Args:
+        token_ids: what `lora.trainable_tokens` means (`trainable_tokens.find_ids`).
 
     Raises:
         UserError: a target that the model does not have, with the names that it has; dropout or DoRA
@@ -85,6 +107,7 @@ def add_lora(model: CausalLM, config: LoraConfig) -> CausalLM:
             use_dora=config.use_dora,
             target_modules=layers,
             target_parameters=parameters or None,
+            trainable_token_indices=to_peft(token_ids, model.config.tie_word_embeddings),
         ),
     )
 
@@ -102,9 +125,11 @@ def disable_adapters(model: nn.Module) -> Iterator[None]:
     layers = [layer for _, layer in lora_layers(model)]
     for layer in layers:
         layer.enable_adapters(False)
+    select_token_rows(model, None)
     try:
         yield
     finally:
+        select_token_rows(model, _ADAPTER)
         for layer in layers:
             layer.enable_adapters(True)
 
@@ -122,6 +147,7 @@ def merge_lora(model: CausalLM) -> CausalLM:
             inner = inner.base_layer
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, inner)
+    merge_token_rows(model)
     return model.requires_grad_(True)
 
 
@@ -169,8 +195,11 @@ def load_adapter(model: CausalLM, directory: Path | str, name: str = _ADAPTER) -
     """
     directory = Path(directory)
     config = _read_config(directory)
-    if name not in getattr(model, "peft_config", {}):
+    before = getattr(model, "peft_config", {}).get(name)
+    if before is None:
         _inject(model, config, name)
+    else:
+        _check_same_tokens(model, before, config, directory / _CONFIG_FILE)
     file = directory / _WEIGHTS_FILE
     try:
         stored = load_file(file)
@@ -227,6 +256,13 @@ def base_folder(directory: Path | str, base: Path | str | None = None) -> Path:
     return Path(named)
 
 
+def trained_tokens(directory: Path | str) -> set[int]:
+    """Ids whose rows of the embedding an adapter has trained."""
+    indices = _read_config(Path(directory)).trainable_token_indices or []
+    lists = [indices] if isinstance(indices, list) else list(indices.values())
+    return {i for ids in lists for i in ids}
+
+
 def _check_base(directory: Path, base: Path) -> None:
     """Refuse a base whose weights were replaced after the adapter was trained; older ones say nothing."""
     try:
@@ -244,12 +280,31 @@ def _check_base(directory: Path, base: Path) -> None:
         )
 
 
+def _check_same_tokens(
+    model: CausalLM, ours: peft.LoraConfig, found: peft.LoraConfig, file: Path
+) -> None:
+    """Refuse rows that would be put in the places of other tokens."""
+    tokens = [from_peft(config.trainable_token_indices, model) for config in (ours, found)]
+    if tokens[0] != tokens[1]:
+        raise UserError(
+            f"{file}: the adapter has trained rows of other tokens than lora.trainable_tokens means now; "
+            "restore that setting and the base folder, or start a new run_dir"
+        )
+
+
 def _inject(model: CausalLM, config: peft.LoraConfig, name: str = _ADAPTER) -> CausalLM:
+    tokens = config.trainable_token_indices
+    ids = from_peft(tokens, model)
     model.requires_grad_(False)
+    # PEFT's own layers copy the matrix in every step and make its full gradient.
+    config.trainable_token_indices = None
     try:
         peft.inject_adapter_in_model(config, model, name)
     except ValueError as error:
         raise UserError(f"the adapter does not fit this model: {error}") from error
+    finally:
+        config.trainable_token_indices = tokens
+    add_token_rows(model, name, ids)
     return model
 
 
@@ -264,12 +319,14 @@ def _adapter_parameters(model: CausalLM, adapter: str = _ADAPTER) -> list[tuple[
     return [
         (name, p)
         for name, p in model.named_parameters()
-        if ".lora_" in name and f".{adapter}." in name
+        if (".lora_" in name and f".{adapter}." in name) or name.endswith(PARAMETER + adapter)
     ]
 
 
 def _stored_name(parameter: str, adapter: str) -> str:
     """PEFT's name on disk: without the adapter's, and for DoRA's lengths without `.weight`."""
+    if parameter.endswith(PARAMETER + adapter):
+        return _PREFIX + parameter.removesuffix(f".{adapter}")
     name = _PREFIX + parameter.replace(f".{adapter}.", ".")
     return name.removesuffix(".weight") if ".lora_magnitude_vector." in name else name
 

@@ -25,6 +25,7 @@ from mengya.errors import UserError
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.config import CLASSES, config_to_hf, load_model_config
+from mengya.tokenizer.added import read_added
 from mengya.tokenizer.load import copy_tokenizer, document_token_id, stop_token_ids
 
 
@@ -70,6 +71,8 @@ def write_folder(
 ) -> None:
     """Write config, weights, generation settings and tokenizer: all that transformers needs.
 
+    What the tokenizer's folder says of tokens added by `mengya extend` is kept, as trained.
+
     Args:
         tensors: a copy of the model's state dict to write, taken earlier; None takes its own.
     """
@@ -84,6 +87,8 @@ def write_folder(
         pad_token_id=pad if isinstance(pad, int) else None,
     )
     copy_tokenizer(tokenizer_folder, directory)
+    if added := read_added(tokenizer_folder):
+        added.trained().write(directory)
 
 
 def load_causal_lm(

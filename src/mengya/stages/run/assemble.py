@@ -28,6 +28,7 @@ from mengya.data.rows.provenance import step_documents
 from mengya.losses.dpo import DPO
 from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import Loss
+from mengya.models.adapters.token_rows import trained_rows
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.validation import untrained_router
 from mengya.models.extensions import training_pattern
@@ -127,7 +128,7 @@ def train(
     if reason and any(m.weight.requires_grad for m in model.modules() if isinstance(m, Router)):
         console.print(f"warning: {reason}", highlight=False, soft_wrap=True)
     _set_training_modes(model, config, strategy.execution)
-    size = _model_size(model)
+    size, rows = _model_size(model), trained_rows(model)
     advice = _advice(name, config, model, data, strategy) if strategy.rank == 0 else []
     flops_per_token = _flops_per_token(model, data.train, loss)
     strategy.place(model)
@@ -157,7 +158,7 @@ def train(
         config.run_dir.mkdir(parents=True, exist_ok=True)
         resolved = config.model_copy(update={"global_batch_size": data.batch_size.rows})
         save_config(resolved, config.run_dir / "config.yaml")
-        progress.say(_summary(name, config, size, data, state))
+        progress.say(_summary(name, config, size, rows, data, state))
         for warning in advice:
             progress.say(f"warning: {warning.message}; {warning.remedy} ({warning.rule})")
 
@@ -283,19 +284,29 @@ def _model_size(model: nn.Module) -> tuple[int, int]:
 
 
 def _summary(
-    name: str, config: RunConfig, size: tuple[int, int], data: _RunData, state: TrainState
+    name: str,
+    config: RunConfig,
+    size: tuple[int, int],
+    token_rows: int,
+    data: _RunData,
+    state: TrainState,
 ) -> str:
     """How large the model is, how long the run, and where it starts.
 
     Args:
-        size: of `_model_size`.
+        size: of `_model_size`. token_rows: how many rows of tokens are trained next to an adapter.
     """
     parameters, trained = size
     batch_size, max_steps = data.batch_size, data.max_steps
     count, length = batch_size.first_row(max_steps), config.data.sequence_length
     grows = "" if batch_size.ramp is None else f"{batch_size.at(0)} to "
+    share = f"{trained / parameters:.1%} trained"
+    if trained < parameters:
+        share = f"{trained:,} trained, {trained / parameters:.1%}"
+    if token_rows:
+        share += f", with {token_rows:,} token rows"
     text = (
-        f"{name}: {parameters / 1e6:.2f}M parameters ({trained / parameters:.1%} trained), "
+        f"{name}: {parameters / 1e6:.2f}M parameters ({share}), "
         f"{max_steps} steps of {grows}{batch_size.at(max_steps)} x {length} = {count * length:,} tokens, "
         f"{count / len(data.train):.2f} epochs"
     )

@@ -111,6 +111,22 @@ def other_content(before: Mapping[str, Input], now: Mapping[str, Input]) -> Iter
         )
 
 
+def moved(config: RunConfig) -> Iterator[str]:
+    """A sentence for every input that is not where the settings say, for a run that is to be resumed."""
+    named = dict(_folders(config))
+    for part in ("train", "validation"):
+        sources = getattr(config.data, part)
+        for number, source in enumerate(sources):
+            key = f"data.{part}" if len(sources) == 1 else f"data.{part}.{number}.path"
+            named[key] = source.path
+    for key, path in named.items():
+        if not path.exists():
+            yield (
+                f"{path} is not there any more; if it was moved or renamed, write {key}=PATH: a resumed run "
+                "compares the content"
+            )
+
+
 def _folders(config: RunConfig) -> dict[str, Path]:
     return {name: path for name in _NAMES if (path := getattr(config, name, None)) is not None}
 

@@ -11,6 +11,7 @@ from mengya.kernels.cross_entropy import linear_nll
 from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import log_partition, token_nll
 from mengya.models.causal_lm import CausalLM
+from mengya.models.token_rows import RowsLinear
 from mengya.training.execution import Execution
 
 
@@ -27,7 +28,8 @@ def pick_next_token(
     Args:
         few_labels: many positions have no label (SFT).
     """
-    if execution.device.type == "cuda" and type(model.lm_head) is nn.Linear:
+    plain = type(model.lm_head) in (nn.Linear, RowsLinear)
+    if execution.device.type == "cuda" and plain:
         return NextToken(z_loss=z_loss, linear_nll=linear_nll)
     return NextToken(
         pick_token_nll(execution),

@@ -22,6 +22,7 @@ from mengya.runtime.output_folder import FolderKind, open_run_folder
 from mengya.stages.run.inputs import FILE as INPUTS
 from mengya.stages.run.inputs import (
     load_inputs,
+    moved,
     other_content,
     read_inputs,
     resolved,
@@ -105,6 +106,8 @@ def check_run(config: C) -> C:
             f"{config.run_dir} already holds a run with checkpoints up to {latest.name}; "
             "write resume=true to resume it, or choose another run_dir"
         )
+    if latest is not None and (gone := list(moved(config))):
+        raise UserError("\n".join(gone))
     config = resolved(config)
     inputs = read_inputs(config)
     pinned = None if latest is None else load_inputs(config.run_dir)

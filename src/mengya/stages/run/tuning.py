@@ -15,6 +15,7 @@ from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.generation.text_completion import Start, completion_pieces
 from mengya.models.adapters.lora import LoraConfig, add_lora, load_adapter, save_adapter
+from mengya.models.adapters.trainable_tokens import find_ids
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import (
     check_vocabulary,
@@ -65,7 +66,7 @@ def open_tuned(
             write,
             lambda model, path: load_weights(model, path, read_tensors(path, "master")),
         ), tokenizer
-    add_lora(model, config.lora)
+    add_lora(model, config.lora, find_ids(config.lora, folder, tokenizer, model.config.vocab_size))
     base_sha256 = weights_sha256(folder) if strategy.rank == 0 else None  # rank 0 writes
 
     def write_adapter(directory: Path, tensors: Mapping[str, torch.Tensor]) -> None:

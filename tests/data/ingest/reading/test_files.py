@@ -153,6 +153,8 @@ def test_linked_folders_are_read_once(tmp_path: Path) -> None:
     (tmp_path / "data" / "round").symlink_to(tmp_path / "data")
     found = [p.relative_to(tmp_path).as_posix() for p in find_data(str(tmp_path / "data")).files]
     assert found == ["data/linked/a.jsonl", "data/z/b.jsonl"]
+    by_glob = find_data(str(tmp_path / "data" / "**" / "*.jsonl")).files
+    assert [p.relative_to(tmp_path).as_posix() for p in by_glob] == found
 
 
 def test_prepare_says_what_it_leaves_out_and_which_encodings_it_found(
@@ -180,6 +182,9 @@ def test_prepare_says_what_it_leaves_out_and_which_encodings_it_found(
     found = find_data(str(tmp_path))  # the shards lie below it
     assert {p.name for p in found.files} == {"a.jsonl", "b.txt", "c.txt"}
     assert found.left_out == {".docx": 1, f"folder {out} of mengya's own files": 1}
+    assert find_data(str(tmp_path / "**")) == found
+    named = find_data(str(out / "*.json"))  # no wildcard found the folder
+    assert [p.name for p in named.files] == ["manifest.json", "prepare.json"]
 
 
 def test_texts_of_the_tokenizer_are_read_the_same_way(

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from mengya.errors import UserError
@@ -54,7 +55,7 @@ def find_data(pattern: str, *, texts: bool = True) -> FoundFiles:
     """The data files of a path, a folder (with its folders, also linked ones) or a glob.
 
     Next to JSONL, JSON, parquet or CSV in a folder, a README or LICENSE is not taken for data. Shards and
-    tokenizers that lie below the named folder are not read.
+    tokenizers that lie below the named folder, or that wildcards find, are not read.
 
     Args:
         texts: whether .txt and .md files next to such files are wanted.
@@ -76,10 +77,7 @@ def find_data(pattern: str, *, texts: bool = True) -> FoundFiles:
             f"`cat {path} > data.jsonl`"
         )
     left_out: Counter[str] = Counter()
-    if path.is_dir():
-        found = list(_below(path, left_out))
-    else:
-        found = [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]  # noqa: PTH207
+    found = list(_below(path, left_out)) if path.is_dir() else list(_matching(pattern, left_out))
     kinds = {p: file_kind(p) for p in sorted(found)}
     files = [p for p, kind in kinds.items() if kind is not None]
     if path.is_dir() and any(kind not in (None, "text") for kind in kinds.values()):
@@ -123,6 +121,30 @@ def _below(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
                 names = [name for name in files if not name.startswith(".")]
                 yield from (Path(at, name) for name in names if Path(at, name).is_file())
         waiting = sorted(linked)
+
+
+def _matching(pattern: str, left_out: Counter[str]) -> Iterator[Path]:
+    """The files that a glob names, by the rules of a folder: each once though links lead to its folder
+    too, and none in a folder of mengya's own that the wildcards found."""
+    fixed = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
+    found = [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]  # noqa: PTH207
+    ours, seen = dict[Path, bool](), set[Path]()
+    # Paths without a link come first: of several to one folder they are the ones to show.
+    for path in sorted(
+        found, key=lambda path: (path.parent.absolute() != path.parent.resolve(), path)
+    ):
+        above = [
+            folder for folder in path.parents if folder != fixed and folder.is_relative_to(fixed)
+        ]
+        for folder in above:
+            if folder not in ours:
+                ours[folder] = (folder / MARKER).is_file() and _is_ours(folder)
+                if ours[folder]:
+                    left_out[f"folder {folder} of mengya's own files"] += 1
+        real = path.parent.resolve() / path.name
+        if real not in seen and not any(ours[folder] for folder in above):
+            seen.add(real)
+            yield path
 
 
 def _is_ours(folder: Path) -> bool:
