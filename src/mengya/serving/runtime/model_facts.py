@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from mengya.errors import UserError
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.tokenizer.chat_template import chat_template_of
@@ -17,7 +18,7 @@ class ModelFacts:
     """
     Attributes:
         parameters: their number; tied ones count once.
-        template: the chat template of the tokenizer, "" without one; base models may have one, too.
+        template: the chat template of the tokenizer, "" where none fits; base models may have one, too.
     """
 
     config: ModelConfig
@@ -28,9 +29,13 @@ class ModelFacts:
 
 def facts_of(model: CausalLM, tokenizer: PreTrainedTokenizerFast) -> ModelFacts:
     """Facts of a model on any device, also meta."""
+    try:
+        template = chat_template_of(tokenizer)
+    except UserError:  # of a base model without one, none is needed
+        template = ""
     return ModelFacts(
         config=model.config,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         dtype=model.model.norm.weight.dtype,
-        template=chat_template_of(tokenizer),
+        template=template,
     )
