@@ -154,6 +154,41 @@ def test_each_answers_as_if_it_were_alone(
         assert float(samples['mengya_completion_tokens_total{model="verse"}']) > 0
 
 
+def test_in_every_api(tokenizer: PreTrainedTokenizerFast, sources: dict[str, ModelSource]) -> None:
+    turn: Any = [{"role": "user", "content": "你好"}]
+    with serving(
+        tokenizer, sources=sources, settings=ServerSettings(max_loaded_models=3)
+    ) as server:
+
+        def post(address: str, **body: Any) -> dict[str, Any]:
+            answer = server.http.post(address, json=body)
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+        tags = {tag["name"]: tag for tag in server.http.get("/api/tags").json()["models"]}
+        shown = post("/api/show", model="prose:latest")
+        assert list(tags) == ["tiny", *NAMES] and loaded(server) == set()
+        assert shown["model_info"]["general.parameter_count"] * 4 == tags["prose"]["size"]
+        assert shown["capabilities"] == ["completion", "tools", "thinking"]
+        ids = post("/tokenize", model="prose", prompt="春天 words")["tokens"]
+        assert post("/detokenize", model="prose", tokens=ids)["prompt"].endswith("春天 words")
+        assert ids != post("/tokenize", prompt="春天 words")["tokens"]
+        counted = post("/v1/messages/count_tokens", model="verse", messages=turn)
+        assert counted["input_tokens"] > 0 and loaded(server) == {"prose", "verse"}
+        said = say(server.client, "third")
+        chat = {"model": "third", "messages": turn, **GREEDY}
+        replied = post(
+            "/v1/responses", model="third", input="你好", temperature=0, max_output_tokens=24
+        )
+        assert said == post("/v1/messages", **chat)["content"][0]["text"]
+        assert said == replied["output"][0]["content"][0]["text"]
+        options = {"temperature": 0, "num_predict": 24}
+        part = post("/api/chat", model="third", messages=turn, stream=False, options=options)
+        assert said == part["message"]["content"]
+        assert loads(server) == {"prose": 1, "verse": 1, "third": 1}
+        assert server.http.post("/api/show", json={"model": "other"}).status_code == 404
+
+
 def test_at_the_same_time(
     tokenizer: PreTrainedTokenizerFast, sources: dict[str, ModelSource]
 ) -> None:

@@ -130,8 +130,11 @@ def test_models(client: openai.OpenAI) -> None:
     (card,) = client.models.list().data
     assert card.id == "tiny" and card.owned_by == "mengya"
     assert card.model_extra is not None
-    notes = {"kind": "chat", "context": CONTEXT, "adapter": False, "starters": []}
-    assert card.model_extra["mengya"] == notes
+    notes = card.model_extra["mengya"]
+    assert notes.pop("memory_bytes") > 0
+    assert notes == {
+        "kind": "chat", "context": CONTEXT, "adapter": False, "starters": [], "loaded": True
+    }  # fmt: skip
     assert client.models.retrieve("tiny").id == "tiny"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("other")

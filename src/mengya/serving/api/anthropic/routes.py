@@ -33,8 +33,8 @@ def add_routes(app: FastAPI, models: ServedModels) -> None:
     async def messages(request: MessagesRequest, http: Request) -> Response:
         """Answer a conversation; Anthropic's messages."""
         ignored = _headers(http)
-        async with models.use(request.model, http) as service:
-            with said_in(TERMS):
+        with said_in(TERMS):
+            async with models.use(request.model, http) as service:
                 run = await begin(service, chat_request(request), http, objects_only=True)
                 made = await respond(
                     http,
@@ -52,8 +52,8 @@ def add_routes(app: FastAPI, models: ServedModels) -> None:
     async def count_tokens(request: TokenCountRequest, http: Request) -> Response:
         """How many tokens a prompt has."""
         ignored = _headers(http)
-        async with models.use(request.model, http) as service:
-            with said_in(TERMS):
+        with said_in(TERMS):
+            async with models.use(request.model, http) as service:
                 chat = chat_request(request)
                 tokenizer = service.served().tokenizer
                 rendered = await prepare(lambda: render_chat(tokenizer, chat, reply_schema(chat)))

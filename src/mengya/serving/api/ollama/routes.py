@@ -37,22 +37,22 @@ def add_routes(app: FastAPI, models: ServedModels) -> None:
     @app.post("/api/chat", response_model=reply.ChatPart, responses={**errors, **_STREAMED})
     async def chat(request: OllamaChatRequest, http: Request) -> Response:
         """Answer a conversation; ollama's chat."""
-        name = own_name(models, request.model)
-        async with models.use(name, http) as service:
-            if not request.messages:
-                return _loaded(request, request.model, chat=True)
-            with said_in(TERMS):
+        with said_in(TERMS):
+            name = own_name(models, request.model)
+            async with models.use(name, http) as service:
+                if not request.messages:
+                    return _loaded(request, request.model, chat=True)
                 run = await begin(service, chat_request(request, name), http, objects_only=True)
                 return await _answered(http, run, request, chat=True)
 
     @app.post("/api/generate", response_model=reply.TextPart, responses={**errors, **_STREAMED})
     async def generate(request: GenerateRequest, http: Request) -> Response:
         """Answer or continue a prompt; ollama's generate."""
-        name = own_name(models, request.model)
-        async with models.use(name, http) as service:
-            if not request.prompt:
-                return _loaded(request, request.model, chat=False)
-            with said_in(TERMS):
+        with said_in(TERMS):
+            name = own_name(models, request.model)
+            async with models.use(name, http) as service:
+                if not request.prompt:
+                    return _loaded(request, request.model, chat=False)
                 if request.raw or service.named(name).kind == "base":
                     run = await _continuation(service, request, name)
                 else:
@@ -77,7 +77,8 @@ def _add_lists(app: FastAPI, models: ServedModels) -> None:
         if not name:
             message = "missing required argument: model"
             raise ApiError(400, message, param="model", code="missing_required_parameter")
-        entry = models.entry(own_name(models, name))
+        with said_in(TERMS):
+            entry = models.entry(own_name(models, name))
         return shown(entry, models.base.settings.sampling, models.base.started)
 
     @app.head("/api/version", include_in_schema=False)

@@ -25,8 +25,8 @@ def add_routes(app: FastAPI, models: ServedModels) -> None:
     @app.post("/v1/responses", response_model=ResponseBody, responses={**errors, **streamed})
     async def responses(request: ResponsesRequest, http: Request) -> Response:
         """Answer a conversation; OpenAI's responses."""
-        async with models.use(request.model, http) as service:
-            with said_in(TERMS):
+        with said_in(TERMS):
+            async with models.use(request.model, http) as service:
                 run = await begin(service, chat_request(request), http)
                 writer = Writer(run, request)
                 made = await respond(
