@@ -63,6 +63,14 @@ def test_hidden_states_layer_by_layer_are_those_of_forward(
     assert torch.equal(ended.value.value, expected)
 
 
+def test_the_whole_model_is_one_graph() -> None:
+    model, input_ids = random_model(tiny_config("Qwen3")), torch.arange(24).reshape(2, 12)
+    expected = model(input_ids).head_output
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(input_ids).head_output, expected)
+
+
 @torch.no_grad()
 def test_a_cropped_cache_forgets(model: CausalLM, input_ids: torch.Tensor) -> None:
     cache = KVCache(model.config.num_hidden_layers)

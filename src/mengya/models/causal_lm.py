@@ -251,8 +251,12 @@ class CausalLM(nn.Module):
         plan = plan_attention(
             self.config, input_ids, None, None, None, dtype, self.model.learned_rope
         )
-        x = yield from self._layers(input_ids, plan, None, [])
-        return self.model.norm(x)
+        x, update = self._embed(input_ids).to(dtype), None
+        for layer in self.model.layers:
+            x, update, _ = layer(x, update, plan, None, None, False)
+            yield
+        assert update is not None
+        return self.model.norm(x + update)
 
     def _hidden(
         self,
@@ -263,27 +267,10 @@ class CausalLM(nn.Module):
         eager: bool = False,
     ) -> tuple[Tensor, list[Routing]]:
         """Output of the last layer before the norm, [B, S, hidden]."""
-        routings: list[Routing] = []
-        layers = self._layers(input_ids, plan, real_BS, routings, cache, eager)
-        while True:
-            try:
-                next(layers)
-            except StopIteration as end:
-                return end.value, routings
-
-    def _layers(
-        self,
-        input_ids: Tensor,
-        plan: AttentionPlan,
-        real_BS: Tensor | None,
-        routings: list[Routing],
-        cache: Cache | None = None,
-        eager: bool = False,
-    ) -> Generator[None, None, Tensor]:
-        """Output of the last layer; yields after each. Adds what mixtures of experts did to `routings`."""
         # Under autocast a fp32 residual stream would double the traffic of all but matrix products.
         x = self._embed(input_ids).to(self._compute_dtype(input_ids.device.type))
         update: Tensor | None = None
+        routings: list[Routing] = []
         for layer in self.model.layers:
             if self.gradient_checkpointing and self.training and not eager:
                 x = x if update is None else x + update  # one tensor to keep, not two
@@ -293,9 +280,8 @@ class CausalLM(nn.Module):
                 x, update, routing = layer(x, update, plan, real_BS, cache, eager)
             if routing is not None:
                 routings.append(routing)
-            yield
         assert update is not None
-        return x + update
+        return x + update, routings
 
     def compile_layers(self) -> None:
         """torch.compile every layer and the last norm for batches of fixed shape; `decode` stays eager.
