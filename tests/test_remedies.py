@@ -27,6 +27,8 @@ NOT_TYPED = {
     "model_type",
     "continue_final_message",
     "add_generation_prompt",
+    "raw",
+    "type",
 }
 FIELDS = {"rope_type", "sliding_window", "num_key_value_heads"}  # of a model folder's config.json
 

@@ -12,9 +12,14 @@ class UserError(Exception):
 
 
 def shown(value: object) -> str:
-    """`value` as a message quotes it: its repr, shortened to 80 characters."""
+    """`value` as a message quotes it: its repr, of more than 80 characters the beginning and the end.
+
+    Paths of one folder differ at their ends.
+    """
     text = repr(value)
-    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
+    if len(text) <= _MAX_SHOWN:
+        return text
+    return f"{text[: _MAX_SHOWN // 2 - 3]}...{text[-_MAX_SHOWN // 2 :]}"
 
 
 _REMEDIES = {
