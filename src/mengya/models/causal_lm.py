@@ -31,7 +31,7 @@ from mengya.models.moe import Experts, MoE, Routing
 from mengya.models.norm import RMSNorm
 from mengya.models.rope import LearnedRope
 from mengya.models.router import Router, SigmoidRouter
-from mengya.models.token_rows import RowsLinear
+from mengya.models.token_row_layers import RowsLinear
 
 _VOCABULARY_MULTIPLE = 128  # tensor cores: an odd width doubles the time of linear + cross entropy
 # Of a layer: the first, dense ones, mixtures, each for training, validation and DPO's reference.

@@ -13,7 +13,7 @@ from typing import Literal
 
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from mengya.models.token_rows import RowsEmbedding
+from mengya.models.token_row_layers import RowsEmbedding
 
 
 @dataclass(frozen=True)

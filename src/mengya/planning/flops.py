@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from mengya.models.token_rows import RowsLinear
+from mengya.models.token_row_layers import RowsLinear
 
 
 class Flops(NamedTuple):

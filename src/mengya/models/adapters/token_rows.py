@@ -1,6 +1,6 @@
 """Trained rows of embedding and output layer in a `CausalLM`: PEFT's `trainable_token_indices`.
 
-Takes a model and token ids; puts the layers of models/token_rows.py in place of its own, switches them
+Takes a model and token ids; puts the layers of models/token_row_layers.py in place of its own, switches them
 between adapters, and writes them into the weights. Knows no files.
 """
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from mengya.errors import UserError
 from mengya.models.causal_lm import CausalLM
-from mengya.models.token_rows import RowsEmbedding, RowsLinear, TokenRows
+from mengya.models.token_row_layers import RowsEmbedding, RowsLinear, TokenRows
 
 EMBEDDING, OUTPUT = "embed_tokens", "lm_head"
 PARAMETER = ".trainable_tokens_delta."  # in the name of every such parameter

@@ -11,7 +11,7 @@ from mengya.kernels.cross_entropy import linear_nll
 from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import log_partition, token_nll
 from mengya.models.causal_lm import CausalLM
-from mengya.models.token_rows import RowsLinear
+from mengya.models.token_row_layers import RowsLinear
 from mengya.training.execution import Execution
 
 
