@@ -107,7 +107,9 @@ def test_prepare_lists_what_it_did_not_use(
         {"question": f"问{i}", "answer": "答", "laws": "第一条" if i < 3 else "", "id": i}
         for i in range(5)
     ]
-    write_lines(tmp_path / "law.jsonl", records)
+    turns = [("user", "问"), ("assistant", "答"), ("user", "再问"), ("user", "还在吗")]
+    chat = {"messages": [{"role": role, "content": text} for role, text in turns]}
+    write_lines(tmp_path / "law.jsonl", [*records, chat])
     config = {
         "out": tmp_path / "out",
         "tokenizer": tokenizer_folder,
@@ -116,11 +118,12 @@ def test_prepare_lists_what_it_did_not_use(
         "workers": 1,
     }
     run(PrepareConfig.model_validate(config))
-    assert "law: fields that were not used (records that have them): id (5), laws (3)" in (
-        capfd.readouterr().err
-    )
+    said = capfd.readouterr().err
+    assert "law: fields that were not used (records that have them): id (5), laws (3)" in said
+    assert "law: 2 turns after the last answer of a conversation were cut" in said
     manifest = TokenShards(tmp_path / "out").manifest
     assert manifest["sources"][0]["unused_fields"] == {"id": 5, "laws": 3}
+    assert manifest["sources"][0]["cut_turns"] == 2
     assert (
         json.loads((tmp_path / "out/prepare.json").read_text())["request"]["kind"] == "conversation"
     )

@@ -8,7 +8,7 @@ a sentence why not. Knows nothing of files, cleaning or tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mengya.data.ingest.columns import answer, question, system, tools
@@ -42,10 +42,15 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Messages with at least one assistant turn, the last of them; `tools` are JSON schemas or None."""
+    """Messages with at least one assistant turn, the last of them; `tools` are JSON schemas or None.
+
+    Attributes:
+        cut: turns of the record after those, which are left out.
+    """
 
     messages: list[Message]
     tools: list[dict[str, Any]] | None = None
+    cut: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +88,10 @@ def to_conversation(value: Any, format: str | None = None) -> Conversation:
         raise SchemaError("no assistant turn")
     learned = [i for i in answers if messages[i].get("train", True)]
     messages = messages[: (learned or answers)[-1] + 1]
+    cut = len(conversation.messages) - len(messages)
     if not any(message["role"] in ("user", "tool") for message in messages):
         raise SchemaError("no user turn before the assistant's")
-    return Conversation(messages, conversation.tools)
+    return Conversation(messages, conversation.tools, cut)
 
 
 def detect_conversation(value: Any) -> str:

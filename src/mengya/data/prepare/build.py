@@ -57,6 +57,7 @@ class SourceCounts:
     dropped: Counter[str] = field(default_factory=Counter)
     kept: dict[str, Kept] = field(default_factory=dict)
     unused: Counter[str] = field(default_factory=Counter)
+    cut_turns: int = 0
 
     @property
     def total(self) -> Kept:
@@ -67,13 +68,15 @@ class SourceCounts:
         """As JSON; `of` reads it back."""
         kept = {split: asdict(part) for split, part in self.kept.items()}
         counted = {"dropped": dict(self.dropped), "unused": dict(self.unused)}
-        return {"read": self.read, "bad": self.bad, **counted, "kept": kept}
+        numbers = {"read": self.read, "bad": self.bad, "cut_turns": self.cut_turns}
+        return {**numbers, **counted, "kept": kept}
 
     @staticmethod
     def of(state: dict[str, Any]) -> SourceCounts:
         kept = {split: Kept(**values) for split, values in state["kept"].items()}
         dropped, unused = Counter(state["dropped"]), Counter(state.get("unused", {}))
-        return SourceCounts(state["read"], state["bad"], dropped, kept, unused)
+        cut = state.get("cut_turns", 0)
+        return SourceCounts(state["read"], state["bad"], dropped, kept, unused, cut)
 
 
 class Build:
@@ -142,6 +145,7 @@ class Build:
         counts.read += chunk.read
         counts.dropped += chunk.dropped
         counts.unused += chunk.unused
+        counts.cut_turns += chunk.cut_turns
         counts.bad += len(chunk.bad)
         for bad in chunk.bad:
             self._bad.write(json_line(asdict(bad)).encode())
@@ -224,6 +228,7 @@ class Build:
                         "bad_lines": source.bad,
                         "dropped": dict(sorted(source.dropped.items())),
                         "unused_fields": dict(sorted(source.unused.items())),
+                        "cut_turns": source.cut_turns,
                         **asdict(source.kept.get(split, Kept())),
                     }
                     for facts_of_source, source in zip(source_facts, self.sources, strict=True)

@@ -67,6 +67,7 @@ class EncodedChunk:
         characters: [N] int64, characters of the text that a loss is taken on (both sides of a preference).
         read: records read, bad lines included; bad: those; dropped: samples left out, by reason.
         unused: for every field that no format knows, how many records hold something in it.
+        cut_turns: of conversations, after their last answer.
     """
 
     source: int
@@ -74,6 +75,7 @@ class EncodedChunk:
     bad: list[BadLine] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     unused: Counter[str] = field(default_factory=Counter)
+    cut_turns: int = 0
     tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))
     loss_mask: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
     lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -178,6 +180,8 @@ class Encoder:
         kept: list[Encoded] = []
         source_form = self.sources[source]
         for sample in to_samples(self.kind, record.value, source_form, result.unused):
+            if isinstance(sample, Conversation):
+                result.cut_turns += sample.cut
             sample = clean_sample(sample, self.clean)
             if reason := drop_reason(sample, self.clean):
                 result.dropped[reason] += 1

@@ -112,6 +112,10 @@ def print_table(
         listed = ", ".join(f"{field} ({n:,})" for field, n in fields.most_common())
         line = f"{name}: fields that were not used (records that have them): {listed}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for name, counted in zip(sources, counts, strict=True):
+        if counted.cut_turns:
+            line = f"{name}: {counted.cut_turns:,} turns after the last answer of a conversation were cut"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_lengths(console: Console, directory: Path) -> None:
