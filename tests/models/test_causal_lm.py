@@ -63,7 +63,7 @@ def test_hidden_states_layer_by_layer_are_those_of_forward(
     assert torch.equal(ended.value.value, expected)
 
 
-def test_the_whole_model_is_one_graph() -> None:
+def test_the_model_compiles_into_one_graph() -> None:
     model, input_ids = random_model(tiny_config("Qwen3")), torch.arange(24).reshape(2, 12)
     expected = model(input_ids).head_output
     torch._dynamo.reset()
