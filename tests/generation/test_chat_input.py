@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mengya.errors import UserError
-from mengya.generation.chat_input import piped_messages
+from mengya.generation.chat_input import piped_messages, plain_messages
 from mengya.generation.input_history import (
     KEPT,
     LONGEST,
@@ -168,3 +168,24 @@ def test_the_terminal_is_as_it_was_afterwards(tmp_path: Path) -> None:
         terminal.wait_for("got '/exit'", start)
         assert terminal.process.wait(30) == 0
         assert termios.tcgetattr(terminal.descriptor) == before
+
+
+def test_what_is_no_file_is_no_history(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "linked").symlink_to(tmp_path / "pipe")
+    mode = (tmp_path / "pipe").stat().st_mode
+    with pytest.raises(UserError, match="linked is no ordinary file"):
+        InputHistory(tmp_path / "linked")
+    assert (tmp_path / "pipe").stat().st_mode == mode
+
+
+def test_text_of_a_terminal_with_another_encoding_is_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = iter([b"\xc4\xe3".decode("utf-8", "surrogateescape"), "你好"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+    assert next(plain_messages()) == "你好"
+    assert "not UTF-8" in capsys.readouterr().out
+    history = InputHistory(tmp_path / "history")
+    history.store_string("\udcc4")
+    assert (tmp_path / "history").read_text() == ""

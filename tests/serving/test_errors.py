@@ -11,18 +11,32 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import openai
 import pytest
+from pydantic import BaseModel, ValidationError
+from starlette.responses import Response
 
 from mengya.generation.batch.engine import EngineConfig
+from mengya.serving.api.anthropic.protocol import MessagesRequest
+from mengya.serving.api.chat_protocol import ChatRequest
+from mengya.serving.api.chat_run import said
+from mengya.serving.api.ignored import name_ignored
+from mengya.serving.api.ollama.protocol import OllamaChatRequest
+from mengya.serving.api.openai_responses.protocol import ResponsesRequest
+from mengya.serving.api.protocol import EmbeddingRequest
+from mengya.serving.api.tokenization import DetokenizeRequest, TokenizeRequest
 from mengya.serving.settings import ServerSettings
+from mengya.web.events import one_line
+from mengya.web.gate import IGNORED
 from tests.helpers.live_server import CONTEXT, Running, serving, wait_until
 
 CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "你好"}]}
 USER = {"role": "user", "content": "x"}
 IMAGE = {"type": "image_url", "image_url": {"url": "http://x/y.png"}}
+JSON = {"Content-Type": "application/json"}
 CHAT_PATH = "/v1/chat/completions"
 
 
@@ -317,3 +331,50 @@ def test_metrics_count(tokenizer) -> None:
         tiny = '{model="tiny"}'
         assert values[f"mengya_free_pages{tiny}"] == values[f"mengya_total_pages{tiny}"]
         assert float(values[f"mengya_running{tiny}"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("request_class", "body"),
+    [
+        (ChatRequest, {"messages": [0] * 5000}),
+        (MessagesRequest, {"messages": [0] * 5000, "max_tokens": 1}),
+        (ResponsesRequest, {"input": [0] * 5000}),
+        (OllamaChatRequest, {"messages": [0] * 5000}),
+        (EmbeddingRequest, {"input": [{}] * 5000}),
+        (TokenizeRequest, {"messages": [0] * 5000}),
+        (DetokenizeRequest, {"tokens": ["x"] * 5000}),
+    ],
+)
+def test_the_first_wrong_item_is_enough(
+    request_class: type[BaseModel], body: dict[str, Any]
+) -> None:
+    """An error for each of a million took half a minute, in which the server answered nobody."""
+    with pytest.raises(ValidationError) as caught:
+        request_class.model_validate({"model": "x", **body})
+    assert caught.value.error_count() < 20
+
+
+def test_numbers_that_json_does_not_have(server: Running) -> None:
+    for number in ("NaN", "1e999"):
+        tool = f'{{"type": "function", "name": "f", "parameters": {{"x": {number}}}}}'
+        body = f'{{"model": "tiny", "input": "x", "tools": [{tool}]}}'
+        answer = server.http.post("/v1/responses", content=body, headers=JSON)
+        assert answer.status_code == 400 and "NaN or infinite" in answer.text, number
+
+
+def test_names_are_not_translated() -> None:
+    text = "no model named 'messages'; messages are wrong"
+    assert said([text], {"messages": "input"}) == ["no model named 'messages'; input are wrong"]
+
+
+def test_the_header_of_what_was_ignored_is_bounded() -> None:
+    response = Response()
+    name_ignored(response, ["萌" * 900])
+    assert 100 < len(response.headers[IGNORED]) <= 4096
+    assert set(unquote(response.headers[IGNORED])) == {"萌"}
+
+
+def test_events_are_one_line_for_every_client() -> None:
+    text = "a\x85b\u2028c\u2029d"
+    line = one_line(json.dumps(text, ensure_ascii=False))
+    assert len(line.splitlines()) == 1 and json.loads(line) == text

@@ -134,9 +134,10 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     for value, expected in (("", None), ("k", "k")):
         monkeypatch.setenv(KEY, value)
         assert read_api_key() == expected
-    monkeypatch.setenv(KEY, "密钥")
-    with pytest.raises(UserError, match="ASCII"):
-        read_api_key()
+    for wrong in ("密钥", "abc\r", " abc", "a\tb"):
+        monkeypatch.setenv(KEY, wrong)
+        with pytest.raises(UserError, match="ASCII"):
+            read_api_key()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from mengya.data.ingest.reading.encoding import marked_encoding
 from mengya.errors import UserError
+from mengya.runtime.unicode import is_unicode
 
 if TYPE_CHECKING:
     from prompt_toolkit.key_binding import KeyBindings
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 PROMPT = "> "
 LEAVE = "(/exit or Ctrl-D leaves)"
+NOT_UTF8 = "(not sent: the terminal's text is not UTF-8; set its encoding to UTF-8)"
 
 
 Messages = Generator[str, None, None]
@@ -46,10 +48,10 @@ def open_messages(keep_history: bool, say: Callable[[str], None]) -> Messages:
     if not sys.stdin.isatty():
         return piped_messages(iter(sys.stdin.buffer.readline, b""))
     if os.environ.get("TERM", "dumb") in ("dumb", "unknown") and sys.platform != "win32":
-        return _plain_messages()  # no cursor to move: the terminal edits the line
+        return plain_messages()  # no cursor to move: the terminal edits the line
     if find_spec("prompt_toolkit") is None:  # a clone that was updated and not installed again
         say("each line is a message, until you type: pip install prompt_toolkit")
-        return _plain_messages()
+        return plain_messages()
     return _edited_messages(keep_history, say)
 
 
@@ -90,15 +92,20 @@ def _without_ends(line: str, number: int) -> str:
     return line if number else line.removeprefix("\ufeff")
 
 
-def _plain_messages() -> Messages:
+def plain_messages() -> Messages:
     while True:
         try:
-            yield input(PROMPT)
+            text = input(PROMPT)
         except KeyboardInterrupt:
             print(f"\n{LEAVE}", flush=True)  # noqa: T201
+            continue
         except EOFError:
             print(flush=True)  # noqa: T201
             return
+        if is_unicode(text):
+            yield text
+        else:
+            print(NOT_UTF8, flush=True)  # noqa: T201
 
 
 def _edited_messages(keep_history: bool, say: Callable[[str], None]) -> Messages:
@@ -126,6 +133,9 @@ def _edited_messages(keep_history: bool, say: Callable[[str], None]) -> Messages
                 continue
             except EOFError:
                 return
+            if not is_unicode(text):
+                say(NOT_UTF8)
+                continue
             session.output.enable_bracketed_paste()  # for the time of the reply as well
             session.output.flush()
             yield text

@@ -16,6 +16,7 @@ from prompt_toolkit.history import History, InMemoryHistory
 from mengya.errors import UserError, user_message
 from mengya.runtime.files import write_text
 from mengya.runtime.jsonl import json_line, read_jsonl, remove_cut_line
+from mengya.runtime.unicode import is_unicode
 
 KEPT = 1000  # messages
 LONGEST = 20_000  # characters of a message; longer ones are recalled in their own session only
@@ -57,6 +58,8 @@ class InputHistory(History):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no ordinary file")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         remove_cut_line(path)
         texts = [line.get("text") for line in read_jsonl(path) if isinstance(line, dict)]
@@ -71,7 +74,7 @@ class InputHistory(History):
         return reversed(self._earlier)
 
     def store_string(self, string: str) -> None:
-        if len(string) <= LONGEST:
+        if len(string) <= LONGEST and is_unicode(string):
             with suppress(OSError):  # a full disk must not end the conversation
                 self._append(_line(string))
 

@@ -173,7 +173,7 @@ def explain(problems: Sequence[Any], body: Any) -> ApiError:
     if first["type"] == "json_invalid":
         return ApiError(400, "the body is not valid JSON", code="invalid_json")
     fields, found = _deepest(problems, body)
-    path = ".".join(map(str, fields))
+    path = ".".join(map(str, fields))[:200]
     kind = found[0]["type"]
     if kind == "extra_forbidden":
         message = f"unrecognized or unsupported argument: {path}"

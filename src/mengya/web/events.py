@@ -18,19 +18,26 @@ log = logging.getLogger(__name__)
 DONE = "data: [DONE]\n\n"
 
 
+def one_line(json_text: str) -> str:
+    """The same JSON for clients that end lines as Python's `splitlines` does (httpx)."""
+    for end in "\x85\u2028\u2029":
+        json_text = json_text.replace(end, f"\\u{ord(end):04x}")
+    return json_text
+
+
 def event(value: BaseModel) -> str:
     """One event; unset fields are left out, as OpenAI's server does."""
-    return f"data: {value.model_dump_json(exclude_unset=True)}\n\n"
+    return f"data: {one_line(value.model_dump_json(exclude_unset=True))}\n\n"
 
 
 def typed_event(kind: str, value: BaseModel | dict[str, Any]) -> str:
     """One event with its kind before it."""
     data = value.model_dump() if isinstance(value, BaseModel) else value
-    return f"event: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+    return f"event: {kind}\ndata: {one_line(json.dumps(data, ensure_ascii=False))}\n\n"
 
 
 def _failed(error: ApiError) -> str:
-    return f"data: {json.dumps(error.body(), ensure_ascii=False)}\n\n"
+    return f"data: {one_line(json.dumps(error.body(), ensure_ascii=False))}\n\n"
 
 
 @dataclass(frozen=True, slots=True)

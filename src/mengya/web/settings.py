@@ -49,9 +49,12 @@ def read_api_key() -> str | None:
     """The key that clients must send, from MENGYA_API_KEY; None when it is unset or empty.
 
     Raises:
-        UserError: it holds characters that no HTTP header can carry.
+        UserError: it holds what no HTTP header can carry.
     """
     key = os.environ.get(KEY) or None
-    if key is not None and not key.isascii():
-        raise UserError(f"{KEY} holds characters that no HTTP header can carry; use ASCII")
+    if key is not None and not (key.isascii() and key.isprintable() and key == key.strip()):
+        raise UserError(
+            f"{KEY} holds what no HTTP header can carry: use printable ASCII, without spaces or line ends "
+            "around it (a file with Windows' line ends leaves \\r at its end)"
+        )
     return key

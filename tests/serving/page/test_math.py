@@ -122,3 +122,14 @@ def test_thousands_of_formulas_do_not_freeze_the_page(reader: Reader, unit: str)
         text,
     )
     assert longest < 1_500
+
+
+def test_a_formula_that_is_nested_too_deeply_stays_text(reader: Reader) -> None:
+    """A browser's layout would overflow its stack: the tab crashes, and again when the chat is opened."""
+    deep = [
+        r"\frac{1}{" * 150 + "x" + "}" * 150,
+        r"\def\a#1{\sqrt{#1}}" + r"\a{" * 150 + "x" + "}" * 150,
+    ]
+    found = shown(reader, "".join(f"$${formula}$$\n\n" for formula in [*deep, "e"]))
+    assert [source.strip() for source in found] == ["e"]
+    expect(reader.page.locator(".formula:not(.drawn)")).to_have_count(2)

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    model_validator,
+)
 
 from mengya.serving.api.ignored import MessageModel, ignored_in
 from mengya.serving.api.protocol import MAX_TOP_LOGPROBS, ApiModel, GenerationRequest
@@ -163,7 +169,7 @@ class ThinkingOptions(MessageModel):
 class ChatRequest(GenerationRequest):
     """POST /v1/chat/completions: answer a conversation."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: Annotated[list[Message], Field(fail_fast=True)] = Field(min_length=1)
     max_tokens: int | None = Field(default=None, ge=-1)
     """Older name of max_completion_tokens."""
     max_completion_tokens: int | None = Field(default=None, ge=-1)

@@ -96,7 +96,7 @@ def said_in(terms: Terms) -> Iterator[None]:
             param = terms.get(first, first) + dot + rest
         raise ApiError(
             error.status,
-            said([error.message], terms)[0],
+            error.message if error.code == "load_failed" else said([error.message], terms)[0],
             param=param,
             code=error.code,
             retry_after=error.retry_after,
@@ -104,7 +104,8 @@ def said_in(terms: Terms) -> Iterator[None]:
 
 
 def said(texts: list[str], terms: Terms) -> list[str]:
-    """`texts` with the words of `terms` replaced."""
+    """`texts` with the words of `terms` replaced, but for what is quoted: names of models and values."""
     words = sorted(terms, key=len, reverse=True)
     pattern = "|".join(rf"(?<![\w.]){re.escape(word)}(?!\w)" for word in words)
-    return [re.sub(pattern, lambda found: terms[found[0]], text) for text in texts]
+    pattern = rf"'[^']*'|{pattern}"
+    return [re.sub(pattern, lambda found: terms.get(found[0], found[0]), text) for text in texts]

@@ -16,6 +16,8 @@ from starlette.responses import Response
 from mengya.serving.api.protocol import ApiBody, ApiModel
 from mengya.web.gate import IGNORED
 
+_LONGEST = 4096  # of a header; proxies and clients take 8 KiB in all
+
 
 class _WithoutEffect:
     """Mark of a field that is taken and has no effect."""
@@ -83,5 +85,7 @@ def _below(path: str, key: str | int) -> str:
 def name_ignored(response: Response, ignored: list[str]) -> None:
     """Write into a header what had no effect."""
     if ignored:
-        shown = quote("; ".join(ignored)[:1000], safe=" ;:.,'\"()[]_-")
+        text = "; ".join(ignored)[:1000]
+        while len(shown := quote(text, safe=" ;:.,'\"()[]_-")) > _LONGEST:
+            text = text[: len(text) // 2]
         response.headers[IGNORED] = shown.strip()  # a header's value cannot end in a space

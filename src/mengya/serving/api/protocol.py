@@ -6,6 +6,7 @@ what depends on one (its context, its vocabulary) is checked where the request m
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal, Self
 
@@ -26,9 +27,12 @@ MAX_INPUTS = 2048
 _LEAST_TOP_P = 1e-6  # less is nothing in float32; the likeliest token always stays
 Inputs = (
     str
-    | Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)]
-    | Annotated[list[int], Field(min_length=1)]
-    | Annotated[list[list[int]], Field(min_length=1, max_length=MAX_INPUTS)]
+    | Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=MAX_INPUTS)]
+    | Annotated[list[int], Field(fail_fast=True, min_length=1)]
+    | Annotated[
+        list[Annotated[list[int], Field(fail_fast=True)]],
+        Field(fail_fast=True, min_length=1, max_length=MAX_INPUTS),
+    ]
 )
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 StopStrings = Annotated[list[StopString], Field(max_length=MAX_STOPS)]
@@ -65,8 +69,12 @@ class ApiBody(ApiModel):
     @model_validator(mode="before")
     @classmethod
     def _unicode(cls, value: Any) -> Any:
-        """JSON can write half a surrogate pair (\\ud800), which no tokenizer can take."""
-        todo = [value]
+        """Python's JSON reads half a surrogate pair (\\ud800), which no tokenizer can take, and NaN.
+
+        Numbers that are fields themselves are checked as such, with their names.
+        """
+        todo = [*value.keys(), *value.values()] if isinstance(value, dict) else [value]
+        todo = [item for item in todo if not isinstance(item, float)]
         while todo:
             item = todo.pop()
             if isinstance(item, dict):
@@ -75,6 +83,8 @@ class ApiBody(ApiModel):
                 todo += item
             elif isinstance(item, str) and _SURROGATE.search(item):
                 raise ValueError("a text holds half of a surrogate pair, which is no character")
+            elif isinstance(item, float) and not math.isfinite(item):
+                raise ValueError("a number is NaN or infinite, which JSON does not have")
         return value
 
 

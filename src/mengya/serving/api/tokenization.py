@@ -5,6 +5,8 @@ The ids are those that the model would see: a text begins with the document toke
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, model_validator
@@ -30,7 +32,9 @@ class TokenizeRequest(NotingRequest):
     its template writes."""
     return_token_strs: bool | None = None
     """Also give each token as text."""
-    messages: list[Message] | None = Field(default=None, min_length=1)
+    messages: Annotated[list[Message], Field(fail_fast=True)] | None = Field(
+        default=None, min_length=1
+    )
     tools: list[Tool] | None = Field(default=None, max_length=128)
     chat_template_kwargs: ChatTemplateOptions | None = None
     add_generation_prompt: bool | None = None
@@ -65,7 +69,7 @@ class DetokenizeRequest(NotingRequest):
 
     model: str | None = None
     """A name of GET /v1/models; none: the first."""
-    tokens: list[int]
+    tokens: Annotated[list[int], Field(fail_fast=True)]
 
 
 class Text(BaseModel):

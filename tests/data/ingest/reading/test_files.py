@@ -145,6 +145,13 @@ def test_a_pipe_is_named(tmp_path: Path) -> None:
         find_data(str(tmp_path / "x.jsonl"))
 
 
+def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "\udcff.jsonl").write_text('{"text": "花"}')
+    for place in (tmp_path, tmp_path / "\udcff.jsonl"):
+        with pytest.raises(UserError, match=r"udcff.jsonl'.*UTF-8; rename it"):
+            find_data(str(place))
+
+
 def test_linked_folders_are_read_once(tmp_path: Path) -> None:
     write_lines(tmp_path / "elsewhere" / "a.jsonl", [{"text": "花"}])
     write_lines(tmp_path / "data" / "z" / "b.jsonl", [{"text": "花"}])

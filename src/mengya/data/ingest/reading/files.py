@@ -7,13 +7,14 @@ import glob
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
 from mengya.errors import UserError
 from mengya.runtime.output_folder import MARKER
+from mengya.runtime.unicode import is_unicode
 
 STRUCTURED = {
     ".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".parquet": "parquet",
@@ -70,6 +71,7 @@ def find_data(pattern: str, *, texts: bool = True) -> FoundFiles:
             raise UserError(
                 f"{path}: unknown kind of file; known are {known}, each also .gz or .zst"
             )
+        _check_names([path])
         return FoundFiles([path])
     if path.is_fifo():
         raise UserError(
@@ -91,7 +93,15 @@ def find_data(pattern: str, *, texts: bool = True) -> FoundFiles:
         hint = f"; did you mean {path.parent / near[0]}?" if near and near[0] != path.name else ""
         others = f", only {shown_counts(left_out)}" if left_out else ""
         raise UserError(f"{pattern}: no data files found{others}{hint}")
+    _check_names(files)
     return FoundFiles(files, left_out)
+
+
+def _check_names(files: Iterable[Path]) -> None:
+    """Manifests, which are JSON in UTF-8, name every file."""
+    for file in files:
+        if not is_unicode(str(file)):
+            raise UserError(f"{str(file)!r}: the name of a file must be UTF-8; rename it")
 
 
 def shown_counts(left_out: Counter[str]) -> str:

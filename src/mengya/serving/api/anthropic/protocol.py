@@ -115,7 +115,7 @@ class TokenCountRequest(NotingRequest):
 
     model: str
     """A name of GET /v1/models."""
-    messages: list[Turn] = Field(min_length=1)
+    messages: Annotated[list[Turn], Field(fail_fast=True)] = Field(min_length=1)
     """When the last one is the assistant's, the reply continues it."""
     system: str | list[TextBlock] | None = None
     tools: list[AnthropicTool] | None = Field(default=None, max_length=128)

@@ -122,9 +122,9 @@ class _Generation(NotingRequest):
 class OllamaChatRequest(_Generation):
     """POST /api/chat: answer a conversation."""
 
-    messages: list[OllamaMessage] | None = None
+    messages: Annotated[list[OllamaMessage], Field(fail_fast=True)] | None = None
     """Without any nothing is generated: such a request only waits until the model is there."""
-    tools: Annotated[list[dict[str, Any]], Field(max_length=128)] | None = None
+    tools: Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=128)] | None = None
     """Functions that the model may call."""
 
 
@@ -141,7 +141,7 @@ class GenerateRequest(_Generation):
     """Refused unless empty: the model cannot fill in the middle."""
     template: Literal[""] | None = None
     """Refused unless empty: the chat template is the model's."""
-    context: Annotated[list[int], Field(max_length=0)] | None = None
+    context: Annotated[list[int], Field(fail_fast=True, max_length=0)] | None = None
     """Refused unless empty: nothing is stored; send the messages to /api/chat."""
 
 

@@ -17,7 +17,7 @@ from mengya.serving.api.chat import logprobs_of
 from mengya.serving.api.responses import TokenLogprob, new_id
 from mengya.serving.runtime.choice import Piece
 from mengya.web.errors import ApiError
-from mengya.web.events import StreamForm
+from mengya.web.events import StreamForm, one_line
 
 
 def iso_time(seconds: float | None = None) -> str:
@@ -86,7 +86,7 @@ def error_body(error: ApiError) -> dict[str, Any]:
 
 def line(part: BaseModel) -> str:
     """One line of a stream; what is not there is left out, as ollama does."""
-    return part.model_dump_json(exclude_none=True) + "\n"
+    return one_line(part.model_dump_json(exclude_none=True)) + "\n"
 
 
 FORM = StreamForm(

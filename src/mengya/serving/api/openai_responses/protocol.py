@@ -135,7 +135,7 @@ class ResponsesRequest(NotingRequest):
 
     model: str
     """A name of GET /v1/models."""
-    input: str | Annotated[list[Item], Field(min_length=1)]
+    input: str | Annotated[list[Item], Field(fail_fast=True, min_length=1)]
     """A text, or messages, calls of functions and their outputs."""
     instructions: str | None = None
     """A system message before the input."""

@@ -8,6 +8,7 @@ import { el } from "../kit/dom.js";
 
 const REACH = 4000; // characters within which a formula must close
 const REMEMBERED = 500; // drawn formulas, for texts that are drawn many times while they grow
+const DEEPEST = 300; // levels of a formula's tree
 const SLICE = 12; // milliseconds of drawing before the page gets its turn
 const OPTIONS = { throwOnError: true, trust: false, strict: "ignore", maxSize: 20, maxExpand: 300 };
 /** @type {Record<string, string>} */
@@ -152,10 +153,13 @@ function draw({ element, source, display }) {
 
 /**
  * Takes the style attributes out of the MathML, which is for screen readers only: the page's policy
- * forbids them, and the browser would report each.
+ * forbids them, and the browser would report each. Refuses a tree that a browser cannot lay out: at some
+ * 1,500 levels the tab crashes, and again whenever the stored conversation is opened.
  * @param {any} node of KaTeX's tree
+ * @param {number} [depth]
  */
-function withoutStyles(node) {
+function withoutStyles(node, depth = 0) {
+  if (depth > DEEPEST) throw new Error("nested too deeply");
   if (node.attributes?.style) delete node.attributes.style;
-  node.children?.forEach(withoutStyles);
+  for (const child of node.children ?? []) withoutStyles(child, depth + 1);
 }
