@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Packages whose tests start few processes and train little: a minute on one core.
-QUICK := $(addprefix tests/,data/ingest data/rows generation losses models planning text web world \
+QUICK := $(addprefix tests/,data/ingest data/rows losses models planning text web world \
 	test_config.py test_imports.py test_seams.py test_words.py)
 
 .PHONY: demo check test clean

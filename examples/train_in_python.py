@@ -54,4 +54,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/python"))
+    try:
+        main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/python"))
+    except mengya.UserError as error:  # a second time, say: nothing is overwritten
+        sys.exit(f"{error}\n(python examples/train_in_python.py FOLDER writes elsewhere)")

@@ -64,7 +64,7 @@ def test_every_problem_is_reported_at_once_with_the_likely_key(tmp_path: Path) -
     message = str(caught.value)
     assert "6 problems" in message
     assert "stesp: unknown key; did you mean 'steps'?" in message
-    assert "inner.nam: unknown key; did you mean 'name'?" in message
+    assert "inner.nam: unknown key; did you mean 'inner.name'?" in message
     assert "inner.lr: Input should be greater than 0 (got -1)" in message
     assert "steps: Input should be a valid integer" in message and "'many'" in message
     assert "sources[0].path: is required" in message

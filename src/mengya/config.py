@@ -260,9 +260,10 @@ def _explain(cls: type[Config], item: dict[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
         owner = _owner(cls, location[:-1])
         known = list(owner.model_fields) if owner else []
-        meant = _keys_named(cls, str(location[-1])) or difflib.get_close_matches(
-            str(location[-1]), known, n=1, cutoff=0.55
-        )
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.55)
+        meant = _keys_named(cls, str(location[-1])) or [
+            _dotted((*location[:-1], name)) for name in near
+        ]
         hint = f"known here: {', '.join(known)}"
         if meant:
             hint = f"did you mean {' or '.join(map(repr, meant))}?"
@@ -277,10 +278,10 @@ def _explain(cls: type[Config], item: dict[str, Any]) -> str:
 
 
 def _keys_named(cls: type[Config], name: str, above: str = "") -> list[str]:
-    """The full keys of sections that have a key of that name; lists and mappings are not entered."""
+    """The full keys of that name; lists and mappings are not entered."""
     found = []
     for key, field in cls.model_fields.items():
-        if above and key == name:
+        if key == name:
             found.append(f"{above}{key}")
         section = config_class_in(field.annotation)
         if section is not None and not is_list(field.annotation):

@@ -7,6 +7,8 @@ the same command resumes where it stopped.
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -262,8 +264,7 @@ def _finish(
     console.print(
         f"trained in {seconds:.0f} s; curves, samples and tables: {report}", highlight=False
     )
-    console.print(f"talk with it:   mengya chat {_checkpoint(config, 'dpo')}", highlight=False)
-    console.print(
-        f"the base model: mengya chat {_checkpoint(config, 'pretrain')} mode=completion",
-        highlight=False,
-    )
+    program = shlex.quote(sys.argv[0])  # as it was typed: `mengya`, or its path in an environment
+    for what, stage in (("talk with it:  ", "dpo"), ("the base model:", "pretrain")):
+        line = f"{what} {program} chat {_checkpoint(config, stage)}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
