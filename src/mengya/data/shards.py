@@ -386,7 +386,8 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     except FileNotFoundError:
         inner = sorted(str(p.parent) for p in directory.glob(f"*/{MANIFEST}"))
         hint = f"did you mean {' or '.join(inner)}?" if inner else "make it with `mengya prepare`"
-        raise UserError(f"{directory} is not a shard folder (no {MANIFEST}); {hint}") from None
+        what = f"is not a shard folder (no {MANIFEST})" if directory.exists() else "does not exist"
+        raise UserError(f"{directory} {what}; {hint}") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     format_ = str(manifest.get("format")) if isinstance(manifest, dict) else ""

@@ -39,6 +39,8 @@ def find_checkpoint(path: Path) -> Path:
         inside = sorted(p.parent.name for p in path.glob("*/config.json"))
         hint = f"; it has {', '.join(inside)} inside" if inside else ""
         raise UserError(f"{path} is no checkpoint folder: it holds no config.json{hint}")
+    if path.exists():
+        raise UserError(f"{path} is a file; a checkpoint is a folder: write its path")
     near = path.parent
     names = [p.name for p in near.iterdir() if p.exists()] if near.is_dir() else []
     close = difflib.get_close_matches(path.name, names, n=1)

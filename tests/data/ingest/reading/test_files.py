@@ -139,6 +139,13 @@ def test_a_mixed_folder_gives_all_that_can_be_read(tmp_path: Path) -> None:
         find_data(str(tmp_path / "only"))
 
 
+def test_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing: does not exist$"):
+        find_data(str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match=r"\*\.jsonl: no data files found$"):
+        find_data(str(tmp_path / "*.jsonl"))
+
+
 def test_a_pipe_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.jsonl")
     with pytest.raises(UserError, match=r"x.jsonl is a pipe.*write it to a file first"):

@@ -92,7 +92,9 @@ def find_data(pattern: str, *, texts: bool = True) -> FoundFiles:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near and near[0] != path.name else ""
         others = f", only {shown_counts(left_out)}" if left_out else ""
-        raise UserError(f"{pattern}: no data files found{others}{hint}")
+        is_missing = not glob.has_magic(pattern) and not path.exists()
+        problem = "does not exist" if is_missing else "no data files found"
+        raise UserError(f"{pattern}: {problem}{others}{hint}")
     _check_names(files)
     return FoundFiles(files, left_out)
 

@@ -89,7 +89,7 @@ export const ZH = {
   slid: "模型的上下文已满：此线以上的问答不再发送给模型。",
   contextUsed: "上下文：{used} / {limit} token",
   contextAbout: "上下文：约 {used} / {limit} token",
-  contextNear: "快满了：将略去最早的问答，也可以新建对话",
+  contextNear: "快满了：放不下时会略去最早的问答，也可以新建对话",
   contextTooLong: "这条消息本身就超过了上下文，请缩短",
   stoppedHere: "已在此处停止。",
   emptyReply: "模型返回了空回复。",
