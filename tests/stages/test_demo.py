@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
+import pytest
 import yaml
 
+from mengya.config import load_config
 from mengya.stages import demo
+from mengya.stages.chat import ChatConfig
+from mengya.stages.serve import ServeConfig
 
 RECIPES = Path(__file__).parents[2] / "recipes/mini"
 
@@ -28,7 +33,9 @@ def small_recipes(folder: Path) -> Path:
     return folder
 
 
-def test_the_demo_runs_measures_and_resumes_where_it_stopped(tmp_path: Path) -> None:
+def test_the_demo_runs_measures_and_resumes_where_it_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = demo.DemoConfig(
         run_dir=tmp_path / "demo", recipes=small_recipes(tmp_path / "recipes"), questions=2
     )
@@ -40,6 +47,16 @@ def test_the_demo_runs_measures_and_resumes_where_it_stopped(tmp_path: Path) -> 
         assert stage["bits_per_char"] > 0
         assert 0 <= stage["closed_book_accuracy"] <= 1
         assert 0 <= stage["preference_accuracy"] <= 1
+    said = [
+        line.split(": ", 1)[1]
+        for line in capsys.readouterr().out.splitlines()
+        if " mengya " in line
+    ]
+    for line, stage in zip(said, (ChatConfig, ServeConfig, ChatConfig), strict=True):
+        _, _, checkpoint, *keys = shlex.split(line)
+        config_typed = load_config(stage, None, [f"checkpoint={checkpoint}", *keys])
+        assert (config_typed.checkpoint / "config.json").is_file()
+        assert not isinstance(config_typed, ServeConfig) or len(config_typed.starters) == 2
     page = (tmp_path / "demo/report.html").read_text(encoding="utf-8")
     assert page.count("<svg") >= 6 and "side by side" in page
 

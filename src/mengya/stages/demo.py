@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -264,7 +265,18 @@ def _finish(
     console.print(
         f"trained in {seconds:.0f} s; curves, samples and tables: {report}", highlight=False
     )
-    program = shlex.quote(sys.argv[0])  # as it was typed: `mengya`, or its path in an environment
-    for what, stage in (("talk with it:  ", "dpo"), ("the base model:", "pretrain")):
-        line = f"{what} {program} chat {_checkpoint(config, stage)}"
+    asked = json.dumps([answer["question"] for answer in answers[:4]], ensure_ascii=False)
+    for line in (
+        f"talk with it:   {_program()} chat {_checkpoint(config, 'dpo')}",
+        f"in the browser: {_program()} serve {_checkpoint(config, 'dpo')} {shlex.quote(f'starters={asked}')}",
+        f"the base model: {_program()} chat {_checkpoint(config, 'pretrain')}",
+    ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _program() -> str:
+    """What to type for this program: its path, where it is not found by name."""
+    path = sys.argv[0]
+    if Path(path).name != "mengya" or shutil.which("mengya") == path:
+        return "mengya"
+    return shlex.quote(path)
