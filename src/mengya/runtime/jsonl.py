@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mengya.errors import UserError
+from mengya.runtime.unicode import is_unicode
 
 _BLOCK = 1 << 16
 
@@ -20,11 +21,7 @@ _BLOCK = 1 << 16
 def json_line(values: Mapping[str, Any]) -> str:
     """The line of an object, its newline included. Half of a surrogate pair is written as an escape."""
     text = json.dumps(values, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = json.dumps(values)
-    return text + "\n"
+    return (text if is_unicode(text) else json.dumps(values)) + "\n"
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import IO
 
 from mengya.data.ingest.reading.compressed import DAMAGE
 from mengya.data.ingest.reading.records import CHUNK_RECORDS, MAX_RECORD, Chunk, damage
+from mengya.runtime.unicode import is_unicode
 
 BLOCK = 1 << 18
 _TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"|[{}\[\]]')
@@ -106,13 +107,11 @@ class _Values:
         )
 
     def _wrong_characters(self, value: object, end: int) -> str:
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            if re.search("[\udc80-\udcff]", self._buffer[self._at : end]):
-                return f"not valid {self._encoding}"
-            return "half of a surrogate pair, which is no character"
-        return ""
+        if is_unicode(json.dumps(value, ensure_ascii=False)):
+            return ""
+        if re.search("[\udc80-\udcff]", self._buffer[self._at : end]):
+            return f"not valid {self._encoding}"
+        return "half of a surrogate pair, which is no character"
 
     def _next_record(self, opening: str) -> int:
         """Where the malformed record at `_at` ends or the next one begins; -1 when that cannot be found.

@@ -20,6 +20,7 @@ from mengya.data.ingest.reading.files import file_kind, find_files
 from mengya.data.ingest.reading.json_values import json_chunks
 from mengya.data.ingest.reading.records import MAX_RECORD, BadLine, BadLines, Chunk, Record, damage
 from mengya.data.ingest.reading.tables import csv_chunks, parquet_chunks
+from mengya.runtime.unicode import is_unicode
 
 MAX_TEXT = 8 << 20  # bytes: a longer plain text file becomes several documents, cut at line ends
 
@@ -103,11 +104,9 @@ def _parse_json(text: str) -> Any:
     except json.JSONDecodeError as error:
         problem = error.msg.removesuffix(" at")
         raise ValueError(f"not JSON: {problem} at column {error.colno}") from None
-    if "\\ud" in text or "\\uD" in text:
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError("half of a surrogate pair, which is no character") from None
+    escapes = "\\ud" in text or "\\uD" in text
+    if escapes and not is_unicode(json.dumps(value, ensure_ascii=False)):
+        raise ValueError("half of a surrogate pair, which is no character")
     return value
 
 

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from mengya.data.ingest.reading.compressed import DAMAGE
 from mengya.data.ingest.reading.records import MAX_RECORD, Chunk, damage
+from mengya.runtime.unicode import is_unicode
 
 _PARQUET_ROWS = 1024
 
@@ -30,7 +31,7 @@ def csv_chunks(path: Path, stream: IO[bytes], encoding: str) -> Iterator[Chunk]:
                 if doubled := _doubled(header):
                     chunk.bad.append((line, doubled))
                     break
-            elif not problem and any(not _is_text(value) for value in row):
+            elif not problem and any(not is_unicode(value) for value in row):
                 chunk.bad.append((line, f"not valid {encoding}"))
             elif problem:
                 chunk.bad.append((line, problem))
@@ -178,11 +179,3 @@ def _size(value: Any) -> int:
     if isinstance(value, dict):
         return sum(map(_size, value.values()))
     return sum(map(_size, value)) if isinstance(value, list) else 8
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
