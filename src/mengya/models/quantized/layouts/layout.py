@@ -39,9 +39,11 @@ class Layout(Protocol):
 
     Attributes:
         name: the quant_method.
+        optional: those of `shapes` that folders may lack.
     """
 
     name: str
+    optional: tuple[str, ...]
 
     def scale_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """That of scales on disk. Who rounds scales to it first, and chooses codes then, loses nothing.
@@ -82,7 +84,7 @@ class Layout(Protocol):
         ...
 
     def shapes(self, stored: Stored, shape: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-        """Shapes of the tensors that `from_tensors` needs, by what follows `NAME.`."""
+        """Shapes of the tensors that `from_tensors` takes, by what follows `NAME.`."""
         ...
 
     def to_tensors(
