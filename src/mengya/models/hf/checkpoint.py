@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
@@ -24,9 +23,15 @@ from transformers import PreTrainedTokenizerFast
 from mengya.errors import UserError
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
-from mengya.models.hf.config import CLASSES, config_to_hf, load_model_config
+from mengya.models.hf.config import CLASSES, config_to_hf, load_model_config, load_quantization
+from mengya.models.hf.weight_files import StoredTensors, weight_files
 from mengya.tokenizer.added import read_added
-from mengya.tokenizer.load import copy_tokenizer, document_token_id, stop_token_ids
+from mengya.tokenizer.load import (
+    copy_tokenizer,
+    document_token_id,
+    load_tokenizer,
+    stop_token_ids,
+)
 
 
 def save_hf_folder(
@@ -48,17 +53,27 @@ def save_hf_folder(
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = dict(_saved_tensors(source, config, dtype))
+    tensors = dict(saved_tensors(source, config, dtype))
     stored = dtype or next(iter(tensors.values())).dtype
     special = {
         "bos_token_id": bos_token_id,
         "eos_token_id": eos_token_id,
         "pad_token_id": pad_token_id,
     }
-    _write_json(directory / "config.json", {**config_to_hf(config, stored), **special})
-    generation = {name: value for name, value in special.items() if value is not None}
-    _write_json(directory / "generation_config.json", generation)
+    _write_configs({**config_to_hf(config, stored), **special}, special, directory)
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+def write_configs(
+    config: ModelConfig,
+    dtype: torch.dtype,
+    tokenizer_folder: Path,
+    directory: Path,
+    more: Mapping[str, Any],
+) -> None:
+    """config.json, with `more` in it, and generation_config.json."""
+    special = _special_ids(load_tokenizer(tokenizer_folder))
+    _write_configs({**config_to_hf(config, dtype), **special, **more}, special, directory)
 
 
 def write_folder(
@@ -71,21 +86,16 @@ def write_folder(
 ) -> None:
     """Write config, weights, generation settings and tokenizer: all that transformers needs.
 
-    What the tokenizer's folder says of tokens added by `mengya extend` is kept, as trained.
-
     Args:
         tensors: a copy of the model's state dict to write, taken earlier; None takes its own.
     """
-    pad = tokenizer.pad_token_id
-    save_hf_folder(
-        model if tensors is None else tensors,
-        model.config,
-        directory,
-        dtype,
-        bos_token_id=document_token_id(tokenizer),
-        eos_token_id=stop_token_ids(tokenizer),
-        pad_token_id=pad if isinstance(pad, int) else None,
-    )
+    source = model if tensors is None else tensors
+    save_hf_folder(source, model.config, directory, dtype, **_special_ids(tokenizer))
+    copy_tokenizer_files(tokenizer_folder, directory)
+
+
+def copy_tokenizer_files(tokenizer_folder: Path, directory: Path) -> None:
+    """The tokenizer, and what its folder says of tokens added by `mengya extend`, as trained."""
     copy_tokenizer(tokenizer_folder, directory)
     if added := read_added(tokenizer_folder):
         added.trained().write(directory)
@@ -108,17 +118,21 @@ def load_causal_lm(
     """
     directory = Path(directory)
     stored = load_model_config(directory)
+    _refuse_quantized(directory)
     config = config or stored
-    model = CausalLM(config, device="meta").to(dtype).to_empty(device=device)
+    model = materialize(CausalLM(config, device="meta"), device, dtype)
+    new_rope = config.rope_parameters.rope_type != stored.rope_parameters.rope_type
+    fill(model, StoredTensors(directory), new_rope=new_rope)
+    return model
+
+
+def materialize(model: CausalLM, device: torch.device | str, dtype: torch.dtype) -> CausalLM:
+    """The same module with memory in the place of the meta device; `fill` gives it values."""
+    model.to(dtype).to_empty(device=device)
     model.tie_weights()
     model.expert_load.zero_()  # the only buffer that no file fills
     if model.model.learned_rope is not None:
         model.model.learned_rope.reset_parameters()
-    _fill(
-        model,
-        directory,
-        new_rope=config.rope_parameters.rope_type != stored.rope_parameters.rope_type,
-    )
     return model
 
 
@@ -132,7 +146,7 @@ def load_weights(model: CausalLM, directory: Path, master: Mapping[str, Tensor] 
     Raises:
         UserError: as `load_causal_lm`.
     """
-    _fill(model, directory)
+    fill(model, StoredTensors(directory))
     places = model.state_dict()
     for name, tensor in (master or {}).items():
         places[name].copy_(tensor)
@@ -145,7 +159,7 @@ def weights_sha256(directory: Path | str) -> str:
         UserError: as `load_causal_lm`.
     """
     digest = hashlib.sha256()
-    for path in _weight_files(Path(directory)):
+    for path in weight_files(Path(directory)):
         try:
             stat = path.stat()
             digest.update(_file_sha256(path.resolve(), stat.st_size, stat.st_mtime_ns))
@@ -170,7 +184,22 @@ def check_vocabulary(model: CausalLM, tokenizer: PreTrainedTokenizerFast) -> Non
         )
 
 
-def _saved_tensors(
+def _special_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    pad = tokenizer.pad_token_id
+    return {
+        "bos_token_id": document_token_id(tokenizer),
+        "eos_token_id": stop_token_ids(tokenizer),
+        "pad_token_id": pad if isinstance(pad, int) else None,
+    }
+
+
+def _write_configs(values: Mapping[str, Any], special: Mapping[str, Any], directory: Path) -> None:
+    generation = {name: value for name, value in special.items() if value is not None}
+    write_json(directory / "config.json", values)
+    write_json(directory / "generation_config.json", generation)
+
+
+def saved_tensors(
     source: nn.Module | Mapping[str, Tensor], config: ModelConfig, dtype: torch.dtype | None
 ) -> Iterator[tuple[str, Tensor]]:
     """Tensors under their names on disk: experts one by one, a tied output layer left out."""
@@ -181,7 +210,7 @@ def _saved_tensors(
         # A rounded bias would send tokens to other experts; transformers keeps it in fp32 as well.
         own = name.endswith("e_score_correction_bias")
         value = tensor.detach().to("cpu", tensor.dtype if own else dtype)
-        if ".mlp.experts." not in name:
+        if not _is_stacked(name):
             yield name, value.contiguous()
             continue
         prefix, part = name.rsplit(".", 1)
@@ -195,16 +224,30 @@ def _saved_tensors(
 
 
 @torch.no_grad()
-def _fill(model: CausalLM, directory: Path, new_rope: bool = False) -> None:
-    """Copy every tensor of the folder to its parameter; each must be filled once."""
-    places = _places(model)
-    unknown = []
-    for file, name, tensor in _stored_tensors(directory):
+def fill(
+    model: CausalLM, tensors: StoredTensors, *, new_rope: bool = False, done: Collection[str] = ()
+) -> None:
+    """Copy every tensor of a folder to its parameter; each must be filled once.
+
+    Args:
+        new_rope: learned frequencies were added to the model just now, and need not be there.
+        done: what is filled, or read, elsewhere.
+
+    Raises:
+        UserError: as `load_causal_lm`.
+    """
+    directory = tensors.directory
+    places = {name: place for name, place in tensor_places(model).items() if name not in done}
+    all_names, unknown = set(places), []
+    for name in tensors:
+        if name in done:
+            continue
         place = places.pop(name, None)
         if place is not None:
+            tensor = tensors[name]
             if place.shape != tensor.shape:
                 raise UserError(
-                    f"{file}: {name} has shape {list(tensor.shape)}, but config.json "
+                    f"{tensors.file_of(name)}: {name} has shape {list(tensor.shape)}, but config.json "
                     f"says {list(place.shape)}; the files are of different models"
                 )
             place.copy_(tensor)
@@ -215,13 +258,13 @@ def _fill(model: CausalLM, directory: Path, new_rope: bool = False) -> None:
             f"{directory}: {len(unknown)} tensors that {CLASSES[model.config.model_type]} does not "
             f"have, such as {unknown[0]}; is it an adapter, or config.json of another model?"
         )
-    if new_rope:  # extended just now, and not yet trained
+    if new_rope:
         places = {
             n: p
             for n, p in places.items()
             if not n.startswith(f"model.{model.config.rope_parameters.rope_type}.")
         }
-    missing = _without_alternatives(places)
+    missing = _without_alternatives(places, all_names)
     if missing:
         raise UserError(
             f"{directory}: {len(missing)} tensors are missing, such as {missing[0]}; the folder is "
@@ -229,13 +272,13 @@ def _fill(model: CausalLM, directory: Path, new_rope: bool = False) -> None:
         )
 
 
-def _places(model: CausalLM) -> dict[str, Tensor]:
+def tensor_places(model: CausalLM) -> dict[str, Tensor]:
     """Where each tensor name on disk goes; experts both one by one and stacked (either is read)."""
     saved = model.state_dict().keys()
     places: dict[str, Tensor] = {n: buffer for n, buffer in model.named_buffers() if n in saved}
     for name, parameter in model.named_parameters():  # a tied output layer appears once
         places[name] = parameter
-        if ".mlp.experts." not in name:
+        if not _is_stacked(name):
             continue
         prefix, part = name.rsplit(".", 1)
         for e, expert in enumerate(parameter):
@@ -248,7 +291,12 @@ def _places(model: CausalLM) -> dict[str, Tensor]:
     return places
 
 
-def _without_alternatives(left: dict[str, Tensor]) -> list[str]:
+def _is_stacked(name: str) -> bool:
+    """Whether a tensor is that of all experts; of a single one it ends in .weight."""
+    return ".mlp.experts." in name and not name.endswith(".weight")
+
+
+def _without_alternatives(left: dict[str, Tensor], all_names: Collection[str]) -> list[str]:
     """Names that are really missing: stacked experts are filled if all single ones were, or vice versa."""
     missing = []
     for name in left:
@@ -259,7 +307,7 @@ def _without_alternatives(left: dict[str, Tensor]) -> list[str]:
         single = after.endswith(".weight")
         down = "down_proj" in after
         stacked = f"{prefix}.mlp.experts.{'down_proj' if down else 'gate_up_proj'}"
-        if single and stacked in left:
+        if single and (stacked in left or stacked not in all_names):
             missing.append(name)
     return missing
 
@@ -273,39 +321,16 @@ def _ignored(name: str, config: ModelConfig) -> bool:
     return tied or ahead or name.endswith("rotary_emb.inv_freq")
 
 
-def _stored_tensors(directory: Path) -> Iterator[tuple[Path, str, Tensor]]:
-    for file in _weight_files(directory):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 (not a dict)
-                    yield file, name, tensors.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"{file} is damaged or missing ({error}); copy or download it again"
-            ) from error
-
-
-def _weight_files(directory: Path) -> list[Path]:
-    index = directory / "model.safetensors.index.json"
-    single = directory / "model.safetensors"
-    if single.exists():
-        return [single]
-    if index.exists():
-        try:
-            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        except (ValueError, KeyError, AttributeError) as error:
-            raise UserError(f"{index} is not a shard index: {error!r}; copy it again") from error
-        if outside := [name for name in names if Path(name).name != name]:
-            raise UserError(f"{index} points outside its folder: {outside[0]}; download it again")
-        return [directory / name for name in sorted(set(names))]
-    if pickled := [*directory.glob("*.bin"), *directory.glob("*.pt"), *directory.glob("*.pth")]:
+def _refuse_quantized(directory: Path) -> None:
+    values = load_quantization(directory)
+    if values is not None:
         raise UserError(
-            f"{pickled[0]}: pickled weights can run code when opened, they are never read; convert "
-            "them where you trust them: AutoModelForCausalLM.from_pretrained(DIR)"
-            ".save_pretrained(OUT), then use OUT"
+            f"{directory} is quantized ({values.get('quant_method')}): its weights can be used, but not "
+            "trained, merged or extended. Give the full checkpoint that it was made from, and quantize what "
+            "comes out; lora.base_4bit=true trains an adapter on a full checkpoint that it makes small itself"
         )
-    raise UserError(f"{directory} holds no model.safetensors and no model.safetensors.index.json")
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """A file as people read it."""
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from mengya.errors import UserError
+from mengya.errors import UserError, shown
 from mengya.models.config.model import ContextExtension, ModelConfig
 from mengya.models.config.rope import RopeParameters, rope_from_hf
 
@@ -101,15 +101,8 @@ def load_model_config(directory: Path | str) -> ModelConfig:
         UserError: naming the file, the value that is not supported, and what is.
     """
     path = Path(directory) / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        model_type = values.get("model_type")
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} does not exist; give a checkpoint folder (one that holds config.json)"
-        ) from None
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not readable JSON: {error}") from error
+    values = _values(path)
+    model_type = values.get("model_type")
     if str(model_type).startswith(_OWN):
         return _learned_from_hf(values, path)
     if model_type not in CLASSES:
@@ -119,6 +112,34 @@ def load_model_config(directory: Path | str) -> ModelConfig:
             f"{model_type!r}) is not supported; supported: {_SUPPORTED}"
         )
     return _config_from_hf(values, path)
+
+
+def load_quantization(directory: Path | str) -> dict[str, Any] | None:
+    """`quantization_config` of config.json; None: the weights are full.
+
+    Raises:
+        UserError: there is no config.json that can be read, or this part of it is no mapping.
+    """
+    path = Path(directory) / "config.json"
+    values = _values(path).get("quantization_config")
+    if values is not None and not isinstance(values, dict):
+        raise UserError(f"{path}: quantization_config {shown(values)} must be a mapping")
+    return values
+
+
+def _values(path: Path) -> dict[str, Any]:
+    """The content of config.json."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} does not exist; give a checkpoint folder (one that holds config.json)"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is not readable JSON: it holds no object")
+    return values
 
 
 def _learned_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:

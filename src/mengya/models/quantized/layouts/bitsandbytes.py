@@ -24,7 +24,7 @@ class Bitsandbytes:
     """A `Layout`."""
 
     name = "bitsandbytes"
-    optional = ("weight_format",)
+    optional: tuple[str, ...] = ("weight_format",)
 
     def scale_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """As `Layout.scale_dtype`."""
@@ -37,8 +37,8 @@ class Bitsandbytes:
         int8 = (scheme.number, scheme.bits, scheme.symmetric) == ("int", 8, True)
         if not (rows and int8 and scheme.activations in ("int8_outliers", "int8")):
             raise UserError(
-                "bitsandbytes' layout holds LLM.int8 alone: 8 bits, symmetric, a scale for each row; take the "
-                "compressed-tensors layout"
+                "bitsandbytes' layout holds LLM.int8 alone: 8 bits, symmetric, a scale for each row; take "
+                "the compressed-tensors layout"
             )
 
     def to_config(self, matrices: Mapping[str, Stored], full: Sequence[str]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from mengya.models.quantized.layouts.layout import Stored
 
 _PACKED, _INT, _FLOAT = "pack-quantized", "int-quantized", "float-quantized"
 _FORMS = {_PACKED: _PACKED, _INT: _INT, _FLOAT: _FLOAT, "naive-quantized": _INT}
+# Of the experts' group; transformers, where they are one tensor, looks for a pattern with this word.
+_EXPERTS, _ALL_EXPERTS = ".mlp.experts.", r"re:.*\.mlp\.experts\..*"
 _GROUPED = ("group", "dynamic")  # values of actorder that keep a group for each column
 # What would change the weights or the sums, and is not computed here.
 _UNKNOWN = ("kv_cache_scheme", "sparsity_config", "transform_config")
@@ -67,12 +69,15 @@ class CompressedTensors:
         for name, stored in matrices.items():
             by_scheme.setdefault(stored, []).append(name)
         ranked = sorted(by_scheme.items(), key=lambda item: len(item[1]))
+        of_experts = {stored for name, stored in matrices.items() if _EXPERTS in name}
         groups = {}
         for number, (stored, names) in enumerate(ranked):
             targets = ["Linear"] if number == len(ranked) - 1 else names
+            if len(ranked) > 1 and of_experts == {stored}:
+                targets = [*(t for t in targets if _EXPERTS not in t), _ALL_EXPERTS]
             groups[f"group_{number}"] = _group(stored, targets)
         forms = {group["format"] for group in groups.values()}
-        return {
+        config = {
             "quant_method": self.name,
             "format": forms.pop() if len(forms) == 1 else "mixed-precision",
             "quantization_status": "compressed",
@@ -81,6 +86,11 @@ class CompressedTensors:
             "kv_cache_scheme": None,
             "global_compression_ratio": None,
         }
+        # transformers 5.23 has no place for packed zero points unless it makes the weights full at once,
+        # and then takes one group for all.
+        if len(groups) == 1 and not all(s.scheme.symmetric for s in matrices.values()):
+            config["dequantize"] = True
+        return config
 
     def from_config(self, values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Stored]:
         """As `Layout.from_config`."""
@@ -224,7 +234,7 @@ def _stored(group: Mapping[str, Any], format_: object) -> Stored:
     if is_float and not scheme.symmetric:
         raise UserError("fp8 weights with zero points are not supported")
     # Of a group or, in folders of earlier versions, of all.
-    named = group.get("format") or format_
+    named = str(group.get("format") or format_)
     if named not in _FORMS:
         raise UserError(f"format {shown(named)} is not supported (only {', '.join(_FORMS)})")
     form = _FLOAT if is_float and _FORMS[named] == _INT else _FORMS[named]

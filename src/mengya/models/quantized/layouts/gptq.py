@@ -1,4 +1,4 @@
-"""The layout of GPTQ (Frantar et al. 2022, arXiv:2210.17323) as AutoGPTQ made it and GPTQModel and vLLM read it.
+"""GPTQ's layout (Frantar et al. 2022, arXiv:2210.17323) of AutoGPTQ; GPTQModel and vLLM read it.
 
 Codes lie transposed, those of a column end to end in 32-bit words (qweight); zero points along the outputs
 (qzeros); g_idx is the group of each input. `checkpoint_format` gptq (v1) stores zero points less one, so that
@@ -31,7 +31,7 @@ class Gptq:
     """A `Layout`."""
 
     name = "gptq"
-    optional = ("g_idx",)
+    optional: tuple[str, ...] = ("g_idx",)
 
     def scale_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """As `Layout.scale_dtype`: fp16 whatever the model has."""
@@ -49,8 +49,8 @@ class Gptq:
             raise UserError(f"{scheme.bits} bits are not supported (only 2, 3, 4, 8)")
         if shape[0] % _MULTIPLE or shape[1] % _MULTIPLE:
             raise UserError(
-                f"GPTQ's layout needs widths that {_MULTIPLE} divides, this matrix is {shape[0]} x {shape[1]}; "
-                "take the compressed-tensors layout"
+                f"GPTQ's layout needs widths that {_MULTIPLE} divides, and this matrix is {shape[0]} x "
+                f"{shape[1]}; take the compressed-tensors layout"
             )
         checks.check_groups(scheme, shape)
 

@@ -1,0 +1,63 @@
+"""Layers of a model whose matrices are quantized; for inference alone.
+
+They stand where `nn.Linear` and `Experts` stood, under the same names; kernels.quantized multiplies.
+Shapes: N tokens, k experts per token.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mengya.kernels.quantized.op import PackedWeight
+from mengya.models.feed_forward import SwiGLU
+
+
+class QuantizedLinear(nn.Module):
+    """`nn.Linear` with a packed weight, which is put in after the layer is made.
+
+    Attributes:
+        packed: None before that.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.bias = linear.bias
+        self.packed: PackedWeight | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.packed is not None
+        out = self.packed(x)
+        return out if self.bias is None else out + self.bias
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+
+class QuantizedExperts(nn.ModuleList):
+    """`Experts` as one SwiGLU each, so that every matrix may have a scheme of its own."""
+
+    def __init__(self, count: int, hidden_size: int, width: int) -> None:
+        super().__init__(SwiGLU(hidden_size, width, "meta") for _ in range(count))
+
+    def forward(self, x_NH: Tensor, weights_Nk: Tensor, experts_Nk: Tensor) -> Tensor:
+        """Weighted sum of each token's experts, [N, hidden]; only chosen experts are computed."""
+        out_NH = torch.zeros_like(x_NH)
+        for e in experts_Nk.unique().tolist():
+            tokens, choices = (experts_Nk == e).nonzero(as_tuple=True)
+            weights = weights_Nk[tokens, choices, None].to(x_NH.dtype)
+            out_NH.index_add_(0, tokens, self[e](x_NH[tokens]) * weights)
+        return out_NH
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether a model has quantized layers."""
+    return any(isinstance(module, QuantizedLinear) for module in model.modules())
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Numbers that the model was trained with; tied ones count once, quantized ones as one each."""
+    quantized = (m for m in model.modules() if isinstance(m, QuantizedLinear))
+    inner = sum(m.in_features * m.out_features for m in quantized)
+    return inner + sum(parameter.numel() for parameter in model.parameters())
