@@ -54,11 +54,16 @@ class Model:
         self.network, self.tokenizer, self.checkpoint = network, tokenizer, checkpoint
 
     def __repr__(self) -> str:
-        weight = self.network.lm_head.weight
-        count = sum(parameter.numel() for parameter in self.network.parameters())
-        dtype = str(weight.dtype).removeprefix("torch.")
+        from mengya.generation.batch.memory import weight_bytes
+        from mengya.models.quantized.layers import number_names, parameter_count
+
+        weight, count = self.network.lm_head.weight, parameter_count(self.network)
+        numbers = str(weight.dtype).removeprefix("torch.")
+        if quantized := number_names(self.network):
+            size = weight_bytes(self.network, packed=False)
+            numbers = f"{quantized} and {numbers} in {size / 1e6:.2f} MB"
         return (
-            f"Model({str(self.checkpoint)!r}, {count / 1e6:.2f}M parameters, {dtype}, "
+            f"Model({str(self.checkpoint)!r}, {count / 1e6:.2f}M parameters, {numbers}, "
             f"{weight.device})"
         )
 

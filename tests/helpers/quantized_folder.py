@@ -21,7 +21,7 @@ def rounded(
     weight_OI: Tensor, scheme: Scheme, *, ordered: bool = False, dtype: torch.dtype = torch.float32
 ) -> QuantizedWeight:
     """The nearest numbers, with scales of `dtype`; `ordered`: columns of a group are not neighbours."""
-    O, I = weight_OI.shape
+    I = weight_OI.shape[1]
     G = scheme.groups(I)
     group_I = torch.arange(I, dtype=torch.int32) // (I // G)
     if ordered:
@@ -44,9 +44,7 @@ def rounded(
         scale = ((high - low) / (levels - 1)).to(dtype).float()
         zero = (-low / scale).round().clamp(0, levels - 1)
     codes = (weight_OI / scale[:, columns] + zero[:, columns]).round().clamp(0, levels - 1)
-    return QuantizedWeight(
-        scheme, codes.to(torch.uint8), scale, zero.to(torch.uint8), given
-    )
+    return QuantizedWeight(scheme, codes.to(torch.uint8), scale, zero.to(torch.uint8), given)
 
 
 def quantized_weights(
@@ -75,9 +73,7 @@ def write_rounded(
     """A quantized folder of the model, and the matrices in it."""
     scheme_of = scheme if callable(scheme) else (lambda name: scheme)
     chosen = LAYOUTS[layout]
-    weights = quantized_weights(
-        model, scheme_of, ordered=ordered, dtype=chosen.scale_dtype(dtype)
-    )
+    weights = quantized_weights(model, scheme_of, ordered=ordered, dtype=chosen.scale_dtype(dtype))
     full = {
         name: tensor
         for name, tensor in saved_tensors(model, model.config, torch.float32)

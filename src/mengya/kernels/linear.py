@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mengya.kernels.quantized.op import PackedWeight
+
 M = TypeVar("M", bound=nn.Module)
 
 _ALIGNED = 8  # outputs of the fp32 product, so that rows stay aligned
@@ -121,7 +123,10 @@ def pack_linears(model: M) -> M:
 
     Experts of a mixture are no linear layers and stay plain. Needs `can_pack(model)`.
     """
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    kept: list[Any] = [*model.parameters(), *model.buffers()]
+    # Packed for their own kernels already, in forms that may not be copied.
+    kept += [module for module in model.modules() if isinstance(module, PackedWeight)]
+    shared = {id(one): one for one in kept}
     packed = copy.deepcopy(model, shared)
     for name, module in list(packed.named_modules()):
         if type(module) is nn.Linear:

@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 from mengya.errors import UserError
+from mengya.models.hf.config import load_model_config, load_quantization
 from mengya.models.hf.open_checkpoint import ADAPTER, DtypeName, standard_folder
+from mengya.models.quantized.folder import read_quantization
+from mengya.models.quantized.layouts import LAYOUTS
 from mengya.runtime.optional import require
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank may be
@@ -32,7 +35,8 @@ def run_vllm(
     require("vllm", "vllm")
     # The key travels in the environment: arguments can be read by everybody on the machine.
     environment = {**os.environ, **({"VLLM_API_KEY": key} if key else {})}
-    with standard_folder(checkpoint) as folder:
+    with standard_folder(checkpoint, quantized=True) as folder:
+        check_layout(folder)
         arguments = vllm_arguments(folder, name, adapters, host, port, dtype)
         process = subprocess.Popen([sys.executable, *arguments], env=environment)
         while True:
@@ -43,6 +47,28 @@ def run_vllm(
                 continue  # the terminal has signalled vLLM as well; it ends by itself
     if status:
         raise UserError(f"vLLM ended with status {status}; its own messages above say why")
+
+
+def check_layout(folder: Path) -> None:
+    """Refuse a quantized folder of ours that vLLM does not read; it says itself what it thinks of others.
+
+    Raises:
+        UserError: such a folder.
+    """
+    values = load_quantization(folder)
+    if values is None or values.get("quant_method") not in LAYOUTS:
+        return
+    layout, stored, _ = read_quantization(folder, load_model_config(folder))
+    bits = {one.scheme.bits for one in stored.values()}
+    if layout.name == "bitnet":
+        raise UserError(
+            f"{folder} has ternary weights, which vLLM does not read; leave engine=vllm out"
+        )
+    if layout.name == "compressed-tensors" and not bits <= {4, 8}:
+        raise UserError(
+            f"{folder} has weights of {min(bits)} bits, and vLLM reads 4 and 8 in the compressed-tensors "
+            "layout; quantize in the gptq layout, which it reads with 2 and 3 bits, or leave engine=vllm out"
+        )
 
 
 def vllm_arguments(

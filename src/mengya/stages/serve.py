@@ -13,7 +13,7 @@ from mengya.errors import UserError
 from mengya.generation.batch.request import EngineConfig
 from mengya.models.hf.open_checkpoint import (
     DtypeName,
-    checkpoint_config,
+    checkpoint_on_meta,
     find_checkpoint,
     pick_dtype,
 )
@@ -128,11 +128,12 @@ def _print_memory(
     from mengya.serving.serve_command import memory_lines
 
     device = init_device(config.device)
+    dtype = pick_dtype(config.dtype, device)
     packs = config.batch.pack_weights and not config.adapters
     memory = engine_memory(
-        checkpoint_config(config.checkpoint),
+        checkpoint_on_meta(config.checkpoint, device, dtype),
         config.batch.model_copy(update={"pack_weights": packs}),
-        pick_dtype(config.dtype, device),
+        dtype,
         device,
     )
     for line in memory_lines(base, memory, sources, config.max_loaded_models):

@@ -17,6 +17,7 @@ from torch import Tensor
 from mengya.kernels.attention import paged
 from mengya.models.cache.paged import PagedCache, PagedStep
 from mengya.models.causal_lm import CausalLM
+from mengya.models.quantized.layers import QuantizedExperts
 from mengya.runtime.device import to_device
 
 
@@ -27,6 +28,8 @@ def can_use_graphs(model: CausalLM) -> bool:
         return False
     if not model.config.num_experts:
         return True
+    if any(isinstance(module, QuantizedExperts) for module in model.modules()):
+        return False
     # Elsewhere the loop over experts reads sizes from the device, which a capture forbids.
     aligned = model.config.hidden_size % 8 == 0 and model.config.expert_width % 8 == 0
     hopper = torch.cuda.get_device_capability(weight.device)[0] >= 9

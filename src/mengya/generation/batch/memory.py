@@ -51,13 +51,16 @@ def page_count(
 
 
 def engine_memory(
-    config: ModelConfig, settings: EngineConfig, dtype: torch.dtype, device: torch.device
+    model: CausalLM, settings: EngineConfig, dtype: torch.dtype, device: torch.device
 ) -> EngineMemory:
     """What `BatchEngine` would take for a model without adapters; on CUDA the pages are an upper bound.
 
     There they depend on what is free once the weights are loaded.
+
+    Args:
+        model: on the meta device (`checkpoint_on_meta`), for `device`.
     """
-    model = CausalLM(config, device="meta").to(dtype)
+    config = model.config
     weights = weight_bytes(model, packed=settings.pack_weights and packs_on(device, dtype))
     pages = page_count(config, settings, dtype, device)
     per_page = settings.page_size * cache_bytes_per_token(config, dtype)

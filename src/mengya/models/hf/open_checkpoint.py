@@ -17,7 +17,9 @@ from mengya.models.adapters.lora import base_folder, load_merged
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, write_folder
-from mengya.models.hf.config import load_model_config
+from mengya.models.hf.config import load_model_config, load_quantization
+from mengya.models.quantized.load import load_dequantized, load_quantized
+from mengya.models.quantized.size import quantized_on_meta
 from mengya.runtime.checkpoint_names import LINKS, follow
 from mengya.tokenizer.load import load_tokenizer
 
@@ -58,11 +60,16 @@ def pick_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
 def open_checkpoint(
     path: Path, device: torch.device, dtype: torch.dtype
 ) -> tuple[CausalLM, PreTrainedTokenizerFast]:
-    """Model (in evaluation mode; adapters merged into their base) and tokenizer of a checkpoint."""
+    """Model (in evaluation mode; adapters merged into their base) and tokenizer of a checkpoint.
+
+    A quantized one computes with its small numbers (`models.quantized.layers`).
+    """
     folder = find_checkpoint(path)
     tokenizer = load_tokenizer(folder)
     if (folder / ADAPTER).is_file():
         model = load_merged(folder, None).to(device, dtype)
+    elif load_quantization(folder) is not None:
+        model = load_quantized(folder, device, dtype)
     else:
         model = load_causal_lm(folder, device, dtype)
     check_vocabulary(model, tokenizer)
@@ -75,16 +82,34 @@ def checkpoint_config(path: Path) -> ModelConfig:
     return load_model_config(base_folder(folder) if (folder / ADAPTER).is_file() else folder)
 
 
+def checkpoint_on_meta(path: Path, device: torch.device, dtype: torch.dtype) -> CausalLM:
+    """The model that `open_checkpoint` would give, without memory: its sizes; no weights are read.
+
+    Raises:
+        UserError: config.json says what is not supported.
+    """
+    folder, config = find_checkpoint(path), checkpoint_config(path)
+    if not (folder / ADAPTER).is_file() and load_quantization(folder) is not None:
+        return quantized_on_meta(folder, config, dtype, device)
+    return CausalLM(config, device="meta").to(dtype)
+
+
 @contextmanager
-def standard_folder(path: Path) -> Iterator[Path]:
-    """A folder that transformers reads: the checkpoint, or its adapter merged for the while."""
+def standard_folder(path: Path, quantized: bool = False) -> Iterator[Path]:
+    """A folder that transformers reads: the checkpoint, or for the while its adapter merged, its weights
+    made full.
+
+    Args:
+        quantized: give quantized folders as they are: their reader knows the layout.
+    """
     folder = find_checkpoint(path)
-    if not (folder / ADAPTER).is_file():
+    is_adapter = (folder / ADAPTER).is_file()
+    if not is_adapter and (quantized or load_quantization(folder) is None):
         _refuse_learned_rope(load_model_config(folder), path)
         yield folder
         return
-    with TemporaryDirectory(prefix="mengya-merged-") as name:
-        model = load_merged(folder, None)
+    with TemporaryDirectory(prefix="mengya-standard-") as name:
+        model = load_merged(folder, None) if is_adapter else load_dequantized(folder)
         _refuse_learned_rope(model.config, path)
         write_folder(model, load_tokenizer(folder), folder, torch.float32, Path(name))
         yield Path(name)

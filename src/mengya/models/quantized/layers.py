@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mengya.kernels.quantized.op import PackedWeight
+from mengya.kernels.quantized.weight import Scheme
 from mengya.models.feed_forward import SwiGLU
 
 
@@ -20,8 +21,9 @@ class QuantizedLinear(nn.Module):
         packed: None before that.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, scheme: Scheme) -> None:
         super().__init__()
+        self.scheme = scheme
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.bias = linear.bias
         self.packed: PackedWeight | None = None
@@ -32,7 +34,9 @@ class QuantizedLinear(nn.Module):
         return out if self.bias is None else out + self.bias
 
     def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+        return (
+            f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {self.scheme}"
+        )
 
 
 class QuantizedExperts(nn.ModuleList):
@@ -51,9 +55,10 @@ class QuantizedExperts(nn.ModuleList):
         return out_NH
 
 
-def is_quantized(model: nn.Module) -> bool:
-    """Whether a model has quantized layers."""
-    return any(isinstance(module, QuantizedLinear) for module in model.modules())
+def number_names(model: nn.Module) -> str:
+    """What quantized layers hold, such as `int4` or `int4+int8`; "" without any."""
+    schemes = {m.scheme for m in model.modules() if isinstance(m, QuantizedLinear)}
+    return "+".join(sorted({_name(scheme) for scheme in schemes}))
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -61,3 +66,7 @@ def parameter_count(model: nn.Module) -> int:
     quantized = (m for m in model.modules() if isinstance(m, QuantizedLinear))
     inner = sum(m.in_features * m.out_features for m in quantized)
     return inner + sum(parameter.numel() for parameter in model.parameters())
+
+
+def _name(scheme: Scheme) -> str:
+    return f"int{scheme.bits}" if scheme.number == "int" else scheme.number

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from mengya.models.hf.config import load_model_config
 from mengya.models.moe import Experts
 from mengya.models.quantized.folder import QuantizedFolder
 from mengya.models.quantized.layers import QuantizedExperts, QuantizedLinear
+from mengya.models.quantized.layouts.layout import Stored
 
 # Latent attention multiplies by parts of this matrix, which must be full for that.
 _MADE_FULL = "kv_b_proj"
@@ -35,10 +36,7 @@ def load_quantized(
         UserError: as `load_causal_lm`, and what `QuantizedFolder` raises.
     """
     folder, model = _open(directory)
-    _split_experts(model, folder.stored)
-    packed = [name for name in folder.stored if not name.endswith(_MADE_FULL)]
-    for name in packed:
-        _put(model, name, QuantizedLinear(_linear(model, name)))
+    put_layers(model, folder.stored)
     materialize(model, device, dtype)
     fill(model, folder.tensors, done=folder.done())
     for name in folder.stored:
@@ -69,6 +67,17 @@ def load_dequantized(
     for name in folder.stored:
         places[f"{name}.weight"].copy_(folder.weight(name).to(device).dequantize(dtype))
     return model.eval()
+
+
+def put_layers(model: CausalLM, matrices: Mapping[str, Stored]) -> list[QuantizedLinear]:
+    """Layers without weights in the places of those that are quantized."""
+    _split_experts(model, matrices)
+    layers = []
+    for name, stored in matrices.items():
+        if not name.endswith(_MADE_FULL):
+            layers.append(QuantizedLinear(_linear(model, name), stored.scheme))
+            _put(model, name, layers[-1])
+    return layers
 
 
 def _open(directory: Path | str) -> tuple[QuantizedFolder, CausalLM]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from transformers import PreTrainedTokenizerFast
 
 from mengya.errors import UserError
+from mengya.generation.batch.memory import weight_bytes
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
+from mengya.models.quantized.layers import number_names, parameter_count
 from mengya.tokenizer.chat_template import chat_template_of
 
 
@@ -18,12 +19,15 @@ class ModelFacts:
     """
     Attributes:
         parameters: their number; tied ones count once.
+        size: bytes of weights.
+        numbers: what the weights are, such as float32 or int4.
         template: the chat template of the tokenizer, "" where none fits; base models may have one, too.
     """
 
     config: ModelConfig
     parameters: int
-    dtype: torch.dtype
+    size: int
+    numbers: str
     template: str
 
 
@@ -35,7 +39,8 @@ def facts_of(model: CausalLM, tokenizer: PreTrainedTokenizerFast) -> ModelFacts:
         template = ""
     return ModelFacts(
         config=model.config,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        dtype=model.model.norm.weight.dtype,
+        parameters=parameter_count(model),
+        size=weight_bytes(model, packed=False),
+        numbers=number_names(model) or str(model.model.norm.weight.dtype).removeprefix("torch."),
         template=template,
     )

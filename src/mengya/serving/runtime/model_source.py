@@ -13,10 +13,10 @@ from typing import Literal
 
 from mengya.generation.batch.engine import EngineConfig, check_supported
 from mengya.generation.batch.memory import EngineMemory, engine_memory
-from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.open_checkpoint import (
     DtypeName,
     checkpoint_config,
+    checkpoint_on_meta,
     find_checkpoint,
     pick_dtype,
 )
@@ -64,13 +64,13 @@ def model_source(
         UserError: what can be known to fail without the weights.
     """
     checkpoint = find_checkpoint(folder)
-    config = checkpoint_config(checkpoint)
-    check_supported(config)
+    check_supported(checkpoint_config(checkpoint))
     tokenizer = load_tokenizer(checkpoint)
     chosen = init_device(device)
     number_type = pick_dtype(dtype, chosen)
-    memory = engine_memory(config, batch, number_type, chosen)
-    facts = facts_of(CausalLM(config, device="meta").to(number_type), tokenizer)
+    model = checkpoint_on_meta(checkpoint, chosen, number_type)
+    memory = engine_memory(model, batch, number_type, chosen)
+    facts = facts_of(model, tokenizer)
     load = partial(
         load_served, folder, name, {},
         kind=kind, device=device, threads=threads, dtype=dtype, batch=batch,

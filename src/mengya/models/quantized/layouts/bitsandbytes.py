@@ -43,6 +43,11 @@ class Bitsandbytes:
 
     def to_config(self, matrices: Mapping[str, Stored], full: Sequence[str]) -> dict[str, Any]:
         """As `Layout.to_config`."""
+        if experts := [name for name in matrices if ".mlp.experts." in name]:
+            raise UserError(
+                f"{experts[0]}: bitsandbytes' layout holds linear layers, and transformers keeps experts "
+                "otherwise; take the compressed-tensors layout"
+            )
         kinds = {stored.scheme.activations for stored in matrices.values()}
         if len(kinds) > 1:
             raise UserError("bitsandbytes' layout has one threshold for outliers in all layers")

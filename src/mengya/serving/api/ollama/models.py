@@ -83,7 +83,7 @@ def tag(entry: ModelEntry, started: int) -> Tag:
         name=entry.name,
         model=entry.name,
         modified_at=iso_time(started),
-        size=facts.parameters * facts.dtype.itemsize,
+        size=facts.size,
         digest=hashlib.sha256(said.encode()).hexdigest(),
         details=_details(facts),
     )
@@ -120,13 +120,12 @@ def shown(entry: ModelEntry, sampling: SamplingDefaults, started: int) -> Shown:
 
 def _details(facts: ModelFacts) -> Details:
     family = facts.config.model_type
-    dtype = str(facts.dtype).removeprefix("torch.")
     names = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
     return Details(
         family=family,
         families=[family],
         parameter_size=_short(facts.parameters),
-        quantization_level=names.get(dtype, dtype),
+        quantization_level=names.get(facts.numbers, facts.numbers.upper()),
     )
 
 
