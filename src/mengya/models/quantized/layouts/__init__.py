@@ -10,7 +10,7 @@ from mengya.models.quantized.layouts.layout import Layout
 
 _ALL: tuple[Layout, ...] = (CompressedTensors(), Gptq(), Bitsandbytes())
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _ALL}
-"""A new layout is a line here and a file beside this one."""
+"""A new layout is a line here and a file next to this one."""
 
 
 def find_layout(name: object) -> Layout:
