@@ -17,6 +17,7 @@ from mengya.config import load_config, read_recipe
 from mengya.errors import UserError
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
+from mengya.models.hf.checkpoint import refuse_quantized
 from mengya.models.hf.config import load_model_config
 from mengya.models.hf.open_checkpoint import find_checkpoint
 from mengya.planning.estimate import estimate
@@ -144,7 +145,10 @@ def find_shape(config: RunConfig, recipe: Path | None, seen: tuple[Path, ...] = 
     folder: Path = getattr(config, "init_from")  # noqa: B009 - every verb without a model has it
     start = follow(folder)
     if start.is_dir():
-        return load_model_config(find_checkpoint(start))
+        checkpoint = find_checkpoint(start)
+        shape = load_model_config(checkpoint)
+        refuse_quantized(checkpoint)
+        return shape
     others = [] if recipe is None else sorted(recipe.parent.glob("*.yaml"))
     for path in others:
         if path in seen or path == recipe:

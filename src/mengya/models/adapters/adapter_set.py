@@ -13,6 +13,7 @@ from mengya.errors import UserError
 from mengya.models.adapters.lora import load_adapter, lora_layers
 from mengya.models.adapters.token_rows import select_token_rows
 from mengya.models.causal_lm import CausalLM
+from mengya.models.quantized.layers import number_names
 
 
 class AdapterSet:
@@ -22,10 +23,15 @@ class AdapterSet:
         current: name of the adapter that computes now, None for the base alone.
 
     Raises:
-        UserError: a folder that is no adapter, or one for a model of another shape.
+        UserError: a folder that is no adapter, or one for a model of another shape; a quantized base.
     """
 
     def __init__(self, model: CausalLM, folders: Mapping[str, Path]) -> None:
+        if number_names(model):
+            raise UserError(
+                "adapters: the base is quantized, and adapters need its full weights; serve the full base, "
+                "or merge an adapter into it (mengya merge ADAPTER out=FOLDER) and quantize that"
+            )
         self.current: str | None = None
         # PEFT makes its names part of parameter names, where not every name is allowed.
         self._inner = {name: f"served_{number}" for number, name in enumerate(folders)}

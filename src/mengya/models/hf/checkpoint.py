@@ -118,7 +118,7 @@ def load_causal_lm(
     """
     directory = Path(directory)
     stored = load_model_config(directory)
-    _refuse_quantized(directory)
+    refuse_quantized(directory)
     config = config or stored
     model = materialize(CausalLM(config, device="meta"), device, dtype)
     new_rope = config.rope_parameters.rope_type != stored.rope_parameters.rope_type
@@ -321,7 +321,11 @@ def _ignored(name: str, config: ModelConfig) -> bool:
     return tied or ahead or name.endswith("rotary_emb.inv_freq")
 
 
-def _refuse_quantized(directory: Path) -> None:
+def refuse_quantized(directory: Path) -> None:
+    """
+    Raises:
+        UserError: the folder's weights are quantized; `open_checkpoint` loads them, for use alone.
+    """
     values = load_quantization(directory)
     if values is not None:
         raise UserError(

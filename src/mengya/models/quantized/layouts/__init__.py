@@ -21,6 +21,7 @@ def find_layout(name: object) -> Layout:
     """
     if not isinstance(name, str) or name not in LAYOUTS:
         raise UserError(
-            f"quant_method={shown(name)} is not supported; supported: {', '.join(LAYOUTS)}"
+            f"quant_method {shown(name)} is not supported (only {', '.join(LAYOUTS)}); give the full "
+            "checkpoint that it was made from"
         )
     return LAYOUTS[name]
