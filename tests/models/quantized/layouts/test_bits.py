@@ -16,9 +16,9 @@ def test_codes_lie_end_to_end_from_the_lowest_bit(bits: int, columns: int) -> No
     words = pack_bits(codes, bits)
     assert words.dtype == torch.int32 and words.shape == (3, word_count(columns, bits))
     for row, packed in zip(codes.tolist(), words.tolist(), strict=True):
-        whole = sum(code << (place * bits) for place, code in enumerate(row))
+        number = sum(code << (place * bits) for place, code in enumerate(row))
         assert packed == [
-            ((whole >> (32 * w)) & 0xFFFFFFFF) - ((whole >> (32 * w + 31) & 1) << 32)
+            ((number >> (32 * w)) & 0xFFFFFFFF) - ((number >> (32 * w + 31) & 1) << 32)
             for w in range(len(packed))
         ]
     assert unpack_bits(words, bits, columns).equal(codes)
