@@ -46,7 +46,7 @@ def load_quantized(
             layer.packed = pack(weight, dtype)
         else:
             _linear(model, name).weight.copy_(weight.dequantize(dtype))
-    return model.eval()
+    return model.requires_grad_(False).eval()
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import torch
 import transformers
 from compressed_tensors.compressors import ModelCompressor
 from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mengya.errors import UserError
@@ -95,6 +96,25 @@ def test_transformers_reads_our_folder(
     if scheme.activations != "full":
         assert 1e-5 < error(theirs(INPUT_IDS).logits, logits) < 0.2
     assert error(full_activations(theirs)(INPUT_IDS).logits, logits) < 1e-5
+
+
+@torch.no_grad()
+def test_a_folder_in_bf16(tokenizer_folder: Path, tmp_path: Path) -> None:
+    """Scales take the dtype of the model, in which transformers holds them; the bias of a router does not."""
+    model = random_model(tiny_config("Glm4Moe"))
+    write_rounded(
+        model, Scheme(4, 8), "compressed-tensors", tokenizer_folder, tmp_path, dtype=torch.bfloat16
+    )
+    stored = load_file(tmp_path / "model.safetensors")
+    dtypes = {name.rpartition(".")[2]: tensor.dtype for name, tensor in stored.items()}
+    assert dtypes.pop("e_score_correction_bias") == torch.float32
+    assert dtypes == {
+        "weight": torch.bfloat16, "bias": torch.bfloat16, "weight_scale": torch.bfloat16,
+        "weight_packed": torch.int32, "weight_shape": torch.int64,
+    }  # fmt: skip
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+    logits = load_dequantized(tmp_path)(INPUT_IDS).head_output
+    assert error(read_by_transformers(tmp_path)(INPUT_IDS).logits, logits) < 1e-5
 
 
 def by_layer(name: str) -> Scheme | None:

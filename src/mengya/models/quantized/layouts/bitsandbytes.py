@@ -74,7 +74,7 @@ class Bitsandbytes:
         threshold = checks.one_of(values, "llm_int8_threshold", _THRESHOLD, 0.0, default=_THRESHOLD)
         activations: Activations = "int8_outliers" if threshold else "int8"
         stored = Stored(Scheme(8, activations=activations))
-        skipped = [str(name) for name in values.get("llm_int8_skip_modules") or []]
+        skipped = checks.names(values, "llm_int8_skip_modules")
         return {name: stored for name in names if not _is_skipped(name, skipped)}
 
     def shapes(self, stored: Stored, shape: tuple[int, int]) -> dict[str, tuple[int, ...]]:

@@ -103,6 +103,20 @@ def matches(pattern: str, name: str) -> bool:
         raise UserError(f"the pattern {shown(pattern)} is not valid: {error}") from error
 
 
+def names(values: Mapping[str, Any], key: str) -> list[str]:
+    """A list of names or patterns; none for null.
+
+    Raises:
+        UserError: it is something else.
+    """
+    value = values.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise UserError(f"{key} {shown(value)} must be a list of names")
+    return value
+
+
 def mapping(values: object, key: str) -> Mapping[str, Any]:
     """
     Raises:

@@ -2,7 +2,7 @@
 
 Three forms of the same tensors: `pack-quantized` (weight_packed, codes in 32-bit words), `int-quantized`
 and `float-quantized` (weight in int8 or fp8). Integers are signed on disk, ours count from 0.
-Written for compressed-tensors 0.20: 3 bits as there (older versions left 2 bits of a word empty), and no
+Written for compressed-tensors 0.20: 3 bits as there (old versions left 2 bits of a word empty), and no
 groups by activation order, which it no longer reads. Folders of others that have them are read.
 """
 
@@ -100,12 +100,12 @@ class CompressedTensors:
                 f"{unknown[0]} {shown(values[unknown[0]])} is not supported (only null)"
             )
         by_target: dict[str, Stored] = {}
-        ignored = list(map(str, values.get("ignore") or []))
+        ignored = checks.names(values, "ignore")
         groups = checks.mapping(values.get("config_groups"), "config_groups")
         for key, group in groups.items():
             stored = _stored(checks.mapping(group, key), values.get("format"))
-            for target in group.get("targets") or []:
-                by_target.setdefault(str(target), stored)
+            for target in checks.names(group, "targets"):
+                by_target.setdefault(target, stored)
         found = {}
         for name in names:
             target = _match(name, sorted(by_target, key=lambda t: (t.startswith("re:"), t)))

@@ -24,6 +24,7 @@ from mengya.models.quantized.layouts.bits import pack_bits, unpack_bits, word_co
 from mengya.models.quantized.layouts.layout import Stored
 
 _MULTIPLE = 32  # of inputs and outputs, for every kernel that reads it
+_ONLY = "modules_in_block_to_quantize"
 _V1 = "v1"  # the `form` of zero points less one
 
 
@@ -84,7 +85,7 @@ class Gptq:
         checks.one_of({"checkpoint_format": format_}, "checkpoint_format", "gptq", "gptq_v2")
         form = _V1 if format_ == "gptq" else ""
         rules = checks.mapping(values.get("dynamic") or {}, "dynamic")
-        only = _only(values.get("modules_in_block_to_quantize"))
+        only = _only(values.get(_ONLY))
         found = {}
         for name in names:
             own = _overrides(rules, name)
@@ -110,7 +111,7 @@ class Gptq:
         assert weight.zero_OG is not None
         zeros_GO = weight.zero_OG.t().to(torch.int32)
         if stored.form == _V1:
-            zeros_GO = zeros_GO - 1
+            zeros_GO = (zeros_GO - 1) & ((1 << bits) - 1)
         group = weight.group_I
         if group is None:
             group = torch.arange(I) // (weight.scheme.group_size or I)
@@ -178,6 +179,6 @@ def _only(names: object) -> set[str] | None:
     """Layers of a block, which a list of lists names as `self_attn.q_proj`."""
     if names is None:
         return None
-    if not isinstance(names, Sequence) or not all(isinstance(one, Sequence) for one in names):
+    if not isinstance(names, list):
         raise UserError("modules_in_block_to_quantize must be a list of lists of names")
-    return {name for group in names for name in group}
+    return {name for group in names for name in checks.names({_ONLY: group}, _ONLY)}
