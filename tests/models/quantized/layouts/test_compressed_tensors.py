@@ -114,7 +114,8 @@ def test_a_folder_in_bf16(tokenizer_folder: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
     logits = load_dequantized(tmp_path)(INPUT_IDS).head_output
-    assert error(read_by_transformers(tmp_path)(INPUT_IDS).logits, logits) < 1e-5
+    # transformers makes experts full in the dtype of their scales, linear layers in that of the model.
+    assert error(read_by_transformers(tmp_path)(INPUT_IDS).logits, logits) < 5e-3
 
 
 def by_layer(name: str) -> Scheme | None:
