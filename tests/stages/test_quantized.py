@@ -76,7 +76,7 @@ def test_both_decode_loops_agree(family: str, tokenizer_folder: Path, tmp_path: 
     prompts = [[5, 9, 41, 7], [100, 3, 77]]
     expected = generate(network, prompts, params, [])
     engine = BatchEngine(network, EngineConfig(max_running=2, cache_tokens=256))
-    found = run_all(engine, [Request(prompt, params, ()) for prompt in prompts])
+    found = run_all(engine, [Request(tuple(p), params, frozenset()) for p in prompts])
     assert [outcome.tokens for outcome in found] == expected
 
 

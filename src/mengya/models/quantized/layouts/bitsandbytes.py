@@ -74,8 +74,14 @@ class Bitsandbytes:
         threshold = checks.one_of(values, "llm_int8_threshold", _THRESHOLD, 0.0, default=_THRESHOLD)
         activations: Activations = "int8_outliers" if threshold else "int8"
         stored = Stored(Scheme(8, activations=activations))
+        # As transformers reads the list: the end of a name, or a pattern of its first parts.
         skipped = checks.names(values, "llm_int8_skip_modules")
-        return {name: stored for name in names if not _is_skipped(name, skipped)}
+        patterns = [checks.pattern(rf"(?:{entry})(?:(?<=\.)|(?=\.|$))") for entry in skipped]
+        return {
+            name: stored
+            for name in names
+            if not name.endswith(tuple(skipped)) and not any(p.match(name) for p in patterns)
+        }
 
     def shapes(self, stored: Stored, shape: tuple[int, int]) -> dict[str, tuple[int, ...]]:
         """As `Layout.shapes`."""
@@ -103,9 +109,3 @@ class Bitsandbytes:
         scale = checks.scales(tensors, "SCB")[:, None] / _LARGEST
         zero = torch.full_like(scale, _CENTRE, dtype=torch.uint8)
         return QuantizedWeight(stored.scheme, codes.to(torch.uint8), scale, zero)
-
-
-def _is_skipped(name: str, skipped: Sequence[str]) -> bool:
-    """As transformers reads the list: a pattern of the first parts of a name, or its end."""
-    patterns = [rf"(?:{entry})(?:(?<=\.)|(?=\.|$))" for entry in skipped]
-    return any(map(name.endswith, skipped)) or any(checks.matches(p, name) for p in patterns)

@@ -91,16 +91,16 @@ def check_groups(scheme: Scheme, shape: tuple[int, int]) -> None:
         raise UserError(f"groups of {size} do not divide rows of {width} inputs; take {choice}")
 
 
-def matches(pattern: str, name: str) -> bool:
-    """Whether a regular expression fits the beginning of a name.
+def pattern(text: str) -> re.Pattern[str]:
+    """A regular expression for the beginning of a name.
 
     Raises:
         UserError: it is none.
     """
     try:
-        return re.match(pattern, name) is not None
+        return re.compile(text)
     except re.error as error:
-        raise UserError(f"the pattern {shown(pattern)} is not valid: {error}") from error
+        raise UserError(f"the pattern {shown(text)} is not valid: {error}") from error
 
 
 def names(values: Mapping[str, Any], key: str) -> list[str]:

@@ -8,7 +8,8 @@ groups by activation order, which it no longer reads. Folders of others that hav
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +24,8 @@ from mengya.models.quantized.layouts.layout import Stored
 _PACKED, _INT, _FLOAT = "pack-quantized", "int-quantized", "float-quantized"
 _FORMS = {_PACKED: _PACKED, _INT: _INT, _FLOAT: _FLOAT, "naive-quantized": _INT}
 # Of the experts' group; transformers, where they are one tensor, looks for a pattern with this word.
-_EXPERTS, _ALL_EXPERTS = ".mlp.experts.", r"re:.*\.mlp\.experts\..*"
+_EXPERTS, _PATTERN = ".mlp.experts.", "re:"
+_ALL_EXPERTS = rf"{_PATTERN}.*\.mlp\.experts\..*"
 _GROUPED = ("group", "dynamic")  # values of actorder that keep a group for each column
 # What would change the weights or the sums, and is not computed here.
 _UNKNOWN = ("kv_cache_scheme", "sparsity_config", "transform_config")
@@ -65,17 +67,8 @@ class CompressedTensors:
 
     def to_config(self, matrices: Mapping[str, Stored], full: Sequence[str]) -> dict[str, Any]:
         """As `Layout.to_config`: the scheme of most matrices is that of all linear layers."""
-        by_scheme: dict[Stored, list[str]] = {}
-        for name, stored in matrices.items():
-            by_scheme.setdefault(stored, []).append(name)
-        ranked = sorted(by_scheme.items(), key=lambda item: len(item[1]))
-        of_experts = {stored for name, stored in matrices.items() if _EXPERTS in name}
-        groups = {}
-        for number, (stored, names) in enumerate(ranked):
-            targets = ["Linear"] if number == len(ranked) - 1 else names
-            if len(ranked) > 1 and of_experts == {stored}:
-                targets = [*(t for t in targets if _EXPERTS not in t), _ALL_EXPERTS]
-            groups[f"group_{number}"] = _group(stored, targets)
+        targets = _targets(matrices)
+        groups = {f"group_{i}": _group(*one) for i, one in enumerate(targets.items())}
         forms = {group["format"] for group in groups.values()}
         config = {
             "quant_method": self.name,
@@ -100,18 +93,14 @@ class CompressedTensors:
                 f"{unknown[0]} {shown(values[unknown[0]])} is not supported (only null)"
             )
         by_target: dict[str, Stored] = {}
-        ignored = checks.names(values, "ignore")
         groups = checks.mapping(values.get("config_groups"), "config_groups")
         for key, group in groups.items():
             stored = _stored(checks.mapping(group, key), values.get("format"))
             for target in checks.names(group, "targets"):
                 by_target.setdefault(target, stored)
-        found = {}
-        for name in names:
-            target = _match(name, sorted(by_target, key=lambda t: (t.startswith("re:"), t)))
-            if target is not None and _match(name, ignored) is None:
-                found[name] = by_target[target]
-        return found
+        wanted, ignored = _Targets(by_target), _Targets(checks.names(values, "ignore"))
+        targets = {name: wanted.find(name) for name in names if ignored.find(name) is None}
+        return {name: by_target[target] for name, target in targets.items() if target is not None}
 
     def shapes(self, stored: Stored, shape: tuple[int, int]) -> dict[str, tuple[int, ...]]:
         """As `Layout.shapes`."""
@@ -180,6 +169,21 @@ class CompressedTensors:
         if stored.ordered:
             group = checks.groups(tensors["weight_g_idx"], "weight_g_idx", scale.shape[1])
         return QuantizedWeight(scheme, codes, scale, zero, group)
+
+
+def _targets(matrices: Mapping[str, Stored]) -> dict[Stored, list[str]]:
+    """The layers of each scheme; the scheme of most comes last and means all that are not named."""
+    by_scheme: dict[Stored, list[str]] = {}
+    for name, stored in matrices.items():
+        by_scheme.setdefault(stored, []).append(name)
+    if len(by_scheme) > 1 and len({s for name, s in matrices.items() if _EXPERTS in name}) == 1:
+        for stored, names in by_scheme.items():
+            others = [name for name in names if _EXPERTS not in name]
+            by_scheme[stored] = others if len(others) == len(names) else [*others, _ALL_EXPERTS]
+    ranked = sorted(by_scheme, key=Counter(matrices.values()).__getitem__)
+    usual = by_scheme[ranked[-1]]
+    by_scheme[ranked[-1]] = ["Linear", *(name for name in usual if name == _ALL_EXPERTS)]
+    return {stored: by_scheme[stored] for stored in ranked}
 
 
 def _form(stored: Stored) -> str:
@@ -257,14 +261,20 @@ def _activations(values: object) -> Activations:
     return "float8" if is_float else "int8"
 
 
-def _match(name: str, targets: Sequence[str]) -> str | None:
-    """The target that means this linear layer: its name, else a pattern, else its class."""
-    if name in targets:
-        return name
-    for target in targets:
-        if target.startswith("re:") and checks.matches(target.removeprefix("re:"), name):
-            return target
-    return "Linear" if "Linear" in targets else None
+class _Targets:
+    """Targets of a group, or what is ignored: names of layers, patterns of names, classes of layers."""
+
+    def __init__(self, targets: Iterable[str]) -> None:
+        self._names = set(targets)
+        texts = sorted(text for text in self._names if text.startswith(_PATTERN))
+        self._patterns = [(text, checks.pattern(text.removeprefix(_PATTERN))) for text in texts]
+
+    def find(self, name: str) -> str | None:
+        """The target that means a linear layer: its name, else a pattern, else its class."""
+        if name in self._names:
+            return name
+        matching = (text for text, pattern in self._patterns if pattern.match(name))
+        return next(matching, "Linear" if "Linear" in self._names else None)
 
 
 def _unpacked(tensors: Mapping[str, Tensor], part: str, bits: int, columns: int) -> Tensor:

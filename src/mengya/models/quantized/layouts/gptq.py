@@ -84,7 +84,7 @@ class Gptq:
         format_ = values.get("checkpoint_format") or values.get("format") or "gptq"
         checks.one_of({"checkpoint_format": format_}, "checkpoint_format", "gptq", "gptq_v2")
         form = _V1 if format_ == "gptq" else ""
-        rules = checks.mapping(values.get("dynamic") or {}, "dynamic")
+        rules = _rules(checks.mapping(values.get("dynamic") or {}, "dynamic"))
         only = _only(values.get(_ONLY))
         found = {}
         for name in names:
@@ -167,12 +167,23 @@ def _exactly(name: str) -> str:
     return f"^{re.escape(name)}$"
 
 
-def _overrides(rules: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    """What the first rule for a layer says; None: it is not quantized."""
-    for rule, values in rules.items():
-        if checks.matches(rule.removeprefix("-:").removeprefix("+:"), name):
-            return None if rule.startswith("-:") else checks.mapping(values, rule)
-    return {}
+_Rule = tuple[re.Pattern[str], Mapping[str, Any] | None]
+
+
+def _rules(dynamic: Mapping[str, Any]) -> list[_Rule]:
+    """Patterns of names, and the values of their layers; None: not quantized."""
+    return [
+        (
+            checks.pattern(rule.removeprefix("-:").removeprefix("+:")),
+            None if rule.startswith("-:") else checks.mapping(values, rule),
+        )
+        for rule, values in dynamic.items()
+    ]
+
+
+def _overrides(rules: Sequence[_Rule], name: str) -> Mapping[str, Any] | None:
+    """What the first rule for a layer says; nothing without one."""
+    return next((values for pattern, values in rules if pattern.match(name)), {})
 
 
 def _only(names: object) -> set[str] | None:
