@@ -17,6 +17,7 @@ from mengya.generation.batch.engine import BatchEngine, EngineConfig, Request
 from mengya.generation.batch.memory import engine_memory
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
+from mengya.kernels.linear import pack_linears
 from mengya.kernels.quantized.weight import Scheme
 from mengya.models.hf.open_checkpoint import checkpoint_on_meta, open_checkpoint, standard_folder
 from mengya.models.quantized.layers import QuantizedLinear, parameter_count
@@ -72,6 +73,8 @@ def test_both_decode_loops_agree(family: str, tokenizer_folder: Path, tmp_path: 
     network, _ = open_checkpoint(tmp_path, CPU, torch.float32)
     kinds = {type(m) for m in network.model.layers.modules()}
     assert QuantizedLinear in kinds
+    name = "model.layers.0.self_attn.o_proj.packed"
+    assert pack_linears(network).get_submodule(name) is network.get_submodule(name)
     params = SamplingParams(temperature=0, max_new_tokens=6)
     prompts = [[5, 9, 41, 7], [100, 3, 77]]
     expected = generate(network, prompts, params, [])
