@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mengya.kernels.quantized.op import PackedWeight
+from mengya.kernels.quantized.merged import merged_layers
+from mengya.kernels.quantized.packed import PackedWeight
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -27,8 +28,10 @@ def can_merge(x: Tensor, *layers: nn.Module) -> bool:
     """Whether `merged_product` pays: on CUDA, and no adapter in the place of a layer.
 
     Without gradients only where `fuse_storage` was called: a copy of the weights costs more than
-    decoding a few tokens gains.
+    decoding a few tokens gains. Quantized layers: where `merge_quantized` was.
     """
+    if merged_layers(x, *layers) is not None:
+        return True
     if not x.is_cuda or any(type(m) is not nn.Linear for m in layers):
         return False
     return torch.is_grad_enabled() or _fused_weight(*layers) is not None
@@ -39,6 +42,9 @@ def merged_product(x: Tensor, *layers: nn.Linear) -> Tensor:
 
     One wide product runs nearer to the peak of a GPU than several narrow ones.
     """
+    merged = merged_layers(x, *layers)
+    if merged is not None:
+        return merged(x)
     weight = None if torch.is_grad_enabled() else _fused_weight(*layers)
     if weight is None:
         weight = torch.cat(tuple(layer.weight for layer in layers))
@@ -48,6 +54,9 @@ def merged_product(x: Tensor, *layers: nn.Linear) -> Tensor:
 
 def merged_linear(x: Tensor, *layers: nn.Linear) -> Sequence[Tensor]:
     """`[layer(x) for layer in layers]`, each [..., out_features of the layer]."""
+    merged = merged_layers(x, *layers)
+    if merged is not None:
+        return merged(x).split([layer.out_features for layer in layers], dim=-1)
     if not can_merge(x, *layers):
         return [layer(x) for layer in layers]
     return merged_product(x, *layers).split([layer.out_features for layer in layers], dim=-1)

@@ -60,8 +60,8 @@ class Attention(nn.Module):
         if (
             (packed or not torch.is_grad_enabled())
             and not cos.requires_grad  # the kernel has no gradient for learned angles
-            and can_merge(x, *projections)
             and qkv.is_supported(x, self.head_dim, 2 * cos.shape[-1])
+            and can_merge(x, *projections)
         ):
             product = merged_product(x, *projections).flatten(0, 1)
             q_weight, k_weight, eps = None, None, 0.0

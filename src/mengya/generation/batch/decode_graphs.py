@@ -28,7 +28,8 @@ def can_use_graphs(model: CausalLM) -> bool:
         return False
     if not model.config.num_experts:
         return True
-    if any(isinstance(module, QuantizedExperts) for module in model.modules()):
+    experts = (module for module in model.modules() if isinstance(module, QuantizedExperts))
+    if any(module.stack is None for module in experts):
         return False
     # Elsewhere the loop over experts reads sizes from the device, which a capture forbids.
     aligned = model.config.hidden_size % 8 == 0 and model.config.expert_width % 8 == 0

@@ -6,6 +6,7 @@ Shapes: N tokens, k experts per token, M = N*k rows, E experts, H hidden, I expe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,12 +15,18 @@ from torch import Tensor
 
 
 def grouped_experts(
-    x_NH: Tensor, weights_Nk: Tensor, experts_Nk: Tensor, gate_up_EJH: Tensor, down_EHI: Tensor
+    x_NH: Tensor,
+    weights_Nk: Tensor,
+    experts_Nk: Tensor,
+    gate_up_EJH: Tensor,
+    down_EHI: Tensor,
+    round_hidden: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Sum over a token's experts of weight * down(silu(gate(x)) * up(x)), [N, H] in x's dtype.
 
     Args:
         gate_up_EJH: gate's I rows, then up's (J = 2I), in x's dtype as down_EHI.
+        round_hidden: what is done to the inputs of `down`; None: nothing.
     """
     N, k = experts_Nk.shape
     E = gate_up_EJH.shape[0]
@@ -31,7 +38,10 @@ def grouped_experts(
     sorted_x = _gather(x_NH, order, inverse, k)
     multiply = grouped_product if _can_use_grouped_mm(sorted_x, down_EHI) else looped_product
     gate, up = multiply(sorted_x, gate_up_EJH, ends).chunk(2, dim=-1)
-    sorted_out = multiply(F.silu(gate) * up, down_EHI, ends)
+    hidden = F.silu(gate) * up
+    if round_hidden is not None:
+        hidden = round_hidden(hidden)
+    sorted_out = multiply(hidden, down_EHI, ends)
     out_NkH = _gather(sorted_out, inverse, order, 1).view(N, k, -1)
     # With a dtype: autocast on CUDA (not on a CPU) sums into fp32, which the residual stream would keep.
     return (out_NkH * weights_Nk[:, :, None].to(x_NH.dtype)).sum(1, dtype=x_NH.dtype)
