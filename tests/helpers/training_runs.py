@@ -38,6 +38,10 @@ CASES = {
         pretrain, PretrainConfig, "text",
         {"model": {**MODEL, "vocab_size": 400}, "batch_ramp": {"start": 2, "steps": 12}, "z_loss": 1e-3},
     ),
+    "pretrain-ternary": (
+        pretrain, PretrainConfig, "text",
+        {"model": {**MODEL, "vocab_size": 400, "quantization": "ternary"}, "optimizer": MUON},
+    ),
     "sft": (sft, SftConfig, "conversation", {"neftune_alpha": 5.0}),
     "sft-lora": (sft, SftConfig, "conversation", {"lora": LORA}),
     "dpo": (dpo, DpoConfig, "preference", {}),

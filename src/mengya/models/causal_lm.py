@@ -29,6 +29,7 @@ from mengya.models.feed_forward import SwiGLU
 from mengya.models.mla import LatentAttention
 from mengya.models.moe import Experts, MoE, Routing
 from mengya.models.norm import RMSNorm
+from mengya.models.quantized.in_training import round_in_training
 from mengya.models.rope import LearnedRope
 from mengya.models.router import Router, SigmoidRouter
 from mengya.models.token_row_layers import RowsLinear
@@ -159,6 +160,8 @@ class CausalLM(nn.Module):
         self.tie_weights()
         if self.lm_head.weight.device.type != "meta":
             self.apply(self._initialize)
+        if config.quantization is not None:
+            round_in_training(self.model.layers, config.quantization)
 
     def tie_weights(self) -> None:
         """Make the output layer share the embedding where the configuration says so."""

@@ -20,6 +20,7 @@ from mengya.models.attention_mask import AttentionPlan
 from mengya.models.cache.protocol import Cache
 from mengya.models.config.model import ModelConfig
 from mengya.models.norm import RMSNorm
+from mengya.models.quantized.in_training import RoundedLinear
 
 # transformers' DeepseekV3 normalizes its latents with this, whatever rms_norm_eps
 _LATENT_EPS = 1e-6
@@ -112,7 +113,9 @@ class LatentAttention(nn.Module):
 
     def _up_weights(self) -> Tensor:
         """W_b as [H, nope + v, rank]."""
-        return self.kv_b_proj.weight.view(self.heads, -1, self.rank)
+        layer = self.kv_b_proj
+        weight = layer.rounded_weight() if isinstance(layer, RoundedLinear) else layer.weight
+        return weight.view(self.heads, -1, self.rank)
 
 
 def _pairs_to_halves(x: Tensor) -> Tensor:

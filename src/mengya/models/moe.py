@@ -15,29 +15,59 @@ from torch import Tensor, nn
 
 from mengya.kernels.experts import op
 from mengya.kernels.experts.reference import grouped_experts
+from mengya.kernels.quantized import training
+from mengya.kernels.quantized.weight import Scheme
 from mengya.models.config.model import ModelConfig
 from mengya.models.feed_forward import SwiGLU
 from mengya.models.router import Router, SigmoidRouter, balance_loss, count_load
 
 
 class Experts(nn.Module):
-    """E SwiGLU layers stored as two tensors, as transformers 5 keeps them in memory."""
+    """E SwiGLU layers stored as two tensors, as transformers 5 keeps them in memory.
+
+    Attributes:
+        scheme: multiply by weights that are rounded so; None: as they are.
+        rounds_inputs: round the inputs of every product to 8 bits. models/quantized sets both.
+    """
 
     def __init__(self, config: ModelConfig, device: torch.device | str | None = None) -> None:
         super().__init__()
         E, H, width = config.num_experts, config.hidden_size, config.expert_width
         self.gate_up_proj = nn.Parameter(torch.empty(E, 2 * width, H, device=device))
         self.down_proj = nn.Parameter(torch.empty(E, H, width, device=device))
+        self.scheme: Scheme | None = None
+        self.rounds_inputs = False
 
     def forward(self, x_NH: Tensor, weights_Nk: Tensor, experts_Nk: Tensor) -> Tensor:
         """Weighted sum of each token's experts, [N, hidden] in the dtype of the computation."""
         device_type = x_NH.device.type
         autocast = torch.is_autocast_enabled(device_type)
         dtype = torch.get_autocast_dtype(device_type) if autocast else x_NH.dtype
-        x_NH, gate_up = x_NH.to(dtype), self.gate_up_proj.to(dtype)
-        down = self.down_proj.to(dtype)
+        x_NH, (gate_up, down) = x_NH.to(dtype), (w.to(dtype) for w in self.weights())
+        if self.rounds_inputs:
+            x_NH = training.rounded_inputs(x_NH)
+            return grouped_experts(
+                x_NH, weights_Nk, experts_Nk, gate_up, down, training.rounded_inputs
+            )
         multiply = op.fused_experts if op.is_supported(x_NH, down) else grouped_experts
         return multiply(x_NH, weights_Nk, experts_Nk, gate_up, down)
+
+    @property
+    def gate(self) -> Tensor:
+        """Of every expert, [E, width, H]."""
+        return self.gate_up_proj.chunk(2, dim=1)[0]
+
+    @property
+    def up(self) -> Tensor:
+        """Of every expert, [E, width, H]."""
+        return self.gate_up_proj.chunk(2, dim=1)[1]
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """What is multiplied by: gate and up of every expert, and down."""
+        if self.scheme is None:
+            return self.gate_up_proj, self.down_proj
+        gate_up = [training.rounded(part, self.scheme) for part in (self.gate, self.up)]
+        return torch.cat(gate_up, dim=1), training.rounded(self.down_proj, self.scheme)
 
 
 class Routing(NamedTuple):

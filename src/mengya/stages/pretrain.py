@@ -16,6 +16,7 @@ from mengya.generation.sampling import SamplingParams
 from mengya.generation.text_completion import continue_texts
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ContextExtension, ModelConfig
+from mengya.models.config.quantization import TrainedQuantization
 from mengya.models.config.validation import new_model_problems
 from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, load_weights, write_folder
 from mengya.models.hf.config import load_model_config
@@ -38,6 +39,9 @@ class PretrainConfig(RunConfig):
     stretch: ContextExtension | None = None
     """With init_from: give the model a longer context, such as {max_position_embeddings: 4096,
     rope_parameters: {rope_type: yarn, factor: 4, original_max_position_embeddings: 1024}}."""
+    quantization: TrainedQuantization | None = None
+    """With init_from: round the weights of the layers from now on, {bits: 2, group_size: 32} or ternary
+    (docs/quantization.md); null: as the folder has it."""
     z_loss: float = Field(default=0.0, ge=0)
     """Weight of log^2 Z added to the loss (docs/optimizers.md): 1e-4 keeps logits small; 0 for none."""
 
@@ -51,6 +55,10 @@ class PretrainConfig(RunConfig):
             raise ValueError(
                 "stretch changes a trained model: give init_from, or write max_position_embeddings and "
                 "rope_parameters into model"
+            )
+        if self.quantization is not None and self.init_from is None:
+            raise ValueError(
+                "quantization changes a trained model: give init_from, or write model.quantization"
             )
         if self.model is not None and self.tokenizer is None:
             raise ValueError(
@@ -95,6 +103,7 @@ def run(config: PretrainConfig) -> bool:
         shape = load_model_config(start)
         if config.stretch is not None:
             shape = shape.extend_context(config.stretch)
+        shape = shape.quantized(config.quantization)
         model = load_causal_lm(start, device=strategy.init_device, config=shape)
     else:
         assert config.model is not None

@@ -34,6 +34,7 @@ from mengya.models.adapters.token_rows import (
 )
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import load_causal_lm, weights_sha256
+from mengya.models.quantized.full import rounds
 
 _ADAPTER = "default"
 _PREFIX = "base_model.model."  # PEFT wraps twice, and says so in the names on disk
@@ -293,6 +294,11 @@ def _check_same_tokens(
 
 
 def _inject(model: CausalLM, config: peft.LoraConfig, name: str = _ADAPTER) -> CausalLM:
+    if rounds(model):
+        raise UserError(
+            "this model was trained with rounded weights (model.quantization), in which an adapter cannot be "
+            "merged: it would be rounded away; train all weights: write lora=null"
+        )
     tokens = config.trainable_token_indices
     ids = from_peft(tokens, model)
     model.requires_grad_(False)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import PositiveInt, ValidationError, model_validator
 
 from mengya.config import Config
 from mengya.errors import UserError
+from mengya.models.config.quantization import TrainedQuantization
 from mengya.models.config.rope import RopeParameters
 from mengya.models.config.shape import ModelShape
 from mengya.models.config.validation import problems
@@ -45,8 +48,21 @@ class ModelConfig(ModelShape):
         Raises:
             UserError: a combination that cannot be.
         """
+        return self._changed("stretch", stretch.model_dump())
+
+    def quantized(self, quantization: TrainedQuantization | None) -> ModelConfig:
+        """The same model with weights rounded so; None: as it is.
+
+        Raises:
+            UserError: a combination that cannot be.
+        """
+        if quantization is None:
+            return self
+        return self._changed("quantization", {"quantization": quantization.model_dump()})
+
+    def _changed(self, key: str, values: dict[str, Any]) -> ModelConfig:
         try:
-            return ModelConfig(**self.model_dump() | stretch.model_dump())
+            return ModelConfig(**self.model_dump() | values)
         except ValidationError as error:
             reasons = [e["msg"].removeprefix("Value error, ") for e in error.errors()]
-            raise UserError(f"stretch: {'; '.join(reasons)}") from error
+            raise UserError(f"{key}: {'; '.join(reasons)}") from error

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from mengya.config import Config
+from mengya.models.config.quantization import TrainedQuantization
 from mengya.models.config.rope import RopeParameters
 
 ModelType = Literal[
@@ -55,6 +56,9 @@ class ModelShape(Config):
     it. null: not known."""
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of the initial weights."""
+    quantization: TrainedQuantization | None = None
+    """Round the weights of the layers in training and ever after: ternary (BitNet b1.58), or
+    {bits: 2, group_size: 32}; null: full weights (docs/quantization.md)."""
 
     kv_lora_rank: PositiveInt | None = None
     """Multi-head latent attention: width of the latent that keys and values are made of; null: GQA."""

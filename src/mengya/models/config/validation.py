@@ -6,6 +6,7 @@ Knows what each transformers class can hold. Needs no torch.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import gcd
 
 from mengya.models.config.shape import ModelShape
 from mengya.runtime.integers import ceil_div
@@ -26,6 +27,7 @@ def problems(config: ModelShape) -> Iterator[str]:
     yield from _positions(config)
     yield from _window(config)
     yield from _experts(config) if config.num_experts else _dense(config)
+    yield from _quantization(config)
 
 
 def new_model_problems(config: ModelShape) -> Iterator[str]:
@@ -193,6 +195,42 @@ def _experts(config: ModelShape) -> Iterator[str]:
             "set qk_norm=true attention_bias=false, or scoring_func=sigmoid n_shared_experts=1 "
             "(Glm4Moe), or num_experts=0"
         )
+
+
+def _quantization(config: ModelShape) -> Iterator[str]:
+    if config.quantization is None:
+        return
+    if config.quantization.number == "ternary" and config.kv_lora_rank is not None:
+        yield (
+            "quantization=ternary rounds the inputs of every layer, and latent attention decodes without "
+            "those of kv_b_proj; write quantization.bits=2 (weights alone), or use GQA: kv_lora_rank=null"
+        )
+    size = config.quantization.group_size
+    odd = {name: width for name, width in _input_widths(config).items() if size and width % size}
+    if size and odd:
+        common = gcd(*_input_widths(config).values())
+        fitting = max(n for n in range(1, min(size, common) + 1) if common % n == 0)
+        name, width = next(iter(odd.items()))
+        yield (
+            f"quantization.group_size={size} does not divide {name} of {width} inputs; "
+            f"write quantization.group_size={fitting}"
+        )
+
+
+def _input_widths(config: ModelShape) -> dict[str, int]:
+    """Inputs of the layers that are rounded, by what decides them."""
+    widths = {"hidden_size": config.hidden_size}
+    if config.kv_lora_rank is None:
+        widths["attention's output"] = config.num_attention_heads * config.head_width
+    else:
+        widths["attention's output"] = config.num_attention_heads * (config.v_head_dim or 0)
+        widths |= {"kv_lora_rank": config.kv_lora_rank}
+        widths |= {"q_lora_rank": config.q_lora_rank} if config.q_lora_rank else {}
+    if not config.num_experts or config.first_k_dense_replace:
+        widths["intermediate_size"] = config.intermediate_size
+    if config.num_experts:
+        widths["moe_intermediate_size"] = config.expert_width
+    return widths
 
 
 def _sigmoid(config: ModelShape) -> Iterator[str]:

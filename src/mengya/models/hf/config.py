@@ -17,6 +17,11 @@ from pydantic import ValidationError
 from mengya.errors import UserError, shown
 from mengya.models.config.model import ContextExtension, ModelConfig
 from mengya.models.config.rope import RopeParameters, rope_from_hf
+from mengya.models.hf.trained_quantization import (
+    is_online_bitnet,
+    quantization_from_hf,
+    quantization_to_hf,
+)
 
 CLASSES = {
     "qwen3": "Qwen3ForCausalLM",
@@ -87,7 +92,7 @@ def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
         values["layer_types"] = _layer_types(config.num_hidden_layers, config.max_window_layers)
     if config.training_sequence_length is not None:
         values[_TRAINED_LENGTH] = config.training_sequence_length
-    values |= _experts_to_hf(config)
+    values |= quantization_to_hf(config) | _experts_to_hf(config)
     if learned:
         values["architectures"] = [f"Mengya{rope_type.capitalize()}ForCausalLM"]
         values |= {"model_type": _OWN + rope_type, "base_model_type": config.model_type}
@@ -115,13 +120,16 @@ def load_model_config(directory: Path | str) -> ModelConfig:
 
 
 def load_quantization(directory: Path | str) -> dict[str, Any] | None:
-    """`quantization_config` of config.json; None: the weights are full.
+    """`quantization_config` of config.json; None: the weights are full, or full ones rounded at every call.
 
     Raises:
         UserError: there is no config.json that can be read, or this part of it is no mapping.
     """
     path = Path(directory) / "config.json"
-    values = _values(path).get("quantization_config")
+    values = _values(path)
+    if is_online_bitnet(values):
+        return None
+    values = values.get("quantization_config")
     if values is not None and not isinstance(values, dict):
         raise UserError(f"{path}: quantization_config {shown(values)} must be a mapping")
     return values
@@ -175,6 +183,7 @@ def _config_from_hf(values: dict[str, Any], path: Path) -> ModelConfig:
     rope = hf.rope_parameters or {}
     fields = {name: getattr(hf, name) for name in _SAME_NAME}
     fields[_TRAINED_LENGTH] = getattr(hf, _TRAINED_LENGTH, None)
+    fields["quantization"] = quantization_from_hf(values)
     head_dim = getattr(hf, "head_dim", None)
     usual = hf.hidden_size / hf.num_attention_heads
     fields["head_dim"] = None if head_dim == usual else head_dim

@@ -18,6 +18,7 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, write_folder
 from mengya.models.hf.config import load_model_config, load_quantization
+from mengya.models.quantized.full import fix_weights, full_weights
 from mengya.models.quantized.load import load_dequantized, load_quantized
 from mengya.models.quantized.size import quantized_on_meta
 from mengya.runtime.checkpoint_names import LINKS, follow
@@ -71,9 +72,16 @@ def open_checkpoint(
     elif load_quantization(folder) is not None:
         model = load_quantized(folder, device, dtype)
     else:
-        model = load_causal_lm(folder, device, dtype)
+        model = _load(folder, device, dtype)
     check_vocabulary(model, tokenizer)
     return model.eval(), tokenizer
+
+
+def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> CausalLM:
+    """Weights that were trained rounded are rounded in fp32, as there, and only once."""
+    if load_model_config(folder).quantization is None:
+        return load_causal_lm(folder, device, dtype)
+    return fix_weights(load_causal_lm(folder, device)).to(dtype)
 
 
 def checkpoint_config(path: Path) -> ModelConfig:
@@ -103,16 +111,30 @@ def standard_folder(path: Path, quantized: bool = False) -> Iterator[Path]:
         quantized: give quantized folders as they are: their reader knows the layout.
     """
     folder = find_checkpoint(path)
-    is_adapter = (folder / ADAPTER).is_file()
-    if not is_adapter and (quantized or load_quantization(folder) is None):
+    if _is_standard(folder, quantized):
         _refuse_learned_rope(load_model_config(folder), path)
         yield folder
         return
     with TemporaryDirectory(prefix="mengya-standard-") as name:
-        model = load_merged(folder, None) if is_adapter else load_dequantized(folder)
+        model = _load_full(folder)
         _refuse_learned_rope(model.config, path)
         write_folder(model, load_tokenizer(folder), folder, torch.float32, Path(name))
         yield Path(name)
+
+
+def _is_standard(folder: Path, quantized: bool) -> bool:
+    if (folder / ADAPTER).is_file() or load_model_config(folder).quantization is not None:
+        return False
+    return quantized or load_quantization(folder) is None
+
+
+def _load_full(folder: Path) -> CausalLM:
+    """An ordinary model of what transformers does not read, or not all versions of it."""
+    if (folder / ADAPTER).is_file():
+        return load_merged(folder, None)
+    if load_quantization(folder) is not None:
+        return load_dequantized(folder)
+    return full_weights(load_causal_lm(folder))
 
 
 def _refuse_learned_rope(config: ModelConfig, path: Path) -> None:

@@ -14,7 +14,7 @@ from mengya.models.hf.checkpoint import fill, materialize, tensor_places
 from mengya.models.hf.config import load_model_config
 from mengya.models.moe import Experts
 from mengya.models.quantized.folder import QuantizedFolder
-from mengya.models.quantized.layers import QuantizedExperts, QuantizedLinear
+from mengya.models.quantized.layers import QuantizedExperts, QuantizedLinear, merge_layers
 from mengya.models.quantized.layouts.layout import Stored
 
 # Latent attention multiplies by parts of this matrix, which must be full for that.
@@ -46,6 +46,7 @@ def load_quantized(
             layer.packed = pack(weight, dtype)
         else:
             _linear(model, name).weight.copy_(weight.dequantize(dtype))
+    merge_layers(model)
     return model.requires_grad_(False).eval()
 
 

@@ -25,6 +25,7 @@ from mengya.data.rows.batch_size import BatchSize
 from mengya.data.rows.loader import batches, validation_batches
 from mengya.data.rows.mixture import Mixture
 from mengya.data.rows.provenance import step_documents
+from mengya.errors import UserError
 from mengya.losses.dpo import DPO
 from mengya.losses.next_token import NextToken
 from mengya.losses.token_nll import Loss
@@ -261,11 +262,32 @@ def _documents(data: _RunData, tokenizer_folder: Path, step: int) -> Iterator[di
 
 
 def _set_training_modes(model: CausalLM, config: RunConfig, execution: Execution) -> None:
+    if model.config.quantization is not None:
+        check_rounding(config, execution)
     if execution.fp8:
         use_fp8(model, execution.device)
     model.neftune_alpha = config.neftune_alpha
     model.training_pattern = training_pattern(model.config, config.shifted_sparse_ratio)
     model.gradient_checkpointing = config.gradient_checkpointing
+
+
+def check_rounding(config: RunConfig, execution: Execution) -> None:
+    """Refuse what would round other weights than the fp32 ones of the optimizer."""
+    if execution.fp8:
+        raise UserError(
+            "precision=fp8 would round weights a second time that the model's quantization rounds; write "
+            "precision=bf16 or precision=auto"
+        )
+    if config.save_dtype != "float32":
+        raise UserError(
+            f"save_dtype={config.save_dtype} would save other weights than those that the model's "
+            "quantization rounds; write save_dtype=float32 (`mengya quantize` makes the small folder)"
+        )
+    if config.strategy.name in ("fsdp", "deepspeed") and execution.autocast_dtype is not None:
+        raise UserError(
+            f"strategy.name={config.strategy.name} gathers weights in half precision, and the model's "
+            "quantization rounds the fp32 ones; write strategy.name=ddp, or precision=fp32"
+        )
 
 
 def _characters(rows: Mixture) -> int:

@@ -37,7 +37,7 @@ from mengya.training.telemetry.progress import LOG
 # loss, on other data, from other weights. The optimizer is compared with its state (optim/layout.py).
 _FIXED = (
     "seed", "data", "global_batch_size", "batch_ramp", "neftune_alpha", "save_dtype",
-    "shifted_sparse_ratio", "model", "init_from", "stretch", "lora", "z_loss", "beta",
+    "shifted_sparse_ratio", "model", "init_from", "stretch", "quantization", "lora", "z_loss", "beta",
     "label_smoothing", "sft_weight",
 )  # fmt: skip
 # What may change without a line: how the run is started, not what it computes.
@@ -176,7 +176,11 @@ def new_run(config: RunConfig, checkpoint: Path) -> str:
     values = config.model_dump(mode="json")
     if values.get("lora") is not None:
         return f"mengya merge {checkpoint} out=FOLDER, then init_from=FOLDER run_dir=ANOTHER_FOLDER"
-    no_more = (f"{name}=null" for name in ("model", "stretch") if values.get(name) is not None)
+    no_more = (
+        f"{name}=null"
+        for name in ("model", "stretch", "quantization")
+        if values.get(name) is not None
+    )
     return " ".join([f"init_from={checkpoint}", *no_more, "run_dir=ANOTHER_FOLDER"])
 
 

@@ -17,6 +17,7 @@ from mengya.generation.text_completion import Start, completion_pieces
 from mengya.models.adapters.lora import LoraConfig, add_lora, load_adapter, save_adapter
 from mengya.models.adapters.trainable_tokens import find_ids
 from mengya.models.causal_lm import CausalLM
+from mengya.models.config.quantization import TrainedQuantization
 from mengya.models.hf.checkpoint import (
     check_vocabulary,
     load_causal_lm,
@@ -24,6 +25,7 @@ from mengya.models.hf.checkpoint import (
     weights_sha256,
     write_folder,
 )
+from mengya.models.hf.config import load_model_config
 from mengya.models.hf.open_checkpoint import ADAPTER
 from mengya.stages.run.assemble import TrainedModel, trainable
 from mengya.tokenizer.chat_template import encode_prompt
@@ -46,16 +48,21 @@ class TuneConfig(RunConfig):
 
 
 def open_tuned(
-    config: TuneConfig, strategy: Strategy
+    config: TuneConfig, strategy: Strategy, quantization: TrainedQuantization | None = None
 ) -> tuple[TrainedModel, PreTrainedTokenizerFast]:
-    """The model of `init_from`, with adapters when asked for, and how to write and restore it."""
+    """The model of `init_from`, with adapters when asked for, and how to write and restore it.
+
+    Args:
+        quantization: what its weights are rounded to; None: as the folder has it.
+    """
     folder = config.init_from
     if (folder / ADAPTER).is_file():
         raise UserError(
             f"{folder} is a LoRA adapter; merge it first: mengya merge {folder} out=FOLDER"
         )
     tokenizer = load_tokenizer(folder)
-    model = load_causal_lm(folder, device=strategy.init_device)
+    shape = load_model_config(folder).quantized(quantization)
+    model = load_causal_lm(folder, device=strategy.init_device, config=shape)
     check_vocabulary(model, tokenizer)
     if config.lora is None:
         write = partial(write_folder, model, tokenizer, folder, getattr(torch, config.save_dtype))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from mengya.errors import UserError, shown
+from mengya.models.quantized.layouts.bitnet import Bitnet
 from mengya.models.quantized.layouts.bitsandbytes import Bitsandbytes
 from mengya.models.quantized.layouts.compressed_tensors import CompressedTensors
 from mengya.models.quantized.layouts.gptq import Gptq
 from mengya.models.quantized.layouts.layout import Layout
 
-_ALL: tuple[Layout, ...] = (CompressedTensors(), Gptq(), Bitsandbytes())
+_ALL: tuple[Layout, ...] = (CompressedTensors(), Gptq(), Bitsandbytes(), Bitnet())
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _ALL}
 """A new layout is a line here and a file next to this one."""
 
