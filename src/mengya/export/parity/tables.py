@@ -1,0 +1,90 @@
+"""A proof for people: a table in the terminal and one in Markdown, in English or Chinese."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rich.table import Table
+
+from mengya.export.card.markdown import markdown_table
+from mengya.export.parity.result import CHECKS, Check, CheckName, Parity
+
+Language = Literal["en", "zh"]
+_LABELS: dict[CheckName, tuple[str, str]] = {
+    "token_ids": ("texts with other ids, of {}", "token id 不同的文本（共 {} 段）"),
+    "prompt_ids": ("prompts with other ids, of {}", "token id 不同的提示词（共 {} 段）"),
+    "prompts": ("prompts rendered otherwise, of {}", "渲染结果不同的对话（共 {} 段）"),
+    "stop_tokens": ("other stop tokens, of {}", "缺少或多出的停止词（共 {} 个）"),
+    "written_error": ("logit error but for rounding, of {}", "除舍入外的 logits 误差（{} 个位置）"),
+    "logit_error_mean": ("logit error, mean of {}", "logits 相对误差，{} 个位置的平均"),
+    "logit_error_max": ("logit error, worst of {}", "logits 相对误差，{} 个位置中最大"),
+    "nats_rise": ("rise in nats per token, of {}", "每 token 增加的 nats（{} 个 token）"),
+    "greedy_agreement": ("same likeliest token, of {}", "最可能的 token 相同（共 {} 个位置）"),
+}
+_COLUMNS = {"en": ("check", "bound"), "zh": ("检查项", "界限")}
+_NATS = {"en": "nats per token; bits per character", "zh": "每 token 的 nats；每字符的比特数"}
+_NOT_ASKED = {"en": "not asked", "zh": "未检查"}
+_FAILED = {"en": "fails", "zh": "出错"}
+
+
+def parity_table(parity: Parity) -> Table:
+    """For a terminal; a missed bound is red."""
+    table = Table(title="proof of the export", title_justify="left")
+    header, rows = _rows(parity, "en")
+    table.add_column(header[0], overflow="fold")
+    for name in header[1:]:
+        table.add_column(name.replace("[", r"\["), justify="right")
+    missed = {check.name for _, check in parity.missed()} | set(parity.unanswered())
+    for name, row in rows:
+        table.add_row(*row, style="red" if name in missed else None)
+    return table
+
+
+def parity_markdown(parity: Parity, language: Language = "en") -> str:
+    """The same table for a model card."""
+    header, rows = _rows(parity, language)
+    return markdown_table(header, (row for _, row in rows))
+
+
+def _rows(
+    parity: Parity, language: Language
+) -> tuple[list[str], list[tuple[CheckName | None, list[str]]]]:
+    header = [*_COLUMNS[language], "mengya", *(reader.program for reader in parity.readers)]
+    rows: list[tuple[CheckName | None, list[str]]] = []
+    for name in CHECKS:
+        checks = [reader.check(name) for reader in parity.readers]
+        known = next((check for check in checks if check is not None), None)
+        if known is None:
+            continue
+        of = max(check.of for check in checks if check is not None)
+        label = _LABELS[name][language == "zh"].format(f"{of:,}")
+        rows.append((name, [label, _bound(known), "", *(_value(c, language) for c in checks)]))
+    nats = [_nats(parity.nats_per_token, parity.bits_per_char)]
+    nats += [_nats(reader.nats_per_token, reader.bits_per_char) for reader in parity.readers]
+    return header, [*rows, (None, [_NATS[language], "", *nats])]
+
+
+def _bound(check: Check) -> str:
+    if check.bound is None:
+        return ""
+    return f"{'≥' if check.is_least else '≤'} {_number(check.name, check.bound)}"
+
+
+def _value(check: Check | None, language: Language) -> str:
+    if check is None:
+        return ""
+    if check.failure:
+        return _FAILED[language]
+    return _NOT_ASKED[language] if check.value is None else _number(check.name, check.value)
+
+
+def _number(name: CheckName, value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
+    if name == "greedy_agreement":
+        return f"{value:.2%}"
+    return f"{value:.4f}" if name == "nats_rise" else f"{value:.2g}"
+
+
+def _nats(nats: float | None, bits: float | None) -> str:
+    return "" if nats is None or bits is None else f"{nats:.4f}; {bits:.4f}"
