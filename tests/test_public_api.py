@@ -36,6 +36,10 @@ SIGNATURES = {
     "dpo": f"{STAGE} -> 'TrainingRun'",
     "evaluate": "(checkpoint: 'StrPath', recipe: 'StrPath | None' = None, /, **keys: 'Any')"
     " -> 'dict[str, Any]'",
+    "quantize": "(checkpoint: 'StrPath', recipe: 'StrPath | None' = None, /, **keys: 'Any')"
+    " -> 'dict[str, Any]'",
+    "export_model": "(checkpoint: 'StrPath', recipe: 'StrPath | None' = None, /, **keys: 'Any')"
+    " -> 'dict[str, Any]'",
     "Model.generate": f"(self, prompt: 'str | list[str]', {SAMPLING}) -> 'str | list[str]'",
     "Model.stream": f"(self, prompt: 'str', {SAMPLING}) -> 'Iterator[str]'",
     "Model.chat": f"{CHAT} -> 'str'",

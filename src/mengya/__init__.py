@@ -5,9 +5,10 @@
     model = mengya.load("runs/my/sft")
     print(model.chat("你好"))
 
-From text to a model: `train_tokenizer`, `prepare`, `pretrain`, `sft`, `dpo`, `evaluate`. They take the
-recipes and keys of the commands of the same names; examples/train_in_python.py calls them in order.
-Errors that the caller can fix are `UserError`. Nothing heavy is imported before a name is used.
+From text to a model: `train_tokenizer`, `prepare`, `pretrain`, `sft`, `dpo`, `evaluate`, `quantize`,
+`export_model`. They take the recipes and keys of the commands of the same names;
+examples/train_in_python.py calls them in order. Errors that the caller can fix are `UserError`. Nothing heavy
+is imported before it is used.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
         TrainingRun,
         dpo,
         evaluate,
+        export_model,
         load,
         prepare,
         pretrain,
+        quantize,
         sft,
         train_tokenizer,
     )
@@ -38,9 +41,11 @@ __all__ = [
     "__version__",
     "dpo",
     "evaluate",
+    "export_model",
     "load",
     "prepare",
     "pretrain",
+    "quantize",
     "sft",
     "train_tokenizer",
 ]

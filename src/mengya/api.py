@@ -11,6 +11,7 @@ Nested keys are mappings, or dotted names in `**{...}`:
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -327,6 +328,53 @@ def evaluate(checkpoint: StrPath, recipe: StrPath | None = None, /, **keys: Any)
     if config.out is not None:
         save_results(result, config, config.out)
     return asdict(result)
+
+
+def quantize(checkpoint: StrPath, recipe: StrPath | None = None, /, **keys: Any) -> dict[str, Any]:
+    """Store a model in 2 to 8 bits a weight, and prove it; as `mengya quantize`.
+
+    Args:
+        checkpoint: a model or run folder, as for `load`; an adapter is merged first.
+        recipe: a YAML file.
+        keys: out=FOLDER and calibration={"texts": FILE} at least, here or in the recipe.
+
+    Returns:
+        Settings, calibration and the error of every layer, as in quantization.json of the folder.
+
+    Raises:
+        UserError: a key is not valid, the model cannot be stored so, or what was written misses a bound of
+            the proof.
+    """
+    from mengya.stages.quantize import QuantizeConfig, run
+
+    config = load_config(QuantizeConfig, _path(recipe), {"checkpoint": Path(checkpoint), **keys})
+    return run(config).values()
+
+
+def export_model(
+    checkpoint: StrPath, recipe: StrPath | None = None, /, **keys: Any
+) -> dict[str, Any]:
+    """Write a checkpoint in the format of other programs, and prove it; as `mengya export`.
+
+    Args:
+        checkpoint: a model, adapter or run folder, as for `load`.
+        recipe: a YAML file.
+        keys: to=FORMAT and out=FOLDER at least, here or in the recipe; of a folder that was exported before,
+            hf={"repo": NAME} or modelscope={"repo": NAME} pushes it as it is.
+
+    Returns:
+        The proof: parity.json of the folder.
+
+    Raises:
+        UserError: a key is not valid, the format cannot hold the model, or what was written is not the same
+            model; then nothing is left.
+    """
+    from mengya.stages.export import ExportConfig, run
+
+    config = load_config(ExportConfig, _path(recipe), {"checkpoint": Path(checkpoint), **keys})
+    run(config)
+    proof = (config.out or config.checkpoint) / "parity.json"
+    return json.loads(proof.read_text(encoding="utf-8"))
 
 
 def _finished_run(config: RunConfig, finished: bool) -> TrainingRun:

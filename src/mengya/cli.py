@@ -56,7 +56,13 @@ VERBS = {
     "sft": Verb("SftConfig", "Fine-tune on conversations; all weights or LoRA."),
     "dpo": Verb("DpoConfig", "Align a model with preference pairs."),
     "merge": Verb("MergeConfig", "Merge a LoRA adapter into a standard folder.", "checkpoint"),
+    "quantize": Verb("QuantizeConfig", "Store a model in 2 to 8 bits a weight.", "checkpoint"),
     "extend": Verb("ExtendConfig", "Add tokens to a model and its tokenizer.", "checkpoint"),
+    "export": Verb(
+        "ExportConfig",
+        "Write a checkpoint in another format, and prove that it is the same model.",
+        "checkpoint",
+    ),
     "evaluate": Verb("EvaluateConfig", "Measure a checkpoint.", "checkpoint"),
     "chat": Verb("ChatConfig", "Chat with a checkpoint in the terminal.", "checkpoint"),
     "serve": Verb(

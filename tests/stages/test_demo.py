@@ -52,11 +52,15 @@ def test_the_demo_runs_measures_and_resumes_where_it_stopped(
         for line in capsys.readouterr().out.splitlines()
         if " mengya " in line
     ]
-    for line, stage in zip(said, (ChatConfig, ServeConfig, ChatConfig), strict=True):
+    for line, stage in zip(said, (ChatConfig, ServeConfig, ChatConfig, ChatConfig), strict=True):
         _, _, checkpoint, *keys = shlex.split(line)
         config_typed = load_config(stage, None, [f"checkpoint={checkpoint}", *keys])
         assert (config_typed.checkpoint / "config.json").is_file()
         assert not isinstance(config_typed, ServeConfig) or len(config_typed.starters) == 2
+    for form in results["small"]:
+        proof = json.loads((Path(form["folder"]) / "parity.json").read_text(encoding="utf-8"))
+        assert proof["passed"] and not proof["loosened"]
+        assert (Path(form["folder"]) / "tokenizer.json").is_file() or "GGUF" in form["name"]
     page = (tmp_path / "demo/report.html").read_text(encoding="utf-8")
     assert page.count("<svg") >= 6 and "side by side" in page
 

@@ -1,4 +1,5 @@
-"""`mengya demo`: a model of a small world, grown on this machine from nothing, measured after each stage.
+"""`mengya demo`: a model of a small world, grown on this machine from nothing, measured after each stage,
+then rounded to 4 bits and exported.
 
 Calls the other stages with the recipes of recipes/mini; keeps what is done in progress.json, so that
 the same command resumes where it stopped.
@@ -32,7 +33,7 @@ from mengya.runtime.device import tune_cpu_allocator
 from mengya.runtime.files import write_text
 from mengya.runtime.jsonl import read_jsonl
 from mengya.runtime.output_folder import FolderKind, open_run_folder
-from mengya.stages import dpo, evaluate, prepare, pretrain, sft
+from mengya.stages import dpo, evaluate, export, prepare, pretrain, quantize, sft
 from mengya.stages import tokenizer as tokenizer_stage
 from mengya.tokenizer.chat_template import encode_prompt
 from mengya.tokenizer.load import load_tokenizer, stop_token_ids
@@ -53,7 +54,17 @@ class DemoConfig(Config):
 TRAINING = ("pretrain", "sft", "dpo")
 FOLDER = FolderKind(
     "demo",
-    ("progress.json", "results.json", "report.html", "world", "tokenizer", "shards", *TRAINING),
+    (
+        "progress.json",
+        "results.json",
+        "report.html",
+        "world",
+        "tokenizer",
+        "shards",
+        *TRAINING,
+        "quantized",
+        "gguf",
+    ),
     unmarked=lambda folder: (folder / "progress.json").is_file(),
 )
 # shards -> (kind, file of the world)
@@ -116,20 +127,25 @@ def _grow(config: DemoConfig) -> None:
     home, console = config.run_dir, Console(stderr=True)
     progress = Progress.read(home / "progress.json")
 
-    console.rule("1/5  a small world")
+    console.rule("1/6  a small world")
     world = load_config(WorldConfig, config.recipes / "world.yaml")
     progress.do("world", lambda: generate_world(home / "world", world, overwrite=True))
-    console.rule("2/5  tokenizer and shards")
+    console.rule("2/6  tokenizer and shards")
     progress.do("tokenizer", lambda: _train_tokenizer(config))
     progress.do("prepare", lambda: _prepare(config))
     results = []
     for number, (name, stage) in enumerate(zip(TRAINING, (pretrain, sft, dpo), strict=True), 3):
-        console.rule(f"{number}/5  {name}")
+        console.rule(f"{number}/6  {name}")
         if progress.do(name, lambda name=name, stage=stage: _train(config, name, stage)) is False:
             return console.print("stopped and saved; `mengya demo` resumes from here")
         results.append(progress.do(f"evaluate {name}", lambda name=name: _evaluate(config, name)))
     answers = progress.do("answers", lambda: _answers(config))
-    _finish(config, progress.seconds, results, answers)
+    console.rule("6/6  quantize and export")
+    small = [
+        progress.do("quantize", lambda: _quantize(config)),
+        progress.do("export", lambda: _export(config)),
+    ]
+    _finish(config, progress.seconds, results, answers, small)
 
 
 def _train_tokenizer(config: DemoConfig) -> None:
@@ -227,12 +243,64 @@ def _answer(model: CausalLM, tokenizer: PreTrainedTokenizerFast, question: str, 
     return "".join(completion_pieces(tokenizer, Start(prompt), ids)).strip()
 
 
+def _quantize(config: DemoConfig) -> dict[str, Any]:
+    """The last model in 4 bits, calibrated on the conversations that it was trained on."""
+    out = config.run_dir / "quantized"
+    overrides = [
+        f"checkpoint={_checkpoint(config, 'dpo')}", f"out={out}", "overwrite=true", "device=cpu",
+        f'calibration.shards=["{config.run_dir / "shards/conversations"}"]',
+    ]  # fmt: skip
+    quantize.run(load_config(quantize.QuantizeConfig, None, overrides))
+    return _small("4 bits, for transformers", out, "*.safetensors")
+
+
+def _export(config: DemoConfig) -> dict[str, Any]:
+    """The last model as a file for llama.cpp and its like."""
+    out = config.run_dir / "gguf"
+    overrides = [
+        f"checkpoint={_checkpoint(config, 'dpo')}", "to=gguf", f"out={out}", "overwrite=true",
+        "gguf.type=Q4_0", "card.name=demo",
+    ]  # fmt: skip
+    export.run(load_config(export.ExportConfig, None, overrides))
+    return _small("GGUF Q4_0, for llama.cpp", out, "*.gguf")
+
+
+def _small(name: str, folder: Path, weights: str) -> dict[str, Any]:
+    """One entry of `small` in results.json, from the folder's proof."""
+    proof = json.loads((folder / "parity.json").read_text(encoding="utf-8"))
+    return {
+        "name": name,
+        "folder": str(folder),
+        "megabytes": round(sum(file.stat().st_size for file in folder.glob(weights)) / 1e6, 2),
+        "nats_per_token": [proof["nats_per_token"], proof["readers"][0]["nats_per_token"]],
+        "read_by": [reader["program"] for reader in proof["readers"]],
+    }
+
+
+def _small_table(config: DemoConfig, small: list[dict[str, Any]]) -> ReportTable:
+    """The last model before and after."""
+    full = find_checkpoint(_checkpoint(config, "dpo")).glob("*.safetensors")
+    megabytes = sum(file.stat().st_size for file in full) / 1e6
+    rows = [["as trained", f"{megabytes:.2f}", f"{small[0]['nats_per_token'][0]:.3f}", "-"]]
+    for each in small:
+        after = each["nats_per_token"][1]
+        rows.append(
+            [each["name"], f"{each['megabytes']:.2f}", f"{after:.3f}", ", ".join(each["read_by"])]
+        )
+    title = "The last model made small (other text than the demo's own: no longer its world)"
+    return ReportTable(title, ["form", "MB", "nats per token", "read back by"], rows)
+
+
 def _finish(
-    config: DemoConfig, seconds: float, results: list[dict[str, Any]], answers: list[dict[str, str]]
+    config: DemoConfig,
+    seconds: float,
+    results: list[dict[str, Any]],
+    answers: list[dict[str, str]],
+    small: list[dict[str, Any]],
 ) -> None:
     """results.json, report.html and the last screen."""
     home, console = config.run_dir, Console()
-    summary = {"seconds": round(seconds, 1), "stages": results}
+    summary = {"seconds": round(seconds, 1), "stages": results, "small": small}
     write_text(home / "results.json", json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
     header = ["stage", "bits per character", "closed-book accuracy", "preference accuracy"]
     rows = [
@@ -252,6 +320,7 @@ def _finish(
         ReportTable(
             "The three models side by side", columns, [[a[c] for c in columns] for a in answers]
         ),
+        _small_table(config, small),
     ]
     report = home / "report.html"
     write_report(report, "mengya demo", [home / name for name in TRAINING], tables)
@@ -270,6 +339,7 @@ def _finish(
         f"talk with it:   {_program()} chat {_checkpoint(config, 'dpo')}",
         f"in the browser: {_program()} serve {_checkpoint(config, 'dpo')} {shlex.quote(f'starters={asked}')}",
         f"the base model: {_program()} chat {_checkpoint(config, 'pretrain')}",
+        f"in 4 bits:      {_program()} chat {config.run_dir / 'quantized'}",
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -92,6 +92,17 @@ def encode_prompt(
     return _tokenize(tokenizer, chat.render(prompt=True, enable_thinking=enable_thinking)).ids
 
 
+def render_prompt(
+    tokenizer: PreTrainedTokenizerFast,
+    messages: list[Message],
+    tools: list[dict[str, Any]] | None = None,
+    enable_thinking: bool | None = None,
+) -> str:
+    """The text that `encode_prompt` gives the ids of."""
+    chat = _Chat(tokenizer, messages, tools)
+    return chat.render(prompt=True, enable_thinking=enable_thinking).replace(TYPED, "")
+
+
 def chat_template_of(tokenizer: PreTrainedTokenizerFast) -> str:
     """The tokenizer's own Jinja text, else ours. Raises UserError when neither fits."""
     own = tokenizer.chat_template
