@@ -152,6 +152,36 @@ def test_later_layers_see_what_the_earlier_ones_became() -> None:
     torch.testing.assert_close(seen[4][1], x.T @ x, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("family", ["Qwen3", "Qwen2Moe"])
+def test_inputs_are_compared_with_those_of_the_full_model(family: str) -> None:
+    """Nothing differs before the first layer is rounded; then it does as two models side by side do."""
+    model, rows, seen = model_of(family), random_rows(), []
+    full = captured_inputs(model, rows)
+
+    class Spy(Gptq):
+        def solve(self, weight_OI: Any, rule: Any, statistics: Any) -> Any:
+            seen.append(statistics.drift_II)
+            return super().solve(weight_OI, rule, statistics)
+
+    quantized(model, Spy(), rows, bits=2)
+    x = captured_inputs(model, rows)
+    assert not seen[0].any()
+    sites = [len(group.sites) for group in model_groups(model)]
+    torch.testing.assert_close(seen[sum(sites[:4])], (full - x).T @ x, rtol=1e-3, atol=1e-3)
+    assert all(drift.any() for drift in seen[1:])
+
+
+def captured_inputs(model: CausalLM, rows: CalibrationRows) -> torch.Tensor:
+    """Of the attention of layer 1."""
+    captured = []
+    handle = model.get_submodule("model.layers.1.self_attn").register_forward_pre_hook(
+        lambda module, arguments: captured.append(arguments[0])
+    )
+    logits(model, rows)
+    handle.remove()
+    return captured[0][rows.document_ids_RS >= 0]
+
+
 def test_groups_of_a_layer_see_one_another() -> None:
     """down is solved with what the rounded gate and up give it."""
     model, rows = model_of("Qwen3"), random_rows()

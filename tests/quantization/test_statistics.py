@@ -24,3 +24,15 @@ def test_sums_over_batches_and_blocks_of_columns() -> None:
     weight = torch.randn(5, 700)
     expected = (x @ weight.T).square().sum(0)
     torch.testing.assert_close(statistics.row_squares(weight), expected, rtol=1e-3, atol=1e-2)
+
+
+def test_drift_is_the_product_with_what_the_full_model_had() -> None:
+    x, full = torch.randn(2, 300, 40, generator=torch.Generator().manual_seed(0))
+    statistics = InputStatistics(40)
+    assert statistics.drift_II is None
+    statistics.add(x[:100], full[:100])
+    statistics.add(x[100:], full[100:])
+    torch.testing.assert_close(statistics.drift_II, (full - x).T @ x, rtol=1e-4, atol=1e-3)
+    assert statistics.is_finite()
+    statistics.drift_II[0, 1] = float("nan")
+    assert not statistics.is_finite()

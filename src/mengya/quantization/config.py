@@ -55,6 +55,9 @@ class QuantizationConfig(Config):
     made in this order too (desc_act of GPTQ's layout). null: from left to right."""
     damping: float = Field(default=0.01, gt=0, le=1)
     """For gptq: share of the mean of the Hessian's diagonal that is added to the diagonal."""
+    propagation: float = Field(default=0.5, ge=0, le=1)
+    """For gptq: the share of the errors in the layers before it that a matrix makes up for; 0: none, in half
+    the time."""
     mean_bits: float | None = Field(default=None, gt=2, le=8)
     """Observe first: the layers with the largest error get the next larger width until the mean over all
     quantized weights is this (all experts have one width). null: all layers have `bits`."""
@@ -109,5 +112,5 @@ class QuantizationConfig(Config):
 
     def make_method(self) -> Method:
         if self.method_name == "gptq":
-            return Gptq(self.damping, self.activation_order)
+            return Gptq(self.damping, self.activation_order, propagation=self.propagation)
         return {"awq": Awq, "rtn": Rtn, "llm_int8": LlmInt8}[self.method_name]()

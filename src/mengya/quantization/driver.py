@@ -24,6 +24,7 @@ from mengya.quantization.groups import Group, Half, Site, layer_halves
 from mengya.quantization.hidden_states import HiddenStates, enough
 from mengya.quantization.methods.awq import search_scales
 from mengya.quantization.methods.method import Method
+from mengya.quantization.reference import Reference
 from mengya.quantization.statistics import InputStatistics
 
 Statistics = list[InputStatistics] | None
@@ -103,11 +104,16 @@ def quantize_layers(
         UserError: the inputs of a matrix are not finite, or its Hessian cannot be factored.
     """
     states = None if rows is None else HiddenStates(model, rows, plan.device)
+    reference = None
+    if rows is not None and plan.method.corrects:
+        reference = Reference(model, rows, plan.device)
     for number, module in enumerate(model.model.layers):
         layer = cast(DecoderLayer, module.to(plan.device))
         done = store.load(number)
+        if reference is not None:
+            reference.enter(layer, number)
         if done is None:
-            done = _quantize_layer(layer, number, plan, states, advance)
+            done = _quantize_layer(layer, number, plan, states, reference, advance)
             store.save(number, done)
         else:
             _put_back(layer, number, done)
@@ -115,7 +121,7 @@ def quantize_layers(
                 advance(record)
             if states is not None:
                 for half in layer_halves(layer, number):
-                    states.advance(half)
+                    _advance(half, states, reference)
         layer.to("cpu")
         yield done
 
@@ -125,6 +131,7 @@ def _quantize_layer(
     number: int,
     plan: QuantizationPlan,
     states: HiddenStates | None,
+    reference: Reference | None,
     advance: Advance,
 ) -> QuantizedLayer:
     weights: dict[str, QuantizedWeight] = {}
@@ -133,7 +140,7 @@ def _quantize_layer(
         for groups in _passes(half, plan.method):
             statistics: list[Statistics] = [None] * len(groups)
             if states is not None:
-                statistics = collect(half, groups, states)
+                statistics = collect(half, groups, states, reference)
             if plan.method.folds:
                 fold(half, plan, statistics)
             for group, known in zip(groups, statistics, strict=True):
@@ -142,10 +149,16 @@ def _quantize_layer(
                     records.append(record)
                     advance(record)
         if states is not None:
-            states.advance(half)
+            _advance(half, states, reference)
     quantized = {f"{name}.weight" for name in weights}
     full = {name: tensor.cpu() for name, tensor in _full_tensors(layer, number, quantized)}
     return QuantizedLayer(weights, full, records)
+
+
+def _advance(half: Half, states: HiddenStates, reference: Reference | None) -> None:
+    states.advance(half)
+    if reference is not None:
+        reference.advance()
 
 
 def _passes(half: Half, method: Method) -> Iterator[tuple[Group, ...]]:
@@ -156,22 +169,37 @@ def _passes(half: Half, method: Method) -> Iterator[tuple[Group, ...]]:
         yield half.groups
 
 
-def collect(half: Half, groups: tuple[Group, ...], states: HiddenStates) -> list[Statistics]:
-    """The inputs of the groups of a half, in one pass as its weights are now."""
+def collect(
+    half: Half,
+    groups: tuple[Group, ...],
+    states: HiddenStates,
+    reference: Reference | None = None,
+) -> list[Statistics]:
+    """The inputs of the groups of a half, in one pass as its weights are now; with `reference`, drift too."""
     found = [
         [InputStatistics(site.inputs, site.device) for site in group.sites] for group in groups
     ]
     watched = [
         (watch, sums) for group, sums in zip(groups, found, strict=True) for watch in group.watched
     ]
+    full = [] if reference is None else reference.watched(groups)
+    batches = None if reference is None else reference.inputs(full)
 
     def see(real_N: Tensor) -> list[Any]:
+        inputs = None if batches is None else next(batches)
+
         def hook(index: int) -> Any:
             watch, sums = watched[index]
 
             def count(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-                for site, x_TI in watch.rows(arguments, real_N):
-                    sums[site].add(x_TI)
+                if inputs is None:
+                    for site, x_TI in watch.rows(arguments, real_N):
+                        sums[site].add(x_TI)
+                else:  # routed as in the quantized model, so that both have the same tokens
+                    same = full[index].rows((inputs[index], *arguments[1:]), real_N)
+                    pairs = zip(watch.rows(arguments, real_N), same, strict=True)
+                    for (site, x_TI), (_, full_TI) in pairs:
+                        sums[site].add(x_TI, full_TI)
                 if index == len(watched) - 1:
                     enough()
 

@@ -7,10 +7,11 @@ CPU. Shapes: B rows, S positions, H hidden, N = B * S.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mengya.models.attention_mask import AttentionPlan, plan_attention
 from mengya.models.causal_lm import CausalLM
@@ -81,11 +82,39 @@ class HiddenStates:
                     handle.remove()
 
     @torch.no_grad()
+    def inputs(self, half: Half, modules: list[nn.Module]) -> Iterator[list[Tensor]]:
+        """Of every batch the first argument of each of the modules, of which the last one runs last."""
+        for batch in self.batches():
+            inputs: dict[int, Tensor] = {}
+            handles = [
+                module.register_forward_pre_hook(_keeper(inputs, index, len(modules)))
+                for index, module in enumerate(modules)
+            ]
+            try:
+                with suppress(_Enough):
+                    _run(half, batch)
+            finally:
+                for handle in handles:
+                    handle.remove()
+            yield [inputs[index] for index in range(len(modules))]
+
+    @torch.no_grad()
     def advance(self, half: Half) -> None:
         """Take the states through `half`."""
         for number, batch in enumerate(self.batches()):
             made = batch.x_BSH + _run(half, batch)
             self._states[number] = made.to(self._states[number].device)
+
+
+def _keeper(
+    inputs: dict[int, Tensor], index: int, count: int
+) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def keep(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        inputs[index] = arguments[0]
+        if index == count - 1:
+            enough()
+
+    return keep
 
 
 def enough() -> None:

@@ -1,4 +1,4 @@
-"""What is known of the inputs of a matrix: their second moments and mean magnitudes.
+"""What is known of the inputs of a matrix: second moments, mean magnitudes, distance to the full model's.
 
 Takes rows of inputs, gives sums; knows no layer. Shapes: T tokens, I inputs.
 """
@@ -17,6 +17,8 @@ class InputStatistics:
     Attributes:
         magnitude_I: fp32, sum of |x|.
         tokens: how many.
+        drift_II: fp32, sum of (x_full - x) xᵀ with x_full the same token's input in the full model; None
+            where that is not known.
     """
 
     def __init__(self, inputs: int, device: torch.device | str = "cpu") -> None:
@@ -24,10 +26,15 @@ class InputStatistics:
         self._is_complete = True
         self.magnitude_I = torch.zeros(inputs, device=device)
         self.tokens = 0
+        self.drift_II: Tensor | None = None
 
-    def add(self, x_TI: Tensor) -> None:
-        """Count more tokens."""
+    def add(self, x_TI: Tensor, full_TI: Tensor | None = None) -> None:
+        """Count more tokens; `full_TI`: their inputs in the full model."""
         x_TI = x_TI.float()
+        if full_TI is not None:
+            if self.drift_II is None:
+                self.drift_II = torch.zeros_like(self._sum_II)
+            self.drift_II.addmm_((full_TI.float() - x_TI).T, x_TI)
         for first in range(0, x_TI.shape[1], _BLOCK):
             rows = slice(first, first + _BLOCK)
             self._sum_II[rows, first:].addmm_(x_TI[:, rows].T, x_TI[:, first:])
@@ -50,7 +57,8 @@ class InputStatistics:
         return self._sum_II.diagonal()
 
     def is_finite(self) -> bool:
-        return bool(self.hessian_II.isfinite().all())
+        known = self.hessian_II.isfinite().all()
+        return bool(known if self.drift_II is None else known & self.drift_II.isfinite().all())
 
     def scaled(self, factor_I: Tensor) -> InputStatistics:
         """Of the inputs times `factor_I`."""

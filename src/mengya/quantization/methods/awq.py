@@ -26,6 +26,7 @@ class Awq:
     calibrated: ClassVar[bool] = True
     sequential: ClassVar[bool] = False
     folds: ClassVar[bool] = True
+    corrects: ClassVar[bool] = False
 
     def solve(
         self, weight_OI: Tensor, rule: GridRule, statistics: InputStatistics | None

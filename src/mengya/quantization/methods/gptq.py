@@ -4,6 +4,10 @@ With H = sum of x xᵀ over the inputs and U the upper Cholesky factor of H^-1, 
 every later column j takes w_j -= (w_i - rounded_i) U_ij / U_ii, which keeps |x (W - W')ᵀ| least. Columns
 are done in blocks: inside of one at once, all that come after it in one product.
 
+What is rounded is W + a W D H^-1, with D = sum of (x_full - x) xᵀ and x_full the inputs in the full model
+(QEP, Arai and Ichikawa 2025, arXiv:2504.09629). With a = 1 it is the matrix of which x comes closest to
+x_full Wᵀ: it makes up for the errors before it; less than 1 fits the calibration less closely.
+
 Shapes: O outputs (of all matrices that share the inputs), I inputs, G groups, C columns of a group.
 """
 
@@ -34,14 +38,20 @@ class Gptq:
             so that a reader notices nothing; `group`: groups of neighbours in this order, which a reader
             finds by `group_I`; None: from left to right.
         block: columns that are solved before the rest of the matrix is touched.
+        propagation: a, the share of the errors before a matrix that it makes up for.
     """
 
     damping: float = 0.01
     activation_order: ActivationOrder | None = "static"
     block: int = 128
+    propagation: float = 0.5
     calibrated: ClassVar[bool] = True
     sequential: ClassVar[bool] = True
     folds: ClassVar[bool] = False
+
+    @property
+    def corrects(self) -> bool:
+        return self.propagation > 0
 
     def solve(
         self, weight_OI: Tensor, rule: GridRule, statistics: InputStatistics | None
@@ -63,6 +73,9 @@ class Gptq:
         dead_I = hessian_II.diagonal() == 0
         order_I = self._order(hessian_II)
         factor_II, damping = _inverse_factor(hessian_II, order_I, self.damping)
+        if statistics.drift_II is not None:
+            change_OI = _correction(weight_OI, statistics.drift_II, factor_II, order_I)
+            weight_OI = weight_OI + self.propagation * change_OI
         weight = self._solve(weight_OI, rule, factor_II, order_I)
         return Solution(weight, damping, int(dead_I.sum()))
 
@@ -116,6 +129,12 @@ def _set_group(grid: Grid, group: int, w_OC: Tensor, rule: GridRule, importance_
     found = find_grid(w_OC[:, None], rule, importance_C[None])
     grid.scale_OG[:, group] = found.scale_OG[:, 0]
     grid.zero_OG[:, group] = found.zero_OG[:, 0]
+
+
+def _correction(weight_OI: Tensor, drift_II: Tensor, U_II: Tensor, order_I: Tensor) -> Tensor:
+    """W D H^-1, where Uᵀ U = H^-1 has its columns in `order_I`."""
+    ordered_OI = (weight_OI @ drift_II)[:, order_I] @ U_II.T @ U_II
+    return ordered_OI[:, order_I.argsort()]
 
 
 def _inverse_factor(hessian_II: Tensor, order_I: Tensor, damping: float) -> tuple[Tensor, float]:

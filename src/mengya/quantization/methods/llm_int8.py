@@ -23,6 +23,7 @@ class LlmInt8:
     calibrated: ClassVar[bool] = False
     sequential: ClassVar[bool] = False
     folds: ClassVar[bool] = False
+    corrects: ClassVar[bool] = False
 
     def solve(
         self, weight_OI: Tensor, rule: GridRule, statistics: InputStatistics | None

@@ -41,6 +41,11 @@ class Method(Protocol):
     sequential: ClassVar[bool]
     folds: ClassVar[bool]
 
+    @property
+    def corrects(self) -> bool:
+        """Whether it wants to know how far its inputs are from those in the full model."""
+        ...
+
     def solve(
         self, weight_OI: Tensor, rule: GridRule, statistics: InputStatistics | None
     ) -> Solution:
