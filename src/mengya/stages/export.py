@@ -81,8 +81,7 @@ def run(config: ExportConfig) -> Parity | None:
         config.out,
         FolderKind("export", ()),
         overwrite=config.overwrite,
-        sources=[source.path for source in config.parity.texts],
-        inputs=[folder, *config.parity.text_shards],
+        sources=[folder, *_read_paths(config)],
     ) as directory:
         source = _open(folder, config)
         format_.check(source, options)
@@ -92,6 +91,14 @@ def run(config: ExportConfig) -> Parity | None:
     programs = ", ".join(reader.program for reader in parity.readers)
     console.print(f"written to {config.out}, proven by {programs}", highlight=False, markup=False)
     return parity
+
+
+def _read_paths(config: ExportConfig) -> list[str | Path]:
+    """Of the proof's text."""
+    paths: list[str | Path] = [*config.parity.text_shards]
+    for source in config.parity.texts:
+        paths += [source.path] if isinstance(source.path, str) else source.path
+    return paths
 
 
 def _push(config: ExportConfig, format_: Format[Any], options: Config) -> None:

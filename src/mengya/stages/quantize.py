@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from mengya.errors import UserError
+from mengya.export.card.lineage import write_source
 from mengya.export.own_reader import quantized_readers
 from mengya.export.parity.bounds import quantized_bounds, trained_bounds
 from mengya.export.source import Source
@@ -42,7 +43,7 @@ from mengya.quantization.observe import choose_widths, mean_width, observe
 from mengya.quantization.record import QuantizationRecord, print_record
 from mengya.quantization.trained import TrainedRecord, trained_quantization, write_trained
 from mengya.runtime.device import init_device
-from mengya.runtime.output_folder import FolderKind, OutputFolder, new_folder, open_folder
+from mengya.runtime.output_folder import MARKER, FolderKind, OutputFolder, new_folder, open_folder
 from mengya.stages.proof import ParityConfig, prove_written
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 from mengya.version import __version__
@@ -68,9 +69,7 @@ def run(config: QuantizeConfig) -> QuantizationRecord | TrainedRecord:
     if trained_quantization(found) is not None:
         return _pack(config, found, console)
     checkpoint = check(config)
-    with open_folder(
-        config.out, FOLDER, sources=_read_paths(config), inputs=[checkpoint]
-    ) as folder:
+    with open_folder(config.out, FOLDER, sources=[checkpoint, *_read_paths(config)]) as folder:
         folder.check_replaceable(config.overwrite)
         record = _quantize(config, checkpoint, folder, console)
         _prove(config, checkpoint, folder.partial, record)
@@ -89,9 +88,10 @@ def run(config: QuantizeConfig) -> QuantizationRecord | TrainedRecord:
 def _pack(config: QuantizeConfig, source: Path, console: Console) -> TrainedRecord:
     """The small folder of a checkpoint that was trained with rounded weights."""
     with new_folder(
-        config.out, FOLDER, overwrite=config.overwrite, inputs=[source], sources=_read_paths(config)
+        config.out, FOLDER, overwrite=config.overwrite, sources=[source, *_read_paths(config)]
     ) as directory:
         record = write_trained(config, source, directory)
+        write_source(source, directory)
         model, tokenizer = open_checkpoint(source, torch.device("cpu"), torch.float32)
         prove_written(
             config.parity,
@@ -153,6 +153,7 @@ def _quantize(
     )  # fmt: skip
     record = QuantizationRecord(config, sha256, None if rows is None else rows.facts, records)
     record.write(folder.partial)
+    write_source(source, folder.partial)
     return record
 
 
@@ -249,6 +250,7 @@ def _digest(
 def _open(folder: OutputFolder, store: LayerStore, console: Console) -> None:
     """Resume what an earlier run finished of the same work, else start with an empty folder."""
     if store.belongs():
+        _clear(folder.partial)
         if done := store.finished():
             console.print(
                 f"resuming after {done} layers that {folder.partial} holds already",
@@ -262,6 +264,17 @@ def _open(folder: OutputFolder, store: LayerStore, console: Console) -> None:
         )  # fmt: skip
     folder.start()
     store.open()
+
+
+def _clear(partial: Path) -> None:
+    """Remove what a killed run wrote after its layers: it may be half a file, or of another layout."""
+    for path in partial.iterdir():
+        if path.name in (_LAYERS, MARKER):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _widths(
