@@ -14,6 +14,7 @@ import torch
 from mengya.config import load_config
 from mengya.errors import UserError
 from mengya.export.hub.files import files_to_push
+from mengya.export.hub.proven import check_proven
 from mengya.models.hf.checkpoint import load_causal_lm, write_folder
 from mengya.models.quantized.load import load_dequantized
 from mengya.quantization.driver import QuantizedLayer
@@ -124,12 +125,12 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         with pytest.raises(KeyboardInterrupt):
             quantize(trained, out, **keys)
     assert not out.exists()
-    assert (tmp_path / ".resumed.mengya-partial" / "layers" / "layer-00000.safetensors").is_file()
+    assert (tmp_path / ".resumed.mengya-partial" / ".layers" / "layer-00000.safetensors").is_file()
     capsys.readouterr()
     quantize(trained, out, **keys)
     assert "resuming after 1 layers" in capsys.readouterr().err
     assert digests(out) == digests(tmp_path / "straight")
-    assert not (out / "layers").exists()
+    assert not (out / ".layers").exists()
     assert not list(tmp_path.glob(".*partial"))
 
 
@@ -263,7 +264,7 @@ def test_what_a_killed_run_left_half_written_is_not_published(
     partial = tmp_path / ".q.mengya-partial"
     (partial / "model-00001.safetensors").write_bytes(b"half")  # kill -9 in the middle of a file
     (partial / ".config.json.123.tmp").write_text("{", "utf-8")
-    (partial / "layers" / ".layer-00001.safetensors.123.tmp").write_bytes(b"half")
+    (partial / ".layers" / ".layer-00001.safetensors.123.tmp").write_bytes(b"half")
     quantize(trained, tmp_path / "q", method="rtn")
     assert "resuming after 2 layers" in capsys.readouterr().err
     quantize(trained, tmp_path / "straight", method="rtn")
@@ -283,6 +284,7 @@ def test_what_can_be_pushed_names_no_folder_of_this_machine(
     parity = {"bounds": bounds, "texts": trained.texts, "max_characters": 200}
     keys = {"calibration": {**calibration, "num_sequences": 4}, "parity": parity, "method": "rtn"}
     quantize(trained, tmp_path / "q", **keys)
+    check_proven(tmp_path / "q")
     for file in files_to_push(tmp_path / "q"):
         for place in (tmp_path, trained.folder.parent):
             assert str(place).encode() not in file.path.read_bytes(), file.name

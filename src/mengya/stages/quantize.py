@@ -20,13 +20,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from mengya.errors import UserError
 from mengya.export.card.lineage import write_source
 from mengya.export.own_reader import quantized_readers
 from mengya.export.parity.bounds import quantized_bounds, trained_bounds
 from mengya.export.source import Source
 from mengya.models.causal_lm import CausalLM
-from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, weights_sha256
+from mengya.models.hf.checkpoint import (
+    check_finite,
+    check_vocabulary,
+    load_causal_lm,
+    weights_sha256,
+)
 from mengya.models.hf.config import load_model_config
 from mengya.models.hf.open_checkpoint import find_checkpoint, open_checkpoint
 from mengya.models.quantized.layouts import find_layout
@@ -49,7 +53,7 @@ from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 from mengya.version import __version__
 
 FOLDER = FolderKind("quantize", ())
-_LAYERS = "layers"  # in the partial folder
+_LAYERS = ".layers"  # in the partial folder; hidden, so the proof is not about it
 Show = Callable[[str], object]
 
 
@@ -127,7 +131,7 @@ def _quantize(
     rows = _calibration(config, source, tokenizer, console)
     model = load_causal_lm(source).eval()
     check_vocabulary(model, tokenizer)
-    _check_finite(model, source)
+    check_finite(model, source)
     dtype = save_dtype(config, source)
     layout = find_layout(config.layout_name)
     scale_dtype = layout.scale_dtype(dtype)
@@ -205,14 +209,6 @@ def _calibration(
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
     return rows
-
-
-def _check_finite(model: CausalLM, source: Path) -> None:
-    for name, tensor in model.state_dict().items():
-        if not tensor.isfinite().all():
-            raise UserError(
-                f"{source}: {name} holds NaN or infinity, the model is broken; use an earlier checkpoint"
-            )
 
 
 def _digest(

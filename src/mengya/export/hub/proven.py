@@ -20,6 +20,8 @@ def check_proven(folder: Path) -> None:
     Raises:
         UserError: no proof, a bound missed, or files changed, added or removed since.
     """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder that mengya has exported: check the path")
     path = folder / PROOF
     try:
         proof = json.loads(path.read_text(encoding="utf-8"))

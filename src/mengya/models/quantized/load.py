@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mengya.errors import UserError
 from mengya.kernels.quantized.op import pack
 from mengya.models.causal_lm import CausalLM
-from mengya.models.hf.checkpoint import fill, materialize, tensor_places
+from mengya.models.hf.checkpoint import check_finite, fill, materialize, tensor_places
 from mengya.models.hf.config import load_model_config
 from mengya.models.moe import Experts
 from mengya.models.quantized.folder import QuantizedFolder
@@ -47,7 +46,7 @@ def load_quantized(
             layer.packed = pack(weight, dtype)
         else:
             _linear(model, name).weight.copy_(weight.dequantize(dtype))
-    _check_finite(model, directory)
+    check_finite(model, directory)
     merge_layers(model)
     return model.requires_grad_(False).eval()
 
@@ -69,7 +68,7 @@ def load_dequantized(
     fill(model, folder.tensors, done=folder.done())
     for name in folder.stored:
         places[f"{name}.weight"].copy_(folder.weight(name).to(device).dequantize(dtype))
-    _check_finite(model, directory)
+    check_finite(model, directory)
     return model.eval()
 
 
@@ -88,18 +87,6 @@ def _open(directory: Path | str) -> tuple[QuantizedFolder, CausalLM]:
     config = load_model_config(directory)
     folder = QuantizedFolder(Path(directory), config)
     return folder, CausalLM(config, device="meta").requires_grad_(False)
-
-
-def _check_finite(model: CausalLM, directory: Path | str) -> None:
-    """
-    Raises:
-        UserError: what is full holds NaN or infinity; small numbers were checked when they were read.
-    """
-    for name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
-            raise UserError(
-                f"{directory}: {name} holds NaN or infinity, the folder is damaged; copy or quantize it again"
-            )
 
 
 def _split_experts(model: CausalLM, names: Iterable[str]) -> None:
