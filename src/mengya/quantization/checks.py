@@ -183,7 +183,7 @@ def _disk_space(
     free = shutil.disk_usage(place).free
     if free < needed:
         yield (
-            f"out={config.out}: {needed / 1e6:,.0f} MB are needed while it is made, {free / 1e6:,.0f} MB are "
+            f"out={config.out}: {needed / 1e6:,.1f} MB are needed while it is made, {free / 1e6:,.1f} MB are "
             "free there; free some space, or choose another out"
         )
 
