@@ -127,7 +127,7 @@ def _quantization(folder: Path) -> str | None:
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         known = values.get("quantization_config")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None  # load_model_config says it better
     if known is None:
         return None

@@ -24,7 +24,7 @@ from mengya.tokenizer.load import control_tokens, plain_backend, stop_token_ids
 from mengya.tokenizer.message import Message
 from mengya.tokenizer.template import CHAT_TEMPLATE
 
-# A template is somebody's program: what it may raise beside its own errors, such as for range(10**9).
+# A template is somebody's program: what it may raise next to its own errors, such as for range(10**9).
 _OF_TEMPLATES = (
     jinja2.TemplateError, TypeError, LookupError, AttributeError, ValueError, ArithmeticError,
     RecursionError, AssertionError,

@@ -141,10 +141,8 @@ def test_more_of_the_language_is_an_error(template: str) -> None:
 
 def test_quotes_and_braces_around_contents_end_nothing() -> None:
     quotes = '"' * 3
-    turn = (
-        "{{- '<|im_start|>' + m.role + '{\"c\": \"{' + m.content + '}QUOTES<|im_end|>\\n\"' -}}"
-        % quotes
-    )
+    around = ('{"c": "{', "}" + quotes + '<|im_end|>\\n"')
+    turn = f"{{{{- '<|im_start|>' + m.role + '{around[0]}' + m.content + '{around[1]}' -}}}}"
     opening = '{{- \'<|im_start|>assistant{"c": "{\' -}}'
     text = (
         "{%- for m in messages -%}" + turn + "{%- endfor -%}{%- if add_generation_prompt -%}"

@@ -174,3 +174,9 @@ def test_fp8_numbers_that_are_not_finite(tokenizer_folder: Path, tmp_path: Path)
     codes = f"{Q_PROJ}.weight"
     change_tensors(tmp_path / "fp8", lambda tensors: tensors[codes].view(torch.uint8).fill_(255))
     assert f"{Q_PROJ}: weight holds numbers that are not finite" in refusal(tmp_path / "fp8")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "[" * 100_000, "\0"])
+def test_a_config_that_is_no_json(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+    assert "config.json is not readable JSON" in refusal(folder)

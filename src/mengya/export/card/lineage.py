@@ -193,7 +193,7 @@ def _yaml(path: Path) -> dict[str, Any]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # then nothing is known
+    except (OSError, ValueError, RecursionError):  # then nothing is known
         return {}
     return values if isinstance(values, dict) else {}
 

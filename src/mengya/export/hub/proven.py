@@ -30,7 +30,7 @@ def check_proven(folder: Path) -> None:
         raise UserError(
             f"{folder} has no {PROOF}, and only what is proven is pushed: {_AGAIN}"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not what mengya wrote ({error!r}): {_AGAIN}") from None
     if passed is not True:
         raise UserError(f"{path} says that the proof missed a bound: {_AGAIN}")
