@@ -9,8 +9,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from mengya import cli
 from mengya.errors import user_message
@@ -117,3 +119,24 @@ def test_lines_of_metrics_that_no_run_wrote(tmp_path: Path, line: bytes, said: s
         list(read_steps(path))
     path.write_bytes('{"step": 1, "text": "a\u2028b"}\n{"st'.encode())
     assert list(read_steps(path)) == [{"step": 1, "text": "a\u2028b"}]
+
+
+@pytest.mark.parametrize("library", ["safetensors", "numpy", "Python"])
+def test_a_disk_that_takes_no_more_is_no_bug(library: str, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")  # not on Windows
+    array = np.ones(5000, np.float32)
+    path = tmp_path / "x"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(Exception) as caught:
+            if library == "safetensors":
+                save_file({"x": array}, path)
+            elif library == "numpy":
+                array.tofile(path)
+            else:
+                path.write_bytes(array.tobytes())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    message = user_message(caught.value)
+    assert message is not None and ("space" in message or "choose another path" in message)

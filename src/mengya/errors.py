@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 
 _MAX_SHOWN = 80  # characters of a value that a message quotes
 
@@ -50,6 +52,7 @@ def user_message(error: BaseException) -> str | None:
     """
     if isinstance(error, UserError):
         return str(error)
+    error = _of_writing(error)
     if isinstance(error, OSError) and error.errno is not None:
         remedy = _REMEDIES.get(error.errno)
         if error.filename is None and error.errno not in _WRITING:
@@ -63,6 +66,16 @@ def user_message(error: BaseException) -> str | None:
             "gradient_checkpointing=true (`mengya plan` says what fits), elsewhere a smaller batch"
         )
     return None
+
+
+def _of_writing(error: BaseException) -> BaseException:
+    """What safetensors and numpy say of a disk that takes no more, as the error that Python has for it."""
+    text = str(error)
+    if type(error).__name__ == "SafetensorError" and (code := re.search(r"os error (\d+)\)", text)):
+        return OSError(int(code[1]), os.strerror(int(code[1])))
+    if type(error) is OSError and re.fullmatch(r"\d+ requested and \d+ written", text):
+        return OSError(errno.ENOSPC, f"{text}, the disk is full or allows no larger file")
+    return error
 
 
 def _name(filename: object) -> str:

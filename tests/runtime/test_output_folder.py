@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -19,6 +20,7 @@ from mengya.runtime.output_folder import (
     open_run_folder,
     replace_folder,
 )
+from mengya.runtime.output_path import check_path
 
 KIND = FolderKind("tokenizer", ("a.json", "sub/*.bin"), lambda f: (f / "a.json").is_file())
 OTHER = FolderKind("prepare", ("a.json",))
@@ -324,3 +326,11 @@ def test_a_run_that_never_began_leaves_no_folder() -> None:
     with pytest.raises(UserError, match="wrong"), open_run_folder(Path("run"), RUN):
         raise UserError("wrong settings")
     assert not Path("run").exists()
+
+
+def test_a_pipe_or_device_is_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match=r"is a device, pipe or socket; write out=pipe"):
+        check_path(pipe, "out", "quantize")
+    check_path(tmp_path / "pipe-2", "out", "quantize")

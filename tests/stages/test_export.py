@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import mengya
@@ -38,6 +40,7 @@ def test_a_run_becomes_a_folder_that_transformers_reads(trained: Path, tmp_path:
     assert proof["passed"] and proof["readers"][0]["program"].startswith("transformers ")
     out = tmp_path / "out"
     assert json.loads((out / "parity.json").read_text(encoding="utf-8")) == proof
+    assert proof["source"]["checkpoint"] == f"my-run/{trained.resolve().name}"
     model = AutoModelForCausalLM.from_pretrained(out)
     assert model.dtype == torch.bfloat16
     assert model.generation_config.temperature == 0.8 and model.generation_config.do_sample
@@ -127,3 +130,21 @@ def test_learned_positions_are_frozen_first(
     with pytest.raises(UserError, match=r"mengya merge .* factor=2"):
         run(load_config(ExportConfig, None, {"checkpoint": tmp_path / "clex", "to": "hf",
                                              "out": tmp_path / "out"}))  # fmt: skip
+
+
+def test_a_broken_checkpoint_and_a_card_that_cannot_be_made_are_seen_before_any_work(
+    fixtures: StageFixtures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Path(shutil.copytree(fixtures.base, tmp_path / "broken"))
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.norm.weight"][0] = torch.nan
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "about.md").write_bytes(b"\xff\xfe\x80")
+    monkeypatch.setattr("mengya.stages.export._write_proven", None)
+    with pytest.raises(UserError, match=r"model\.norm\.weight holds NaN"):
+        export(broken, tmp_path / "out")
+    with pytest.raises(UserError, match="is not text in UTF-8"):
+        export(fixtures.base, tmp_path / "out", card={"about": tmp_path / "about.md"})
+    with pytest.raises(UserError, match=r"is inside the source .* write out="):
+        export(broken, broken / "gguf")
+    assert not (tmp_path / "out").exists()

@@ -13,6 +13,8 @@ import torch
 
 from mengya.config import load_config
 from mengya.errors import UserError
+from mengya.export.hub.files import files_to_push
+from mengya.export.hub.proven import check_proven
 from mengya.models.hf.checkpoint import load_causal_lm, write_folder
 from mengya.models.quantized.load import load_dequantized
 from mengya.quantization.driver import QuantizedLayer
@@ -123,12 +125,12 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         with pytest.raises(KeyboardInterrupt):
             quantize(trained, out, **keys)
     assert not out.exists()
-    assert (tmp_path / ".resumed.mengya-partial" / "layers" / "layer-00000.safetensors").is_file()
+    assert (tmp_path / ".resumed.mengya-partial" / ".layers" / "layer-00000.safetensors").is_file()
     capsys.readouterr()
     quantize(trained, out, **keys)
     assert "resuming after 1 layers" in capsys.readouterr().err
     assert digests(out) == digests(tmp_path / "straight")
-    assert not (out / "layers").exists()
+    assert not (out / ".layers").exists()
     assert not list(tmp_path.glob(".*partial"))
 
 
@@ -250,3 +252,44 @@ def test_a_broken_model_is_named(trained: Trained, tmp_path: Path) -> None:
     write_folder(model, tokenizer, trained.folder, torch.float32, tmp_path / "broken")
     said = refused(trained, tmp_path / "q", checkpoint=tmp_path / "broken", method="rtn")
     assert "model.layers.1.mlp.up_proj.weight holds NaN or infinity" in said
+
+
+def test_what_a_killed_run_left_half_written_is_not_published(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match="logit_error_mean"):
+        quantize(
+            trained, tmp_path / "q", method="rtn", parity={"bounds": {"logit_error_mean": 1e-6}}
+        )
+    partial = tmp_path / ".q.mengya-partial"
+    (partial / "model-00001.safetensors").write_bytes(b"half")  # kill -9 in the middle of a file
+    (partial / ".config.json.123.tmp").write_text("{", "utf-8")
+    (partial / ".layers" / ".layer-00001.safetensors.123.tmp").write_bytes(b"half")
+    quantize(trained, tmp_path / "q", method="rtn")
+    assert "resuming after 2 layers" in capsys.readouterr().err
+    quantize(trained, tmp_path / "straight", method="rtn")
+    assert digests(tmp_path / "q") == digests(tmp_path / "straight")
+
+
+def test_nothing_is_written_into_the_checkpoint(trained: Trained, tmp_path: Path) -> None:
+    said = refused(trained, trained.folder / "q", method="rtn")
+    assert f"write out={trained.folder}-q" in said
+
+
+def test_what_can_be_pushed_names_no_folder_of_this_machine(
+    trained: Trained, tmp_path: Path
+) -> None:
+    calibration = {"texts": trained.texts, "conversations": trained.conversations}
+    bounds = {"greedy_agreement": 0, "logit_error_max": 10, "nats_rise": 1}
+    parity = {"bounds": bounds, "texts": trained.texts, "max_characters": 200}
+    keys = {"calibration": {**calibration, "num_sequences": 4}, "parity": parity, "method": "rtn"}
+    quantize(trained, tmp_path / "q", **keys)
+    check_proven(tmp_path / "q")
+    for file in files_to_push(tmp_path / "q"):
+        for place in (tmp_path, trained.folder.parent):
+            assert str(place).encode() not in file.path.read_bytes(), file.name
+    record = json.loads((tmp_path / "q/quantization.json").read_text("utf-8"))
+    assert record["calibration"]["texts"] == [trained.texts.name]
+    proof = json.loads((tmp_path / "q/parity.json").read_text("utf-8"))
+    assert proof["source"]["checkpoint"] == trained.folder.name
+    assert proof["held_out"]["name"] == trained.texts.name

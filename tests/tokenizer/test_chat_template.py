@@ -216,3 +216,19 @@ def test_a_vocabulary_without_chatml_is_refused_with_what_to_do(
     )
     with pytest.raises(UserError, match="Put a chat_template"):
         encode_conversation(load_tokenizer(other_folder), messages_of(CONVERSATIONS["one turn"]))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if %}", "{{ raise_exception('no') }}", "{% for i in range(10**9) %}x{% endfor %}",
+        "{{ 1 / 0 }}", "{{ ''.__class__.__mro__ }}", "{{ messages[9].content.x }}", "{{ 'x'.encode('x') }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    ],
+)  # fmt: skip
+def test_a_template_that_fails_in_any_way_is_named(
+    tokenizer_folder: Path, tmp_path: Path, template: str
+) -> None:
+    tokenizer = foreign(tokenizer_folder, tmp_path, template)
+    with pytest.raises(UserError, match="the chat template"):
+        encode_prompt(tokenizer, [{"role": "user", "content": "好"}])

@@ -1,4 +1,5 @@
-"""Which checkpoint it was: its path and the SHA-256 of its weights and tokenizer, for parity.json."""
+"""Which checkpoint it was, for parity.json, which a push makes public: its name, not where it lies, and the
+SHA-256 of its weights and tokenizer."""
 
 from __future__ import annotations
 
@@ -16,7 +17,15 @@ def identify(folder: Path) -> dict[str, Any]:
         with file.open("rb") as opened:
             digest.update(hashlib.file_digest(opened, "sha256").digest())
     return {
-        "checkpoint": str(folder),
+        "checkpoint": checkpoint_name(folder),
         "weights_sha256": digest.hexdigest(),
         "tokenizer_sha256": tokenizer_hash(folder),
     }
+
+
+def checkpoint_name(folder: Path) -> str:
+    """That of the folder, after that of its run if it is in one: sft/step-000300."""
+    place = folder.resolve()
+    if place.parent.name == "checkpoints":
+        return f"{place.parent.parent.name}/{place.name}"
+    return place.name

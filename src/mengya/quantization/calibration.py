@@ -106,9 +106,9 @@ def read_calibration(
             "kilobytes: calibration.texts=FILE"
         )
     facts = {
-        "shards": [str(path) for path in config.shards],
-        "texts": [_shown(source) for source in config.texts],
-        "conversations": [_shown(source) for source in config.conversations],
+        "shards": [path.name for path in config.shards],
+        "texts": [_names(source) for source in config.texts],
+        "conversations": [_names(source) for source in config.conversations],
         "seed": config.seed,
         "sequences": len(rows[0]),
         "sequence_length": length,
@@ -226,3 +226,9 @@ def _sources(config: CalibrationConfig) -> list[PrepareSource]:
 
 def _shown(source: PrepareSource) -> str:
     return source.path if isinstance(source.path, str) else ", ".join(source.path)
+
+
+def _names(source: PrepareSource) -> str:
+    """Without the folders, for the record, which may become public."""
+    paths = [source.path] if isinstance(source.path, str) else source.path
+    return ", ".join(Path(path).name for path in paths)

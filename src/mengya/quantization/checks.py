@@ -127,7 +127,7 @@ def _quantization(folder: Path) -> str | None:
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         known = values.get("quantization_config")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None  # load_model_config says it better
     if known is None:
         return None
@@ -183,7 +183,7 @@ def _disk_space(
     free = shutil.disk_usage(place).free
     if free < needed:
         yield (
-            f"out={config.out}: {needed / 1e6:,.0f} MB are needed while it is made, {free / 1e6:,.0f} MB are "
+            f"out={config.out}: {needed / 1e6:,.1f} MB are needed while it is made, {free / 1e6:,.1f} MB are "
             "free there; free some space, or choose another out"
         )
 

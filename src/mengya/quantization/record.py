@@ -57,9 +57,10 @@ class QuantizationRecord:
 
     def values(self) -> dict[str, Any]:
         """What quantization.json holds. Nothing depends on time or place, so that a resumed run writes the
-        same bytes."""
+        same bytes, and a push makes no path of this machine public."""
         settings = self.config.model_dump(
-            mode="json", exclude={"out", "overwrite", "threads", "parity"}
+            mode="json",
+            exclude={"checkpoint", "calibration", "out", "overwrite", "threads", "parity"},
         )
         return {
             "format": _FORMAT,

@@ -21,8 +21,9 @@ def check_path(path: Path, key: str, verb: str) -> None:
     """
     place = path.resolve()
     home = Path(os.path.expanduser("~")).resolve()  # noqa: PTH111 (Path.home may find none and raise)
-    if place.is_file():
-        raise UserError(f"{key}={path} is a file; write {typed(key, path)}")
+    if place.exists() and not place.is_dir():
+        kind = "a file" if place.is_file() else "a device, pipe or socket"
+        raise UserError(f"{key}={path} is {kind}; write {typed(key, Path(path.name))}")
     for name, kept in (("current folder", Path.cwd().resolve()), ("home folder", home)):
         if kept.is_relative_to(place):
             what = f"is the {name}" if kept == place else f"holds the {name}"

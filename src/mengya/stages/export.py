@@ -17,14 +17,14 @@ from transformers import PreTrainedTokenizerFast
 from mengya.config import Config
 from mengya.errors import UserError
 from mengya.export.card.config import CardConfig
-from mengya.export.card.render import Written, write_card
+from mengya.export.card.render import Written, read_about, write_card
 from mengya.export.format import Format
 from mengya.export.formats import FORMATS, FormatName, FormatOptions
 from mengya.export.parity.result import Parity
 from mengya.export.sampling_advice import SamplingAdvice
 from mengya.export.source import Source
 from mengya.models.causal_lm import CausalLM
-from mengya.models.hf.checkpoint import check_vocabulary
+from mengya.models.hf.checkpoint import check_finite, check_vocabulary
 from mengya.models.hf.config import load_quantization
 from mengya.models.hf.open_checkpoint import ADAPTER, find_checkpoint, open_checkpoint
 from mengya.models.quantized.full import full_weights
@@ -77,12 +77,12 @@ def run(config: ExportConfig) -> Parity | None:
         _push(config, format_, options)
         return None
     folder = find_checkpoint(config.checkpoint)
+    read_about(config.card.about)  # before any work
     with new_folder(
         config.out,
         FolderKind("export", ()),
         overwrite=config.overwrite,
-        sources=[source.path for source in config.parity.texts],
-        inputs=[folder, *config.parity.text_shards],
+        sources=[folder, *_read_paths(config)],
     ) as directory:
         source = _open(folder, config)
         format_.check(source, options)
@@ -92,6 +92,14 @@ def run(config: ExportConfig) -> Parity | None:
     programs = ", ".join(reader.program for reader in parity.readers)
     console.print(f"written to {config.out}, proven by {programs}", highlight=False, markup=False)
     return parity
+
+
+def _read_paths(config: ExportConfig) -> list[str | Path]:
+    """Of the proof's text."""
+    paths: list[str | Path] = [*config.parity.text_shards]
+    for source in config.parity.texts:
+        paths += [source.path] if isinstance(source.path, str) else source.path
+    return paths
 
 
 def _push(config: ExportConfig, format_: Format[Any], options: Config) -> None:
@@ -121,6 +129,7 @@ def _open(folder: Path, config: ExportConfig) -> Source:
     """The checkpoint with full weights: an adapter is merged, small numbers are made full."""
     model, tokenizer = _full_checkpoint(folder)
     model = full_weights(model)
+    check_finite(model, folder)
     card = config.card
     return Source(
         model, tokenizer, folder, config.sampling, card.name, card.license, tuple(card.languages)

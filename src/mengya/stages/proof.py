@@ -49,12 +49,17 @@ def held_out_of(config: ParityConfig, folder: Path, tokenizer: PreTrainedTokeniz
     """
     if not config.texts and not config.text_shards:
         return own_held_out()
-    names = [str(source.path) for source in config.texts] + [str(p) for p in config.text_shards]
-    texts = chain(
+    texts = [one for source in config.texts for one in _paths(source)]
+    names = [Path(one).name for one in (*texts, *config.text_shards)]  # they become public
+    documents = chain(
         read_texts(config.texts, BadLines(0)),
         texts_of_shards(config.text_shards, tokenizer, tokenizer_hash(folder)),
     )
-    return first_held_out(", ".join(names), texts, config.max_characters)
+    return first_held_out(", ".join(names), documents, config.max_characters)
+
+
+def _paths(source: TextSource) -> list[str]:
+    return [source.path] if isinstance(source.path, str) else list(source.path)
 
 
 def prove_written(

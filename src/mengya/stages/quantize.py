@@ -20,12 +20,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from mengya.errors import UserError
+from mengya.export.card.lineage import write_source
 from mengya.export.own_reader import quantized_readers
 from mengya.export.parity.bounds import quantized_bounds, trained_bounds
 from mengya.export.source import Source
 from mengya.models.causal_lm import CausalLM
-from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, weights_sha256
+from mengya.models.hf.checkpoint import (
+    check_finite,
+    check_vocabulary,
+    load_causal_lm,
+    weights_sha256,
+)
 from mengya.models.hf.config import load_model_config
 from mengya.models.hf.open_checkpoint import find_checkpoint, open_checkpoint
 from mengya.models.quantized.layouts import find_layout
@@ -42,13 +47,13 @@ from mengya.quantization.observe import choose_widths, mean_width, observe
 from mengya.quantization.record import QuantizationRecord, print_record
 from mengya.quantization.trained import TrainedRecord, trained_quantization, write_trained
 from mengya.runtime.device import init_device
-from mengya.runtime.output_folder import FolderKind, OutputFolder, new_folder, open_folder
+from mengya.runtime.output_folder import MARKER, FolderKind, OutputFolder, new_folder, open_folder
 from mengya.stages.proof import ParityConfig, prove_written
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 from mengya.version import __version__
 
 FOLDER = FolderKind("quantize", ())
-_LAYERS = "layers"  # in the partial folder
+_LAYERS = ".layers"  # in the partial folder; hidden, so the proof is not about it
 Show = Callable[[str], object]
 
 
@@ -68,9 +73,7 @@ def run(config: QuantizeConfig) -> QuantizationRecord | TrainedRecord:
     if trained_quantization(found) is not None:
         return _pack(config, found, console)
     checkpoint = check(config)
-    with open_folder(
-        config.out, FOLDER, sources=_read_paths(config), inputs=[checkpoint]
-    ) as folder:
+    with open_folder(config.out, FOLDER, sources=[checkpoint, *_read_paths(config)]) as folder:
         folder.check_replaceable(config.overwrite)
         record = _quantize(config, checkpoint, folder, console)
         _prove(config, checkpoint, folder.partial, record)
@@ -89,9 +92,10 @@ def run(config: QuantizeConfig) -> QuantizationRecord | TrainedRecord:
 def _pack(config: QuantizeConfig, source: Path, console: Console) -> TrainedRecord:
     """The small folder of a checkpoint that was trained with rounded weights."""
     with new_folder(
-        config.out, FOLDER, overwrite=config.overwrite, inputs=[source], sources=_read_paths(config)
+        config.out, FOLDER, overwrite=config.overwrite, sources=[source, *_read_paths(config)]
     ) as directory:
         record = write_trained(config, source, directory)
+        write_source(source, directory)
         model, tokenizer = open_checkpoint(source, torch.device("cpu"), torch.float32)
         prove_written(
             config.parity,
@@ -127,7 +131,7 @@ def _quantize(
     rows = _calibration(config, source, tokenizer, console)
     model = load_causal_lm(source).eval()
     check_vocabulary(model, tokenizer)
-    _check_finite(model, source)
+    check_finite(model, source)
     dtype = save_dtype(config, source)
     layout = find_layout(config.layout_name)
     scale_dtype = layout.scale_dtype(dtype)
@@ -153,6 +157,7 @@ def _quantize(
     )  # fmt: skip
     record = QuantizationRecord(config, sha256, None if rows is None else rows.facts, records)
     record.write(folder.partial)
+    write_source(source, folder.partial)
     return record
 
 
@@ -206,14 +211,6 @@ def _calibration(
     return rows
 
 
-def _check_finite(model: CausalLM, source: Path) -> None:
-    for name, tensor in model.state_dict().items():
-        if not tensor.isfinite().all():
-            raise UserError(
-                f"{source}: {name} holds NaN or infinity, the model is broken; use an earlier checkpoint"
-            )
-
-
 def _digest(
     config: QuantizeConfig,
     source: Path,
@@ -249,6 +246,7 @@ def _digest(
 def _open(folder: OutputFolder, store: LayerStore, console: Console) -> None:
     """Resume what an earlier run finished of the same work, else start with an empty folder."""
     if store.belongs():
+        _clear(folder.partial)
         if done := store.finished():
             console.print(
                 f"resuming after {done} layers that {folder.partial} holds already",
@@ -262,6 +260,17 @@ def _open(folder: OutputFolder, store: LayerStore, console: Console) -> None:
         )  # fmt: skip
     folder.start()
     store.open()
+
+
+def _clear(partial: Path) -> None:
+    """Remove what a killed run wrote after its layers: it may be half a file, or of another layout."""
+    for path in partial.iterdir():
+        if path.name in (_LAYERS, MARKER):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _widths(

@@ -24,6 +24,12 @@ from mengya.tokenizer.load import control_tokens, plain_backend, stop_token_ids
 from mengya.tokenizer.message import Message
 from mengya.tokenizer.template import CHAT_TEMPLATE
 
+# A template is somebody's program: what it may raise next to its own errors, such as for range(10**9).
+_OF_TEMPLATES = (
+    jinja2.TemplateError, TypeError, LookupError, AttributeError, ValueError, ArithmeticError,
+    RecursionError, AssertionError,
+)  # fmt: skip
+
 Span = tuple[int, int]  # characters [start, end) of the rendered text
 
 # Marks a typed control token while the template runs, so the rendered text shows which ones the
@@ -161,7 +167,7 @@ class _Chat:
                 **self._special,
                 **extra,
             )
-        except (jinja2.TemplateError, TypeError, KeyError, AttributeError) as error:
+        except _OF_TEMPLATES as error:
             raise UserError(f"the chat template refuses these messages: {error}") from error
         return texts[0], cast(list[Span], generated[0]) if spans else []
 

@@ -6,12 +6,13 @@ import json
 import logging
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from pydantic import ValidationError
 
 from mengya.errors import UserError
-from mengya.export.hub.hub import Hub
+from mengya.export.hub.hub import Hub, without
 from mengya.export.hub.options import HubOptions
 from mengya.export.hub.push import push_folder
 from tests.helpers.hub_server import OWNER, TOKEN, HubServer, Repository, Trouble
@@ -272,3 +273,11 @@ def test_links_are_not_followed(
 def test_keys_that_cannot_be(values: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         HubOptions(**values)
+
+
+def test_a_token_is_blotted_out_in_every_form() -> None:
+    token = "hf_a+b/c\nms-令牌"
+    said = f"header {token!r}, {token}, address ?t={quote(token, '')}, part hf_a+b/c, 令牌"
+    cleaned = without(said, token)
+    assert "hf_a" not in cleaned and "ms-" not in cleaned and cleaned.count("***") >= 4
+    assert without("x", None) == without("x", "") == without(" x\n", "\n") == "x"

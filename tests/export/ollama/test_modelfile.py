@@ -137,3 +137,29 @@ def test_the_template_language(template: str, expected: str) -> None:
 def test_more_of_the_language_is_an_error(template: str) -> None:
     with pytest.raises(ValueError):
         go.render(template, {"A": "a"})
+
+
+def test_quotes_and_braces_around_contents_end_nothing() -> None:
+    quotes = '"' * 3
+    around = ('{"c": "{', "}" + quotes + '<|im_end|>\\n"')
+    turn = f"{{{{- '<|im_start|>' + m.role + '{around[0]}' + m.content + '{around[1]}' -}}}}"
+    opening = '{{- \'<|im_start|>assistant{"c": "{\' -}}'
+    text = (
+        "{%- for m in messages -%}" + turn + "{%- endfor -%}{%- if add_generation_prompt -%}"
+        + opening + "{%- endif -%}"
+    )  # fmt: skip
+    tokenizer = tokenizer_with(text)
+    template = go_template(read_turns(tokenizer))
+    assert quotes not in template and not template.endswith('"') and "{{{" not in template
+    for chat in WITHOUT_TOOLS:
+        ours = render_prompt(tokenizer, chat.messages, None, chat.enable_thinking)
+        assert render_messages(template, chat.messages, chat.enable_thinking) == ours, chat.name
+
+
+def test_a_stop_token_that_a_modelfile_cannot_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = small_source("Qwen3", tmp_path)
+    monkeypatch.setattr("mengya.export.ollama.format._stop_texts", lambda source: ('a"\nFROM b',))
+    with pytest.raises(UserError, match="cannot be written in a Modelfile; write to=gguf"):
+        OLLAMA.check(source, OllamaOptions())

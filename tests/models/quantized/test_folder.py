@@ -159,3 +159,24 @@ def test_writing_names_the_layer_that_does_not_fit(tokenizer_folder: Path, tmp_p
         )  # fmt: skip
     assert not list(tmp_path.iterdir())
     assert quantized_weights(model, lambda name: None) == {}
+
+
+def test_a_norm_that_is_not_finite(folder: Path) -> None:
+    change_tensors(folder, lambda tensors: tensors["model.norm.weight"].fill_(torch.nan))
+    assert "model.norm.weight holds NaN or infinity" in refusal(folder)
+
+
+def test_fp8_numbers_that_are_not_finite(tokenizer_folder: Path, tmp_path: Path) -> None:
+    scheme = Scheme(8, number="float8", activations="float8")
+    model = random_model(tiny_config("Qwen3"))
+    write_rounded(model, scheme, "compressed-tensors", tokenizer_folder, tmp_path / "fp8")
+    load_quantized(tmp_path / "fp8")
+    codes = f"{Q_PROJ}.weight"
+    change_tensors(tmp_path / "fp8", lambda tensors: tensors[codes].view(torch.uint8).fill_(255))
+    assert f"{Q_PROJ}: weight holds numbers that are not finite" in refusal(tmp_path / "fp8")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "[" * 100_000, "\0"])
+def test_a_config_that_is_no_json(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+    assert "config.json is not readable JSON" in refusal(folder)

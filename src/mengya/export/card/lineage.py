@@ -1,7 +1,7 @@
 """Where a checkpoint comes from: the runs that made it and their data, as far as files on this disk tell.
 
     RUN/checkpoints/STEP -> RUN/config.yaml -> init_from -> the run before -> ...
-    a folder of `mengya quantize` -> quantization.json -> the checkpoint that it was made from
+    a folder of `mengya quantize` -> .mengya-source.json -> the checkpoint that it was made from
 
 What is not there is None: a folder that was downloaded, merged or moved has no run above it.
 """
@@ -18,9 +18,12 @@ import yaml
 
 from mengya.errors import UserError
 from mengya.models.hf.open_checkpoint import find_checkpoint
+from mengya.runtime.files import write_text
 from mengya.runtime.jsonl import read_steps
 from mengya.runtime.output_folder import MARKER
 
+SOURCE = ".mengya-source.json"
+"""In a quantized folder: the path of the checkpoint. Hidden files are never pushed."""
 _MAX_RUNS = 12
 
 
@@ -87,9 +90,15 @@ def lineage_of(checkpoint: Path) -> Lineage:
     quantized = None
     if record:
         quantized = f"{_float(record.get('mean_bits')) or 0:g} bits ({record.get('method')})"
-        folder = _found(_section(record, "config").get("checkpoint")) or folder
+        folder = _found(_json(folder / SOURCE).get("checkpoint")) or folder
     runs, base = _runs(folder)
     return Lineage(runs, base, quantized)
+
+
+def write_source(checkpoint: Path, directory: Path) -> None:
+    """Note in a folder what it was made from."""
+    values = {"checkpoint": str(checkpoint.resolve())}
+    write_text(directory / SOURCE, json.dumps(values, ensure_ascii=False) + "\n")
 
 
 def _runs(folder: Path | None) -> tuple[list[Run], str | None]:
@@ -184,7 +193,7 @@ def _yaml(path: Path) -> dict[str, Any]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # then nothing is known
+    except (OSError, ValueError, RecursionError):  # then nothing is known
         return {}
     return values if isinstance(values, dict) else {}
 

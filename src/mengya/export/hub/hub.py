@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
+from urllib.parse import quote
 
 from mengya.errors import UserError
 from mengya.export.hub.files import PushedFile
@@ -65,9 +66,12 @@ class Hub(Protocol):
 
 
 def without(text: str, secret: str | None) -> str:
-    """One line of `text` with the token blotted out."""
+    """One line of `text` with the token blotted out, also as Python or an address writes it."""
     line = " ".join(text.split())
-    return line.replace(secret, "***") if secret else line
+    forms = {secret, *secret.split(), repr(secret)[1:-1], quote(secret, "")} if secret else set()
+    for form in sorted(forms - {""}, key=len, reverse=True):
+        line = line.replace(form, "***")
+    return line
 
 
 def explain(failure: HubFailure, hub: Hub, options: HubOptions, again: str) -> UserError:

@@ -20,6 +20,8 @@ def check_proven(folder: Path) -> None:
     Raises:
         UserError: no proof, a bound missed, or files changed, added or removed since.
     """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder that mengya has exported: check the path")
     path = folder / PROOF
     try:
         proof = json.loads(path.read_text(encoding="utf-8"))
@@ -28,7 +30,7 @@ def check_proven(folder: Path) -> None:
         raise UserError(
             f"{folder} has no {PROOF}, and only what is proven is pushed: {_AGAIN}"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not what mengya wrote ({error!r}): {_AGAIN}") from None
     if passed is not True:
         raise UserError(f"{path} says that the proof missed a bound: {_AGAIN}")

@@ -78,14 +78,17 @@ OLLAMA = OllamaFormat()
 
 def modelfile_of(source: Source, options: OllamaOptions) -> Modelfile:
     """The Modelfile of a model."""
-    names = source.tokenizer.convert_ids_to_tokens(stop_token_ids(source.tokenizer))
     context = options.num_ctx or source.model.config.context_length
     return Modelfile(
         gguf=_GGUF,
         template=go_template(read_turns(source.tokenizer)),
-        stop=tuple(names),
+        stop=_stop_texts(source),
         parameters=parameters(source.sampling, context),
     )
+
+
+def _stop_texts(source: Source) -> tuple[str, ...]:
+    return tuple(source.tokenizer.convert_ids_to_tokens(stop_token_ids(source.tokenizer)))
 
 
 def _check_template(source: Source) -> None:
@@ -94,6 +97,11 @@ def _check_template(source: Source) -> None:
     Raises:
         UserError: with the conversation that it renders otherwise.
     """
+    for name in _stop_texts(source):
+        if '"' in name or not name.isprintable():
+            raise UserError(
+                f"the stop token {name!r} cannot be written in a Modelfile; write to=gguf, which needs none"
+            )
     template = go_template(read_turns(source.tokenizer))
     for chat in CONVERSATIONS:
         if chat.tools:

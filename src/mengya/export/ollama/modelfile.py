@@ -99,9 +99,10 @@ def _around(parts: Around, inner: str) -> str:
 def _literal(text: str) -> str:
     """Text of a template; what Go or the Modelfile would take otherwise goes in as a quoted string.
 
-    ollama drops characters that Go does not call printable, as the ideographic space.
+    ollama drops characters that Go does not call printable, as the ideographic space. A brace in front of an
+    action would belong to it, and quotes at an end to the three that end the template.
     """
-    parts = re.split(r'(\{\{|"""|\r)', text)
+    parts = re.split(r'(\{+|"{3,}|^"+|"+$|\r)', text)
     return "".join(_quoted(part) if i % 2 else _printable(part) for i, part in enumerate(parts))
 
 

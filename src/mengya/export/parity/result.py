@@ -80,7 +80,7 @@ class Parity:
     """A proof.
 
     Attributes:
-        source: what was exported: its path and hashes.
+        source: what was exported: its name and hashes.
         loosened: the bounds that the user set, in place of the format's own.
         held_out: name, characters, tokens and hash of the text that nats are measured on.
         nats_per_token, bits_per_char: of our own engine on it.

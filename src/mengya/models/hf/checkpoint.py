@@ -184,6 +184,16 @@ def check_vocabulary(model: CausalLM, tokenizer: PreTrainedTokenizerFast) -> Non
         )
 
 
+def check_finite(model: CausalLM, folder: Path | str) -> None:
+    """Refuse a model that can only compute NaN."""
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise UserError(
+                f"{folder}: {name} holds NaN or infinity, the model is broken; use an earlier checkpoint, or "
+                "copy it again"
+            )
+
+
 def _special_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     pad = tokenizer.pad_token_id
     return {

@@ -143,7 +143,7 @@ def _values(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} does not exist; give a checkpoint folder (one that holds config.json)"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not readable JSON: it holds no object")

@@ -75,7 +75,7 @@ def weight_files(directory: Path) -> list[Path]:
     if index.exists():
         try:
             names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise UserError(f"{index} is not a shard index: {error!r}; copy it again") from error
         if outside := [name for name in names if Path(name).name != name]:
             raise UserError(f"{index} points outside its folder: {outside[0]}; download it again")

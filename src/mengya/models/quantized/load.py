@@ -10,7 +10,7 @@ from torch import nn
 
 from mengya.kernels.quantized.op import pack
 from mengya.models.causal_lm import CausalLM
-from mengya.models.hf.checkpoint import fill, materialize, tensor_places
+from mengya.models.hf.checkpoint import check_finite, fill, materialize, tensor_places
 from mengya.models.hf.config import load_model_config
 from mengya.models.moe import Experts
 from mengya.models.quantized.folder import QuantizedFolder
@@ -46,6 +46,7 @@ def load_quantized(
             layer.packed = pack(weight, dtype)
         else:
             _linear(model, name).weight.copy_(weight.dequantize(dtype))
+    check_finite(model, directory)
     merge_layers(model)
     return model.requires_grad_(False).eval()
 
@@ -67,6 +68,7 @@ def load_dequantized(
     fill(model, folder.tensors, done=folder.done())
     for name in folder.stored:
         places[f"{name}.weight"].copy_(folder.weight(name).to(device).dequantize(dtype))
+    check_finite(model, directory)
     return model.eval()
 
 

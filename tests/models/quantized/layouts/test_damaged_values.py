@@ -15,7 +15,11 @@ from mengya.models.quantized.layouts.layout import Stored
 
 NAMES = [f"model.layers.{i}.mlp.up_proj" for i in range(3)]
 SCHEMES = {
-    "compressed-tensors": [Scheme(4, 16), Scheme(8, activations="int8")],
+    "compressed-tensors": [
+        Scheme(4, 16),
+        Scheme(8, activations="int8"),
+        Scheme(8, number="float8", activations="float8"),
+    ],
     "gptq": [Scheme(4, 16), Scheme(8)],
     "bitsandbytes": [Scheme(8, activations="int8_outliers")],
 }

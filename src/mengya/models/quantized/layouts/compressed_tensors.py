@@ -151,6 +151,8 @@ class CompressedTensors:
         scale = checks.scales(tensors, "weight_scale")
         if scheme.number == "float8":
             codes = checks.of_type(tensors, "weight", torch.float8_e4m3fn)
+            if not codes.float().isfinite().all():
+                raise UserError("weight holds numbers that are not finite")
             return QuantizedWeight(scheme, codes, scale, None)
         zero = torch.full_like(scale, 1 << (scheme.bits - 1), dtype=torch.uint8)
         if _form(stored) == _PACKED:
@@ -243,7 +245,9 @@ def _stored(group: Mapping[str, Any], format_: object) -> Stored:
         raise UserError(f"format {shown(named)} is not supported (only {', '.join(_FORMS)})")
     form = _FLOAT if is_float and _FORMS[named] == _INT else _FORMS[named]
     if is_float != (form == _FLOAT):
-        raise UserError(f"format {shown(named)} does not hold weights of type {weights['type']}")
+        raise UserError(
+            f"format {shown(named)} does not hold weights of type {weights.get('type', 'int')}"
+        )
     ordered = weights.get("actorder") in _GROUPED
     usual = form == _form(Stored(scheme))
     return Stored(scheme, ordered, "" if usual else form)
