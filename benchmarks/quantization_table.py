@@ -5,7 +5,7 @@ on held-out text in fp32. Seconds are those of the solver, calibration read befo
 accuracy on a multiple-choice exam (through lm-eval, as `mengya evaluate` asks it).
 
 usage: python benchmarks/quantization_table.py MODEL... --calibration TEXT.jsonl --held-out TEXT.jsonl
-       [--characters 200000] [--only 'gptq 4'] [--exam FOLDER] [--device cuda]
+       [--characters 200000] [--only 'gptq 4'] [--propagation 0] [--exam FOLDER] [--device cuda]
 With $OUT in the environment: also JSON, in $OUT/quantization_table.json.
 """
 
@@ -155,7 +155,7 @@ def rows_of(options: argparse.Namespace, checkpoint: Path) -> Iterator[dict[str,
             continue  # bitsandbytes' layout has no experts
         config = QuantizationConfig.model_validate(
             {"checkpoint": checkpoint, "out": "unused", "calibration": calibration,
-             "device": options.device} | setting
+             "device": options.device} | settings_of(setting, options.propagation)
         )  # fmt: skip
         model = load_causal_lm(checkpoint).eval()
         if rows is None:
@@ -171,6 +171,12 @@ def rows_of(options: argparse.Namespace, checkpoint: Path) -> Iterator[dict[str,
             } | accuracy(Path(directory), options.exam, options.chat, options.device)  # fmt: skip
 
 
+def settings_of(setting: dict[str, Any], propagation: float | None) -> dict[str, Any]:
+    """With the share of earlier errors that GPTQ makes up for, where one was given."""
+    is_gptq = setting.get("method", "gptq") == "gptq" and setting.get("activations") != "float8"
+    return setting if propagation is None or not is_gptq else setting | {"propagation": propagation}
+
+
 def size(folder: Path) -> float:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
 
@@ -182,6 +188,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=Path, required=True)
     parser.add_argument("--characters", type=int, default=200_000)
     parser.add_argument("--only", nargs="*", choices=list(SETTINGS))
+    parser.add_argument("--propagation", type=float, help="of GPTQ; its default without")
     parser.add_argument("--exam", type=Path)
     parser.add_argument(
         "--chat", action="store_true", help="ask the exam through the chat template"
