@@ -19,7 +19,7 @@ from mengya.config import Config
 from mengya.errors import UserError
 from mengya.export.card.config import CardConfig
 from mengya.export.card.render import FILE as CARD
-from mengya.export.card.render import Written, write_card
+from mengya.export.card.render import Written, read_about, write_card
 from mengya.export.format import Format
 from mengya.export.formats import FORMATS, FormatName, FormatOptions
 from mengya.export.parity.result import Parity
@@ -84,6 +84,7 @@ def run(config: ExportConfig) -> Parity | None:
     if config.out is None:
         _push(config, format_, options)
         return None
+    read_about(config.card.about)  # now, not when the work is done
     folder = find_checkpoint(config.checkpoint)
     with new_folder(
         config.out,

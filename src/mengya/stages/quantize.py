@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerFast
 from mengya.errors import UserError
 from mengya.export.card.config import CardConfig
 from mengya.export.card.render import FILE as CARD
+from mengya.export.card.render import read_about
 from mengya.export.own_reader import quantized_readers
 from mengya.export.parity.bounds import quantized_bounds, trained_bounds
 from mengya.export.source import Source
@@ -71,6 +72,7 @@ def run(config: QuantizeConfig) -> QuantizationRecord | TrainedRecord:
         UserError: a setting, the checkpoint or the calibration cannot be used, or the proof misses a bound.
     """
     console = Console(stderr=True)
+    read_about(config.card.about)  # now, not when the work is done
     found = find_checkpoint(config.checkpoint)
     if trained_quantization(found) is not None:
         return _pack(config, found, console)

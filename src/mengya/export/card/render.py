@@ -78,7 +78,7 @@ def _facts(
     special = sum(token.special for token in source.tokenizer.added_tokens_decoder.values())
     return {
         "name": config.name or _name(source.folder, lineage),
-        "about": _about(config.about),
+        "about": read_about(config.about),
         "license": config.license or _UNKNOWN[language],
         "written": written,
         "usage": [each for each in written.usage if each.chat is None or each.chat == chat],
@@ -186,11 +186,18 @@ def _name(folder: Path, lineage: Lineage) -> str:
     return lineage.runs[0].name if lineage.runs else folder.resolve().name
 
 
-def _about(path: Path | None) -> str:
+def read_about(path: Path | None) -> str:
+    """The user's own Markdown.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     if path is None:
         return ""
     try:
         return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise UserError(f"card.about={path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"card.about={path} is not text in UTF-8: {error}") from error
 
