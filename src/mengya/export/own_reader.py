@@ -21,10 +21,10 @@ from mengya.models.quantized.load import load_dequantized
 from mengya.version import __version__
 
 # What transformers loads each layout with.
-_PACKAGES = {
+PACKAGES = {
     "compressed-tensors": ("compressed_tensors",),
     "gptq": ("optimum", "gptqmodel"),
-    "bitsandbytes": ("bitsandbytes",),
+    "bitsandbytes": ("bitsandbytes", "accelerate"),
     "bitnet": ("accelerate",),
 }
 
@@ -35,15 +35,15 @@ def quantized_readers(folder: Path, layout: str, unread: str | None) -> Iterator
     Args:
         unread: what of the folder transformers does not read, whatever is installed; None: it reads all.
     """
-    missing = [name for name in _PACKAGES[layout] if importlib.util.find_spec(name) is None]
+    missing = [name for name in PACKAGES[layout] if importlib.util.find_spec(name) is None]
     if unread or missing:
         why = f"does not read {unread}" if unread else f"needs {' and '.join(missing)} for it"
         yield MengyaFolder(folder, f"transformers {why}")
         return
-    with redirect_stderr(
-        StringIO()
-    ):  # progress bars of the packages; what they raise is not touched
+    # Progress bars of the packages, of which some come with the first tokens; what they raise is not touched.
+    with redirect_stderr(StringIO()):
         reader = BitnetFolder(folder) if layout == "bitnet" else TransformersFolder(folder)
+        reader.logits([0])
     yield reader
 
 

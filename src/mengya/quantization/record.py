@@ -20,7 +20,7 @@ from mengya.version import __version__
 
 RECORD = "quantization.json"
 _FORMAT = 1
-_ROWS = 60  # of a table
+_ROWS = 10  # of a table
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class QuantizationRecord:
         same bytes, and a push makes no path of this machine public."""
         settings = self.config.model_dump(
             mode="json",
-            exclude={"checkpoint", "calibration", "out", "overwrite", "threads", "parity"},
+            exclude={"checkpoint", "calibration", "out", "overwrite", "threads", "parity", "card"},
         )
         return {
             "format": _FORMAT,
@@ -89,15 +89,24 @@ def print_record(record: QuantizationRecord, console: Console) -> None:
     if len(rows) > _ROWS:
         worst = sorted(rows, key=lambda row: -row.error)[:_ROWS]
     what = "output" if record.calibration is not None else "weight"
-    table = Table(title=f"relative {what} error", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=f"relative error of a matrix's {what}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("layer", overflow="fold")
-    for name in ("bits", "rtn", record.config.method_name):
+    method = record.config.method_name
+    for name in ("bits", method) if method == "rtn" else ("bits", method, "rtn"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in worst:
-        table.add_row(row.name, f"{row.bits:g}", f"{row.rtn_error:.4f}", f"{row.error:.4f}")
+        errors = [f"{row.error:.4f}", f"{row.rtn_error:.4f}"]
+        table.add_row(row.name, f"{row.bits:g}", *errors[: len(table.columns) - 2])
     console.print(table)
     if len(rows) > _ROWS:
         _say(console, f"the {_ROWS} worst of {len(rows)}; all of them are in {RECORD}")
+    if method != "rtn":
+        _say(console, "rtn: the error that rounding to nearest, without calibration, would have")
     if fallbacks := record.fallbacks:
         first = fallbacks[0]
         _say(

@@ -6,6 +6,7 @@ kept; with parity.json and a model card.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from mengya.config import Config
 from mengya.errors import UserError
 from mengya.export.card.config import CardConfig
+from mengya.export.card.render import FILE as CARD
 from mengya.export.card.render import Written, read_about, write_card
 from mengya.export.format import Format
 from mengya.export.formats import FORMATS, FormatName, FormatOptions
@@ -34,6 +36,12 @@ from mengya.runtime.device import init_device
 from mengya.runtime.output_folder import FolderKind, new_folder
 from mengya.stages.proof import ParityConfig, prove_written
 from mengya.tokenizer.load import load_tokenizer
+
+# In the model card.
+_NAMES = {
+    "hf": "transformers folder", "modelscope": "transformers folder", "gguf": "GGUF",
+    "ollama": "GGUF with a Modelfile", "llama2c": "llama2.c", "onnx": "ONNX",
+}  # fmt: skip
 
 
 class _Keys(Config):
@@ -76,8 +84,8 @@ def run(config: ExportConfig) -> Parity | None:
     if config.out is None:
         _push(config, format_, options)
         return None
+    read_about(config.card.about)  # now, not when the work is done
     folder = find_checkpoint(config.checkpoint)
-    read_about(config.card.about)  # before any work
     with new_folder(
         config.out,
         FolderKind("export", ()),
@@ -90,7 +98,10 @@ def run(config: ExportConfig) -> Parity | None:
     format_.publish(config.out, options)
     console = Console(stderr=True)
     programs = ", ".join(reader.program for reader in parity.readers)
-    console.print(f"written to {config.out}, proven by {programs}", highlight=False, markup=False)
+    lines = [f"written to {config.out}, proven by {programs}; how to use it: {CARD} in it"]
+    if shell := [each.code for each in format_.usage(options) if each.language == "sh"]:
+        lines += ["try it:", *shell[0].replace("FOLDER", shlex.quote(str(config.out))).splitlines()]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     return parity
 
 
@@ -172,4 +183,5 @@ def _write_proven(
 def _form(name: str, options: Config) -> str:
     """The format and its type, as "gguf Q4_0"."""
     of = next((v for key in ("type", "dtype") if (v := getattr(options, key, None))), "")
-    return f"{name} {of}" if of and of != "auto" else name
+    format_ = _NAMES.get(name, name)
+    return f"{format_} {of}" if of and of != "auto" else format_

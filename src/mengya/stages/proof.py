@@ -20,7 +20,7 @@ from mengya.export.parity.bounds import Bounds, BoundsOverride
 from mengya.export.parity.held_out import HeldOut, first_held_out, own_held_out
 from mengya.export.parity.prove import prove
 from mengya.export.parity.result import Parity
-from mengya.export.parity.tables import parity_table
+from mengya.export.parity.tables import parity_note, parity_table
 from mengya.export.reader import Reader
 from mengya.export.source import Source
 from mengya.models.causal_lm import CausalLM
@@ -95,7 +95,9 @@ def prove_written(
         source={**what, **identify(source.folder)},
         loosened=config.bounds.given(),
     )
-    Console(stderr=True).print(parity_table(parity))
+    console = Console(stderr=True)
+    console.print(parity_table(parity))
+    console.print(parity_note(parity), highlight=False, markup=False, soft_wrap=True)
     parity.require(out)
     parity.write(directory)
     return parity

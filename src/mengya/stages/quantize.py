@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -20,10 +21,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from mengya.export.card.config import CardConfig
 from mengya.export.card.lineage import write_source
+from mengya.export.card.render import FILE as CARD
+from mengya.export.card.render import read_about
 from mengya.export.own_reader import quantized_readers
 from mengya.export.parity.bounds import quantized_bounds, trained_bounds
 from mengya.export.source import Source
+from mengya.kernels.quantized.weight import Scheme
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import (
     check_finite,
@@ -49,6 +54,7 @@ from mengya.quantization.trained import TrainedRecord, trained_quantization, wri
 from mengya.runtime.device import init_device
 from mengya.runtime.output_folder import MARKER, FolderKind, OutputFolder, new_folder, open_folder
 from mengya.stages.proof import ParityConfig, prove_written
+from mengya.stages.quantized_card import write_quantized_card
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 from mengya.version import __version__
 
@@ -60,6 +66,8 @@ Show = Callable[[str], object]
 class QuantizeConfig(QuantizationConfig):
     parity: ParityConfig = ParityConfig()
     """The proof: what was written, read back by another program, answers as the checkpoint does."""
+    card: CardConfig = CardConfig()
+    """The model card, README.md of the folder."""
 
 
 def run(config: QuantizeConfig) -> QuantizationRecord | TrainedRecord:
@@ -69,6 +77,7 @@ def run(config: QuantizeConfig) -> QuantizationRecord | TrainedRecord:
         UserError: a setting, the checkpoint or the calibration cannot be used, or the proof misses a bound.
     """
     console = Console(stderr=True)
+    read_about(config.card.about)  # now, not when the work is done
     found = find_checkpoint(config.checkpoint)
     if trained_quantization(found) is not None:
         return _pack(config, found, console)
@@ -77,7 +86,6 @@ def run(config: QuantizeConfig) -> QuantizationRecord | TrainedRecord:
         folder.check_replaceable(config.overwrite)
         record = _quantize(config, checkpoint, folder, console)
         _prove(config, checkpoint, folder.partial, record)
-        shutil.rmtree(folder.partial / _LAYERS)
         folder.publish()
     print_record(record, console)
     size, before = _weight_bytes(config.out), _weight_bytes(checkpoint)
@@ -86,7 +94,17 @@ def run(config: QuantizeConfig) -> QuantizationRecord | TrainedRecord:
         f"{record.mean_bits:.3g} bits in the quantized layers",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
+    _say_next(config, console)
     return record
+
+
+def _say_next(config: QuantizeConfig, console: Console) -> None:
+    out = shlex.quote(str(config.out))
+    console.print(
+        f"try it: mengya chat {out}\nwhat it costs: mengya evaluate {out} texts=FILE\n"
+        f"transformers, vLLM: {config.out / CARD}",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def _pack(config: QuantizeConfig, source: Path, console: Console) -> TrainedRecord:
@@ -97,9 +115,10 @@ def _pack(config: QuantizeConfig, source: Path, console: Console) -> TrainedReco
         record = write_trained(config, source, directory)
         write_source(source, directory)
         model, tokenizer = open_checkpoint(source, torch.device("cpu"), torch.float32)
-        prove_written(
+        original = _source(config, model, tokenizer, source)
+        parity = prove_written(
             config.parity,
-            Source(model, tokenizer, source),
+            original,
             quantized_readers(directory, record.layout, None),
             trained_bounds(record.save_dtype, record.scheme.number == "ternary"),
             directory,
@@ -107,11 +126,16 @@ def _pack(config: QuantizeConfig, source: Path, console: Console) -> TrainedReco
             {"format": record.layout, "options": {"scheme": asdict(record.scheme)}},
             load_dequantized(directory),
         )
+        write_quantized_card(
+            config.card, original, parity, directory,
+            layout=record.layout, scheme=record.scheme, how=_trained_in(record.scheme),
+        )  # fmt: skip
     size, before = _weight_bytes(config.out), _weight_bytes(source)
     console.print(
         f"{config.out}: {size / 1e6:,.1f} MB of weights as they were trained ({before / 1e6:,.1f} MB before)",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
+    _say_next(config, console)
     return record
 
 
@@ -164,12 +188,14 @@ def _quantize(
 def _prove(
     config: QuantizeConfig, checkpoint: Path, directory: Path, record: QuantizationRecord
 ) -> None:
-    """Compare what was written with the checkpoint; the layers are kept when a bound is missed."""
+    """Compare what was written with the checkpoint, and write the model card; the layers are kept when a
+    bound is missed."""
     model, tokenizer = open_checkpoint(checkpoint, torch.device("cpu"), torch.float32)
     what = {"format": config.layout_name, "options": {"scheme": asdict(config.scheme())}}
-    prove_written(
+    source = _source(config, model, tokenizer, checkpoint)
+    parity = prove_written(
         config.parity,
-        Source(model, tokenizer, checkpoint),
+        source,
         quantized_readers(directory, config.layout_name, _unread(config, model)),
         quantized_bounds(record.mean_bits, config.scheme().activations != "full"),
         directory,
@@ -177,6 +203,25 @@ def _prove(
         what,
         load_dequantized(directory),
     )
+    shutil.rmtree(directory / _LAYERS)
+    write_quantized_card(
+        config.card, source, parity, directory,
+        layout=config.layout_name, scheme=config.scheme(),
+        how=f"{record.mean_bits:.3g} bits, {config.method_name}",
+    )  # fmt: skip
+
+
+def _source(
+    config: QuantizeConfig, model: CausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path
+) -> Source:
+    card = config.card
+    return Source(
+        model, tokenizer, folder, name=card.name, license=card.license, languages=tuple(card.languages)
+    )  # fmt: skip
+
+
+def _trained_in(scheme: Scheme) -> str:
+    return f"trained in {'ternary' if scheme.number == 'ternary' else f'{scheme.bits} bits'}"
 
 
 def _unread(config: QuantizeConfig, model: CausalLM) -> str | None:
@@ -229,6 +274,7 @@ def _digest(
         "layout",
         "save_dtype",
         "parity",
+        "card",
     }
     values = {
         "version": __version__,

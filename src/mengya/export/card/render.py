@@ -196,6 +196,8 @@ def read_about(path: Path | None) -> str:
         return ""
     try:
         return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise UserError(f"card.about={path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"card.about={path} is not text in UTF-8: {error}") from error
 

@@ -11,6 +11,8 @@ from rich.table import Table
 
 from mengya.errors import UserError
 
+_EVALUATION = "evaluation.json"
+
 
 @dataclass(frozen=True)
 class PushedFile:
@@ -25,7 +27,9 @@ class PushedFile:
 
 
 def files_to_push(folder: Path) -> list[PushedFile]:
-    """All files but hidden ones (mengya's marker, an editor's leftovers), by name.
+    """All files but hidden ones (mengya's marker, an editor's leftovers) and evaluation.json, by name.
+
+    `mengya evaluate` wrote that one later: it names files of this machine.
 
     Raises:
         UserError: a link, which may lead anywhere; or nothing to push.
@@ -33,7 +37,7 @@ def files_to_push(folder: Path) -> list[PushedFile]:
     found = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if any(part.startswith(".") for part in name.parts):
+        if name.as_posix() == _EVALUATION or any(part.startswith(".") for part in name.parts):
             continue
         if path.is_symlink():
             raise UserError(f"{path} is a link: only files are pushed; put the file itself there")

@@ -60,7 +60,7 @@ EXACT = Bounds(1e-3, 1e-2, 1e-3, 0.99)
 FLOAT16 = Bounds(5e-3, 0.05, 2e-3, 0.97, _WRITTEN)
 BFLOAT16 = Bounds(0.03, 0.15, 0.01, 0.93, _WRITTEN)
 INT8 = Bounds(0.05, 0.3, 0.01, 0.9, _WRITTEN)
-INT4 = Bounds(0.5, 2.0, 0.05, 0.4, _WRITTEN)
+INT4 = Bounds(0.5, 2.0, 0.1, 0.4, _WRITTEN)
 INT3 = Bounds(0.8, 3.0, 0.2, 0.25, _WRITTEN)
 INT2 = Bounds(1.5, 5.0, 1.0, 0.1, _WRITTEN)
 

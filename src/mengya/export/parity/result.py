@@ -132,7 +132,10 @@ class Parity:
         """
         if self.is_passed:
             return
-        lines = [f"  - {_missed_line(reader, check)}" for reader, check in self.missed()]
+        lines = [
+            f"  - {_missed_line(reader, check, self.source.get('format'))}"
+            for reader, check in self.missed()
+        ]
         lines += [
             f"  - {name}: no program that is installed answers it" for name in self.unanswered()
         ]
@@ -163,20 +166,27 @@ _CAUSES: dict[CheckName, str] = {
     "written_error": "numbers are read back in another order, or settings of the model are others",
     "logit_error_mean": "weights or settings of the model are others",
     "logit_error_max": "weights or settings of the model are others",
-    "nats_rise": "the model lost too much; more bits, smaller groups or calibration text help",
-    "greedy_agreement": "the model answers differently; more bits, smaller groups or calibration text help",
+    "nats_rise": "the model lost too much; {more} help",
+    "greedy_agreement": "the model answers differently; {more} help",
 }  # fmt: skip
+# What keeps more of the model, by format; of `mengya quantize` the last.
+_MORE = {
+    "gguf": "more bits (gguf.type=Q8_0, or F16)",
+    "ollama": "more bits (ollama.type=Q8_0, or F16)",
+    "onnx": "full weights (onnx.int8=false)",
+}
+_MORE_BITS = "more bits, smaller groups or calibration text"
 _BETWEEN_TOKENS = (
     "single tokens are right, what is between them is not: rope_theta, head_dim, or the order of the rows "
     "of q and k"
 )
 
 
-def _missed_line(reader: ReaderResult, check: Check) -> str:
+def _missed_line(reader: ReaderResult, check: Check, format_: object) -> str:
     if check.failure:
         return f"{reader.program}, {check.name}: it fails: {check.failure}"
     rule = "at least" if check.is_least else "at most"
-    cause = _CAUSES[check.name]
+    cause = _CAUSES[check.name].format(more=_MORE.get(str(format_), _MORE_BITS))
     if (
         check.name.endswith(("_error", "_error_mean", "_error_max"))
         and reader.first_differs is False

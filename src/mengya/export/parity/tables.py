@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from mengya.export.card.markdown import markdown_table
@@ -21,6 +23,18 @@ _LABELS: dict[CheckName, tuple[str, str]] = {
     "nats_rise": ("rise in nats per token, of {}", "每 token 增加的 nats（{} 个 token）"),
     "greedy_agreement": ("same likeliest token, of {}", "最可能的 token 相同（共 {} 个位置）"),
 }
+# For 80 columns: one line a check.
+_SHORT: dict[CheckName, str] = {
+    "token_ids": "{} texts: other token ids",
+    "prompt_ids": "{} prompts: other token ids",
+    "prompts": "{} chats: rendered otherwise",
+    "stop_tokens": "{} stop tokens: others",
+    "written_error": "logits: error but for rounding",
+    "logit_error_mean": "logits: relative error, mean",
+    "logit_error_max": "logits: relative error, worst",
+    "nats_rise": "nats per token: rise",
+    "greedy_agreement": "same likeliest token",
+}
 _COLUMNS = {"en": ("check", "bound"), "zh": ("检查项", "界限")}
 _NATS = {"en": "nats per token; bits per character", "zh": "每 token 的 nats；每字符的比特数"}
 _NOT_ASKED = {"en": "not asked", "zh": "未检查"}
@@ -28,40 +42,63 @@ _FAILED = {"en": "fails", "zh": "出错"}
 
 
 def parity_table(parity: Parity) -> Table:
-    """For a terminal; a missed bound is red."""
-    table = Table(title="proof of the export", title_justify="left")
-    header, rows = _rows(parity, "en")
-    table.add_column(header[0], overflow="fold")
-    for name in header[1:]:
-        table.add_column(name.replace("[", r"\["), justify="right")
+    """For a terminal of 80 columns; a missed bound is red."""
+    table = Table(
+        title="proof: what was written answers as the checkpoint does",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("check", no_wrap=True)
+    table.add_column("bound", justify="right", no_wrap=True)
+    for reader in parity.readers:
+        table.add_column(reader.program.replace("[", r"\["), justify="right", overflow="fold")
     missed = {check.name for _, check in parity.missed()} | set(parity.unanswered())
-    for name, row in rows:
+    for name, checks in _asked(parity):
+        known = [check for check in checks if check is not None]
+        label = _SHORT[name].format(f"{max(check.of for check in known):,}")
+        row = [label, _bound(known[0]), *(_value(check, "en") for check in checks)]
         table.add_row(*row, style="red" if name in missed else None)
     return table
+
+
+def parity_note(parity: Parity) -> str:
+    """The figures before and after in a sentence, and where they are explained."""
+    after = [r.bits_per_char for r in parity.readers if r.bits_per_char is not None]
+    before = parity.bits_per_char
+    figures = (
+        f"{parity.held_out['name']}: {before:.3f} bits per character before, {after[-1]:.3f} after\n"
+        if before is not None and after
+        else ""
+    )
+    return f"{figures}What the checks mean: docs/export.md"
 
 
 def parity_markdown(parity: Parity, language: Language = "en") -> str:
     """The same table for a model card."""
     header, rows = _rows(parity, language)
-    return markdown_table(header, (row for _, row in rows))
+    return markdown_table(header, rows)
 
 
-def _rows(
-    parity: Parity, language: Language
-) -> tuple[list[str], list[tuple[CheckName | None, list[str]]]]:
-    header = [*_COLUMNS[language], "mengya", *(reader.program for reader in parity.readers)]
-    rows: list[tuple[CheckName | None, list[str]]] = []
+def _asked(parity: Parity) -> Iterator[tuple[CheckName, list[Check | None]]]:
+    """Every check that some program was given, with what each found."""
     for name in CHECKS:
         checks = [reader.check(name) for reader in parity.readers]
-        known = next((check for check in checks if check is not None), None)
-        if known is None:
-            continue
-        of = max(check.of for check in checks if check is not None)
+        if any(check is not None for check in checks):
+            yield name, checks
+
+
+def _rows(parity: Parity, language: Language) -> tuple[list[str], list[list[str]]]:
+    header = [*_COLUMNS[language], "mengya", *(reader.program for reader in parity.readers)]
+    rows: list[list[str]] = []
+    for name, checks in _asked(parity):
+        known = [check for check in checks if check is not None]
+        of = max(check.of for check in known)
         label = _LABELS[name][language == "zh"].format(f"{of:,}")
-        rows.append((name, [label, _bound(known), "", *(_value(c, language) for c in checks)]))
+        rows.append([label, _bound(known[0]), "", *(_value(check, language) for check in checks)])
     nats = [_nats(parity.nats_per_token, parity.bits_per_char)]
     nats += [_nats(reader.nats_per_token, reader.bits_per_char) for reader in parity.readers]
-    return header, [*rows, (None, [_NATS[language], "", *nats])]
+    return header, [*rows, [_NATS[language], "", *nats]]
 
 
 def _bound(check: Check) -> str:
