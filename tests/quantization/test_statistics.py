@@ -32,6 +32,7 @@ def test_drift_is_the_product_with_what_the_full_model_had() -> None:
     assert statistics.drift_II is None
     statistics.add(x[:100], full[:100])
     statistics.add(x[100:], full[100:])
+    assert statistics.drift_II is not None
     torch.testing.assert_close(statistics.drift_II, (full - x).T @ x, rtol=1e-4, atol=1e-3)
     assert statistics.is_finite()
     statistics.drift_II[0, 1] = float("nan")

@@ -26,7 +26,10 @@ class Awq:
     calibrated: ClassVar[bool] = True
     sequential: ClassVar[bool] = False
     folds: ClassVar[bool] = True
-    corrects: ClassVar[bool] = False
+
+    @property
+    def corrects(self) -> bool:
+        return False
 
     def solve(
         self, weight_OI: Tensor, rule: GridRule, statistics: InputStatistics | None

@@ -23,7 +23,10 @@ class LlmInt8:
     calibrated: ClassVar[bool] = False
     sequential: ClassVar[bool] = False
     folds: ClassVar[bool] = False
-    corrects: ClassVar[bool] = False
+
+    @property
+    def corrects(self) -> bool:
+        return False
 
     def solve(
         self, weight_OI: Tensor, rule: GridRule, statistics: InputStatistics | None

@@ -19,7 +19,10 @@ class Rtn:
     calibrated: ClassVar[bool] = False
     sequential: ClassVar[bool] = False
     folds: ClassVar[bool] = False
-    corrects: ClassVar[bool] = False
+
+    @property
+    def corrects(self) -> bool:
+        return False
 
     def solve(
         self, weight_OI: Tensor, rule: GridRule, statistics: InputStatistics | None
