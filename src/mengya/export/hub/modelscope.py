@@ -17,7 +17,6 @@ from mengya.export.hub.hub import HubFailure, without
 from mengya.export.hub.options import HubOptions
 from mengya.runtime.optional import require
 
-EXTRA = "modelscope"
 # The library waits an hour, five times, for a server that says nothing; it reads this when imported.
 _SILENCE = {"MODELSCOPE_UPLOAD_BLOB_READ_TIMEOUT_SECONDS": "120"}
 
@@ -35,7 +34,7 @@ class ModelScopeHub:
     def __init__(self) -> None:
         for name, seconds in _SILENCE.items():
             os.environ.setdefault(name, seconds)
-        self._library = require("modelscope_hub", EXTRA)
+        self._library = require("modelscope_hub", "modelscope")
         self._config = self._library.HubConfig()
         self._api = self._library.HubApi(self._config)
         self.endpoint = str(self._config.endpoint)

@@ -19,7 +19,6 @@ from mengya.export.onnx.graph import DecoderGraph, input_names, output_names
 from mengya.models.causal_lm import CausalLM
 from mengya.runtime.optional import require
 
-EXTRA = "onnx"
 FULL, INT8 = "model.onnx", "model_quantized.onnx"
 # Protocol buffers end at 2 GiB; an eighth is left for the graph.
 _MOST_BYTES = 7 * 2**28
@@ -34,7 +33,7 @@ def require_packages() -> None:
         UserError: a package is not installed.
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
-        require(module, EXTRA)
+        require(module, "onnx")
 
 
 def check_size(model: CausalLM) -> None:

@@ -283,7 +283,7 @@ def check_rounding(config: RunConfig, execution: Execution) -> None:
             f"save_dtype={config.save_dtype} would save other weights than those that the model's "
             "quantization rounds; write save_dtype=float32 (`mengya quantize` makes the small folder)"
         )
-    if config.strategy.name in ("fsdp", "deepspeed") and execution.autocast_dtype is not None:
+    if config.strategy.shards_weights and execution.autocast_dtype is not None:
         raise UserError(
             f"strategy.name={config.strategy.name} gathers weights in half precision, and the model's "
             "quantization rounds the fp32 ones; write strategy.name=ddp, or precision=fp32"

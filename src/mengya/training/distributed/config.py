@@ -36,3 +36,8 @@ class StrategyConfig(Config):
     def supports_fp8(self) -> bool:
         """Whether the engine trains feed-forward layers in fp8."""
         return self.name != "deepspeed"
+
+    @property
+    def shards_weights(self) -> bool:
+        """Whether a layer's weights are gathered for it, in the dtype of the computation."""
+        return self.name in ("fsdp", "deepspeed")
