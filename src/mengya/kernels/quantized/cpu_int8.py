@@ -7,13 +7,12 @@ Shapes: M rows, O outputs, I inputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from mengya.kernels.quantized.cpu_int4 import full_dtype
-from mengya.kernels.quantized.packed import PackedWeight, share_rows
+from mengya.kernels.quantized.packed import Int8Rows, PackedWeight
 from mengya.kernels.quantized.weight import QuantizedWeight
 
 _MULTIPLY = torch.ops.aten._weight_int8pack_mm.default
@@ -34,7 +33,7 @@ def is_supported(weight: QuantizedWeight) -> bool:
     return plain and vectors and on_cpu and fits
 
 
-class Int8Weight(PackedWeight):
+class Int8Weight(Int8Rows):
     """
     Attributes:
         codes_OI: int8, -128 .. 127.
@@ -46,13 +45,6 @@ class Int8Weight(PackedWeight):
         codes_OI = (weight.codes_OI ^ 0x80).view(torch.int8)  # less 128
         self._store(codes_OI.contiguous(), weight.scale_OG[:, 0].to(torch.bfloat16))
 
-    def _store(self, codes_OI: Tensor, scale_O: Tensor) -> None:
-        self.out_features, self.in_features = codes_OI.shape
-        self.register_buffer("codes_OI", codes_OI)
-        self.register_buffer("scale_O", scale_O)
-        self.codes_OI: Tensor
-        self.scale_O: Tensor
-
     def forward(self, x: Tensor) -> Tensor:
         x_MI = x.reshape(-1, self.in_features)
         if x_MI.shape[0] > _FEW_ROWS:
@@ -63,17 +55,7 @@ class Int8Weight(PackedWeight):
             out_MO = _MULTIPLY(x_MI, self.codes_OI, self.scale_O)
         return out_MO.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
-    def dequantize(self, dtype: torch.dtype) -> Tensor:
-        return (self.codes_OI.float() * self.scale_O[:, None].float()).to(dtype)
-
     def merge(self, others: Sequence[PackedWeight]) -> PackedWeight | None:
         if not all(type(p) is Int8Weight and p.in_features == self.in_features for p in others):
             return None
-        parts = [self, *cast(Sequence[Int8Weight], others)]
-        merged = Int8Weight.__new__(Int8Weight)
-        PackedWeight.__init__(merged)
-        codes_OI, pieces = share_rows([part.codes_OI for part in parts])
-        merged._store(codes_OI, torch.cat([part.scale_O for part in parts]))
-        for part, piece in zip(parts, pieces, strict=True):
-            part._store(piece, part.scale_O)
-        return merged
+        return self._joined(others)

@@ -6,6 +6,7 @@ Shapes: O outputs, I inputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,36 @@ class PackedWeight(nn.Module):
         """
         del others
         return None
+
+
+class Int8Rows(PackedWeight):
+    """Codes in int8 with a scale for each row.
+
+    Attributes:
+        codes_OI: int8, -128 .. 127.
+        scale_O: of the rows.
+    """
+
+    def _store(self, codes_OI: Tensor, scale_O: Tensor) -> None:
+        self.out_features, self.in_features = codes_OI.shape
+        self.register_buffer("codes_OI", codes_OI)
+        self.register_buffer("scale_O", scale_O)
+        self.codes_OI: Tensor
+        self.scale_O: Tensor
+
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
+        return (self.codes_OI.float() * self.scale_O[:, None].float()).to(dtype)
+
+    def _joined(self, others: Sequence[PackedWeight]) -> Self:
+        """This and the others, whose inputs are the same, as one matrix of their class."""
+        parts = [self, *cast(Sequence[Self], others)]
+        joined = type(self).__new__(type(self))
+        nn.Module.__init__(joined)
+        codes_OI, pieces = share_rows([part.codes_OI for part in parts])
+        joined._store(codes_OI, torch.cat([part.scale_O for part in parts]))
+        for part, piece in zip(parts, pieces, strict=True):
+            part._store(piece, part.scale_O)
+        return joined
 
 
 class DequantizedWeight(PackedWeight):

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mengya.kernels.quantized.packed import PackedWeight, share_rows
+from mengya.kernels.quantized.packed import Int8Rows, PackedWeight
 from mengya.kernels.quantized.weight import QuantizedWeight, Scheme
 
 OUTLIER = 6.0  # LLM.int8: inputs with a number of this magnitude stay as they are
@@ -69,7 +68,7 @@ class RoundedInputs(PackedWeight):
         return self.inner.dequantize(dtype)
 
 
-class Int8Product(PackedWeight):
+class Int8Product(Int8Rows):
     """int8 times int8, added in int32: exact but for the rounding of the inputs.
 
     Columns that LLM.int8 leaves as they are go through full weights: those columns alone on a CPU, all of
@@ -87,13 +86,6 @@ class Int8Product(PackedWeight):
         codes_OI = weight.codes_OI.to(torch.int16) - weight.zero_OG.expand(outputs, 1)
         scale_O = weight.scale_OG.float().expand(outputs, 1)[:, 0]
         self._store(codes_OI.to(torch.int8).contiguous(), scale_O.contiguous())
-
-    def _store(self, codes_OI: Tensor, scale_O: Tensor) -> None:
-        self.out_features, self.in_features = codes_OI.shape
-        self.register_buffer("codes_OI", codes_OI)
-        self.register_buffer("scale_O", scale_O)
-        self.codes_OI: Tensor
-        self.scale_O: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         x_MI = x.reshape(-1, self.in_features)
@@ -124,20 +116,11 @@ class Int8Product(PackedWeight):
             out_MO += F.linear(x_MI[:, columns].float(), self.codes_OI[:, columns].float())
         return out_MO.mul_(self.scale_O)
 
-    def dequantize(self, dtype: torch.dtype) -> Tensor:
-        return (self.codes_OI.float() * self.scale_O[:, None]).to(dtype)
-
     def merge(self, others: Sequence[PackedWeight]) -> PackedWeight | None:
         if not all(type(part) is Int8Product and self._same_inputs(part) for part in others):
             return None
-        parts = [self, *cast(Sequence[Int8Product], others)]
-        merged = Int8Product.__new__(Int8Product)
-        PackedWeight.__init__(merged)
+        merged = self._joined(others)
         merged.scheme = self.scheme
-        codes_OI, pieces = share_rows([part.codes_OI for part in parts])
-        merged._store(codes_OI, torch.cat([part.scale_O for part in parts]))
-        for part, piece in zip(parts, pieces, strict=True):
-            part._store(piece, part.scale_O)
         return merged
 
     def _same_inputs(self, other: Int8Product) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mengya.quantization.grid import GridRule, round_to_nearest
-from mengya.quantization.methods.method import Solution
+from mengya.quantization.methods.method import Method, Solution
 from mengya.quantization.statistics import InputStatistics
 
 _STEPS = 20  # exponents that are tried, from 0: no scaling
@@ -22,14 +22,10 @@ _LEAST = 1e-4
 
 
 @dataclass(frozen=True)
-class Awq:
+class Awq(Method):
     calibrated: ClassVar[bool] = True
     sequential: ClassVar[bool] = False
     folds: ClassVar[bool] = True
-
-    @property
-    def corrects(self) -> bool:
-        return False
 
     def solve(
         self, weight_OI: Tensor, rule: GridRule, statistics: InputStatistics | None

@@ -14,19 +14,15 @@ import torch
 from torch import Tensor
 
 from mengya.quantization.grid import GridRule, make_weight, stored
-from mengya.quantization.methods.method import Solution
+from mengya.quantization.methods.method import Method, Solution
 from mengya.quantization.statistics import InputStatistics
 
 
 @dataclass(frozen=True)
-class LlmInt8:
+class LlmInt8(Method):
     calibrated: ClassVar[bool] = False
     sequential: ClassVar[bool] = False
     folds: ClassVar[bool] = False
-
-    @property
-    def corrects(self) -> bool:
-        return False
 
     def solve(
         self, weight_OI: Tensor, rule: GridRule, statistics: InputStatistics | None

@@ -44,7 +44,7 @@ class Method(Protocol):
     @property
     def corrects(self) -> bool:
         """Whether it wants to know how far its inputs are from those in the full model."""
-        ...
+        return False
 
     def solve(
         self, weight_OI: Tensor, rule: GridRule, statistics: InputStatistics | None

@@ -8,21 +8,17 @@ from typing import ClassVar
 from torch import Tensor
 
 from mengya.quantization.grid import GridRule, round_to_nearest
-from mengya.quantization.methods.method import Solution
+from mengya.quantization.methods.method import Method, Solution
 from mengya.quantization.statistics import InputStatistics
 
 
 @dataclass(frozen=True)
-class Rtn:
+class Rtn(Method):
     """Every weight at its nearest code; with calibration the search of scales knows which columns matter."""
 
     calibrated: ClassVar[bool] = False
     sequential: ClassVar[bool] = False
     folds: ClassVar[bool] = False
-
-    @property
-    def corrects(self) -> bool:
-        return False
 
     def solve(
         self, weight_OI: Tensor, rule: GridRule, statistics: InputStatistics | None
