@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,15 +60,6 @@ class Running:
         stats = self.service.worker.stats
         assert stats is not None
         return (stats.running, stats.waiting) == (0, 0) and stats.free_pages == stats.total_pages
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 5.0) -> float:
-    """Seconds until `true()`; fails after `seconds`."""
-    began = time.monotonic()
-    while not true():
-        assert time.monotonic() - began < seconds, "it never became true"
-        time.sleep(0.01)
-    return time.monotonic() - began
 
 
 @contextmanager

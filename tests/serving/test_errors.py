@@ -31,7 +31,8 @@ from mengya.serving.api.tokenization import DetokenizeRequest, TokenizeRequest
 from mengya.serving.settings import ServerSettings
 from mengya.web.events import one_line
 from mengya.web.gate import IGNORED
-from tests.helpers.live_server import CONTEXT, Running, serving, wait_until
+from tests.helpers.live_server import CONTEXT, Running, serving
+from tests.helpers.waiting import wait_until
 
 CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "你好"}]}
 USER = {"role": "user", "content": "x"}

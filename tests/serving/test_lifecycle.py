@@ -31,7 +31,8 @@ from mengya.models.hf.checkpoint import write_folder
 from mengya.serving.runtime.served import load_served
 from mengya.stages.serve import ServeConfig, run
 from mengya.tokenizer.load import save_tokenizer
-from tests.helpers.live_server import Running, serving, tiny_model, wait_until
+from tests.helpers.live_server import Running, serving, tiny_model
+from tests.helpers.waiting import wait_until
 
 CHAT_PATH = "/v1/chat/completions"
 # Never ends by itself: both stop tokens are all but banned.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import openai
 import pytest
 
-from tests.helpers.live_server import Running, wait_until
+from tests.helpers.live_server import Running
+from tests.helpers.waiting import wait_until
 
 
 def test_more_prompts_than_the_queue_holds(server: Running) -> None:

@@ -32,7 +32,8 @@ from mengya.serving.settings import ServerSettings
 from mengya.stages.serve import ServeConfig, run
 from mengya.tokenizer.load import save_tokenizer
 from mengya.tokenizer.train import train_tokenizer
-from tests.helpers.live_server import Running, serving, tiny_model, wait_until
+from tests.helpers.live_server import Running, serving, tiny_model
+from tests.helpers.waiting import wait_until
 from tests.serving.test_lifecycle import CHAT_PATH, ENDLESS, post, process
 
 PROSE = "臣本布衣，躬耕于南阳，苟全性命于乱世，不求闻达于诸侯。Plain words, and more of them."

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from mengya.serving.settings import ServerSettings
-from tests.helpers.live_server import serving, wait_until
+from tests.helpers.live_server import serving
+from tests.helpers.waiting import wait_until
 from tests.serving.test_lifecycle import post
 
 USER: list[Any] = [{"role": "user", "content": "你好"}]

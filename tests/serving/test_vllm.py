@@ -22,7 +22,8 @@ from mengya.generation.sampling import SamplingParams
 from mengya.models.adapters.lora import LoraConfig, add_lora, load_merged, save_adapter
 from mengya.models.hf.checkpoint import load_causal_lm, write_folder
 from mengya.tokenizer.load import save_tokenizer
-from tests.helpers.live_server import tiny_model, wait_until
+from tests.helpers.live_server import tiny_model
+from tests.helpers.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 PROMPTS = [[5, 9, 41, 7], [100, 3, 77, 250, 18, 6]]

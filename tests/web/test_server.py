@@ -19,6 +19,7 @@ from mengya.web.app import make_app
 from mengya.web.gate import Traffic
 from mengya.web.server import DrainingServer
 from mengya.web.settings import WebSettings
+from tests.helpers.waiting import wait_until
 
 
 @dataclass
@@ -68,13 +69,6 @@ def running(slow: Slow) -> Iterator[tuple[DrainingServer, threading.Thread]]:
         server.should_exit = True
         thread.join(10)
         assert not thread.is_alive()
-
-
-def wait_until(true, seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def ask(slow: Slow, answers: list[str]) -> threading.Thread:

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from mengya.generation.batch.engine import EngineConfig
 from mengya.models.adapters.lora import load_adapter
 from mengya.models.causal_lm import CausalLM
-from tests.helpers.live_server import Running, serving, tiny_model, wait_until
+from tests.helpers.live_server import Running, serving, tiny_model
+from tests.helpers.waiting import wait_until
 
 LAYERS = 2
 CHUNK = 128
