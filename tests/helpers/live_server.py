@@ -26,6 +26,7 @@ from mengya.serving.runtime.service import Service
 from mengya.serving.runtime.worker import Worker
 from mengya.serving.settings import ServerSettings
 from tests.helpers.random_model import small_model
+from tests.helpers.waiting import wait_until
 
 CONTEXT = 1024
 POEM = "春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少。"
