@@ -1,0 +1,1 @@
+"""Filters and edits of text: each filter gives the reason for which a document is dropped, or None."""
