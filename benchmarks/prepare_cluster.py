@@ -58,7 +58,7 @@ def on_dask(chunks: Chunks, plan: EncodingPlan) -> Iterator[tuple[Chunk, Encoded
     import distributed
 
     cluster = distributed.LocalCluster(
-        n_workers=WORKERS, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+        n_workers=WORKERS, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1"
     )
     with cluster:
         yield from encode_on_cluster(chunks, cluster.scheduler_address, plan)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,7 +112,8 @@ def workers_of(address: str) -> int:
     import distributed
 
     with distributed.Client(scheduler_file=address, set_as_default=False) as client:
-        return len(client.nthreads())
+        threads: Any = client.nthreads()
+        return len(threads)
 
 
 def test_a_cluster_without_workers_is_refused(

@@ -25,7 +25,7 @@ from mengya.runtime.optional import require
 from mengya.version import __version__
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Future
 
 CONNECT_SECONDS = 30
 WORKER_SECONDS = 60  # until the first one: they start at the same time as this process under Slurm
@@ -92,7 +92,7 @@ class ShippedPlan:
         return replace(self.plan, tokenizer_path=str(folder))
 
 
-def _connect(distributed: Any, address: str) -> Client:
+def _connect(distributed: Any, address: str) -> Any:
     where = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
     try:
         client = distributed.Client(**where, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -109,7 +109,7 @@ def _connect(distributed: Any, address: str) -> Client:
     return client
 
 
-def _check_workers(client: Client, address: str) -> None:
+def _check_workers(client: Any, address: str) -> None:
     try:
         client.wait_for_workers(1, timeout=WORKER_SECONDS)
         versions: dict[str, str] = client.run(_version)
@@ -131,7 +131,7 @@ def _check_workers(client: Client, address: str) -> None:
         )
 
 
-def _room(client: Client) -> int:
+def _room(client: Any) -> int:
     """How many chunks may be pending: workers may have come or gone."""
     return PENDING_PER_THREAD * max(1, sum(client.nthreads().values()))
 
