@@ -22,7 +22,7 @@ def test_a_short_line_and_a_sentence_end_close_a_paragraph() -> None:
 
 
 def test_lists_and_headings_begin_paragraphs() -> None:
-    page = "做一碗面条需要准备的东西有\n1. 面粉和水要按照比例放好了\n（二）盐和油也是一样的要放\n第三条 水烧开"
+    page = "做一碗面条需要的东西有\n1. 面粉和水按照比例放好了\n（二）盐和油也是一样的要放\n第三条 水烧开"
     assert len(join_pages([page]).split("\n")) == 4
 
 

@@ -46,7 +46,7 @@ def join_pages(pages: list[str]) -> str:
 
 
 def _running_heads(pages: list[list[str]]) -> set[str]:
-    """What stands at the edge of at least half the pages (three at least), but for its numbers; no sentences."""
+    """What stands at the edge of half the pages, three at least, but for its numbers; never sentences."""
     edges = ([line for line in _edges(page) if not line.endswith(_SENTENCE_END)] for page in pages)
     seen = Counter(shape for lines in edges for shape in set(map(_shape, lines)))
     least = max(3, len(pages) / 2)
