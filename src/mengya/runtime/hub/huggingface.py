@@ -33,11 +33,11 @@ def hugging_face_calls(endpoint: str) -> Iterator[None]:
             with disable_progress_bars():
                 yield
     except (HfHubHTTPError, httpx2.HTTPError, OfflineModeIsEnabled, HFValidationError) as error:
-        raise _failure(error) from None
+        raise as_failure(error) from None
     except RuntimeError as error:  # of one file, among several that are sent at once
         if error.__cause__ is None:
             raise
-        raise _failure(error.__cause__) from None
+        raise as_failure(error.__cause__) from None
     except (ValueError, OSError) as error:  # a malformed answer; a certificate
         raise HubFailure(without(str(error), get_token()), 400) from None
     finally:
@@ -51,7 +51,8 @@ def _impatient_client() -> httpx2.Client:
     return client
 
 
-def _failure(error: BaseException) -> HubFailure:
+def as_failure(error: BaseException) -> HubFailure:
+    """What the library, or the HTTP client below it, raises."""
     said = without(str(error), get_token())
     if isinstance(error, HfHubHTTPError):
         return HubFailure(said, error.response.status_code)

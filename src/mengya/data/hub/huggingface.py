@@ -1,0 +1,86 @@
+"""Data sets on Hugging Face, or a mirror: HF_ENDPOINT, HF_TOKEN; complete files by its own client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, constants, get_token, hf_hub_download, hf_hub_url
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import build_hf_headers, tqdm
+
+from mengya.data.hub.corpus import HubKey
+from mengya.data.hub.data_hub import RemoteFile, Snapshot
+from mengya.runtime.hub.huggingface import hugging_face_calls
+
+
+class HuggingFaceData:
+    """A `DataHub` at HF_ENDPOINT."""
+
+    key: HubKey = "huggingface"
+    name = "Hugging Face"
+    branch = "main"
+    login = (
+        "Make a token at https://huggingface.co/settings/tokens, then type: export HF_TOKEN=... (or: hf auth "
+        "login)"
+    )
+
+    def __init__(self) -> None:
+        self.endpoint = constants.ENDPOINT
+        self._api = HfApi(endpoint=self.endpoint)
+
+    def snapshot(self, repo: str, revision: str) -> Snapshot:
+        """As `DataHub.snapshot`."""
+        with hugging_face_calls(self.endpoint):
+            info = self._api.dataset_info(repo, revision=revision)
+            commit = info.sha or revision
+            tree = self._api.list_repo_tree(
+                repo, repo_type="dataset", recursive=True, revision=commit
+            )
+            files = tuple(
+                RemoteFile(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else None)
+                for entry in tree
+                if isinstance(entry, RepoFile)
+            )
+        card: Any = info.card_data
+        license = card.get("license") if card is not None else None
+        if isinstance(license, list):
+            license = ", ".join(map(str, license))
+        return Snapshot(repo, commit, files, license)
+
+    def address(self, repo: str, commit: str, path: str) -> tuple[str, dict[str, str]]:
+        """As `DataHub.address`."""
+        url = hf_hub_url(repo, path, repo_type="dataset", revision=commit, endpoint=self.endpoint)
+        return url, dict(build_hf_headers(token=get_token() or False))
+
+    def download(
+        self,
+        snapshot: Snapshot,
+        file: RemoteFile,
+        folder: Path,
+        advance: Callable[[float], object],
+    ) -> None:
+        """As `DataHub.download`."""
+
+        class Bar(tqdm):
+            """The library's bar, which shows nothing and moves ours."""
+
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                advance(kwargs.get("initial") or 0)
+                super().__init__(*args, **{**kwargs, "disable": True})
+
+            def update(self, n: float | None = 1) -> bool | None:
+                advance(n or 0)
+                return None
+
+        with hugging_face_calls(self.endpoint):
+            hf_hub_download(
+                snapshot.repo,
+                file.path,
+                repo_type="dataset",
+                revision=snapshot.commit,
+                local_dir=folder,
+                endpoint=self.endpoint,
+                tqdm_class=Bar,
+            )
