@@ -89,7 +89,7 @@ ShowSchema = Annotated[bool, typer.Option("--schema", help="Print the JSON schem
 
 
 def _run_verb(name: str, arguments: list[str], keys: bool, schema: bool) -> None:
-    with _waiting(f"mengya {name}: loading PyTorch"):
+    with _waiting(f"mengya {name}: loading" + ("" if name.startswith("data ") else " PyTorch")):
         stage = stage_of(name)
     config_class = config_class_of(name)
     if schema:

@@ -112,7 +112,7 @@ def _pattern(name: str) -> Callable[[str], bool]:
 
 def _is_data(path: str) -> bool:
     name = Path(path)
-    hidden = any(part.startswith(".") for part in name.parts)
+    hidden = any(part.startswith(".") and part != ".." for part in name.parts)
     return file_kind(name) is not None and not hidden and not _ABOUT.match(name.name)
 
 

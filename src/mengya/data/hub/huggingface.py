@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from huggingface_hub import HfApi, constants, get_token, hf_hub_download, hf_hub_url
+from huggingface_hub import HfApi, constants, get_token, hf_hub_download
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, tqdm
 
@@ -51,7 +52,7 @@ class HuggingFaceData:
 
     def address(self, repo: str, commit: str, path: str) -> tuple[str, dict[str, str]]:
         """As `DataHub.address`."""
-        url = hf_hub_url(repo, path, repo_type="dataset", revision=commit, endpoint=self.endpoint)
+        url = f"{self.endpoint}/datasets/{repo}/resolve/{quote(commit, '')}/{quote(path)}"
         return url, dict(build_hf_headers(token=get_token() or False))
 
     def download(

@@ -27,6 +27,7 @@ from mengya.data.ingest.reading.records import Chunk
 from mengya.data.ingest.reading.tables import parquet_chunks
 from mengya.errors import UserError
 from mengya.runtime.files import write_text
+from mengya.runtime.hub.failure import HubFailure
 
 STATE = ".mengya-limited.json"
 _COMMIT_BYTES = 4 << 20  # of lines: what an interruption may cost
@@ -85,7 +86,7 @@ class Reading:
 
 def local_name(path: str) -> str:
     """The file that the records of a remote one go to."""
-    return path if path.endswith(".jsonl.zst") else f"{path.removesuffix('.zst')}.jsonl.zst"
+    return f"{path}.zst" if path.endswith(".jsonl") else f"{path}.jsonl.zst"
 
 
 def fetch_records(
@@ -203,8 +204,8 @@ class _Output:
         self._file.truncate(self._done.size)
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind in (None, HubFailure):
             self._commit()
         self._file.close()
         if self._done.size == 0:

@@ -18,7 +18,7 @@ from mengya.runtime.hub.failure import HubFailure, without
 from mengya.runtime.hub.huggingface import as_failure
 
 SMALLEST, LARGEST = 1 << 18, 8 << 20  # bytes of a block; reading on doubles it
-WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before asking again
+WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before asking again
 T = TypeVar("T")
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 

@@ -16,9 +16,7 @@ from mengya.data.hub.download import Fetched, Wanted, asking, fetch
 from mengya.data.hub.limited import Limits, Reading
 from mengya.data.hub.reference import parse_reference
 from mengya.data.hub.resolve import open_hub, resolve
-from mengya.data.hub.tokens import token_counter
 from mengya.errors import UserError
-from mengya.tokenizer.load import tokenizer_hash
 
 
 class DataGetConfig(Config):
@@ -86,7 +84,10 @@ def _given(config: DataGetConfig, corpus: Corpus | None) -> dict[str, Any]:
     limits = Limits(config.rows, config.bytes, config.tokens)
     if limits:
         counter = None
-        if config.tokenizer is not None:
+        if config.tokenizer is not None:  # transformers takes seconds to import
+            from mengya.data.hub.tokens import token_counter
+            from mengya.tokenizer.load import tokenizer_hash
+
             field = (corpus.field or "text") if corpus and corpus.kind == "text" else None
             counter = token_counter(config.tokenizer, field)
             given["tokenizer"] = tokenizer_hash(config.tokenizer)

@@ -38,7 +38,7 @@ def run(config: DataListConfig) -> dict[str, Corpus]:
         )
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("name", "kind", "size", "license", "hubs"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("kind", "hubs"))
+        table.add_column(column, overflow="fold", no_wrap=column != "license")
     for name, corpus in found.items():
         hubs = " ".join({"huggingface": "HF", "modelscope": "MS"}[hub] for hub in corpus.hubs)
         table.add_row(name, corpus.kind, corpus.size or "-", corpus.license or "-", hubs or "-")
