@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import huggingface_hub.file_download as file_download
 import huggingface_hub.utils._http as hf_http
 import pyarrow
 import pytest
@@ -32,13 +31,11 @@ Get = Callable[..., Fetched]
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[DataHubServer]:
     with data_hub_server() as running:
-        template = running.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "ENDPOINT", running.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-login"))
         monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(tmp_path / "harnesses"), False)
-        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 16)  # what a cut loses; else 10 MB
+        monkeypatch.setattr(ranged, "LARGEST", 1 << 18)  # of a block, which is what a cut loses
         monkeypatch.setattr(huggingface, "SILENCE", 1.0)
         monkeypatch.setattr(ranged, "WAITS", (0.0, 0.0))
         for name in ("HF_TOKEN", "MODELSCOPE_API_TOKEN", "MENGYA_HUB", "MENGYA_REGISTRY"):
@@ -48,7 +45,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[DataHubServ
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
         moments = SimpleNamespace(sleep=lambda _: None, time=time.time, monotonic=time.monotonic)
         monkeypatch.setattr(hf_http, "time", moments)
-        monkeypatch.setattr(file_download, "time", moments)
         yield running
 
 

@@ -62,10 +62,12 @@ def test_the_same_again_does_nothing_and_something_else_is_refused(
         get(name="me/set", out=tmp_path / "out", files="a*")
     get(name="me/set", out=tmp_path / "out", files="a*", revision="c" * 40)
     got = get(name="me/set", out=tmp_path / "out", files="b*", overwrite=True)
-    assert [path.name for path in got.files] == ["b.jsonl"] and not (tmp_path / "out/a.jsonl").exists()
+    assert [path.name for path in got.files] == ["b.jsonl"] and not (
+        tmp_path / "out/a.jsonl"
+    ).exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="did not write: notes.txt"):
+    with pytest.raises(UserError, match=r"did not write: notes.txt"):
         get(name="me/set", out=tmp_path / "mine", overwrite=True)
 
 
@@ -146,7 +148,9 @@ def test_patterns(hub: DataHubServer, get: Get, tmp_path: Path) -> None:
     assert found(files="**/*.jsonl") == ["a.jsonl", "old/a.jsonl", "x/b.jsonl", "x/y/c.jsonl"]
     assert found(files=["x/*", "o?d/**"]) == ["old/a.jsonl", "x/b.jsonl", "x/d.txt.zip"]
     assert found() == ["a.jsonl", "old/a.jsonl", "x/b.jsonl", "x/y/c.jsonl"]
-    with pytest.raises(UserError, match=r"no file of me/set on Hugging Face fits 'z\*'; it has 'a.json"):
+    with pytest.raises(
+        UserError, match=r"no file of me/set on Hugging Face fits 'z\*'; it has 'a.json"
+    ):
         found(files="z*")
     with pytest.raises(UserError, match=r"x/d\.txt\.zip cannot be read in part"):
         found(files="x/*", rows=1)
@@ -164,7 +168,7 @@ def test_names_of_the_registry(hub: DataHubServer, get: Get, tmp_path: Path) -> 
     assert [path.name for path in got.files] == ["b.jsonl"] and got.record["license"] == "MIT"
     got = get(**keys, out=tmp_path / "2", hub="modelscope")
     assert [path.name for path in got.files] == ["b2.jsonl"] and got.record["name"] == "mine"
-    with pytest.raises(UserError, match="is on no hub: get it from https://example.org/far"):
+    with pytest.raises(UserError, match=r"is on no hub: get it from https://example.org/far"):
         get(**{**keys, "name": "far"}, out=tmp_path / "3")
 
 
@@ -177,7 +181,7 @@ def test_the_hub_of_the_environment_is_taken_where_it_has_the_set(
     assert get(name="me/set", out=tmp_path / "1").record["request"]["hub"] == "modelscope"
     keys = {"name": "mine", "registry": tmp_path / "mine.yaml"}
     assert get(**keys, out=tmp_path / "2").record["request"]["hub"] == "huggingface"
-    with pytest.raises(UserError, match="mine is not on modelscope .*; write hub=huggingface"):
+    with pytest.raises(UserError, match=r"mine is not on modelscope .*; write hub=huggingface"):
         get(**keys, out=tmp_path / "3", hub="modelscope")
     monkeypatch.setenv("MENGYA_HUB", "gitee")
     with pytest.raises(UserError, match="MENGYA_HUB=gitee must be one of huggingface, modelscope"):

@@ -19,7 +19,8 @@ from tests.data.hub.conftest import jsonl, one_kind, records, rows
 from tests.helpers.data_hub_server import DataHubServer, DataSet
 
 REGISTRY = """
-mine: {kind: text, about: x, huggingface: me/set, modelscope: other/set, license: MIT, files: data/*, field: content}
+mine:
+  {kind: text, about: x, huggingface: me/set, modelscope: other/set, license: MIT, files: data/*, field: content}
 talk: {kind: conversation, about: x, huggingface: me/talk, columns: {prompt: 问, response: 答}}
 quiz: {kind: exam, about: x, huggingface: me/set}
 """
@@ -36,7 +37,11 @@ def registry(tmp_path: Path) -> Path:
 def contents(hub: DataHubServer) -> list[dict[str, Any]]:
     """What data/a.parquet and data/b.jsonl of me/set hold, on both hubs."""
     values = [{"content": record["text"], "score": 0.5} for record in records(60)]
-    files = {"README.md": b"", "data/a.parquet": rows(values[:30]), "data/b.jsonl": jsonl(values[30:])}
+    files = {
+        "README.md": b"",
+        "data/a.parquet": rows(values[:30]),
+        "data/b.jsonl": jsonl(values[30:]),
+    }
     hub.sets["me/set"] = DataSet(files, license=["cc0-1.0"])
     hub.sets["other/set"] = DataSet(files)
     return values
@@ -63,7 +68,9 @@ def test_a_name_gives_files_license_fields_and_revision(
     assert source["hub"] == {**origin, "files": ["data/a.parquet", "data/b.jsonl"]}
     assert all(str(tmp_path / "cache/data/huggingface") in file["path"] for file in source["files"])
     local = [file["path"] for file in source["files"]]
-    again = prepare(tmp_path / "local", tokenizer_folder, [{"path": local, "field": "content", "name": "x"}])
+    again = prepare(
+        tmp_path / "local", tokenizer_folder, [{"path": local, "field": "content", "name": "x"}]
+    )
     tokens = [(tmp_path / name / "00000.tokens.bin").read_bytes() for name in ("out", "local")]
     assert tokens[0] == tokens[1] and "hub" not in again
 
@@ -99,7 +106,9 @@ def test_the_same_again_asks_no_hub_and_a_newer_revision_changes_nothing(
     new = prepare(tmp_path / "new", tokenizer_folder, **keys)
     assert new["hub"]["revision"] == "d" * 40 and hub.requests
     hub.requests.clear()
-    pinned = prepare(tmp_path / "pinned", tokenizer_folder, f"hub:mine@{'c' * 40}", registry=registry)
+    pinned = prepare(
+        tmp_path / "pinned", tokenizer_folder, f"hub:mine@{'c' * 40}", registry=registry
+    )
     assert pinned["hub"]["revision"] == "c" * 40 and not hub.requests  # it is in the cache
 
 
@@ -108,7 +117,7 @@ def test_an_interrupted_download_resumes(
 ) -> None:
     hub.sets["me/set"] = one_kind("a.jsonl", many)
     hub.most = 1 << 20
-    with pytest.raises(UserError, match="type the same again|Check the network"):
+    with pytest.raises(UserError, match=r"type the same again|Check the network"):
         prepare(tmp_path / "out", tokenizer_folder, "hub:me/set")
     assert not (tmp_path / "out").exists()
     hub.most, hub.sent = None, 0
@@ -120,7 +129,9 @@ def test_an_interrupted_download_resumes(
 def test_columns_of_the_registry_unless_the_user_gives_them(
     hub: DataHubServer, tmp_path: Path, tokenizer_folder: Path, registry: Path
 ) -> None:
-    talk = [{"问": f"{i}加一？", "答": f"是{i + 1}。", "x": "好？", "y": f"好{i}。"} for i in range(9)]
+    talk = [
+        {"问": f"{i}加一？", "答": f"是{i + 1}。", "x": "好？", "y": f"好{i}。"} for i in range(9)
+    ]
     hub.sets["me/talk"] = DataSet({"a.jsonl": jsonl(talk)})
     keys = {"kind": "conversation", "registry": registry}
     prepare(tmp_path / "1", tokenizer_folder, "hub:talk", **keys)

@@ -1,4 +1,4 @@
-"""What can go wrong on the way: the message says what to type, nothing looks complete, the same call resumes."""
+"""What can go wrong on the way: messages say what to type, nothing looks complete, the same call resumes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ def test_a_full_download_resumes_where_the_server_died(
     hub.sets["me/set"] = DataSet(files)
     size = len(files["0.jsonl"])
     hub.most = size + size // 2
-    with pytest.raises(UserError, match="type the same|Check the network"):
+    with pytest.raises(UserError, match=r"type the same|Check the network"):
         get(name="me/set", out=tmp_path / "out", hub=where)
     assert not (tmp_path / "out").exists() and (tmp_path / ".out.mengya-partial").is_dir()
     hub.most, hub.sent = None, 0
     got = get(name="me/set", out=tmp_path / "out", hub=where)
     assert [path.read_bytes() for path in got.files] == [files[p.name] for p in got.files]
-    assert hub.sent <= 1.8 * size  # the first file is not sent again; of the second what came is kept
+    assert (
+        hub.sent <= 1.8 * size
+    )  # the first file is not sent again; of the second what came is kept
     assert not (tmp_path / ".out.mengya-partial").exists()
 
 
@@ -41,7 +43,7 @@ def test_a_part_resumes_where_the_server_died(
     size = len(hub.sets["me/set"].files[f"data/{kind}"])
     keys = {"name": "me/set", "out": tmp_path / "out", "rows": 19_990}
     hub.most = int(0.8 * size)
-    with pytest.raises(UserError, match="type the same|Check the network"):
+    with pytest.raises(UserError, match=r"type the same|Check the network"):
         get(**keys)
     assert not (tmp_path / "out").exists()
     hub.most, hub.sent = None, 0
@@ -84,10 +86,14 @@ def test_no_network_names_the_mirror_and_the_other_hub(
     hub: DataHubServer, get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(UserError, match="export HF_ENDPOINT=https://hf-mirror.com, or add hub=mod"):
+    with pytest.raises(
+        UserError, match=r"export HF_ENDPOINT=https://hf-mirror.com, or add hub=mod"
+    ):
         get(name="skypile", out=tmp_path / "out")
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9 cannot be reached.*hub=huggingface"):
+    with pytest.raises(
+        UserError, match=r"http://127\.0\.0\.1:9 cannot be reached.*hub=huggingface"
+    ):
         get(name="skypile", out=tmp_path / "out", hub="modelscope")
 
 
@@ -132,7 +138,15 @@ def test_a_wrong_size_or_checksum_is_noticed(
 
 
 @pytest.mark.parametrize(
-    "name", ["../../x.jsonl", "/etc/x.jsonl", "a/../../x.jsonl", "a\\..\\x.jsonl", "C:/x.jsonl", "a\n.jsonl"]
+    "name",
+    [
+        "../../x.jsonl",
+        "/etc/x.jsonl",
+        "a/../../x.jsonl",
+        "a\\..\\x.jsonl",
+        "C:/x.jsonl",
+        "a\n.jsonl",
+    ],
 )
 @pytest.mark.parametrize("where", HUBS)
 def test_a_name_that_leads_elsewhere_is_refused(
@@ -162,5 +176,7 @@ def test_what_no_reader_reads(hub: DataHubServer, get: Get, tmp_path: Path) -> N
     with pytest.raises(UserError, match="no record of me/bad could be read"):
         get(name="me/bad", out=tmp_path / "bad", rows=5)
     hub.sets["me/none"] = DataSet({"README.md": b"nothing"})
-    with pytest.raises(UserError, match=r"no file of me/none .* is a data file; it has 'README.md'"):
+    with pytest.raises(
+        UserError, match=r"no file of me/none .* is a data file; it has 'README.md'"
+    ):
         get(name="me/none", out=tmp_path / "none")

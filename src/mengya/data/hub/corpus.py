@@ -26,7 +26,7 @@ class Corpus(Config):
     page: str | None = None
     """Where it is to be had when no hub has it."""
     files: OneOrMany[str] = []
-    """Names of its files in the repository, with `*` (within a folder), `**` and `?`; none: all data files."""
+    """Names of its files in the repository, with `*` (within a folder), `**` and `?`; none: all data."""
     license: str | None = None
     """As its page states; null: its page states none, or none was found."""
     gated: bool | None = None

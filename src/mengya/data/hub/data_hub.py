@@ -15,6 +15,7 @@ from mengya.runtime.hub.failure import HubFailure
 
 _ABOUT = re.compile(r"(readme|license|licence|notice|changelog|citation|contributing)", re.I)
 _LISTED = 8
+_KEPT = "What has arrived is kept: type the same again"
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,6 @@ class DataHub(Protocol):
 
     def address(self, repo: str, commit: str, path: str) -> tuple[str, dict[str, str]]:
         """(URL, headers) of a file, of which a part can be asked for."""
-        ...
-
-    def download(
-        self,
-        snapshot: Snapshot,
-        file: RemoteFile,
-        folder: Path,
-        advance: Callable[[float], object],
-    ) -> None:
-        """Write the file below `folder`, after what an interrupted call has left there of it. Raises
-        HubFailure."""
         ...
 
 
@@ -128,7 +118,9 @@ def _check_name(path: str, repo: str) -> None:
 
 def _some(files: Sequence[RemoteFile]) -> str:
     names = ", ".join(shown(file.path) for file in files[:_LISTED])
-    return f"{names} and {len(files) - _LISTED} more" if len(files) > _LISTED else names or "no files"
+    return (
+        f"{names} and {len(files) - _LISTED} more" if len(files) > _LISTED else names or "no files"
+    )
 
 
 def explain(
@@ -144,7 +136,7 @@ def explain(
         mirror = f"; or add hub={elsewhere}"
     match failure.status:
         case None if failure.timeout:
-            text = f"{hub.endpoint} stopped answering{said}. What has arrived is kept; type the same again{mirror}"
+            text = f"{hub.endpoint} stopped answering{said}. {_KEPT}{mirror}"
         case None:
             text = (
                 f"{hub.endpoint} cannot be reached{said}. Check the network, and HTTPS_PROXY if you use a "
@@ -152,8 +144,8 @@ def explain(
             )
         case 401 | 403:
             text = (
-                f"{hub.name} does not give out {repo}{said}: it is gated or private, or there is none of that "
-                f"name. Ask for access on {hub.endpoint}/datasets/{repo}. {hub.login}"
+                f"{hub.name} does not give out {repo}{said}: it is gated or private, or there is none of "
+                f"that name. Ask for access on {hub.endpoint}/datasets/{repo}. {hub.login}"
             )
         case 404:
             text = (
@@ -161,15 +153,9 @@ def explain(
                 f"{other or mirror}"
             )
         case 429:
-            text = (
-                f"{hub.name} wants fewer requests{said}. What has arrived is kept; wait some minutes and type "
-                "the same again"
-            )
+            text = f"{hub.name} wants fewer requests{said}. Wait some minutes. {_KEPT}"
         case status if status >= 500:
-            text = (
-                f"{hub.name} has trouble of its own ({status}){said}. What has arrived is kept; type the same "
-                f"again later{mirror}"
-            )
+            text = f"{hub.name} has trouble of its own ({status}){said}. {_KEPT}{mirror}"
         case status:
             text = f"{hub.name} refuses ({status}){said}; check the name {repo} and the revision {revision}"
     return UserError(text)

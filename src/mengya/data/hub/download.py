@@ -1,17 +1,16 @@
 """A data set of a hub -> a folder with its files, or with the first of its records, complete or not at all.
 
-The folder is made in .OUT.mengya-partial, which an interrupted call leaves and the same call continues. Next to
-the files it gets .mengya-data.json: what was asked for, the revision, and the SHA-256 of every file.
+The folder is made in .OUT.mengya-partial, which an interrupted call leaves and the same call continues. Next
+to the files it gets .mengya-data.json: what was asked for, the revision, and the SHA-256 of every file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from mengya.data.hub.corpus import HubKey
 from mengya.data.hub.data_hub import DataHub, RemoteFile, Snapshot, chosen_files, explain
 from mengya.data.hub.limited import Limits, Reading, fetch_records, local_name, refuse_unreadable
 from mengya.data.hub.limited import Progress as Done
+from mengya.data.hub.ranged import LARGEST, RangedFile
 from mengya.errors import UserError
 from mengya.runtime.files import write_text
 from mengya.runtime.hub.failure import HubFailure
@@ -38,6 +38,7 @@ from mengya.runtime.output_folder import FolderKind, OutputFolder, open_folder
 RECORD = ".mengya-data.json"
 FORMAT = 1  # of the record
 _STATE = ".mengya-download.json"
+_BLOCK = LARGEST
 FOLDER = FolderKind("data get", ())
 
 
@@ -58,8 +59,8 @@ class Wanted:
     repo: str
     revision: str
     files: tuple[str, ...] = ()
-    limits: Limits = Limits()
-    reading: Reading = Reading()
+    limits: Limits = field(default_factory=Limits)
+    reading: Reading = field(default_factory=Reading)
     tokenizer: str | None = None
     name: str | None = None
     license: str | None = None
@@ -197,15 +198,32 @@ def _all(
         for file in files:
             progress.update(task, completed=before)
             if file.path not in done or _size(folder / file.path) != file.size:
-                hub.download(snapshot, file, folder, lambda n: progress.advance(task, n))
+                _copy(hub, snapshot, file, folder, lambda n: progress.advance(task, n))
                 done[file.path] = _checked(folder / file.path, file, snapshot.repo)
                 write_text(folder / _STATE, json.dumps(state, ensure_ascii=False))
             before += file.size
         progress.update(task, completed=total)
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # huggingface_hub's notes
-    return [
-        {"path": file.path, "bytes": file.size, "sha256": done[file.path]} for file in files
-    ]
+    return [{"path": file.path, "bytes": file.size, "sha256": done[file.path]} for file in files]
+
+
+def _copy(
+    hub: DataHub,
+    snapshot: Snapshot,
+    file: RemoteFile,
+    folder: Path,
+    advance: Callable[[float], object],
+) -> None:
+    """The file, after what an interrupted call has left of it."""
+    path = folder / file.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    url, headers = hub.address(snapshot.repo, snapshot.commit, file.path)
+    with path.open("ab") as local, RangedFile(url, headers, file.size) as remote:
+        if local.tell() > file.size:
+            local.truncate(0)
+        advance(remote.seek(local.tell()))
+        while block := remote.read(_BLOCK):
+            local.write(block)
+            advance(len(block))
 
 
 def _checked(path: Path, file: RemoteFile, repo: str) -> str:
@@ -216,8 +234,8 @@ def _checked(path: Path, file: RemoteFile, repo: str) -> str:
         path.unlink(missing_ok=True)
         what = f"has {size} bytes, not {file.size}" if size != file.size else "has another SHA-256"
         raise UserError(
-            f"{file.path} of {repo} came damaged: it {what} than the hub says. It was removed, the other files "
-            "are kept: type the same again"
+            f"{file.path} of {repo} came damaged: it {what} than the hub says. It was removed, the other "
+            "files are kept: type the same again"
         )
     return digest
 
@@ -248,7 +266,9 @@ def _part(
 
         done = fetch_records(hub, snapshot, files, wanted.limits, wanted.reading, folder, show)
     if done.bad:
-        more = f" and {done.bad - len(done.first_bad)} more" if done.bad > len(done.first_bad) else ""
+        more = (
+            f" and {done.bad - len(done.first_bad)} more" if done.bad > len(done.first_bad) else ""
+        )
         lines = "\n  ".join(done.first_bad)
         console.print(f"left out, as they cannot be read:\n  {lines}{more}", markup=False)
     written = []
@@ -258,7 +278,9 @@ def _part(
             fact = {"path": local_name(file.path), "bytes": _size(path), "sha256": sha256_of(path)}
             written.append({**fact, "from": file.path})
     if not written:
-        raise UserError(f"no record of {snapshot.repo} could be read; `mengya data show` may say why")
+        raise UserError(
+            f"no record of {snapshot.repo} could be read; `mengya data show` may say why"
+        )
     return written
 
 
@@ -297,5 +319,3 @@ def _bar(console: Console, *more: str) -> Progress:
         console=console,
         disable=not console.is_terminal,
     )
-
-

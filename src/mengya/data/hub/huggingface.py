@@ -1,15 +1,16 @@
-"""Data sets on Hugging Face, or a mirror: HF_ENDPOINT, HF_TOKEN; complete files by its own client."""
+"""Data sets on Hugging Face, or a mirror of it: HF_ENDPOINT, HF_TOKEN.
+
+The library lists; the files come by ranged.py: its own download (2.4) keeps nothing when it is stopped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from huggingface_hub import HfApi, constants, get_token, hf_hub_download
+from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import build_hf_headers, tqdm
+from huggingface_hub.utils import build_hf_headers
 
 from mengya.data.hub.corpus import HubKey
 from mengya.data.hub.data_hub import RemoteFile, Snapshot
@@ -54,34 +55,3 @@ class HuggingFaceData:
         """As `DataHub.address`."""
         url = f"{self.endpoint}/datasets/{repo}/resolve/{quote(commit, '')}/{quote(path)}"
         return url, dict(build_hf_headers(token=get_token() or False))
-
-    def download(
-        self,
-        snapshot: Snapshot,
-        file: RemoteFile,
-        folder: Path,
-        advance: Callable[[float], object],
-    ) -> None:
-        """As `DataHub.download`."""
-
-        class Bar(tqdm):
-            """The library's bar, which shows nothing and moves ours."""
-
-            def __init__(self, *args: Any, **kwargs: Any) -> None:
-                advance(kwargs.get("initial") or 0)
-                super().__init__(*args, **{**kwargs, "disable": True})
-
-            def update(self, n: float | None = 1) -> bool | None:
-                advance(n or 0)
-                return None
-
-        with hugging_face_calls(self.endpoint):
-            hf_hub_download(
-                snapshot.repo,
-                file.path,
-                repo_type="dataset",
-                revision=snapshot.commit,
-                local_dir=folder,
-                endpoint=self.endpoint,
-                tqdm_class=Bar,
-            )

@@ -1,8 +1,9 @@
 """The first records of the files of a repository -> local .jsonl.zst files, without the rest of them.
 
-Lines of JSONL are kept byte for byte, so that our readers still name the bad ones; rows of parquet and CSV and
-the elements of JSON arrays become a line each. What is done is noted after every few megabytes: a later call with
-the same folder continues there. Records go to disk in complete frames of zstd, and what was not noted is cut off.
+Lines of JSONL are kept byte for byte, so that our readers still name the bad ones; rows of parquet and CSV
+and the elements of JSON arrays become a line each. What is done is noted after every few megabytes: a later
+call with the same folder continues there. Records go to disk in complete frames of zstd, and what was not
+noted is cut off.
 """
 
 from __future__ import annotations

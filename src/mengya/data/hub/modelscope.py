@@ -1,24 +1,22 @@
 """Data sets on ModelScope, by two of its HTTP routes: MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN.
 
-It needs no package: what `modelscope-hub` adds for reading is the listing below, and it opens no part of a file.
-ModelScope gives no commit of a branch: the SHA-256 of every file, which it does give, pins what was read.
+It needs no package: what `modelscope-hub` has for reading is the listing below, and it opens no part of a
+file. ModelScope gives no commit of a branch: the SHA-256 of every file, which it does give, pins what was
+read.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from mengya.data.hub.corpus import HubKey
 from mengya.data.hub.data_hub import RemoteFile, Snapshot
-from mengya.data.hub.ranged import RangedFile, get
+from mengya.data.hub.ranged import get
 from mengya.runtime.hub.failure import HubFailure
 
 _PAGE = 200
-_BLOCK = 8 << 20
 
 
 class ModelScopeData:
@@ -57,25 +55,6 @@ class ModelScopeData:
         """As `DataHub.address`."""
         query = urlencode({"Revision": commit, "FilePath": path})
         return f"{self._api(repo)}/repo?{query}", self._headers()
-
-    def download(
-        self,
-        snapshot: Snapshot,
-        file: RemoteFile,
-        folder: Path,
-        advance: Callable[[float], object],
-    ) -> None:
-        """As `DataHub.download`."""
-        path = folder / file.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        url, headers = self.address(snapshot.repo, snapshot.commit, file.path)
-        with path.open("ab") as local, RangedFile(url, headers, file.size) as remote:
-            if local.tell() > file.size:
-                local.truncate(0)
-            advance(remote.seek(local.tell()))
-            while block := remote.read(_BLOCK):
-                local.write(block)
-                advance(len(block))
 
     def _page(self, repo: str, revision: str, page: int) -> list[dict[str, Any]]:
         query = {"Revision": revision, "Recursive": "True", "PageNumber": page, "PageSize": _PAGE}

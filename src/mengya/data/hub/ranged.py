@@ -68,7 +68,10 @@ class RangedFile(io.RawIOBase):
         follows = self._position == self._start + len(self._block) and self._block
         self._next = min(2 * self._next, LARGEST) if follows else SMALLEST
         stop = min(self.size, self._position + max(self._next, min(wanted, LARGEST)))
-        self._start, self._block = self._position, _with_patience(lambda: self._ask(self._position, stop))
+        self._start, self._block = (
+            self._position,
+            _with_patience(lambda: self._ask(self._position, stop)),
+        )
         self.fetched += len(self._block)
 
     def _ask(self, start: int, stop: int) -> bytes:
@@ -80,7 +83,9 @@ class RangedFile(io.RawIOBase):
         with _answer(self._url, headers) as answer:
             complete = answer.status_code == 200 and start == 0 and stop == self.size
             if answer.status_code != 206 and not complete:
-                raise HubFailure("the server does not give parts of files; ask without a limit", 400)
+                raise HubFailure(
+                    "the server does not give parts of files; ask without a limit", 400
+                )
             total = answer.headers.get("Content-Range", "").rpartition("/")[2]
             if total.isdigit() and int(total) != self.size:
                 raise HubFailure(

@@ -1,4 +1,4 @@
-"""`hub:NAME`, `hub:OWNER/NAME`, each with `@REVISION` and `:FILES` behind: a data set as a source is named."""
+"""`hub:NAME`, `hub:OWNER/NAME`, each with `@REVISION` and `:FILES` behind: how a data set is named."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def resolve(
     """
     corpus = None if reference.is_repository else find_corpus(reference.name, registry)
     preferred = _from_environment()
-    names = corpus.hubs if corpus else {key: reference.name for key in _HUBS}
+    names: dict[HubKey, str] = corpus.hubs if corpus else dict.fromkeys(_HUBS, reference.name)
     if corpus is not None and not names:
         raise UserError(
             f"{reference.name} is on no hub: get it from {corpus.page}, then name its files as the source"
@@ -51,10 +51,10 @@ def resolve(
             f"{reference.name} is not on {hub} as far as the registry knows; write hub={next(iter(names))}, "
             "or name another copy as hub:OWNER/NAME"
         )
-    key = hub or (preferred if preferred in names else next(iter(names)))
-    assert key is not None
+    first: HubKey = next(iter(names))
+    key = hub or (preferred if preferred is not None and preferred in names else first)
     patterns = tuple(corpus.files) if corpus else ()
-    elsewhere = next((other for other in names if other != key), None) if corpus else None
+    others = [other for other in names if other != key and corpus is not None]
     wanted = Wanted(
         key,
         names[key],
@@ -62,7 +62,7 @@ def resolve(
         (reference.files,) if reference.files else patterns,
         name=None if reference.is_repository else reference.name,
         license=corpus.license if corpus else None,
-        elsewhere=elsewhere,
+        elsewhere=next(iter(others), None),
     )
     return wanted, corpus
 

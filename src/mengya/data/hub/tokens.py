@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 
-def token_counter(tokenizer: Path, field: str | list[str] | None) -> Callable[[list[Any]], list[int]]:
+def token_counter(
+    tokenizer: Path, field: str | list[str] | None
+) -> Callable[[list[Any]], list[int]]:
     """A function of lines of JSON that gives the tokens of each, as `prepare` would see them.
 
     Args:

@@ -69,10 +69,14 @@ class PrepareSource(PathConfig):
         paths = [self.path] if isinstance(self.path, str) else self.path
         if not any(map(is_hub, paths)):
             given = [
-                key for key in ("limit_bytes", "limit_tokens", "hub") if getattr(self, key) is not None
+                key
+                for key in ("limit_bytes", "limit_tokens", "hub")
+                if getattr(self, key) is not None
             ]
             if given:
-                raise ValueError(f"{given[0]} is for a path hub:NAME; leave it out, or write limit=N")
+                raise ValueError(
+                    f"{given[0]} is for a path hub:NAME; leave it out, or write limit=N"
+                )
         elif len(paths) > 1:
             raise ValueError("a path hub:NAME is a source of its own; write one source each")
         return self
@@ -132,7 +136,7 @@ class PrepareConfig(Config):
     skip_unknown_files: bool = False
     """Leave out files none of whose first records fits; without it they are refused before any work."""
     registry: Path | None = None
-    """A file of data sets for hub:NAME, besides those of `mengya data list`; an entry of the same name wins."""
+    """A file of data sets for hub:NAME besides those of `mengya data list`; its entries win."""
     workers: int = Field(default=0, ge=0)
     """Processes; 0 takes one for every processor. The result is the same for any number."""
     overwrite: bool = False

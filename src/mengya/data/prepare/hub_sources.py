@@ -1,4 +1,4 @@
-"""Sources hub:NAME -> sources of local files, which are downloaded into the cache where they are not there."""
+"""Sources hub:NAME -> sources of local files, downloaded into the cache where they are not there."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def _local(
     files = [str(path) for path in fetched.files if file_kind(path) is not None]
     if not files:
         raise UserError(
-            f"{reference.name} has no file that `prepare` reads: type mengya data get {reference.name} out=FOLDER, "
-            "unpack what it holds, and name that folder as the source"
+            f"{reference.name} has no file that `prepare` reads: type mengya data get {reference.name} "
+            "out=FOLDER, unpack what it holds, and name that folder as the source"
         )
     request = fetched.record["request"]
     origin = {
@@ -91,13 +91,13 @@ def _known(source: PrepareSource, corpus: Corpus | None) -> dict[str, Any]:
 def _check_kind(config: PrepareConfig, name: str, corpus: Corpus) -> None:
     if corpus.kind == "exam":
         raise UserError(
-            f"{name} is an exam, which is measured and not trained on: type mengya data get {name} out=FOLDER, "
-            "then give that folder to `mengya evaluate` as exams=FOLDER"
+            f"{name} is an exam, which is measured and not trained on: type mengya data get {name} "
+            "out=FOLDER, then give that folder to `mengya evaluate` as exams=FOLDER"
         )
     if corpus.kind != config.kind:
         raise UserError(
-            f"{name} holds samples of the kind {corpus.kind}; write kind={corpus.kind}, or choose another one "
-            f"from mengya data list kind={config.kind}"
+            f"{name} holds samples of the kind {corpus.kind}; write kind={corpus.kind}, or choose another "
+            f"one from mengya data list kind={config.kind}"
         )
 
 
@@ -152,5 +152,3 @@ def _in_cache(wanted: Wanted, commit: str | None, console: Console) -> Fetched:
 
 def _say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-

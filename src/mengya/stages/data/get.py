@@ -39,7 +39,7 @@ class DataGetConfig(Config):
     hub: HubKey | None = None
     """Where from; without it MENGYA_HUB, else the first hub that has it."""
     registry: Path | None = None
-    """A file of data sets, besides those of `mengya data list`; an entry of the same name wins."""
+    """A file of data sets besides those of `mengya data list`; its entries win."""
     overwrite: bool = False
     """Replace what an earlier `mengya data get` wrote to `out`."""
 
@@ -48,7 +48,9 @@ class DataGetConfig(Config):
         if self.tokens is not None and self.tokenizer is None:
             raise ValueError("tokens are counted by a tokenizer; write tokenizer=PATH as well")
         if self.tokenizer is not None and self.tokens is None:
-            raise ValueError("a tokenizer is for a limit in tokens; write tokens=NUMBER or leave it out")
+            raise ValueError(
+                "a tokenizer is for a limit in tokens; write tokens=NUMBER or leave it out"
+            )
         return self
 
 
@@ -91,8 +93,10 @@ def _given(config: DataGetConfig, corpus: Corpus | None) -> dict[str, Any]:
             field = (corpus.field or "text") if corpus and corpus.kind == "text" else None
             counter = token_counter(config.tokenizer, field)
             given["tokenizer"] = tokenizer_hash(config.tokenizer)
-        reading = (corpus.encoding, corpus.split_text) if corpus else ()
-        given |= {"limits": limits, "reading": Reading(*reading, count_tokens=counter)}
+        reading = Reading(count_tokens=counter)
+        if corpus is not None:
+            reading = Reading(corpus.encoding, corpus.split_text, counter)
+        given |= {"limits": limits, "reading": reading}
     return given
 
 
@@ -101,9 +105,10 @@ def _say_what(
 ) -> None:
     size = sum(file["bytes"] for file in got.record["files"])
     license = got.record["license"] or "none stated"
+    revision = got.record["request"]["revision"]
     lines = [
-        f"{config.out}: {len(got.files)} files, {size / 1e6:,.1f} MB of {wanted.repo} on {wanted.hub}, revision "
-        f"{got.record['request']['revision']}",
+        f"{config.out}: {len(got.files)} files, {size / 1e6:,.1f} MB of {wanted.repo} on {wanted.hub}",
+        f"revision: {revision}",
         f"license: {license}",
     ]
     if corpus is not None:

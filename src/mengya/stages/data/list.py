@@ -21,7 +21,7 @@ class DataListConfig(Config):
     search: str | None = None
     """Only those with this text in their name, description, license or name on a hub."""
     registry: Path | None = None
-    """A file of data sets besides those of this list; an entry of the same name wins."""
+    """A file of data sets besides those of this list; its entries win."""
 
 
 def run(config: DataListConfig) -> dict[str, Corpus]:

@@ -18,7 +18,7 @@ class DataShowConfig(Config):
     name: str
     """NAME of `mengya data list`."""
     registry: Path | None = None
-    """A file of data sets, besides those of `mengya data list`; an entry of the same name wins."""
+    """A file of data sets besides those of `mengya data list`; its entries win."""
 
 
 def run(config: DataShowConfig) -> Corpus:
@@ -39,8 +39,7 @@ def _lines(name: str, corpus: Corpus) -> Iterator[tuple[str, str]]:
     yield "name", name
     yield "kind", corpus.kind
     yield "about", corpus.about
-    for hub, repo in corpus.hubs.items():
-        yield hub, repo
+    yield from corpus.hubs.items()
     if corpus.page:
         yield "page", corpus.page
     yield "license", corpus.license or "none stated on its page, or not found"

@@ -146,7 +146,8 @@ def parquet_chunks(path: Path, stream: IO[bytes] | None = None, skip: int = 0) -
     try:
         opened = (
             parquet.ParquetFile(path, memory_map=True)
-            if stream is None  # a column is read in pieces, so that its first rows do not take all of it
+            if stream
+            is None  # a column is read in pieces, so that its first rows do not take all of it
             else parquet.ParquetFile(stream, buffer_size=_BUFFER, pre_buffer=False)
         )
         with opened as file:
