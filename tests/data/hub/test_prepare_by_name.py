@@ -19,8 +19,8 @@ from tests.data.hub.conftest import jsonl, one_kind, records, rows
 from tests.helpers.data_hub_server import DataHubServer, DataSet
 
 REGISTRY = """
-mine:
-  {kind: text, about: x, huggingface: me/set, modelscope: other/set, license: MIT, files: data/*, field: content}
+mine: {kind: text, about: x, huggingface: me/set, modelscope: other/set, license: MIT,
+       files: data/*, field: content}
 talk: {kind: conversation, about: x, huggingface: me/talk, columns: {prompt: 问, response: 答}}
 quiz: {kind: exam, about: x, huggingface: me/set}
 """
@@ -113,17 +113,17 @@ def test_the_same_again_asks_no_hub_and_a_newer_revision_changes_nothing(
 
 
 def test_an_interrupted_download_resumes(
-    hub: DataHubServer, tmp_path: Path, tokenizer_folder: Path, many: list[dict[str, Any]]
+    hub: DataHubServer, tmp_path: Path, tokenizer_folder: Path
 ) -> None:
-    hub.sets["me/set"] = one_kind("a.jsonl", many)
-    hub.most = 1 << 20
+    hub.sets["me/set"] = one_kind("a.jsonl", records(4000))
+    hub.most = 1 << 19
     with pytest.raises(UserError, match=r"type the same again|Check the network"):
         prepare(tmp_path / "out", tokenizer_folder, "hub:me/set")
     assert not (tmp_path / "out").exists()
     hub.most, hub.sent = None, 0
     source = prepare(tmp_path / "out", tokenizer_folder, "hub:me/set")
-    assert source["read"] == len(many)
-    assert hub.sent <= len(hub.sets["me/set"].files["data/a.jsonl"]) - (1 << 19)
+    assert source["read"] == 4000
+    assert hub.sent <= len(hub.sets["me/set"].files["data/a.jsonl"]) - (1 << 18)
 
 
 def test_columns_of_the_registry_unless_the_user_gives_them(

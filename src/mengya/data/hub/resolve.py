@@ -54,7 +54,7 @@ def resolve(
     first: HubKey = next(iter(names))
     key = hub or (preferred if preferred is not None and preferred in names else first)
     patterns = tuple(corpus.files) if corpus else ()
-    others = [other for other in names if other != key and corpus is not None]
+    others: list[HubKey] = [other for other in names if other != key and corpus is not None]
     wanted = Wanted(
         key,
         names[key],
