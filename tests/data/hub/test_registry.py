@@ -77,7 +77,7 @@ def test_a_users_entry_wins_and_the_nearest_file_first(
 
 
 def test_all_problems_of_all_files_come_at_once(tmp_path: Path) -> None:
-    write(tmp_path / "config/mengya/data.yaml", one={**MINE, "licence": "MIT"}, two=3)
+    write(tmp_path / "config/mengya/data.yaml", one={**MINE, "lisense": "MIT"}, two=3)
     (tmp_path / "more.yaml").write_text(
         "same: {kind: text, about: a, page: b}\nsame: {kind: text, about: a, page: b}\n"
         "Bad Name: {kind: text, about: a, page: b}\nodd: {kind: txt, about: a, huggingface: me}\n"
@@ -87,7 +87,7 @@ def test_all_problems_of_all_files_come_at_once(tmp_path: Path) -> None:
         load_registry(tmp_path / "more.yaml")
     message = str(caught.value)
     for part in (
-        "data.yaml:1: one: licence: unknown key; did you mean 'license'?",
+        "data.yaml:1: one: lisense: unknown key; did you mean 'license'?",
         "data.yaml:6: two must be a mapping", "more.yaml:2: same is given twice",
         "more.yaml:3: Bad Name is no name", "odd: kind: Input should be 'text'",
         "odd: huggingface: 'me' is not OWNER/NAME", "nowhere: the configuration: say where it is",

@@ -13,7 +13,7 @@ from mengya.data.ingest.reading.files import file_kind
 from mengya.errors import UserError, shown
 from mengya.runtime.hub.failure import HubFailure
 
-_ABOUT = re.compile(r"(readme|license|licence|notice|changelog|citation|contributing)", re.I)
+_ABOUT = re.compile(r"(readme|licen[sc]e|notice|changelog|citation|contributing)", re.I)
 _LISTED = 8
 _KEPT = "What has arrived is kept: type the same again"
 
