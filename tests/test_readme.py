@@ -188,7 +188,10 @@ def test_every_verb_answers_help(page: str) -> None:
     assert {"tokenizer", "prepare", "pretrain", "sft", "evaluate", "chat"} <= verbs
     for verb in verbs:
         done = subprocess.run(
-            [BIN / "mengya", *verb.split(), "--help"], env=environment(), capture_output=True, text=True
+            [BIN / "mengya", *verb.split(), "--help"],
+            env=environment(),
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
         assert f"mengya {verb}" in done.stdout

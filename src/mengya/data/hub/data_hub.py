@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mengya.data.hub.corpus import HubKey
+from mengya.data.ingest.reading.documents.kinds import is_document
 from mengya.data.ingest.reading.files import file_kind
 from mengya.errors import UserError, shown
 from mengya.runtime.hub.failure import HubFailure
@@ -86,7 +87,7 @@ def chosen_files(
             "files=PATTERN with `*` (within a folder), `**` and `?`"
         )
     for file in found:
-        _check_name(file.path, snapshot.repo)
+        check_name(file.path, snapshot.repo)
     return tuple(sorted(found, key=lambda file: file.path))
 
 
@@ -103,10 +104,20 @@ def _pattern(name: str) -> Callable[[str], bool]:
 def _is_data(path: str) -> bool:
     name = Path(path)
     hidden = any(part.startswith(".") and part != ".." for part in name.parts)
-    return file_kind(name) is not None and not hidden and not _ABOUT.match(name.name)
+    return is_table(path) and not hidden and not _ABOUT.match(name.name)
 
 
-def _check_name(path: str, repo: str) -> None:
+def is_table(path: str) -> bool:
+    """Whether a file holds records or plain text, which can be read from its beginning."""
+    return file_kind(Path(path)) is not None and not is_document(Path(path))
+
+
+def check_name(path: str, repo: str) -> None:
+    """Refuse a name that leads out of a folder.
+
+    Raises:
+        UserError: it does, or no file may be called so.
+    """
     parts = path.split("/")
     plain = path.isprintable() and "\\" not in path and ":" not in parts[0]
     if not plain or any(part in ("", ".", "..") for part in parts):

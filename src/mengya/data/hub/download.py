@@ -24,6 +24,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from mengya.data.hub.archive import unpack_tables
 from mengya.data.hub.corpus import HubKey
 from mengya.data.hub.data_hub import DataHub, RemoteFile, Snapshot, chosen_files, explain
 from mengya.data.hub.limited import Limits, Reading, fetch_records, local_name, refuse_unreadable
@@ -53,6 +54,7 @@ class Wanted:
         name: in the registry, if it is there.
         license: as the registry says; None: as the hub does.
         reading: how a part of the files is read, for `limits`; tokenizer: its SHA-256, for a limit in tokens.
+        unpack: whether the tables in zip archives are wanted in place of these.
     """
 
     hub: HubKey
@@ -65,6 +67,7 @@ class Wanted:
     name: str | None = None
     license: str | None = None
     elsewhere: HubKey | None = None
+    unpack: bool = False
 
     def request(self, commit: str) -> dict[str, Any]:
         """All that decides what is written, as JSON."""
@@ -148,6 +151,10 @@ def fetch(
                 written = _part(hub, wanted, snapshot, files, folder.partial, console)
             else:
                 written = _all(hub, snapshot, files, folder.partial, console)
+        if wanted.unpack:
+            written = [
+                fact for one in written for fact in _unpacked(folder.partial, one, wanted.repo)
+            ]
         _write_record(folder.partial, wanted, request, snapshot, written)
         folder.publish()
     made = read_record(out)
@@ -238,6 +245,23 @@ def _checked(path: Path, file: RemoteFile, repo: str) -> str:
             "files are kept: type the same again"
         )
     return digest
+
+
+def _unpacked(folder: Path, fact: dict[str, Any], repo: str) -> list[dict[str, Any]]:
+    """What is written of a zip archive, which is removed; of another file what it was."""
+    if not fact["path"].endswith(".zip"):
+        return [fact]
+    names = unpack_tables(folder / fact["path"], folder, repo)
+    (folder / fact["path"]).unlink()
+    return [
+        {
+            "path": name,
+            "bytes": _size(folder / name),
+            "sha256": sha256_of(folder / name),
+            "from": fact["path"],
+        }
+        for name in names
+    ]
 
 
 def _size(path: Path) -> int:

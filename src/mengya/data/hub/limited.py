@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import zstandard
 
-from mengya.data.hub.data_hub import DataHub, RemoteFile, Snapshot
+from mengya.data.hub.data_hub import DataHub, RemoteFile, Snapshot, is_table
 from mengya.data.hub.ranged import RangedFile
 from mengya.data.ingest.reading.compressed import unpacked
 from mengya.data.ingest.reading.encoding import AUTO, encoding_of
@@ -128,7 +128,7 @@ def fetch_records(
 
 def refuse_unreadable(files: tuple[RemoteFile, ...]) -> None:
     """Raise when a limit cannot be kept: what is in an archive is not known before all of it is there."""
-    wrong = [file.path for file in files if file_kind(Path(file.path)) is None]
+    wrong = [file.path for file in files if not is_table(file.path)]
     if wrong:
         raise UserError(
             f"{wrong[0]} cannot be read in part: a limit works for .jsonl, .json, .parquet, .csv, .tsv, .txt "

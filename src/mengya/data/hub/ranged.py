@@ -84,7 +84,8 @@ class RangedFile(io.RawIOBase):
             complete = answer.status_code == 200 and start == 0 and stop == self.size
             if answer.status_code != 206 and not complete:
                 raise HubFailure(
-                    "the server does not give parts of files, which is needed; name another mirror", 400
+                    "the server does not give parts of files, which is needed; name another mirror",
+                    400,
                 )
             total = answer.headers.get("Content-Range", "").rpartition("/")[2]
             if total.isdigit() and int(total) != self.size:

@@ -113,7 +113,9 @@ def _say_what(
     ]
     if corpus is not None:
         lines += [f"note: {fault}" for fault in corpus.faults]
-    if corpus is not None and corpus.kind != "exam":
+    if corpus is not None and corpus.kind == "exam":
+        lines.append(f"next: mengya evaluate CHECKPOINT exams={shlex.quote(str(config.out))}")
+    elif corpus is not None:
         kind = "" if corpus.kind == "text" else f"kind={corpus.kind} "
         source = shlex.quote(source_text(corpus, str(config.out)))
         lines.append(f"next: mengya prepare {kind}tokenizer=FOLDER out=FOLDER sources={source}")

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from mengya.config import Config
 from mengya.data.hub.corpus import Corpus, Fact
+from mengya.data.hub.data_hub import is_table
 from mengya.data.hub.registry import find_corpus
 
 
@@ -59,8 +60,10 @@ def _lines(name: str, corpus: Corpus) -> Iterator[tuple[str, str]]:
     unseen = [fact for fact in unseen if getattr(corpus, fact, True) not in (None, [])]
     if unseen:
         yield "not verified", ", ".join(unseen)
+    tables = all(map(is_table, corpus.files)) or not corpus.files
     if corpus.hubs:
-        yield "get", f"mengya data get {name} out=data/{name} rows=10000"
-    if corpus.hubs and corpus.kind != "exam":
+        limit = " rows=10000" if tables and corpus.kind != "exam" else ""
+        yield "get", f"mengya data get {name} out=data/{name}{limit}"
+    if corpus.hubs and corpus.kind != "exam" and tables:
         kind = "" if corpus.kind == "text" else f"kind={corpus.kind} "
         yield "use", f"mengya prepare {kind}tokenizer=FOLDER out=FOLDER sources=hub:{name}"
