@@ -63,7 +63,7 @@ def test_hostile_archives(
         (packed(**{"a.txt": "x"}), "holds no CSV file"),
         (b"PK no archive", "cannot be unpacked"),
     ):
-        hub.sets["me/quiz"] = DataSet({"q.zip": data})
+        hub.sets["me/quiz"] = DataSet({"q.zip": data}, commits=[f"{len(data):040d}"])
         with pytest.raises(UserError, match=message):
             get(**{**keys, "overwrite": True})
         assert not (tmp_path / "quiz").exists() and not list(tmp_path.rglob("evil.csv"))

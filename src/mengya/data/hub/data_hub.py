@@ -109,7 +109,8 @@ def _is_data(path: str) -> bool:
 
 def is_table(path: str) -> bool:
     """Whether a file holds records or plain text, which can be read from its beginning."""
-    return file_kind(Path(path)) is not None and not is_document(Path(path))
+    kind = file_kind(Path(path))
+    return kind is not None and not is_document(kind)
 
 
 def check_name(path: str, repo: str) -> None:
