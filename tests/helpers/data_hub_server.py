@@ -40,7 +40,8 @@ class DataSet:
 class DataHubServer(HubServer):
     """
     Attributes:
-        sent: bytes of files that went out; most: after so many the connection is cut, from then on always.
+        sent: bytes of files that went out; most: after so many the connection is cut, from then on always, or
+            nothing more comes (`stalls`).
         no_ranges: parts of files are not given.
     """
 
@@ -48,6 +49,7 @@ class DataHubServer(HubServer):
     sent: int = 0
     most: int | None = None
     no_ranges: bool = False
+    stalls: bool = False
 
 
 @contextmanager
@@ -152,6 +154,9 @@ class DataHandler(HubHandler):
             self.close_connection = len(body) < stop - start
         self.hub.sent += len(body)
         self.wfile.write(body)
+        if self.close_connection and self.hub.stalls:
+            self.wfile.flush()
+            self.hub.stopping.wait(30)
 
 
 _ROUTES = [

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from mengya.errors import UserError
 from tests.data.hub.conftest import Get, jsonl, one_kind, records
 from tests.data.hub.test_get import HUBS, read
 from tests.helpers.data_hub_server import TOKEN, DataHubServer, DataSet
+from tests.helpers.waiting import wait_until
 
 
 @pytest.mark.parametrize("where", HUBS)
@@ -50,6 +54,26 @@ def test_a_part_resumes_where_the_server_died(
     assert read(get(**keys).files[0]) == many[:19_990]
     if kind != "b.jsonl.gz":  # which can only be read from its beginning
         assert hub.sent < 0.9 * size
+
+
+@pytest.mark.parametrize("limit", [[], ["rows=19000"]])
+def test_a_killed_process_leaves_nothing_that_looks_complete(
+    hub: DataHubServer, get: Get, tmp_path: Path, many: list[dict[str, Any]], limit: list[str]
+) -> None:
+    hub.sets["me/set"] = one_kind("a.jsonl", many)
+    size = len(hub.sets["me/set"].files["data/a.jsonl"])
+    hub.most, hub.stalls = size * 2 // 3, True
+    command = [sys.executable, "-m", "mengya", "data", "get", "me/set", f"out={tmp_path / 'out'}"]
+    variables = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+    process = subprocess.Popen([*command, *limit], env=variables)
+    wait_until(lambda: hub.sent >= (hub.most or 0) or process.poll() is not None, 60)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "out").exists() and (tmp_path / ".out.mengya-partial").is_dir()
+    hub.most = None
+    keys = {"rows": 19_000} if limit else {}
+    got = get(name="me/set", out=tmp_path / "out", **keys)
+    assert read(got.files[0]) == many[: keys.get("rows")]
 
 
 def test_passing_trouble_is_waited_for(hub: DataHubServer, get: Get, tmp_path: Path) -> None:

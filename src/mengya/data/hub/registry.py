@@ -98,8 +98,14 @@ def _entries(text: str) -> Iterator[tuple[str, int, Any]]:
         return
     if not isinstance(node, yaml.MappingNode):
         raise ValueError("it must be a mapping of names to data sets")
+    try:
+        known = load_yaml(text)
+    except yaml.YAMLError:  # a key is given twice somewhere: one entry after the other
+        known = None
     for key, value in node.value:
-        yield str(key.value), key.start_mark.line + 1, load_yaml(yaml.serialize(value))
+        name = str(key.value)
+        values = known.get(name) if known is not None else load_yaml(yaml.serialize(value))
+        yield name, key.start_mark.line + 1, values
 
 
 def _corpus(where: str, values: dict[str, Any], problems: list[str]) -> Any:
