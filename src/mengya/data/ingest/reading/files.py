@@ -106,6 +106,8 @@ def find_data(pattern: str, *, texts: bool = True) -> FoundFiles:
     if not files:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near and near[0] != path.name else ""
+        if pattern.startswith("hub:"):
+            hint = f"; only `prepare` reads it by name: type mengya data get {pattern} out=FOLDER first"
         others = f", only {shown_counts(left_out)}" if left_out else ""
         is_missing = not glob.has_magic(pattern) and not path.exists()
         problem = "does not exist" if is_missing else "no data files found"
