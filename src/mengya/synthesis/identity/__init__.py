@@ -1,0 +1,1 @@
+"""Self-introductions of a model, composed by rules from parts written for this project; no endpoint is needed."""
