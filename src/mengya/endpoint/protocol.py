@@ -134,7 +134,7 @@ def read_reply(config: EndpointConfig, prompt: Prompt, body: str) -> Completion 
 
 
 def _usage(claimed: Any, text: str, most: Usage) -> tuple[Usage, bool]:
-    """The endpoint's count where it can be true, else the most that it can be; and whether it is the latter."""
+    """The endpoint's count where it can be true, else the most that it can be; whether it is the latter."""
     estimate = Usage(most.input, min(most.output, 1 + len(text.encode())))
     if not isinstance(claimed, Mapping):
         return estimate, True

@@ -1,4 +1,4 @@
-"""A conversation that was made, and the files that hold many: what `mengya prepare kind=conversation` reads."""
+"""A conversation that was made, and the files that hold many, which `mengya prepare` reads."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Self-introductions of a model, composed by rules from parts written for this project; no endpoint is needed."""
+"""Self-introductions of a model, composed by rules from parts of our own, without any endpoint."""

@@ -182,7 +182,7 @@ def _has_talk(messages: Sequence[ChatMessage]) -> bool:
 
 def _as_typed(question: str, openings: Sequence[str], rng: random.Random) -> str:
     """The question with an opening where one fits, and its last mark as people type it."""
-    if question.startswith("你"):
+    if question.startswith("你") and question.endswith("？") and "吧" not in question:
         question = rng.choice(openings) + question
     drawn = rng.random()
     if drawn < _NO_MARK:

@@ -18,7 +18,8 @@ LanguageCode = Literal["en", "zh-Hant", "ja", "ko", "fr", "de", "es", "ru"]
 
 class IdentityConfig(Config):
     out: Path
-    """Folder to write: conversations.jsonl, held_out.jsonl, questions.jsonl (twenty to test with), report.json."""
+    """Folder to write: conversations.jsonl, held_out.jsonl, questions.jsonl (twenty to test with) and
+    report.json."""
     name: str
     """What the model is called."""
     author: str
@@ -30,9 +31,9 @@ class IdentityConfig(Config):
     languages: list[LanguageCode] = ["en", "zh-Hant", "ja", "ko", "fr", "de", "es", "ru"]
     """Languages other than simplified Chinese."""
     language_share: float = Field(default=0.2, ge=0, le=0.9)
-    """Share of the conversations in these languages together; half of them in English when it is listed."""
+    """Share of the conversations in these languages together; half of them in the first one when it is en."""
     held_out: float = Field(default=0.15, ge=0, lt=0.9)
-    """Share of the wordings of the questions that no training conversation has, and of conversations with them."""
+    """Share of the wordings of questions that no training conversation has, and of conversations with them."""
     seed: int = 0
     """Other conversations from the same parts."""
     paraphrase: int = Field(default=0, ge=0)

@@ -1,4 +1,4 @@
-"""Sentences with {slots} -> text, spaces put between Chinese characters and Latin letters where it is meant."""
+"""Sentences with {slots} -> text, with spaces between Chinese characters and Latin letters where wanted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def fill(sentence: str, values: Mapping[str, str], spaced: bool = True) -> str:
     """The sentence with its slots filled.
 
     Args:
-        spaced: "我是 Mia，" rather than "我是Mia，", as Chinese is set; the values themselves stay as they are.
+        spaced: 我是 Mia rather than 我是Mia, as Chinese is set; the values themselves stay as they are.
     """
 
     def value(match: re.Match[str]) -> str:
