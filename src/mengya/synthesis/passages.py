@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import Field, model_validator
 
@@ -68,28 +69,17 @@ def read_passages(
 
 def cut(document: Passage, config: PassageConfig) -> Iterator[Passage]:
     """Pieces that end with a paragraph, or with a sentence where the paragraph is too long."""
-    is_text = file_kind_is_text(document.file)
+    counts_lines = file_kind(Path(document.file)) == "text"  # else the line is that of the record
     piece, start, line = "", document.line, document.line
-    for part in _parts(document.text, config.max_characters):
-        if piece and len(piece) + len(part) > config.max_characters:
-            yield from _long_enough(piece, document.file, start, config)
+    for part in (*_parts(document.text, config.max_characters), None):
+        if part is None or len(piece) + len(part) > config.max_characters:
+            bare = piece.lstrip()
+            blank = piece[: len(piece) - len(bare)].count("\n") if counts_lines else 0
+            if len(bare.rstrip()) >= config.min_characters:
+                yield Passage(bare.rstrip(), document.file, start + blank)
             piece, start = "", line
-        piece += part
-        line += part.count("\n") if is_text else 0
-    yield from _long_enough(piece, document.file, start, config)
-
-
-def file_kind_is_text(file: str) -> bool:
-    """Whether the lines of a document are lines of the file."""
-    from pathlib import Path
-
-    return file_kind(Path(file)) == "text"
-
-
-def _long_enough(text: str, file: str, line: int, config: PassageConfig) -> Iterator[Passage]:
-    bare = text.strip()
-    if len(bare) >= config.min_characters:
-        yield Passage(bare, file, line + text[: len(text) - len(text.lstrip())].count("\n"))
+        piece += part or ""
+        line += (part or "").count("\n") if counts_lines else 0
 
 
 def _parts(text: str, most: int) -> Iterator[str]:
@@ -103,7 +93,7 @@ def _parts(text: str, most: int) -> Iterator[str]:
 
 
 def _documents(sources: Iterable[TextSource], bad_lines: BadLines) -> Iterator[Passage]:
-    clean = CleanConfig()
+    clean = CleanConfig(white_space="none")  # lines are counted
     for source in sources:
         found = find_data(source.path)
         say_left_out(source.path, found)
