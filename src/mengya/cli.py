@@ -51,6 +51,10 @@ class Verb(NamedTuple):
 
 VERBS = {
     "tokenizer": Verb("TokenizerConfig", "Train a byte-level BPE tokenizer."),
+    "synth": Verb(
+        "SynthConfig", "Make conversations from documents or seeds, through any endpoint."
+    ),
+    "identity": Verb("IdentityConfig", "Make conversations in which a model says who it is."),
     "prepare": Verb("PrepareConfig", "Turn documents into token shards."),
     "pretrain": Verb("PretrainConfig", "Train a model from scratch, or continue one, on text."),
     "sft": Verb("SftConfig", "Fine-tune on conversations; all weights or LoRA."),

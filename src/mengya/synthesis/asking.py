@@ -19,8 +19,8 @@ from mengya.endpoint.messages import Prompt
 
 
 class Ask(Protocol):
-    """Asks all prompts of a step, which are given each time that the function is called; whether all have a reply
-    then."""
+    """Asks all prompts of a step, which are given each time that the function is called; whether all have a
+    reply then."""
 
     def __call__(self, step: str, prompts: Callable[[], Iterable[Prompt]]) -> bool: ...
 

@@ -33,7 +33,7 @@ class SynthConfig(Config):
     out: Path
     """Folder to write: conversations.jsonl, report.json, and .requests.jsonl, the ledger of paid replies."""
     kind: Literal["qa", "instructions"]
-    """qa: questions and answers from documents; instructions: new instructions from seeds, and their answers."""
+    """qa: questions and answers from documents; instructions: new instructions from seeds, with answers."""
     sources: OneOrMany[TextSource] = []
     """qa: documents; instructions: own seed instructions, one a line or record (without: 48 of ours)."""
     per_passage: int = Field(default=3, ge=1, le=20)

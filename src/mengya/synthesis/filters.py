@@ -54,8 +54,8 @@ class SynthFilterConfig(Config):
     min_chinese: float = Field(default=0.5, ge=0, le=1)
     """Share of Chinese characters among the letters of question and answer together; 0 for any language."""
     min_grounded: float = Field(default=0.6, ge=0, le=1)
-    """Share of the answer's character pairs (those of the question aside) that stand in the passage, and every
-    number of two digits or more must; 0 switches both off."""
+    """Share of the answer's character pairs, those of the question aside, that must stand in the passage;
+    every number of two digits or more must too. 0 switches both off."""
     refusals: bool = True
     """Drop answers in which the model declines."""
     loops: bool = True

@@ -1,8 +1,8 @@
-"""kind=instructions: seeds -> new instructions -> their answers, and maybe further turns (Self-Instruct, Wang et al.,
-2023, in Chinese).
+"""kind=instructions: seeds -> new instructions -> their answers, and maybe further turns.
 
-Instructions are asked for in rounds. A round shows examples from the seeds and from what earlier rounds gave, so
-the next one begins when every request of it has its reply: what is asked depends on nothing else.
+The method is that of Self-Instruct (Wang et al., 2023). Instructions are asked for in rounds. A round shows
+examples from the seeds and from what earlier rounds gave, so it begins when every request of the one before
+has its reply: what is asked depends on nothing else, and a run that was killed asks the same.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class PassageConfig(Config):
     min_characters: int = Field(default=80, ge=1)
     """Leave out passages with fewer characters."""
     max_characters: int = Field(default=1200, ge=100)
-    """Cut documents between paragraphs, or sentences where a paragraph is longer, into pieces of at most this."""
+    """Cut documents between paragraphs, or between sentences of a longer one, into pieces of at most this."""
     limit: int | None = Field(default=None, ge=1)
     """Use only so many passages, the first of all sources."""
 
@@ -83,7 +83,7 @@ def cut(document: Passage, config: PassageConfig) -> Iterator[Passage]:
 
 
 def _parts(text: str, most: int) -> Iterator[str]:
-    """Paragraphs with their line ends; of longer ones sentences; of longer ones pieces of `most` characters."""
+    """Paragraphs with their line ends; of longer ones the sentences; of longer ones pieces."""
     for paragraph in text.splitlines(keepends=True):
         if len(paragraph) <= most:
             yield paragraph

@@ -1,7 +1,7 @@
 """What a model wrote -> questions and answers, or a list of texts. Models do not always write what was asked.
 
-Read are: a JSON list in any surroundings (a code fence, a sentence before it), also one that was cut; objects one
-after the other; lines that begin with 问 and 答. What is before `</think>` is left out.
+Read are: a JSON list in any surroundings (a code fence, a sentence before it), also one that was cut; objects
+one after the other; lines that begin with 问 and 答. What is before `</think>` is left out.
 """
 
 from __future__ import annotations

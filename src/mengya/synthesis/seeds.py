@@ -29,8 +29,8 @@ def load_seeds(sources: Sequence[TextSource], needed: int, bad_lines: BadLines) 
     seeds = list(dict.fromkeys(filter(None, map(str.strip, _read(sources, bad_lines)))))
     if len(seeds) < needed:
         raise UserError(
-            f"sources give {len(seeds)} seed instructions, and a request shows {needed} of them; add more, or "
-            f"write shown={max(1, len(seeds))}"
+            f"sources give {len(seeds)} seed instructions, and a request shows {needed} of them; add more, "
+            f"or write shown={max(1, len(seeds))}"
         )
     return seeds
 

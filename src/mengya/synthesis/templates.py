@@ -1,6 +1,6 @@
-"""Prompts as files: a system part, a line `---`, a user part with {{slots}}; ours, or the user's own in their place.
+"""Prompts as files: a system part, a line `---`, a user part with {{slots}}; ours, or the user's own.
 
-The text of a slot is never looked at for slots again, so nothing in a document becomes part of a prompt's form.
+What fills a slot is never looked at for slots again, so no document becomes part of a prompt's form.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SLOTS = {
     "follow_up": {"conversation"},
     "paraphrase": {"question", "count"},
 }
-"""The slots of each prompt; the first of them is required."""
+"""The slots that each prompt may have."""
 _REQUIRED = {
     "qa": "passage", "qa_turns": "passage", "instructions": "examples",
     "follow_up": "conversation", "paraphrase": "question",

@@ -33,7 +33,7 @@ class IdentityConfig(Config):
     language_share: float = Field(default=0.2, ge=0, le=0.9)
     """Share of the conversations in these languages together; half of them in the first one when it is en."""
     held_out: float = Field(default=0.15, ge=0, lt=0.9)
-    """Share of the wordings of questions that no training conversation has, and of conversations with them."""
+    """Share of the wordings of questions that are not trained on, and of conversations, which have them."""
     seed: int = 0
     """Other conversations from the same parts."""
     paraphrase: int = Field(default=0, ge=0)
