@@ -1,7 +1,7 @@
 """`mengya synth`: documents or seed instructions -> conversations, through an OpenAI-compatible endpoint.
 
-Replies are kept in a ledger in OUT, so that a run that was stopped, however, resumes without paying twice. What
-is kept of them, and in which order, depends on the settings and the replies alone.
+Replies are kept in a ledger in OUT, so that a run that was stopped or killed resumes without paying twice.
+What is kept of them, and in which order, depends on the settings and the replies alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mengya.errors import UserError
 from mengya.runtime.output_folder import FolderKind, open_run_folder
-from mengya.synthesis.config import SynthConfig
+from mengya.synthesis.config import ONLY_FOR, SynthConfig
 from mengya.synthesis.conversation import CONVERSATIONS, REPORT, MadeConversation, write_records
 from mengya.synthesis.folder import LEDGER, described_files, is_up_to_date, write_report
 
@@ -66,8 +66,9 @@ def _maker(config: SynthConfig) -> QuestionAnswers | Instructions:
 def _request(config: SynthConfig, maker: QuestionAnswers | Instructions) -> dict[str, Any]:
     """All that decides the conversations, apart from what the model replies."""
     ours = {"out", "sources", "prompts", "endpoint", "max_bad_lines", "overwrite"}
+    unused = set(ONLY_FOR["instructions" if config.kind == "qa" else "qa"])
     return {
-        **config.model_dump(mode="json", exclude=ours),
+        **config.model_dump(mode="json", exclude=ours | unused),
         "fields": [source.field for source in config.sources],
         "files": described_files(source.path for source in config.sources),
         "prompts": [template.version for template in maker.templates],

@@ -14,6 +14,12 @@ from mengya.synthesis.filters import SynthFilterConfig
 from mengya.synthesis.passages import PassageConfig
 
 
+ONLY_FOR = {
+    "qa": ("per_passage", "show_passage", "passages"),
+    "instructions": ("count", "per_request", "shown", "seed"),
+}
+
+
 class PromptsConfig(Config):
     """Your own prompts in the place of ours (src/mengya/synthesis/prompts): paths of text files."""
 
@@ -65,4 +71,21 @@ class SynthConfig(Config):
     def _documents(self) -> SynthConfig:
         if self.kind == "qa" and not self.sources:
             raise ValueError("kind=qa makes questions from documents; write sources=PATH")
+        return self
+
+    @model_validator(mode="after")
+    def _of_the_kind(self) -> SynthConfig:
+        other = "instructions" if self.kind == "qa" else "qa"
+        if given := [name for name in ONLY_FOR[other] if name in self.model_fields_set]:
+            names = " and ".join(given)
+            raise ValueError(f"{names}: for kind={other}, not kind={self.kind}; leave it out")
+        used = {"qa" if self.turns == 1 else "qa_turns"}
+        if self.kind == "instructions":
+            used = {"instructions", "answer", *(["follow_up"] if self.turns > 1 else [])}
+        for name, path in self.prompts:
+            if path is not None and name not in used:
+                raise ValueError(
+                    f"prompts.{name} is not used with kind={self.kind} turns={self.turns}; its prompts are "
+                    f"{', '.join(sorted(used))}"
+                )
         return self

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-
 PROVENANCE = "provenance"  # where a conversation that mengya made comes from
 
 
