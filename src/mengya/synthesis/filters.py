@@ -141,7 +141,7 @@ def is_looping(text: str) -> bool:
     return any(
         len(tail) >= 4 * period and tail[-period:] * 4 == tail[-4 * period :]
         for period in range(2, min(_PERIODS, len(tail) // 4) + 1)
-        if not tail[-period:].isspace()
+        if _LETTER.search(tail[-period:])
     )
 
 

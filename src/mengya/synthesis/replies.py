@@ -19,6 +19,7 @@ _ASKED = re.compile(
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"^\s*(?:\d+[.、)）]|[-*•])\s*(.+?)\s*$", re.MULTILINE)
+_MOST_FAILED = 50  # places where something like JSON begins and is none: the rest is not looked at
 _QUESTION = ("question", "问题", "问", "q", "instruction", "指令", "query")
 _ANSWER = ("answer", "答案", "回答", "答", "a", "output", "response")
 
@@ -57,12 +58,13 @@ def is_empty_list(text: str) -> bool:
 def _values(text: str) -> Iterator[Any]:
     """The items of the JSON lists, and the objects outside lists, that the text holds."""
     decoder = json.JSONDecoder(strict=False)  # line breaks within strings
-    at = 0
-    while (start := _next(text, at)) >= 0:
+    at, failed = 0, 0
+    while failed < _MOST_FAILED and (start := _next(text, at)) >= 0:
         try:
             value, at = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
             at = start + 1  # a list that was cut: its complete items are found one by one
+            failed += 1
             continue
         yield from value if isinstance(value, list) else [value]
 

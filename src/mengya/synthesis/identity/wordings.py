@@ -14,10 +14,10 @@ _TOO_FEW = 4  # wordings of a topic, none of which is held out
 
 def wording_key(question: str) -> str:
     """What two wordings have in common that differ in openings and punctuation only."""
-    bare = "".join(c for c in question if c.isalnum() or c in "{}_").casefold()
+    full = bare = "".join(c for c in question if c.isalnum() or c in "{}_").casefold()
     while (shorter := _OPENING.sub("", bare)) not in (bare, ""):
         bare = shorter
-    return bare.rstrip("呀啊呢吧")
+    return bare.rstrip("呀啊呢吧") or full
 
 
 def held_out_wordings(languages: Iterable[Language], share: float, seed: int) -> set[str]:
