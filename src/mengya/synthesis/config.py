@@ -13,7 +13,6 @@ from mengya.endpoint.config import EndpointConfig
 from mengya.synthesis.filters import SynthFilterConfig
 from mengya.synthesis.passages import PassageConfig
 
-
 ONLY_FOR = {
     "qa": ("per_passage", "show_passage", "passages"),
     "instructions": ("count", "per_request", "shown", "seed"),
