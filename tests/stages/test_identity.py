@@ -69,7 +69,7 @@ def test_an_endpoint_adds_wordings_that_ask_the_same(tmp_path: Path) -> None:
         assert question
         good = f"麻烦你认真答一下：{question[1]}"
         held = json.loads((tmp_path / "held").read_text("utf-8"))
-        others = ["Claude 是你吗，还是别人？", held, "who are you and why?"]
+        others = ["Claude 和 Kimi 都是你吗？", held, "who are you and why?"]
         return said(json.dumps([good, *others], ensure_ascii=False))
 
     identity.run(config(tmp_path / "plain"))

@@ -139,10 +139,10 @@ def _usage(claimed: Any, text: str, most: Usage) -> tuple[Usage, bool]:
     if not isinstance(claimed, Mapping):
         return estimate, True
     counts = claimed.get("prompt_tokens"), claimed.get("completion_tokens")
-    whole = [count for count in counts if isinstance(count, int) and not isinstance(count, bool)]
-    if len(whole) < 2:
+    numbers = [count for count in counts if isinstance(count, int) and not isinstance(count, bool)]
+    if len(numbers) < 2:
         return estimate, True
-    said = Usage(*whole)
+    said = Usage(*numbers)
     possible = 0 < said.input <= most.input and (1 if text else 0) <= said.output <= most.output
     return (said, False) if possible else (estimate, True)
 

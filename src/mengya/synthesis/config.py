@@ -69,7 +69,7 @@ class SynthConfig(Config):
     @model_validator(mode="after")
     def _documents(self) -> SynthConfig:
         if self.kind == "qa" and not self.sources:
-            raise ValueError("kind=qa makes questions from documents; write sources=PATH")
+            raise ValueError("questions are made from documents; write sources=PATH")
         return self
 
     @model_validator(mode="after")

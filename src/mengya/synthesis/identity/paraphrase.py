@@ -72,13 +72,18 @@ class Paraphrases:
             return "too_long"
         if any((name in wording) != (name in question) for name in self._names):
             return "other_names"
-        if chinese_share("".join(c for c in wording if not c.isascii())) < 0.9:
+        if chinese_share(self._without_names(wording)) < 0.9:
             return "not_chinese"
         key = wording_key(wording)
         if key in self._taken:
             return "duplicate"
         self._taken.add(key)
         return None
+
+    def _without_names(self, wording: str) -> str:
+        for name in self._names:
+            wording = wording.replace(name, "")
+        return wording
 
 
 def names_in(language: Language, own: Iterable[str]) -> list[str]:
