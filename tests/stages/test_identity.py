@@ -74,8 +74,9 @@ def test_an_endpoint_adds_wordings_that_ask_the_same(tmp_path: Path) -> None:
 
     identity.run(config(tmp_path / "plain"))
     held = read(tmp_path / "plain/held_out.jsonl")
-    asked = [c["messages"][0]["content"] for c in held if c["provenance"]["topics"] == ["author"]]
-    (tmp_path / "held").write_text(json.dumps(asked[0]), encoding="utf-8")
+    authors = next(c for c in held if c["provenance"]["topics"] == ["author"])
+    question = [m["content"] for m in authors["messages"] if m["role"] == "user"][-1]
+    (tmp_path / "held").write_text(json.dumps(question), encoding="utf-8")
     with serving() as server:
         server.answer = answer
         endpoint = {"base_url": server.base_url, "model": "m", "key_env": None}
@@ -92,7 +93,7 @@ def test_an_endpoint_adds_wordings_that_ask_the_same(tmp_path: Path) -> None:
         question = next(m["content"] for m in one["messages"] if m["role"] == "user")
         assert question.startswith("麻烦你认真答一下：")
     dropped = json.loads((out / "report.json").read_text("utf-8"))["dropped"]
-    assert dropped["duplicate"] + dropped["other_names"] >= 10 and "not_chinese" in dropped
+    assert {"duplicate", "other_names", "not_chinese"} <= set(dropped)
 
 
 def test_more_than_the_parts_give_is_said(
