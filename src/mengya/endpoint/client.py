@@ -49,6 +49,9 @@ class Traffic:
 class Endpoint:
     """An endpoint with its ledger; a context manager.
 
+    Args:
+        say: takes a line for whoever watches.
+
     Attributes:
         traffic, budget: what happened, and what it cost; with all that the ledger has of earlier runs.
         stopped_at_cap: whether `complete` ended early since the next request might have passed the cap.
@@ -57,8 +60,14 @@ class Endpoint:
         UserError: no key, no model, the `openai` library is missing, a damaged ledger.
     """
 
-    def __init__(self, config: EndpointConfig, ledger: Path) -> None:
+    def __init__(
+        self,
+        config: EndpointConfig,
+        ledger: Path,
+        say: Callable[[str], object] = lambda text: None,
+    ) -> None:
         self.config = config
+        self._say = say
         self._key = read_key(config)
         self._client = open_client(config, self._key)
         self.ledger = Ledger(ledger)
@@ -149,6 +158,10 @@ class Endpoint:
 
     def _interrupt(self) -> None:
         self._stops += 1
+        if self._stops == 1:
+            self._say(
+                "waiting for the replies under way, which are paid for; Ctrl-C again leaves at once"
+            )
 
     def _known(self, prompt: Prompt) -> Completion | None:
         known = self.paid(prompt)

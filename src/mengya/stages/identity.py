@@ -76,7 +76,7 @@ def _reworded(
     asked += [turn for question in exam for turn in question["turns"]]
     names = names_in(load_languages()[CHINESE], (config.name, config.author))
     paraphrases = Paraphrases(config.paraphrase, composed.train, asked, names)
-    with Endpoint(config.endpoint, config.out / LEDGER) as endpoint:
+    with Endpoint(config.endpoint, config.out / LEDGER, console.print) as endpoint:
         try:
             complete = paraphrases.ask(asker(endpoint, console))
         except (UserError, KeyboardInterrupt):

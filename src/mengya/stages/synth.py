@@ -86,7 +86,7 @@ def _make(
     from mengya.endpoint.client import Endpoint
     from mengya.synthesis.selection import Selection
 
-    with Endpoint(config.endpoint, config.out / LEDGER) as endpoint:
+    with Endpoint(config.endpoint, config.out / LEDGER, console.print) as endpoint:
         if paid := len(endpoint.ledger):
             console.print(f"{paid:,} replies are paid for already", highlight=False)
         selection = Selection()
