@@ -30,7 +30,7 @@ PROMPT_WORDS = grams(*(f"{template.system}\n{template.user}" for template in TEM
         ("为什么", "因为风吹草动，所以如此。", "too_short"),
         ("为什么会下雨？", "云。", "too_short"),
         ("请介绍一下你自己", "我叫<NAME>，很高兴认识你。", "placeholder"),
-        ("写一封邀请信", "尊敬的[姓名]：您好，诚邀您参加。", "placeholder"),
+        ("写一封邀请信", "尊敬的[姓名]，您好，诚邀您参加。", "placeholder"),
         ("写一则通知", "时间：______，地点：______。", "placeholder"),
         ("写一封求职信", "我毕业于{{学校}}，学的是计算机。", "placeholder"),
         ("写一份合同", "甲方：XXX公司，乙方：张三。", "placeholder"),

@@ -18,13 +18,13 @@ from collections.abc import Iterable
 from pydantic import Field
 
 from mengya.config import Config
+from mengya.text.placeholders import unfilled
 
 _HAN = re.compile(r"[\u3400-\u9fff\U00020000-\U0003ffff]")
 _LETTER = re.compile(r"[^\W\d_]")
-_PLACEHOLDER = re.compile(
-    r"<[A-Z][A-Z_ ]{1,20}>|\{\{.{1,30}?\}\}|_{3,}|X{3,}|×{3,}|某某|"
-    r"[\[【<（(](?:你的|您的|某|填写|插入|请?填入|具体)?"
-    r"(?:姓名|名字|公司名?称?|日期|地点|职位|电话|邮箱|地址|作者|产品名?称?|学校名?称?|此处.{0,10}|时间)[\]】>）)]",
+_BLANK = re.compile(  # what `unfilled` leaves to others: blanks, round brackets, a name behind Chinese
+    r"_{4,}|某某|[（(](?:你的|您的|此处|请?填写?|请?插入)[^）)]{1,12}[）)]|"
+    r"(?<=[\u4e00-\u9fff])\[(?:姓名|名字|公司名?称?|日期|时间|地点|职位|学校名?称?|产品名?称?|作者)\]"
 )
 _REFUSAL = re.compile(
     r"^(?:非常|很|十分)?(?:抱歉|对不起|不好意思)[，,。！]?.{0,20}(?:无法|不能|没有办法|没法|不便)|"
@@ -66,7 +66,7 @@ def text_reason(text: str, shortest: int, config: SynthFilterConfig) -> str | No
     """What is wrong with a question or an answer by itself."""
     if len(text.strip()) < shortest:
         return "too_short"
-    if _PLACEHOLDER.search(text):
+    if unfilled(text) or _BLANK.search(text):
         return "placeholder"
     if config.loops and is_looping(text):
         return "looping"
