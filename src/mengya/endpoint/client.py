@@ -241,7 +241,7 @@ class Endpoint:
         if completion.problem is not None:
             self.traffic.problems[completion.problem] += 1
         if completion.problem == "rejected":
-            self._count_in_vain(completion.detail)
+            self._count_in_vain(completion.detail, _HOPELESS)
         else:
             self._in_vain = -1 << 60  # it answers
 
@@ -257,12 +257,13 @@ class Endpoint:
 
     def _give_up(self, failure: Failure) -> None:
         self.traffic.given_up[failure.reason] += 1
-        self._count_in_vain(f"{failure.reason}: {failure.detail}")
+        most = min(_HOPELESS, self.config.concurrency)  # each was repeated for a while
+        self._count_in_vain(f"{failure.reason}: {failure.detail}", most)
 
-    def _count_in_vain(self, detail: str) -> None:
+    def _count_in_vain(self, detail: str, most: int) -> None:
         """Stop when the first requests of a run all fail: it is not one of them, but the set-up."""
         self._in_vain += 1
-        if self._in_vain >= min(_HOPELESS, self.config.concurrency):
+        if self._in_vain >= most:
             raise UserError(
                 f"{self.config.base_url} answered none of the first {self._in_vain} requests ({detail}); "
                 "replies so far are kept: type the same again when it does"
