@@ -196,7 +196,7 @@ def test_what_no_repetition_helps_stops_with_the_reason(
     with pytest.raises(UserError) as caught:
         complete(config(server), tmp_path / "l", *map(str, range(30)))
     assert part in str(caught.value) and KEY not in str(caught.value)
-    assert len(server.requests) <= 16
+    assert len(server.requests) < 10 + 2 * 8  # ten in vain, and what was under way
     assert KEY not in (tmp_path / "l").read_text()
 
 
