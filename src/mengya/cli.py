@@ -56,6 +56,10 @@ VERBS = {
     "data list": Verb("DataListConfig", "List the public data sets that are known by name."),
     "data show": Verb("DataShowConfig", "Show what is known of a public data set.", "name"),
     "data get": Verb("DataGetConfig", "Download a public data set, or a part of it.", "name"),
+    "synth": Verb(
+        "SynthConfig", "Make conversations from documents or seeds, through any endpoint."
+    ),
+    "identity": Verb("IdentityConfig", "Make conversations in which a model says who it is."),
     "prepare": Verb("PrepareConfig", "Turn documents into token shards."),
     "pretrain": Verb("PretrainConfig", "Train a model from scratch, or continue one, on text."),
     "sft": Verb("SftConfig", "Fine-tune on conversations; all weights or LoRA."),
