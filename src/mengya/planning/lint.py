@@ -5,6 +5,7 @@ Takes a `Plan`; gives `LintWarning`s. A rule is common practice or a fit of a pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -166,6 +167,57 @@ def _epochs(plan: Plan) -> Iterator[LintWarning]:
         )
 
 
+def _source_epochs(plan: Plan) -> Iterator[LintWarning]:
+    use = plan.data.use
+    for number, source in enumerate(use.sources if len(use.sources) > 1 else ()):
+        if source.max_epochs is not None or source.epochs <= EPOCHS * 1.01:
+            continue
+        alone = any(p.shares and p.shares[number] > 0.999 for p in use.phases)
+        others = any(s.max_epochs is None for s in use.sources if s is not source)
+        more = f"more of {source.name}, or a smaller weight"
+        yield LintWarning(
+            "source_epochs",
+            f"{source.name} is repeated {source.epochs:.1f} times; after {EPOCHS} passes repeated tokens are "
+            "worth clearly less than new ones (arXiv:2305.16264)",
+            f"write data.train[{number}].max_epochs={EPOCHS}, which gives its share to the others"
+            if others and not alone
+            else more,
+        )
+
+
+def _capped(plan: Plan) -> Iterator[LintWarning]:
+    for number, source in enumerate(plan.data.use.sources):
+        if source.max_epochs is None or source.share >= 0.99 * source.wanted:
+            continue
+        needed = math.ceil(source.max_epochs * source.wanted / max(source.share, 1e-9))
+        yield LintWarning(
+            "capped",
+            f"max_epochs {source.max_epochs:g} leaves {source.name} {source.share:.1%} of the rows, and not "
+            f"the {source.wanted:.1%} of its weight: the others take the rest in proportion",
+            f"more of {source.name}, or data.train[{number}].max_epochs={needed} for its full weight",
+        )
+
+
+def _phases(plan: Plan) -> Iterator[LintWarning]:
+    phases = plan.data.use.phases
+    for number, phase in enumerate(phases if plan.steps is not None else ()):
+        if phase.shares:
+            continue
+        late = phase.start == plan.steps
+        earlier = (
+            ""
+            if phase.start < 4
+            else f", such as data.phases[{number - 1}].until={phase.start // 2}"
+        )
+        yield LintWarning(
+            "phase",
+            f"data.phases[{number}] never comes: it would take steps {phase.start + 1:,} to {phase.end:,} "
+            f"of {plan.steps:,}",
+            (f"an earlier end of the phase before{earlier}, or more steps" if late and number
+             else f"a later data.phases[{number}].until, or leave the phase out"),
+        )  # fmt: skip
+
+
 def _from_scratch(plan: Plan) -> bool:
     return plan.verb == "pretrain" and getattr(plan.config, "init_from", None) is None
 
@@ -301,6 +353,7 @@ def _too_long(plan: Plan) -> Iterator[LintWarning]:
 
 
 _RULES: list[Callable[[Plan], Iterator[LintWarning]]] = [
-    _memory, _batch_split, _context, _vocabulary, _unused_rows, _router, _epochs, _tokens, _batch,
+    _memory, _batch_split, _context, _vocabulary, _unused_rows, _router, _epochs, _source_epochs,
+    _capped, _phases, _tokens, _batch,
     _learning_rate, _untrained_tokens, _warmup, _widths, _data, _too_long, _peak,
 ]  # fmt: skip
