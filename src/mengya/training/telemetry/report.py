@@ -121,7 +121,8 @@ def _draw_sources(metrics: Sequence[dict[str, Any]]) -> Markup | None:
     axes.margins(x=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize=8, loc="lower left")
-    return _svg(figure, axes, "share of tokens by source")
+    # Text stays text, in the fonts of the reader: those of matplotlib have no Chinese for the names.
+    return _svg(figure, axes, "share of tokens by source", fonttype="none")
 
 
 def _draw_load(metrics: Sequence[dict[str, Any]]) -> Markup | None:
@@ -194,14 +195,13 @@ def _figure(height: float) -> tuple[Any, Any]:
     return figure, figure.subplots()
 
 
-def _svg(figure: Any, axes: Any, title: str) -> Markup:
+def _svg(figure: Any, axes: Any, title: str, fonttype: str = "path") -> Markup:
     from matplotlib import rc_context
 
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("step", fontsize=9)
     text = io.StringIO()
-    # Text stays text, in the fonts of the reader: those of matplotlib have no Chinese for names of sources.
-    with rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():
+    with rc_context({"svg.fonttype": fonttype}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(text, format="svg")
     svg = text.getvalue()

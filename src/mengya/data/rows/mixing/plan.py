@@ -125,6 +125,8 @@ def _phase_ends(phases: Sequence[Phase], length: RunLength) -> list[int]:
     ends: list[int] = []
     for number, phase in enumerate(phases):
         end = _step(phase.until, length)
+        if number == len(phases) - 1:
+            end = max([end, *ends])  # the run's, and of a phase that never comes the same
         if ends and end < ends[-1]:
             start = ends[-2] if len(ends) > 1 else 0
             raise UserError(
