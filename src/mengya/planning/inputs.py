@@ -87,7 +87,9 @@ def open_data(config: RunConfig, tokens: float | None, needs_labels: bool, batch
     lengths = [len(part) for part in parts]
     length = run_length(config, sum(lengths), batch_rows)
     planned = plan_mixture(config.data, lengths, length)
-    mixture = Mixture(list(zip(parts, planned.weights, strict=True)), config.seed, planned.segments)
+    mixture = Mixture(
+        list(zip(parts, planned.weights, strict=True)), config.seed, planned.segments, length.rows
+    )
     use = mixture_use(config.data, planned, mixture, length)
     labelled = mixture.labelled if needs_labels else 1.0
     lines = ((rows, rows.fitting.describe(rows.shards.kind, S)) for rows in mixture.sources)

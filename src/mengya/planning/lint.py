@@ -203,19 +203,14 @@ def _phases(plan: Plan) -> Iterator[LintWarning]:
     for number, phase in enumerate(phases if plan.steps is not None else ()):
         if phase.shares:
             continue
-        late = phase.start == plan.steps
-        earlier = (
-            ""
-            if phase.start < 4
-            else f", such as data.phases[{number - 1}].until={phase.start // 2}"
-        )
-        yield LintWarning(
-            "phase",
-            f"data.phases[{number}] never comes: it would take steps {phase.start + 1:,} to {phase.end:,} "
-            f"of {plan.steps:,}",
-            (f"an earlier end of the phase before{earlier}, or more steps" if late and number
-             else f"a later data.phases[{number}].until, or leave the phase out"),
-        )  # fmt: skip
+        if number and phase.start == plan.steps and phases[number - 1].shares:
+            earlier = max(2, phases[number - 1].start + 2, plan.steps // 2)
+            why = "the phase before it ends with the run or later"
+            remedy = f"write data.phases[{number - 1}].until={earlier}, or more steps"
+        else:
+            why = f"it ends where it begins, at step {phase.start:,} of {plan.steps:,}"
+            remedy = f"earlier ends before it, a later data.phases[{number}].until, or leave it out"
+        yield LintWarning("phase", f"data.phases[{number}] never comes: {why}", remedy)
 
 
 def _from_scratch(plan: Plan) -> bool:

@@ -29,7 +29,8 @@ class Mixture:
     tokens); give one to every source or to none.
 
     Args:
-        segments: rows of each source in each part of the run; then they decide, not the weights.
+        segments: other shares in other parts of the run; then they decide, not the weights.
+        rows: of the run, which the mean over its segments is taken of.
 
     Raises:
         UserError: weights for some sources only, not positive, or sources of different sequence_length.
@@ -40,6 +41,7 @@ class Mixture:
         sources: Sequence[tuple[PackedRows, float | None]],
         seed: int = 0,
         segments: Sequence[Segment] = (),
+        rows: int = 0,
     ) -> None:
         if not sources:
             raise UserError("a mixture needs at least one source; name a shard folder")
@@ -54,7 +56,7 @@ class Mixture:
         self._sequence: EvenBlocks | SegmentBlocks | None = None  # None: one pool
         if segments:
             self._sequence = SegmentBlocks(segments, seed)
-            counts = np.sum([segment.counts for segment in segments], 0)
+            counts = self._sequence.before(rows or segments[-1].start + segments[-1].rows)
         elif counts is not None:
             self._sequence = EvenBlocks(counts, seed)
         self._mean_rows = np.diff(self._first) if counts is None else counts

@@ -226,7 +226,7 @@ def _open_data(
     planned = plan(config)
     check_rows(config, plan, length.batch_size)
     train_rows = Mixture(
-        list(zip(parts, planned.weights, strict=True)), config.seed, planned.segments
+        list(zip(parts, planned.weights, strict=True)), config.seed, planned.segments, length.rows
     )
     use = mixture_use(config.data, planned, train_rows, length)
     held_out = None

@@ -92,7 +92,7 @@ def pretrain(**more: Any) -> PretrainConfig:
 
 def test_decay_is_a_step_of_wsd_alone() -> None:
     phases = {"data.phases": [{"until": "decay"}, {"weights": {"a": 1}}]}
-    with pytest.raises(UserError, match="cosine has no such step; write schedule.name=wsd"):
+    with pytest.raises(UserError, match=r"cosine has no such step; write schedule\.name=wsd"):
         pretrain(**phases)
     assert pretrain(**phases, **{"schedule.name": "wsd"}).data.phases[0].until == "decay"
 

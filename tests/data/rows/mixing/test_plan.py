@@ -46,7 +46,7 @@ def test_temperature_makes_weights_of_rows() -> None:
     even = plan({}, {}, temperature=1e6).weights
     assert even == pytest.approx((1, 1), abs=1e-4)
     phase = plan({}, {}, phases=[{"until": 0.5}, {"temperature": 2}])
-    assert counts(phase) == [(1818, 182), (1519, 481)]  # 2000 rows each
+    assert counts(phase) == [(909_091, 90_909), (759_747, 240_253)]  # shares, of a million
 
 
 def test_a_cap_that_does_not_bind_changes_nothing() -> None:
@@ -58,7 +58,9 @@ def test_a_cap_that_does_not_bind_changes_nothing() -> None:
 def test_a_cap_gives_its_share_to_the_others_in_proportion() -> None:
     assert counts(plan({"weight": 3}, {"weight": 1, "max_epochs": 4})) == [(3600, 400)]
     found = plan_mixture(
-        config({"weight": 2}, {"weight": 1}, {"weight": 1, "max_epochs": 0.5}), [1000, 1000, 100], STEPS
+        config({"weight": 2}, {"weight": 1}, {"weight": 1, "max_epochs": 0.5}),
+        [1000, 1000, 100],
+        STEPS,
     )
     assert counts(found) == [(2633, 1317, 50)]
     # the second is full as soon as it has the third's share
@@ -75,7 +77,8 @@ def test_the_last_phase_takes_first_of_what_a_cap_leaves() -> None:
         {"weights": {"a": 0.7, "b": 0.3}},
     ]
     free = plan({}, {}, phases=phases)
-    assert counts(free) == [(2700, 300), (700, 300)]
+    assert counts(free) == [(900_000, 100_000), (700_000, 300_000)]
+    assert plan({}, {"max_epochs": 7}, phases=phases).segments == free.segments
     capped = plan({}, {"max_epochs": 4}, phases=phases)
     assert counts(capped) == [(2900, 100), (700, 300)]
 
@@ -150,15 +153,17 @@ def test_what_cannot_be_is_refused_with_what_is_accepted(case: str) -> None:
 
 
 def test_another_length_is_the_same_until_a_phase_that_it_moves() -> None:
-    annealed = {"phases": [{"until": 300}, {"temperature": 5}]}
-    short = plan({}, {}, **annealed)
-    longer = plan({}, {}, length=RunLength(800, BatchSize(10)), **annealed)
-    assert short.same_until(longer, 3000) and not short.same_until(longer, 3010)
-    assert short.same_until(short, 4000)
-    share = {"phases": [{"until": 0.5}, {"temperature": 5}]}
-    moved = plan({}, {}, length=RunLength(800, BatchSize(10)), **share)
-    assert not plan({}, {}, **share).same_until(moved, 10) and plan({}, {}, **share).same_until(moved, 0)
-    bound = {"length": RunLength(800, BatchSize(10))}
-    free = plan({"weight": 3}, {"weight": 1, "max_epochs": 10})
-    assert not free.same_until(plan({"weight": 3}, {"weight": 1, "max_epochs": 10}, **bound), 10)
-    assert free.same_until(plan({"weight": 3}, {"weight": 1, "max_epochs": 20}, **bound), 10)
+    def both(row: int, sources: list[dict[str, Any]], **more: Any) -> bool:
+        short = plan(*sources, **more)
+        longer = plan(*sources, length=RunLength(800, BatchSize(10), decay=600), **more)
+        return short.same_until(longer, row) and longer.same_until(short, row)
+
+    two: list[dict[str, Any]] = [{}, {}]
+    assert both(4000, two, phases=[{"until": 300}, {"temperature": 5}])
+    for until, start in ((0.5, 2000), ("decay", 3000)):
+        phases = [{"until": until}, {"temperature": 5}]
+        assert both(start, two, phases=phases) and not both(start + 10, two, phases=phases)
+    weighted = [{"weight": 3}, {"weight": 1, "max_epochs": 20}]
+    assert both(4000, weighted)
+    weighted[1]["max_epochs"] = 10  # binds in the longer run
+    assert both(0, weighted) and not both(10, weighted)

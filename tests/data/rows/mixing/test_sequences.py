@@ -15,6 +15,24 @@ def segments(*counts: tuple[int, ...]) -> list[Segment]:
     return [Segment(start, each) for start, each in zip(starts, counts, strict=False)]
 
 
+def test_a_segment_may_end_anywhere() -> None:
+    """What comes before does not change, ranks go on, and no more is taken than `most` says."""
+    counts = ((7000, 2000, 1000), (0, 1, 3))
+    open_end = SegmentBlocks([Segment(0, counts[0])], seed=2)
+    for end in (1, 999, 1000, 1234, 9999, 10_000, 23_456):
+        first, second = Segment(0, counts[0]), Segment(end, counts[1])
+        cut = SegmentBlocks([first, second], seed=2)
+        asked = sorted({0, end // 2, end - 1})
+        assert [cut.place(i) for i in asked] == [open_end.place(i) for i in asked]
+        seen = open_end.before(end)
+        assert cut.before(end).tolist() == seen.tolist() and seen.sum() == end
+        assert (seen <= first.most(end)).all() and sum(first.most(end)) <= end + 2000
+        for index in range(end, end + 40):
+            source, rank = cut.place(index)
+            assert rank == seen[source] and source > 0
+            seen[source] += 1
+
+
 CASES = {
     "one source": [(3000,)],
     "a short phase": [(3, 1)],

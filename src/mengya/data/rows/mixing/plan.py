@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from mengya.data.rows.batch_size import BatchSize
 from mengya.data.rows.mixing.config import DECAY, MixtureConfig, Phase
-from mengya.data.rows.mixing.sequences import Segment, block_counts
+from mengya.data.rows.mixing.sequences import Segment, block_counts, even_counts
 from mengya.errors import UserError, shown
 
 _DIGITS = 6  # of weights that temperature makes: their last bits are the mathematical library's
@@ -47,7 +47,8 @@ class MixturePlan:
 
     Attributes:
         weights: of the sources, None by None where there are none. They decide where there are no segments.
-        segments: the rows of every phase that comes; without phases, caps and order none are needed.
+        segments: the shares of every phase that comes, or the exact rows where a cap binds; where there
+            are neither phases nor such a cap nor an order without weights, none are needed.
         phases: all of them, for people; one where the settings have none.
     """
 
@@ -70,7 +71,7 @@ def plan_mixture(config: MixtureConfig, lengths: Sequence[int], length: RunLengt
         UserError: phases that are not one after the other, or caps that leave too few rows.
     """
     weights = _base_weights(config, lengths)
-    block_counts(weights)  # refuses weights of some sources only
+    counts = block_counts(weights)
     ends = _phase_ends(config.phases, length)
     starts = [0, *ends[:-1]]
     by_phase = [_weights_of(phase, config, lengths, weights) for phase in config.phases]
@@ -80,13 +81,21 @@ def plan_mixture(config: MixtureConfig, lengths: Sequence[int], length: RunLengt
         for start, end, each in zip(starts, ends, by_phase, strict=True)
     )
     budgets = _budgets(config, lengths, length)
-    segments: tuple[Segment, ...] = ()
-    if config.phases or not _within(budgets, weights, lengths, length):
-        segments = _segments(config, phases, budgets, length)
-    elif weights[0] is None and any(source.order != "shuffled" for source in config.train):
-        segments = (
-            Segment(0, tuple(lengths)),
-        )  # each row once an epoch, every source in its order
+    if config.phases:
+        segments = tuple(
+            Segment(length.batch_size.first_row(phase.start), even_counts(phase.wanted))
+            for phase in phases
+            if phase.end > phase.start
+        )
+        most = _most(segments, length.rows)
+    else:
+        each = lengths if counts is None else counts.tolist()
+        ordered = counts is None and any(source.order != "shuffled" for source in config.train)
+        segments = (Segment(0, tuple(lengths)),) if ordered else ()
+        whole, rest = divmod(length.rows, sum(each))
+        most = [whole * count + min(count, rest) for count in each]
+    if any(taken > budget for taken, budget in zip(most, budgets, strict=True)):
+        segments = _capped(config, phases, budgets, length)
     return MixturePlan(weights, segments, phases)
 
 
@@ -170,28 +179,23 @@ def _budgets(config: MixtureConfig, lengths: Sequence[int], length: RunLength) -
     return budgets
 
 
-def _within(
-    budgets: Sequence[int],
-    weights: Sequence[float | None],
-    lengths: Sequence[int],
-    length: RunLength,
-) -> bool:
-    """Whether the endless mixture keeps to the caps by itself: then they change nothing."""
-    counts = block_counts(weights)
-    each = [*lengths] if counts is None else counts.tolist()
-    whole, rest = divmod(length.rows, sum(each))
-    return all(
-        budget >= min(length.rows, count * whole + min(count, rest))
-        for budget, count in zip(budgets, each, strict=True)
-    )
+def _most(segments: Sequence[Segment], rows: int) -> list[int]:
+    """Rows of each source that a run of `rows` takes at most, whatever the seed."""
+    taken = [0] * len(segments[0].counts)
+    ends = [*(segment.start for segment in segments[1:]), rows]
+    for segment, end in zip(segments, ends, strict=True):
+        most = segment.most(end - segment.start)
+        taken = [t + min(m, end - segment.start) for t, m in zip(taken, most, strict=True)]
+    return taken
 
 
-def _segments(
+def _capped(
     config: MixtureConfig,
     phases: Sequence[PlannedPhase],
     budgets: Sequence[int],
     length: RunLength,
 ) -> tuple[Segment, ...]:
+    """The phases with exactly the rows that caps leave every source."""
     found = _counts(phases, budgets, length)
     if isinstance(found, _TooFew):
         raise UserError(_too_few(config, phases, found, budgets, length))

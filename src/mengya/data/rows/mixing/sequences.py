@@ -25,9 +25,9 @@ _KEPT = 2  # blocks in memory: of the loader, and of the log a few steps behind 
 
 @dataclass(frozen=True)
 class Segment:
-    """From global row `start` on: `counts` rows of each source, `rows` in all, then the next segment.
+    """From global row `start` to the next segment: in every sum(counts) rows exactly `counts` of the sources.
 
-    After the last one its counts come again, without end.
+    So it may be of any length, and rows do not depend on where it ends.
     """
 
     start: int
@@ -37,9 +37,19 @@ class Segment:
     def rows(self) -> int:
         return sum(self.counts)
 
+    def most(self, rows: int) -> list[int]:
+        """No more rows of each source than these are in the first `rows`, whatever the seed."""
+        cycles, local = divmod(max(0, rows - 1), self.rows)
+        block = ((local + 1) * _blocks(self) - 1) // self.rows
+        end = (block + 1) * self.rows // _blocks(self)
+        return (cycles * np.array(self.counts) + _part(self, end)).tolist()
+
 
 class Block(NamedTuple):
-    """Rows [start, end): the source of each, and how many rows of that source precede it in the run."""
+    """Rows [start, end): the source of each, and how many rows of that source precede it in the run.
+
+    The arrays are longer where the next segment begins before the block is done.
+    """
 
     start: int
     end: int
@@ -80,26 +90,33 @@ class EvenBlocks:
 
 
 class SegmentBlocks:
-    """Phases of exactly so many rows of each source, spread evenly over the phase."""
+    """One segment after the other, the rows of each source spread evenly over it."""
 
     def __init__(self, segments: Sequence[Segment], seed: int) -> None:
         self._segments, self._seed = segments, seed
         self._starts = [segment.start for segment in segments]
-        self._before = np.cumsum([[0] * len(segments[0].counts)] + [s.counts for s in segments], 0)
         self._block = lru_cache(_KEPT)(self._make)
         self._last: Block | None = None
+        self._before = [np.zeros(len(segments[0].counts), np.int64)]  # the rows before each segment
+        for number, start in enumerate(self._starts[1:]):
+            self._before.append(self._until(number, start))
 
     def place(self, index: int) -> tuple[int, int]:
         """(source, how many of its rows come before) of global row `index`."""
         block = self._last  # one read: another thread may replace it
         if block is None or not block.start <= index < block.end:
-            block = self._last = self._block(*self._find(index))
+            number = bisect_right(self._starts, index) - 1
+            block = self._last = self._block(*self._find(number, index))
         at = index - block.start
         return int(block.source_of[at]), int(block.rank[at])
 
     def before(self, index: int) -> np.ndarray:
         """[sources] int64, rows of every source before global row `index`."""
-        where = self._find(index)
+        return self._until(bisect_right(self._starts, index) - 1, index)
+
+    def _until(self, number: int, index: int) -> np.ndarray:
+        """Rows of every source before `index`, which segment `number` or the end of it holds."""
+        where = self._find(number, index)
         start, _, before, _ = self._bounds(*where)
         inside = index - start
         if not inside:
@@ -107,9 +124,8 @@ class SegmentBlocks:
         block = self._block(*where)
         return before + np.bincount(block.source_of[:inside], minlength=len(before))
 
-    def _find(self, index: int) -> tuple[int, int, int]:
-        """(segment, how often it came before, block in it) of a row."""
-        number = bisect_right(self._starts, index) - 1
+    def _find(self, number: int, index: int) -> tuple[int, int, int]:
+        """(segment, how often its counts came before, block) of a row in segment `number`."""
         segment = self._segments[number]
         cycle, local = divmod(index - segment.start, segment.rows)
         blocks = _blocks(segment)
@@ -132,8 +148,20 @@ class SegmentBlocks:
 
     def _make(self, number: int, cycle: int, block: int) -> Block:
         start, _, before, after = self._bounds(number, cycle, block)
-        key = (cycle * len(self._segments) + number) << 32 | block
-        return _shuffled(start, before, after - before, self._seed, key)
+        key = number << 40 | cycle * _blocks(self._segments[number]) + block
+        made = _shuffled(start, before, after - before, self._seed, key)
+        next_start = self._starts[number + 1] if number + 1 < len(self._starts) else made.end
+        return made._replace(end=min(made.end, next_start))
+
+
+def even_counts(shares: Sequence[float]) -> tuple[int, ...]:
+    """A million rows in these shares, by largest remainder; a share above 0 gives at least one."""
+    quotas = [share * _MAX_BLOCK for share in shares]
+    counts = [max(math.floor(quota), int(quota > 0)) for quota in quotas]
+    order = sorted(range(len(counts)), key=lambda i: (counts[i] - quotas[i], i))
+    for i in order[: max(0, _MAX_BLOCK - sum(counts))]:
+        counts[i] += 1
+    return tuple(counts)
 
 
 def block_counts(weights: Sequence[float | None]) -> np.ndarray | None:
