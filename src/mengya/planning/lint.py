@@ -198,6 +198,19 @@ def _capped(plan: Plan) -> Iterator[LintWarning]:
         )
 
 
+def _first_pass(plan: Plan) -> Iterator[LintWarning]:
+    for number, source in enumerate(plan.data.use.sources):
+        order = plan.config.data.train[number].order
+        if order != "shuffled" and source.epochs < 0.99:
+            hard = "the longest documents" if order == "short_first" else "the most turns"
+            yield LintWarning(
+                "first_pass",
+                f"order={order} puts the rows of {source.name} with {hard} last, and the run ends at "
+                f"{source.epochs:.0%} of its first pass: they never come",
+                f"write data.train[{number}].order=shuffled, or train for a whole pass",
+            )
+
+
 def _phases(plan: Plan) -> Iterator[LintWarning]:
     phases = plan.data.use.phases
     for number, phase in enumerate(phases if plan.steps is not None else ()):
@@ -349,6 +362,6 @@ def _too_long(plan: Plan) -> Iterator[LintWarning]:
 
 _RULES: list[Callable[[Plan], Iterator[LintWarning]]] = [
     _memory, _batch_split, _context, _vocabulary, _unused_rows, _router, _epochs, _source_epochs,
-    _capped, _phases, _tokens, _batch,
+    _capped, _first_pass, _phases, _tokens, _batch,
     _learning_rate, _untrained_tokens, _warmup, _widths, _data, _too_long, _peak,
 ]  # fmt: skip

@@ -163,3 +163,9 @@ def test_the_plan_warns_of_repetition_caps_and_phases(
     assert late["phase"][0].startswith("data.phases[1] never comes: the phase before")
     typed = late["phase"][1].split()[1].rstrip(",")
     assert "phase" not in warnings(recipe, typed)
+
+    short = warnings(recipe, "max_steps=2")
+    assert "order=short_first puts the rows of main" in short["first_pass"][0]
+    assert "first_pass" not in found
+    typed = short["first_pass"][1].split()[1].rstrip(",")
+    assert "first_pass" not in warnings(recipe, "max_steps=2", typed)
