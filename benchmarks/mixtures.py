@@ -4,8 +4,9 @@
 
 The base model of recipes/mini reads a fifth of the world's text, about once, and, for 10 % of the run's
 tokens, the questions and answers of its conversations as text. Equal tokens, equal schedule (wsd); what
-differs is the place: all along, or in the decay alone; or text with its short documents first. Prints bits per character on held-out
-text and held-out questions and answers, and closed-book accuracy, mean over seeds.
+differs is the place: all along, or in the decay alone; or text with its short documents first. Prints
+bits per character on held-out text and on held-out questions and answers, and closed-book accuracy, mean
+over seeds.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ def _first_pass(plan: Plan) -> Iterator[LintWarning]:
                 "first_pass",
                 f"order={order} puts the rows of {source.name} with {hard} last, and the run ends at "
                 f"{source.epochs:.0%} of its first pass: they never come",
-                f"write data.train[{number}].order=shuffled, or train for a whole pass",
+                f"write data.train[{number}].order=shuffled, or train for a full pass",
             )
 
 
@@ -217,7 +217,7 @@ def _phases(plan: Plan) -> Iterator[LintWarning]:
         if phase.shares:
             continue
         if number and phase.start == plan.steps and phases[number - 1].shares:
-            earlier = max(2, phases[number - 1].start + 2, plan.steps // 2)
+            earlier = max(2, phases[number - 1].start + 2, phase.start // 2)
             why = "the phase before it ends with the run or later"
             remedy = f"write data.phases[{number - 1}].until={earlier}, or more steps"
         else:

@@ -100,7 +100,7 @@ def test_each_source_runs_through_its_own_epochs(parts: list[PackedRows]) -> Non
 
 
 def conversations(folder: Path) -> TokenShards:
-    """300 of one to three answers of other lengths; the first token of the second is learnt already."""
+    """300 of one to three answers of other lengths; the first token of the second is learned already."""
     rng, writer = (
         np.random.default_rng(0),
         ShardWriter(folder, "conversation", 1000, part_tokens=999),
@@ -145,7 +145,7 @@ def test_the_first_pass_is_in_order_and_later_ones_shuffled(tmp_path: Path, orde
 
 def test_turns_of_text_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"holds text shards, which have no turns .* order=short_first"
+        UserError, match=r"holds text shards, which have no turns .* write short_first"
     ):
         PackedRows(make_shards(tmp_path), 32, 3, "few_turns_first")
     PackedRows(make_shards(tmp_path), 32, 3, "short_first")

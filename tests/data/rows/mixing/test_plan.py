@@ -146,10 +146,10 @@ def test_what_cannot_be_is_refused_with_what_is_accepted(case: str) -> None:
         plan_mixture(asked, LENGTHS, STEPS)
     typed = re.findall(r"data\.([\w.\[\]]+=[\d.]+)\b", str(caught.value))
     assert typed
-    mended = load_config(
+    fixed = load_config(
         MixtureConfig, None, {**asked.model_dump(mode="json"), **dict(t.split("=") for t in typed)}
     )
-    assert plan_mixture(mended, LENGTHS, STEPS).segments
+    assert plan_mixture(fixed, LENGTHS, STEPS).segments
 
 
 def test_another_length_is_the_same_until_a_phase_that_it_moves() -> None:

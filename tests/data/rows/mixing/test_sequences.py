@@ -16,7 +16,7 @@ def segments(*counts: tuple[int, ...]) -> list[Segment]:
 
 
 def test_a_segment_may_end_anywhere() -> None:
-    """What comes before does not change, ranks go on, and no more is taken than `most` says."""
+    """What comes before does not change, ranks continue, and no more is taken than `most` says."""
     counts = ((7000, 2000, 1000), (0, 1, 3))
     open_end = SegmentBlocks([Segment(0, counts[0])], seed=2)
     for end in (1, 999, 1000, 1234, 9999, 10_000, 23_456):

@@ -30,7 +30,7 @@ def _readable(name: str) -> str:
 def _point(value: float) -> float:
     if value > 1 and not float(value).is_integer():
         raise ValueError(
-            "is neither a share of the run (0.6) nor a whole number of steps (3000); write one of them"
+            "is neither a share of the run (0.6) nor a number of steps (3000); write one of them"
         )
     return value
 

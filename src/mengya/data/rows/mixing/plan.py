@@ -92,8 +92,8 @@ def plan_mixture(config: MixtureConfig, lengths: Sequence[int], length: RunLengt
         each = lengths if counts is None else counts.tolist()
         ordered = counts is None and any(source.order != "shuffled" for source in config.train)
         segments = (Segment(0, tuple(lengths)),) if ordered else ()
-        whole, rest = divmod(length.rows, sum(each))
-        most = [whole * count + min(count, rest) for count in each]
+        epochs, rest = divmod(length.rows, sum(each))
+        most = [epochs * count + min(count, rest) for count in each]
     if any(taken > budget for taken, budget in zip(most, budgets, strict=True)):
         segments = _capped(config, phases, budgets, length)
     return MixturePlan(weights, segments, phases)

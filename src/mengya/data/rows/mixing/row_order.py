@@ -40,8 +40,8 @@ def check_order(shards: TokenShards, order: Order) -> None:
     """
     if order == "few_turns_first" and shards.kind != "conversation":
         raise UserError(
-            f"order=few_turns_first: {shards.directory} holds {shards.kind} shards, which have no turns to "
-            "count; write order=short_first, or leave it out"
+            f"order few_turns_first: {shards.directory} holds {shards.kind} shards, which have no turns to "
+            "count; write short_first, or leave the order out"
         )
 
 
