@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 from mengya.config import load_config
 from mengya.data.rows.mixing.config import MixtureConfig, Source, source_names
 from mengya.errors import UserError
 from mengya.stages.pretrain import PretrainConfig
+from tests.helpers.doc_page import blocks
 
 
 def test_names_are_those_of_folders_and_each_another() -> None:
@@ -102,3 +104,13 @@ def test_held_out_rows_have_no_cap_and_no_order() -> None:
     with pytest.raises(UserError, match="leave max_epochs and order out"):
         pretrain(**{"data.validation": [held_out]})
     pretrain(**{"data.validation": [{"path": "v", "order": "shuffled", "max_epochs": None}]})
+
+
+@pytest.mark.parametrize("page", ["docs/mixtures.md", "docs/mixtures.zh.md"])
+def test_the_recipes_of_the_page_are_accepted(page: str) -> None:
+    recipes = [yaml.safe_load(block) for block in blocks(page, "yaml")]
+    assert len(recipes) == 4
+    for values in recipes:
+        values.setdefault("schedule", {"name": "wsd"})
+        values.setdefault("max_steps", None if "epochs" in values else 100)
+        load_config(PretrainConfig, None, {"run_dir": "r", "tokenizer": "t", "model": {}, **values})
