@@ -1,4 +1,4 @@
-"""All edits, then all filters, in the order of the settings: a text -> the edited text, and why it is dropped."""
+"""All edits, then all filters, in the order of the settings: a text -> the edited text, why it is dropped."""
 
 from __future__ import annotations
 
