@@ -79,11 +79,11 @@ def settings(folder: Path, name: str, steps: int, save_every: int) -> PretrainCo
             "run_dir": folder / name, "tokenizer": folder / "tokenizer", "model": shape,
             "data": {
                 "train": [
-                    {"path": str(folder / "train"), "order": "short_first"},
+                    {"path": str(folder / "train"), "name": "many", "order": "short_first"},
                     {"path": str(folder / "few"), "max_epochs": 2},
                 ],
                 "validation": [str(folder / "validation")], "sequence_length": 64,
-                "phases": [{"until": 0.4}, {"weights": {"train": 1, "few": 1}}],
+                "phases": [{"until": 0.4}, {"weights": {"many": 1, "few": 1}}],
             },
             "micro_batch_size": 2, "max_steps": steps, "loop": every, "resume": True,
             "optimizer": {"name": "muon"}, "save_dtype": "bfloat16",
