@@ -1,0 +1,197 @@
+"""A SentencePiece model (the bytes of a .model file) as a backend of `tokenizers`, with the same ids.
+
+What that library does otherwise, and what is done about it here:
+
+- It merges pairs, SentencePiece pieces: `merges_of` ranks every pair that makes a piece.
+- Its Unigram model takes control tokens and `<0x0A>` for pieces of text: their scores are put so low that
+  nothing written in a text becomes one.
+- It sums probabilities in 64 bits, SentencePiece in 32: where two splits of a text are equally probable but
+  for that rounding, the two may choose differently. `only_rounding` tells such a difference from a fault.
+- Its table of character forms (`Precompiled`) works by grapheme and loses accents: NFKC goes first.
+
+Knows no files and nothing of chats.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers
+
+from mengya.errors import UserError, shown
+from mengya.runtime.optional import require
+from mengya.tokenizer.merges import merges_of
+
+EXTRA = "sentencepiece"
+SPACE = "\u2581"  # how SentencePiece writes a space
+# Types of a piece, and of a model, in sentencepiece_model.proto.
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE, UNUSED = 1, 2, 3, 4, 6, 5
+UNIGRAM, BPE = 1, 2
+_MODEL_TYPES = {3: "word", 4: "char"}
+_UNICODE_FORMS = ("nfkc", "nfkc_cf", "nmt_nfkc", "nmt_nfkc_cf")
+_HELD = "\U0010fffc"  # stands for the full-width tilde, which nmt_nfkc keeps, while NFKC runs
+
+
+def parse_model(data: bytes, name: str) -> Any:
+    """The ModelProto of the bytes of a .model file.
+
+    Raises:
+        UserError: they are damaged or of another kind, or the package is missing.
+    """
+    require("google.protobuf", EXTRA)
+    proto = require("sentencepiece.sentencepiece_model_pb2", EXTRA).ModelProto()
+    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
+        raise UserError(
+            f"{name} holds weights or a pickle, not a vocabulary; name the tokenizer.model beside it"
+        )
+    try:
+        proto.ParseFromString(data)
+    except Exception as error:  # protobuf's DecodeError is another class in each of its versions
+        raise UserError(
+            f"{name} is no SentencePiece model, or damaged ({type(error).__name__}); fetch it again"
+        ) from None
+    if not any(piece.type == NORMAL for piece in proto.pieces):
+        raise UserError(f"{name} is no SentencePiece model: it has no pieces; fetch it again")
+    return proto
+
+
+def sentencepiece_backend(proto: Any, name: str) -> Tokenizer:
+    """The model with its own ids.
+
+    Raises:
+        UserError: it uses something of SentencePiece for which `tokenizers` has no like; says what.
+    """
+    if reason := _unlike(proto):
+        raise UserError(
+            f"{name} cannot be converted to a tokenizer.json of equal ids: {reason}; train a tokenizer of "
+            "your own with `mengya tokenizer`, or use a folder that has a tokenizer.json"
+        )
+    backend = Tokenizer(_bpe(proto) if proto.trainer_spec.model_type == BPE else _unigram(proto))
+    steps = [*_normalizers(proto.normalizer_spec), normalizers.Replace(" ", SPACE)]
+    backend.normalizer = normalizers.Sequence(steps)
+    backend.decoder = _decoder(proto)
+    return backend
+
+
+def control_pieces(proto: Any) -> list[str]:
+    """Its control tokens, such as `<s>`, in the order of their ids."""
+    return [piece.piece for piece in proto.pieces if piece.type == CONTROL]
+
+
+def unknown_piece(proto: Any) -> str:
+    """The piece that stands for what the model cannot write."""
+    return next(piece.piece for piece in proto.pieces if piece.type == UNKNOWN)
+
+
+def only_rounding(proto: Any, theirs: Sequence[int], ours: Sequence[int]) -> bool:
+    """Whether two unequal lists of ids are equally probable splits of one text, up to 32-bit rounding.
+
+    Wherever they differ, the difference of their scores is within what rounding the sums can make.
+    """
+    if proto.trainer_spec.model_type != UNIGRAM:
+        return False
+    scores, lengths = _scores_and_lengths(proto)
+    position, total, i, j = [0, 0], 0.0, 0, 0
+    while i < len(theirs) and j < len(ours):
+        start, sums = (i, j), [0.0, 0.0]
+        while True:  # up to the next place where both have a boundary
+            if position[0] <= position[1] and i < len(theirs):
+                position[0] += lengths[theirs[i]]
+                sums[0] += scores[theirs[i]]
+                i += 1
+            elif j < len(ours):
+                position[1] += lengths[ours[j]]
+                sums[1] += scores[ours[j]]
+                j += 1
+            else:
+                return False
+            if position[0] == position[1]:
+                break
+        total += abs(sums[0])
+        tokens = i - start[0] + j - start[1]
+        if abs(sums[0] - sums[1]) > tokens * 2.0**-23 * max(total, 1.0):
+            return False
+    return i == len(theirs) and j == len(ours)
+
+
+def _scores_and_lengths(proto: Any) -> tuple[list[float], list[int]]:
+    scores = [piece.score if piece.type == NORMAL else 0.0 for piece in proto.pieces]
+    return scores, [len(piece.piece) for piece in proto.pieces]
+
+
+def _unlike(proto: Any) -> str | None:
+    """What of the model `tokenizers` cannot do; None when there is nothing."""
+    trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
+    types = Counter(piece.type for piece in proto.pieces)
+    if trainer.model_type not in (UNIGRAM, BPE):
+        kind = _MODEL_TYPES.get(trainer.model_type, str(trainer.model_type))
+        return f"it is a {kind} model, neither BPE nor unigram"
+    if not types[UNKNOWN]:
+        return "it has no unknown token"
+    if trainer.byte_fallback and types[BYTE] != 256:
+        return f"it falls back to bytes and has {types[BYTE]} of the 256"
+    if types[UNUSED]:
+        return f"{types[UNUSED]} of its pieces are marked as unused"
+    if types[USER_DEFINED] and normalizer.add_dummy_prefix:
+        return f"it has {types[USER_DEFINED]} user-defined symbols and writes a space before every text"
+    if trainer.treat_whitespace_as_suffix or not normalizer.escape_whitespaces:
+        return "it keeps spaces in another way than before words"
+    if proto.denormalizer_spec.precompiled_charsmap:
+        return "it changes characters when it decodes"
+    twice = [p for p, count in Counter(p.piece for p in proto.pieces).items() if count > 1]
+    return f"the piece {shown(twice[0])} comes twice" if twice else None
+
+
+def _bpe(proto: Any) -> models.BPE:
+    pieces = proto.pieces
+    ranks = {p.piece: -p.score for p in pieces if p.type in (NORMAL, USER_DEFINED)}
+    return models.BPE(
+        {piece.piece: i for i, piece in enumerate(pieces)},
+        merges_of(ranks),
+        unk_token=unknown_piece(proto),
+        fuse_unk=True,
+        byte_fallback=proto.trainer_spec.byte_fallback,
+    )
+
+
+def _unigram(proto: Any) -> models.Unigram:
+    """Pieces that no text may become get a score below that of any text of their length."""
+    lowest = min(piece.score for piece in proto.pieces if piece.type == NORMAL)
+    longest = max(len(piece.piece) for piece in proto.pieces)
+    never = (lowest - 20.0) * (longest + 1)
+    vocabulary = [
+        (piece.piece, piece.score if piece.type in (NORMAL, USER_DEFINED) else never)
+        for piece in proto.pieces
+    ]
+    unknown = next(i for i, piece in enumerate(proto.pieces) if piece.type == UNKNOWN)
+    return models.Unigram(vocabulary, unknown, proto.trainer_spec.byte_fallback)
+
+
+def _normalizers(spec: Any) -> list[normalizers.Normalizer]:
+    steps: list[normalizers.Normalizer] = []
+    if spec.precompiled_charsmap:
+        if spec.name in _UNICODE_FORMS:
+            nfkc: list[normalizers.Normalizer] = [normalizers.NFKC()]
+            if spec.name.startswith("nmt_"):
+                held = normalizers.Replace("～", _HELD), normalizers.Replace(_HELD, "～")
+                nfkc = [held[0], *nfkc, held[1]]
+            steps += nfkc
+        steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
+    if spec.remove_extra_whitespaces:
+        steps.append(normalizers.Replace(Regex(" {2,}"), " "))
+        steps.append(normalizers.Replace(Regex(f"^ |[ {SPACE}]+$"), ""))
+    if spec.add_dummy_prefix:
+        steps.append(normalizers.Prepend(SPACE))
+    return steps
+
+
+def _decoder(proto: Any) -> decoders.Decoder:
+    steps: list[decoders.Decoder] = [decoders.Replace(SPACE, " ")]
+    if proto.trainer_spec.byte_fallback:
+        steps.append(decoders.ByteFallback())
+    steps.append(decoders.Fuse())
+    if proto.normalizer_spec.add_dummy_prefix:
+        steps.append(decoders.Strip(" ", 1, 0))
+    return decoders.Sequence(steps)
