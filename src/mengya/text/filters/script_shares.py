@@ -1,4 +1,4 @@
-"""Text in the wrong script: too little Chinese, the wrong one of its two scripts, digits, symbols, garbage."""
+"""Text in the wrong script: too little Chinese, the wrong one of its two scripts, digits, garbage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mengya.text.scripts import count_scripts
 
 
 class ScriptShares:
-    """garbage, symbols, digits, foreign, few_han, latin, traditional or simplified: the share out of bounds."""
+    """garbage, symbols, digits, foreign, few_han, latin, traditional or simplified."""
 
     def __init__(self, config: ScriptsFilter) -> None:
         self._config = config
