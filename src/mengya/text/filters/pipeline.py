@@ -41,13 +41,13 @@ class TextFilters:
     """
 
     def __init__(self, config: FilterConfig, more: Sequence[Filter] = ()) -> None:
-        self._edits = list(_edits(config))
-        self._filters: list[Filter] = [*_filters(config), *more]
+        self.edits = list(_edits(config))
+        self.filters: list[Filter] = [*_filters(config), *more]
 
     def edit(self, text: str) -> Edited:
         """Apply every edit."""
         by = []
-        for name, edit in self._edits:
+        for name, edit in self.edits:
             edited = edit(text)
             if edited != text:
                 by.append(name)
@@ -56,7 +56,7 @@ class TextFilters:
 
     def reason(self, text: str) -> str | None:
         """The reason of the first filter that drops the text; None when all keep it."""
-        return next((reason for keeps in self._filters if (reason := keeps(text))), None)
+        return next((reason for keeps in self.filters if (reason := keeps(text))), None)
 
 
 def _edits(config: FilterConfig) -> Iterator[tuple[str, Edit]]:
