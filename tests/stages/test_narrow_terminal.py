@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 from rich.table import Table
 
-from mengya.stages.tokenizer import _table, short_names
+from mengya.stages.tokenizer.train import _table, short_names
 from mengya.tokenizer.report import TokenizerReport
 
 

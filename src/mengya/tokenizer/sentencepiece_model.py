@@ -25,12 +25,14 @@ from mengya.runtime.optional import require
 from mengya.tokenizer.merges import merges_of
 
 EXTRA = "sentencepiece"
+MODEL_FILE = "tokenizer.model"  # its usual name in a folder
 SPACE = "\u2581"  # how SentencePiece writes a space
 # Types of a piece, and of a model, in sentencepiece_model.proto.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE, UNUSED = 1, 2, 3, 4, 6, 5
 UNIGRAM, BPE = 1, 2
 _MODEL_TYPES = {3: "word", 4: "char"}
 _UNICODE_FORMS = ("nfkc", "nfkc_cf", "nmt_nfkc", "nmt_nfkc_cf")
+_SPACES = f"[\u1680{SPACE}\ufffd]"
 _HELD = "\U0010fffc"  # stands for the full-width tilde, which nmt_nfkc keeps, while NFKC runs
 
 
@@ -73,6 +75,32 @@ def sentencepiece_backend(proto: Any, name: str) -> Tokenizer:
     backend.normalizer = normalizers.Sequence(steps)
     backend.decoder = _decoder(proto)
     return backend
+
+
+def with_pieces_of(base: Any, more: Any, name: str) -> tuple[Any, int]:
+    """The BPE model `base` with the pieces of `more` that it lacks after its own, and how many those are.
+
+    Their scores are below all of its own, in their order: all its ids and merges stay, and the new pieces are
+    made out of what it makes of a text.
+
+    Raises:
+        UserError: `base` is a unigram model, whose scores are probabilities of its own text; or has them all.
+    """
+    if base.trainer_spec.model_type != BPE:
+        raise UserError(
+            f"{name} is a unigram model: pieces of another text have no probability in it; add is for BPE, "
+            "so leave it out, or train on both texts with `mengya tokenizer`"
+        )
+    merged = type(base)()
+    merged.CopyFrom(base)
+    known = {piece.piece for piece in base.pieces}
+    lowest = min(piece.score for piece in base.pieces)
+    new = [p.piece for p in more.pieces if p.type == NORMAL and p.piece not in known]
+    if not new:
+        raise UserError(f"{name} has all pieces of the other model already; leave out add")
+    for number, piece in enumerate(new, 1):
+        merged.pieces.add(piece=piece, score=lowest - number, type=NORMAL)
+    return merged, len(new)
 
 
 def control_pieces(proto: Any) -> list[str]:
@@ -176,7 +204,8 @@ def _normalizers(spec: Any) -> list[normalizers.Normalizer]:
             nfkc: list[normalizers.Normalizer] = [normalizers.NFKC()]
             if spec.name.startswith("nmt_"):
                 held = normalizers.Replace("～", _HELD), normalizers.Replace(_HELD, "～")
-                nfkc = [held[0], *nfkc, held[1]]
+                # Bases of graphemes that the table makes spaces: it would take their accents with them.
+                nfkc = [held[0], *nfkc, held[1], normalizers.Replace(Regex(_SPACES), " ")]
             steps += nfkc
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
     if spec.remove_extra_whitespaces:

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mengya.errors import UserError, shown
 from mengya.runtime.optional import require
-from mengya.tokenizer.load import encode_texts
+from mengya.tokenizer.load import encode_texts, load_tokenizer
 from mengya.tokenizer.sentencepiece_model import (
     EXTRA,
     control_pieces,
@@ -25,6 +25,7 @@ from mengya.tokenizer.sentencepiece_model import (
     parse_model,
     sentencepiece_backend,
     unknown_piece,
+    with_pieces_of,
 )
 from mengya.tokenizer.special_tokens import DOCUMENT_TOKEN, chat_tokenizer
 from mengya.tokenizer.tiktoken_ranks import RULES, Split, parse_ranks, split_of, tiktoken_backend
@@ -95,6 +96,34 @@ def read_vocabulary_file(path: Path, split: Split | None = None) -> VocabularyFi
     if split is not None:
         raise UserError(f"split is for files in tiktoken's format, and {path} is none; leave it out")
     return _sentencepiece(path, data)
+
+
+def open_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a folder, or of a vocabulary file; UserError as for either."""
+    return read_vocabulary_file(path).tokenizer if path.is_file() else load_tokenizer(path)
+
+
+def with_added(base: Path, more: Path) -> tuple[VocabularyFile, bytes, int]:
+    """A SentencePiece BPE vocabulary with the pieces of another after its own; the bytes of the new model,
+    and how many of the new pieces it can write.
+
+    Raises:
+        UserError: as `read_vocabulary_file`, or one of them is of another kind.
+    """
+    models = []
+    for path in (base, more):
+        vocabulary = read_vocabulary_file(path)
+        if vocabulary.kind == "tiktoken":
+            raise UserError(f"{path} is in tiktoken's format; add joins two SentencePiece models")
+        models.append(parse_model(path.read_bytes(), str(path)))
+    merged, count = with_pieces_of(*models, str(base))
+    data = merged.SerializeToString(deterministic=True)
+    vocabulary = _sentencepiece(base, data)
+    library = require("sentencepiece", EXTRA).SentencePieceProcessor(model_proto=data)
+    first = len(models[0].pieces)
+    texts = [library.decode([i]) for i in range(first, first + count)]
+    written = sum(i in library.encode(text) for i, text in enumerate(texts, first))
+    return vocabulary, data, written
 
 
 def _check_kind(path: Path, data: bytes) -> None:
