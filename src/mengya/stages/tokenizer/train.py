@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
@@ -26,6 +26,7 @@ from mengya.errors import UserError
 from mengya.runtime.files import write_text
 from mengya.runtime.optional import require
 from mengya.runtime.output_folder import FolderKind, new_folder
+from mengya.stages.tokenizer.names import short_names
 from mengya.tokenizer.load import TOKENIZER_FILES, load_tokenizer, save_tokenizer, tokenizer_hash
 from mengya.tokenizer.report import TokenizerReport, report
 from mengya.tokenizer.sentencepiece_model import EXTRA, MODEL_FILE
@@ -181,15 +182,6 @@ def _training_texts(
 def _is_for_report(text: str) -> bool:
     digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8, person=b"report")
     return int.from_bytes(digest.digest(), "big") % REPORT_SHARE == 0
-
-
-def short_names(paths: Sequence[str]) -> list[str]:
-    """The last parts of paths, as many as tell them apart: a/tokenizer and b/tokenizer keep their folders."""
-    for count in range(1, max(len(Path(path).parts) for path in paths) + 1):
-        short = [str(Path(*Path(path).parts[-count:])) for path in paths]
-        if len(set(short)) == len(set(paths)):
-            return short
-    return list(paths)
 
 
 def _table(reports: dict[str, TokenizerReport]) -> Table:
