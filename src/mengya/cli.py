@@ -17,11 +17,11 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 from click import Context
-from typer.core import TyperGroup
 from rich.console import Console
 from rich.padding import Padding
 from rich.status import Status
 from rich.text import Text
+from typer.core import TyperGroup
 
 from mengya import __version__
 from mengya.config import Config, is_list, load_config
@@ -61,7 +61,9 @@ VERBS = {
     "tokenizer convert": Verb(
         "TokenizerConvertConfig", "Convert a .model or .tiktoken file to a folder.", "file"
     ),
-    "tokenizer compare": Verb("TokenizerCompareConfig", "Compare tokenizers on text.", "tokenizers"),
+    "tokenizer compare": Verb(
+        "TokenizerCompareConfig", "Compare tokenizers on text.", "tokenizers"
+    ),
     "tokenizer count": Verb("TokenizerCountConfig", "Count the tokens of files.", "tokenizer"),
     "inspect": Verb("InspectConfig", "Look at the samples of token shards.", "shards"),
     "prepare": Verb("PrepareConfig", "Turn documents into token shards."),
@@ -185,7 +187,11 @@ class _Group(TyperGroup):
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         own = VERBS[str(ctx.info_name)].module if ctx.info_name in VERBS else None
-        if own is not None and args[:1] != ["--help"] and (not args or args[0] not in self.commands):
+        if (
+            own is not None
+            and args[:1] != ["--help"]
+            and (not args or args[0] not in self.commands)
+        ):
             args = [own, *args]
         return super().parse_args(ctx, args)
 

@@ -28,7 +28,9 @@ _SKIPPED = "\u2585"  # the library leaves out sentences that hold it
 # Scores are multiples of this: sums are then exact in the 32 bits of SentencePiece up to some 30,000 tokens,
 # so that whatever adds them in 64 bits chooses the same pieces.
 _SCORE_STEP = 1 / 64
-_THREADS = 2  # the sums of unigram training depend on their number, so it is not that of the machine
+_THREADS = (
+    2  # the sums of unigram training depend on their number, so it is not that of the machine
+)
 
 
 class SentencePieceConfig(Config):
@@ -82,7 +84,8 @@ def train_sentencepiece(
         split_digits=options.split_digits,
         normalization_rule_name=options.normalization,
         character_coverage=coverage,
-        max_sentence_length=4 * options.max_sentence_length,  # nothing is longer: nothing is left out
+        max_sentence_length=4
+        * options.max_sentence_length,  # nothing is longer: nothing is left out
         max_sentencepiece_length=max_token_characters or 64,
         **_SPECIAL,
     )

@@ -1,4 +1,4 @@
-"""A vocabulary in tiktoken's format (`qwen.tiktoken`: a token in base64 and its rank, a line each) as a backend.
+"""A vocabulary in tiktoken's format (`qwen.tiktoken`: a token in base64 and its rank a line) as a backend.
 
 Takes the bytes of the file; gives byte-level BPE with the same ids. How text is split into words is not in
 the file: it goes by the number of tokens, or is named. Knows no files and nothing of chats.
@@ -57,7 +57,9 @@ def parse_ranks(data: bytes, name: str) -> dict[bytes, int]:
                 "rank; the file is damaged: fetch it again"
             ) from None
     if sorted(ranks.values()) != list(range(len(ranks))):
-        raise UserError(f"{name} is damaged: its ranks are not 0 to {len(ranks) - 1}; fetch it again")
+        raise UserError(
+            f"{name} is damaged: its ranks are not 0 to {len(ranks) - 1}; fetch it again"
+        )
     if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
         raise UserError(
             f"{name} is damaged: {len(missing)} of the 256 bytes have no token; fetch it again"

@@ -37,11 +37,13 @@ _MAX_BYTES = 64 << 20
 # characters, text that looks like a special token.
 PROBES = (
     "", " ", "  ", "\n", "\t", "a", " a", "a ", "  a  b   c  ", "\n\n\n", "\r\n", "\t\t制表\t符",
-    "春天来了，院子里的桃花开了。\n小明每天早上七点起床。", "龘靐齉爩𠮷野家𪚥㐂", "👨‍👩‍👧‍👦🇨🇳🙂", "ＡＢＣ１２３！？～　全角",
-    "3.14159 2026年12月1日 1,234,567 ①②Ⅳ½", "def f(x):\n    if x:\n        return x  # 注释\n", "ﬁ Å é e\u0301 ｶﾞ か\u3099",
-    "<0x0A><s></s><unk> <|im_end|>", "\u2581a\u2581\u2581b \u2581", "哈哈哈哈哈哈哈！！！！！", "繁體中文與简体", "\u00a0\u2003\u3000x\u200b\ufeff",
-    "don't I'LL we've", "https://example.com/a?b=c&d=1%20", "ᄒ\u1161ᆫ 한국어 日本語 Ελληνικά русский العربية ไทย", "\x00\x01\x7f\x85\u2028",
-    "-" * 70, "=" * 33 + "\n" + " " * 40 + "x", "aaaaaaaaaaaaaaaa",
+    "春天来了，院子里的桃花开了。\n小明每天早上七点起床。", "龘靐齉爩𠮷野家𪚥㐂",
+    "👨‍👩‍👧‍👦🇨🇳🙂", "ＡＢＣ１２３！？～　全角", "繁體中文與简体", "哈哈哈哈哈哈哈！！！！！",
+    "3.14159 2026年12月1日 1,234,567 ①②Ⅳ½", "ﬁ Å é e\u0301 ｶﾞ か\u3099 \u00a0\u2003\u3000x\u200b\ufeff",
+    "def f(x):\n    if x:\n        return x  # 注释\n", "=" * 33 + "\n" + " " * 40 + "x", "-" * 70,
+    "<0x0A><s></s><unk> <|im_end|>", "\u2581a\u2581\u2581b \u2581", "aaaaaaaaaaaaaaaa", "don't I'LL we've",
+    "https://example.com/a?b=c&d=1%20", "ᄒ\u1161ᆫ 한국어 日本語 Ελληνικά русский العربية ไทย",
+    "\x00\x01\x7f\x85\u2028",
 )  # fmt: skip
 
 
@@ -94,7 +96,9 @@ def read_vocabulary_file(path: Path, split: Split | None = None) -> VocabularyFi
     if TIKTOKEN_LINE.match(data):
         return _tiktoken(path, data, split)
     if split is not None:
-        raise UserError(f"split is for files in tiktoken's format, and {path} is none; leave it out")
+        raise UserError(
+            f"split is for files in tiktoken's format, and {path} is none; leave it out"
+        )
     return _sentencepiece(path, data)
 
 
@@ -141,7 +145,9 @@ def _check_kind(path: Path, data: bytes) -> None:
             "tokenizer with `mengya tokenizer`"
         )
     if data[:1] == b"{":
-        raise UserError(f"{path} is JSON, not a vocabulary file; name its folder {path.parent} instead")
+        raise UserError(
+            f"{path} is JSON, not a vocabulary file; name its folder {path.parent} instead"
+        )
 
 
 def sentencepiece_tokenizer(data: bytes, name: str) -> PreTrainedTokenizerFast:

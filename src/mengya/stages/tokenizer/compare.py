@@ -190,7 +190,9 @@ def _by(
 
 
 def _numbers(found: dict[str, Comparison]) -> Table:
-    title = "tokens of numbers, digits in each; tokens of indentation; characters per token of Python"
+    title = (
+        "tokens of numbers, digits in each; tokens of indentation; characters per token of Python"
+    )
     table = _table(title, "", map(str, range(1, len(found) + 1)))
     first = next(iter(found.values()))
     for number in first.numbers:

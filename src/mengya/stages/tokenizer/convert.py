@@ -1,4 +1,4 @@
-"""`mengya tokenizer convert FILE out=FOLDER`: a SentencePiece or tiktoken vocabulary as a tokenizer folder."""
+"""`mengya tokenizer convert FILE out=FOLDER`: SentencePiece or tiktoken vocabularies as folders."""
 
 from __future__ import annotations
 

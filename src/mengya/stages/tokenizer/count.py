@@ -108,7 +108,9 @@ def _count(config: TokenizerCountConfig, counter: TokenCounter) -> dict[str, int
             name = str(path)
             documents[name] = 0
             for value in _values(path, config.limit, bad):
-                texts = [(k, t) for k, t in _texts(value) if not config.fields or k in config.fields]
+                texts = [
+                    (k, t) for k, t in _texts(value) if not config.fields or k in config.fields
+                ]
                 documents[name] += bool(texts)
                 for field, text in texts:
                     counter.add((name, field), text)
