@@ -16,7 +16,6 @@ from types import ModuleType
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from click import Context
 from rich.console import Console
 from rich.padding import Padding
 from rich.status import Status
@@ -185,7 +184,7 @@ def _print_keys(config_class: type[Config]) -> None:
 class _Group(TyperGroup):
     """A group whose name is a verb too: that runs where the first argument names none of the others."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own = VERBS[str(ctx.info_name)].module if ctx.info_name in VERBS else None
         if (
             own is not None

@@ -3,8 +3,8 @@
 What that library does otherwise, and what is done about it here:
 
 - It merges pairs, SentencePiece pieces: `merges_of` ranks every pair that makes a piece.
-- Its Unigram model takes control tokens and `<0x0A>` for pieces of text: their scores are put so low that
-  nothing written in a text becomes one.
+- Its Unigram model takes control tokens and `<0x0A>` for pieces of text: what a text has of them is cut in
+  two first, where no piece is cut.
 - It sums probabilities in 64 bits, SentencePiece in 32: where two splits of a text are equally probable but
   for that rounding, the two may choose differently. `only_rounding` tells such a difference from a fault.
 - Its table of character forms (`Precompiled`) works by grapheme and loses accents: NFKC goes first.
@@ -14,11 +14,12 @@ Knows no files and nothing of chats.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from mengya.errors import UserError, shown
 from mengya.runtime.optional import require
@@ -73,6 +74,8 @@ def sentencepiece_backend(proto: Any, name: str) -> Tokenizer:
     backend = Tokenizer(_bpe(proto) if proto.trainer_spec.model_type == BPE else _unigram(proto))
     steps = [*_normalizers(proto.normalizer_spec), normalizers.Replace(" ", SPACE)]
     backend.normalizer = normalizers.Sequence(steps)
+    if proto.trainer_spec.model_type == UNIGRAM:
+        backend.pre_tokenizer = _cut_reserved(proto)
     backend.decoder = _decoder(proto)
     return backend
 
@@ -185,16 +188,38 @@ def _bpe(proto: Any) -> models.BPE:
 
 
 def _unigram(proto: Any) -> models.Unigram:
-    """Pieces that no text may become get a score below that of any text of their length."""
-    lowest = min(piece.score for piece in proto.pieces if piece.type == NORMAL)
-    longest = max(len(piece.piece) for piece in proto.pieces)
-    never = (lowest - 20.0) * (longest + 1)
-    vocabulary = [
-        (piece.piece, piece.score if piece.type in (NORMAL, USER_DEFINED) else never)
-        for piece in proto.pieces
-    ]
     unknown = next(i for i, piece in enumerate(proto.pieces) if piece.type == UNKNOWN)
+    vocabulary = [(piece.piece, piece.score) for piece in proto.pieces]
     return models.Unigram(vocabulary, unknown, proto.trainer_spec.byte_fallback)
+
+
+def _cut_reserved(proto: Any) -> pre_tokenizers.PreTokenizer:
+    """Cuts what looks like a control token or a byte, so that no text becomes one."""
+    neighbours = {
+        pair
+        for piece in proto.pieces
+        if piece.type == NORMAL
+        for pair in zip(piece.piece, piece.piece[1:], strict=False)
+    }
+    single = {p.piece for p in proto.pieces if p.type == NORMAL and len(p.piece) == 1}
+    fallback = proto.trainer_spec.byte_fallback
+
+    def exact(left: str, right: str) -> bool:
+        """Whether no piece holds both, nor one unknown token does."""
+        return (left, right) not in neighbours and (fallback or left in single or right in single)
+
+    rests: dict[str, set[str]] = {}  # what is matched and ends a part -> what follows
+    for piece in proto.pieces:
+        text = piece.piece
+        if piece.type in (NORMAL, USER_DEFINED) or len(text) < 2:
+            continue
+        cuts = range(1, len(text))
+        at = next((k for k in cuts if exact(text[k - 1], text[k])), 1)
+        before = f"(?<={re.escape(text[: at - 1])})" if at > 1 else ""
+        rest = "0x[0-9A-F]{2}>"[at - 1 :] if piece.type == BYTE and at <= 3 else re.escape(text[at:])
+        rests.setdefault(before + re.escape(text[at - 1]), set()).add(rest)
+    pattern = "|".join(f"{k}(?=(?:{'|'.join(sorted(v))}))" for k, v in sorted(rests.items()))
+    return pre_tokenizers.Split(Regex(pattern), behavior="merged_with_previous")
 
 
 def _normalizers(spec: Any) -> list[normalizers.Normalizer]:
@@ -210,7 +235,7 @@ def _normalizers(spec: Any) -> list[normalizers.Normalizer]:
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
     if spec.remove_extra_whitespaces:
         steps.append(normalizers.Replace(Regex(" {2,}"), " "))
-        steps.append(normalizers.Replace(Regex(f"^ |[ {SPACE}]+$"), ""))
+        steps.append(normalizers.Replace(Regex(rf"\A |[ {SPACE}]+\z"), ""))
     if spec.add_dummy_prefix:
         steps.append(normalizers.Prepend(SPACE))
     return steps

@@ -11,6 +11,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any, Literal
 
 from pydantic import Field
@@ -69,11 +70,10 @@ def train_sentencepiece(
     if not any(pieces):
         raise UserError("no text to train the tokenizer on: every document was empty")
     pieces = list(_cut(pieces, options.max_sentence_length // 4))
-    pieces.append(TEMPLATE_WORDS)
-    room = vocab_size - len(ALL_SPECIAL) - 1 - 256 * options.byte_fallback
-    coverage = options.character_coverage or _coverage(pieces, room, vocab_size)
     # A word of the chat template is written in every turn: it counts as a thousandth of the text.
     pieces += [TEMPLATE_WORDS] * max(1000, sum(map(len, pieces)) // 1000 // len(TEMPLATE_WORDS))
+    room = vocab_size - len(ALL_SPECIAL) - 1 - 256 * options.byte_fallback
+    coverage = options.character_coverage or _coverage(pieces, room, vocab_size)
     out = io.BytesIO()
     _run(
         sentence_iterator=iter(pieces),
@@ -142,19 +142,16 @@ def _coverage(pieces: Sequence[str], room: int, vocab_size: int) -> float:
         UserError: the least that the library takes needs more.
     """
     counts = sorted(Counter("".join(pieces)).values(), reverse=True)
-    total, half = sum(counts), max(0, room // 2)
-    covered = sum(counts[:half]) / total
-    if covered < _MINIMUM_COVERAGE:
-        least, seen = 0, 0
-        while seen < _MINIMUM_COVERAGE * total:
-            seen += counts[least]
-            least += 1
+    covered = [seen / sum(counts) for seen in accumulate(counts)]
+    least = 1 + next(i for i, share in enumerate(covered) if share >= _MINIMUM_COVERAGE)
+    if least > room:
         raise UserError(
             f"vocab_size={vocab_size} is too small: {least} characters make {_MINIMUM_COVERAGE:.0%} of the "
             f"text, and SentencePiece gives each of them a token. Write "
-            f"vocab_size={vocab_size - room + 2 * least + 2}, or model=bpe, which knows bytes alone"
+            f"vocab_size={vocab_size - room + least + least // 20 + 32} or more, or model=bpe, which knows bytes alone"
         )
-    return min(_MAXIMUM_COVERAGE, max(_MINIMUM_COVERAGE, covered))
+    half = covered[min(room // 2, len(covered)) - 1]
+    return min(_MAXIMUM_COVERAGE, max(_MINIMUM_COVERAGE, half))
 
 
 def _with_exact_sums(model: bytes) -> bytes:

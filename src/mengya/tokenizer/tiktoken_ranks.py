@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,7 +74,8 @@ def split_of(ranks: dict[bytes, int], name: str, split: Split | None) -> Split:
     Raises:
         UserError: neither says it.
     """
-    found = split or next((k for k, rule in RULES.items() if rule.tokens == len(ranks)), None)
+    usual: Iterator[Split] = (k for k, rule in RULES.items() if rule.tokens == len(ranks))
+    found = split or next(usual, None)
     if found is None:
         raise UserError(
             f"{name} does not say how it splits text into words, and has {len(ranks):,} tokens, as no file "

@@ -114,20 +114,21 @@ def with_added(base: Path, more: Path) -> tuple[VocabularyFile, bytes, int]:
     Raises:
         UserError: as `read_vocabulary_file`, or one of them is of another kind.
     """
-    models = []
-    for path in (base, more):
-        vocabulary = read_vocabulary_file(path)
-        if vocabulary.kind == "tiktoken":
-            raise UserError(f"{path} is in tiktoken's format; add joins two SentencePiece models")
-        models.append(parse_model(path.read_bytes(), str(path)))
-    merged, count = with_pieces_of(*models, str(base))
+    first, second = _model_of(base), _model_of(more)
+    merged, count = with_pieces_of(first, second, str(base))
     data = merged.SerializeToString(deterministic=True)
     vocabulary = _sentencepiece(base, data)
     library = require("sentencepiece", EXTRA).SentencePieceProcessor(model_proto=data)
-    first = len(models[0].pieces)
-    texts = [library.decode([i]) for i in range(first, first + count)]
-    written = sum(i in library.encode(text) for i, text in enumerate(texts, first))
+    own = len(first.pieces)
+    texts = [library.decode([i]) for i in range(own, own + count)]
+    written = sum(i in library.encode(text) for i, text in enumerate(texts, own))
     return vocabulary, data, written
+
+
+def _model_of(path: Path) -> Any:
+    if read_vocabulary_file(path).kind == "tiktoken":
+        raise UserError(f"{path} is in tiktoken's format; add joins two SentencePiece models")
+    return parse_model(path.read_bytes(), str(path))
 
 
 def _check_kind(path: Path, data: bytes) -> None:
