@@ -2,7 +2,7 @@
 
     python benchmarks/tokenizer_equality.py DATA out.jsonl FILE.model [FILE.tiktoken ...]
 
-Every text field of every record of every file below DATA is compared, whole, through `prove` of
+Every text field of every record of every file below DATA is compared through `prove` of
 mengya.tokenizer.vocabulary_file. Gives one JSON line a vocabulary file and data file.
 """
 

@@ -213,10 +213,16 @@ def _add_verb(name: str, verb: Verb) -> None:
     place.command(inner, short_help=verb.summary, hidden=verb.module is not None)(command)
 
 
+def _about_group(name: str) -> str:
+    if name not in VERBS:
+        return GROUPS[name]
+    usage = f"usage: mengya {name} \\[RECIPE.yaml] \\[key.sub=value ...]"
+    return f"{GROUPS[name]}\n\n{usage}\n\n`mengya {name} --keys` lists every key."
+
+
 _groups = {name: typer.Typer(cls=_Group, no_args_is_help=True) for name in GROUPS}
 for _name, _group in _groups.items():
-    _own = f"usage: mengya {_name} \\[RECIPE.yaml] \\[key.sub=value ...]" if _name in VERBS else ""
-    app.add_typer(_group, name=_name, help=f"{GROUPS[_name]}\n\n{_own}")
+    app.add_typer(_group, name=_name, help=_about_group(_name))
 for _name, _verb in VERBS.items():
     _add_verb(_name, _verb)
 

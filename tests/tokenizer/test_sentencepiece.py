@@ -38,18 +38,49 @@ KINDS = [
     ("bpe", "nfkc", True),
     ("unigram", "nfkc", False),
 ]
-SALT = ["  ", "\u2581", "\t", "🙂", "龘", "　", "\u0301", "<0x0A>", "<s>", "～", "ｶﾞ", "\r\n", "ＡＢ", "aaa", "\n"]
+SALT = [
+    "  ",
+    "\u2581",
+    "\t",
+    "🙂",
+    "龘",
+    "　",
+    "\u0301",
+    "<0x0A>",
+    "<s>",
+    "～",
+    "ｶﾞ",
+    "\r\n",
+    "ＡＢ",
+    "aaa",
+    "\n",
+]
 
 
 @pytest.fixture(scope="session", name="corpus")
 def many_words() -> list[str]:
     """Texts of 300 made-up words of 150 characters, and some English and numbers."""
     draw = random.Random(1)
-    words = ["".join(chr(0x4E00 + draw.randrange(150)) for _ in range(2 + i % 2)) for i in range(300)]
-    words += "the quick brown fox jumps over lazy dog def return while".split() * 4
+    words = [
+        "".join(chr(0x4E00 + draw.randrange(150)) for _ in range(2 + i % 2)) for i in range(300)
+    ]
+    words += [
+        "the",
+        "quick",
+        "brown",
+        "fox",
+        "jumps",
+        "over",
+        "lazy",
+        "dog",
+        "def",
+        "return",
+        "while",
+    ] * 4
     ends = ["，", "。", "\n", " ", "12", "2026年", "\n    "]
     return [
-        "".join(draw.choice(words) + draw.choice(["", "", *ends]) for _ in range(30)) for _ in range(300)
+        "".join(draw.choice(words) + draw.choice(["", "", *ends]) for _ in range(30))
+        for _ in range(300)
     ]
 
 
@@ -109,11 +140,14 @@ def test_special_tokens_are_those_of_our_byte_level_folders(
         assert getattr(ours, name) == getattr(tokenizer, name)
     assert document_token_id(ours) == 0 and stop_token_ids(ours) == [0, 2]
     theirs = AutoTokenizer.from_pretrained(tmp_path)
-    messages = [{"role": "user", "content": "你好<|im_end|>"}, {"role": "assistant", "content": "你好！"}]
+    messages = [
+        {"role": "user", "content": "你好<|im_end|>"},
+        {"role": "assistant", "content": "你好！"},
+    ]
     ids, mask = encode_conversation(ours, messages)
     assert ids.count(2) == 2  # the typed one is text
-    learnt = [i for i, m in zip(ids, mask, strict=True) if m]
-    assert ours.decode(learnt) == "你好！<|im_end|>"
+    learned = [i for i, m in zip(ids, mask, strict=True) if m]
+    assert ours.decode(learned) == "你好！<|im_end|>"
     assert ids[: len(encode_prompt(ours, messages[:1]))] == encode_prompt(ours, messages[:1])
     plain = [{"role": "user", "content": "天气"}]
     assert theirs.apply_chat_template(plain)["input_ids"] == encode_conversation(ours, plain)[0]
@@ -164,7 +198,9 @@ def foreign(tmp_path: Path, corpus: list[str], **settings: Any) -> Path:
     return tmp_path / "other.model"
 
 
-@pytest.mark.parametrize("settings", [{}, {"model_type": "unigram"}, {"normalization_rule_name": "identity"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"model_type": "unigram"}, {"normalization_rule_name": "identity"}]
+)
 def test_a_foreign_model_is_converted(
     settings: dict[str, Any], tmp_path: Path, corpus: list[str]
 ) -> None:
@@ -190,7 +226,9 @@ def test_a_difference_that_is_no_rounding_is_refused(tmp_path: Path, corpus: lis
     single = [proto_id(proto, c) for c in f"\u2581{text}"]
     assert not only_rounding(proto, vocabulary.encode(text), single)
     other = read_vocabulary_file(foreign(tmp_path, corpus[:200], model_type="unigram"))
-    mixed = type(vocabulary)(path, "m", other.tokenizer, vocabulary.encode, vocabulary.only_rounding)
+    mixed = type(vocabulary)(
+        path, "m", other.tokenizer, vocabulary.encode, vocabulary.only_rounding
+    )
     with pytest.raises(UserError, match="cannot be converted to equal ids"):
         prove(mixed, corpus)
 

@@ -37,7 +37,7 @@ class Inspection:
         samples: documents, conversations, or pairs.
         lengths: [documents] int64, tokens of each; two for a pair.
         answers: [documents] int64, runs of tokens that a loss is taken on; nothing for text.
-        learnt: share of the tokens that a loss is taken on.
+        learned: share of the tokens that a loss is taken on.
         duplicates: samples whose tokens are those of an earlier one.
     """
 
@@ -46,7 +46,7 @@ class Inspection:
     tokens: int
     lengths: np.ndarray
     answers: np.ndarray
-    learnt: float
+    learned: float
     duplicates: int
     sources: list[Source]
 
@@ -63,7 +63,7 @@ def inspect_shards(
     sides = 2 if shards.kind == "preference" else 1
     samples = len(shards) // sides
     seen: set[bytes] = set()
-    answers, learnt = [], 0
+    answers, learned = [], 0
     for sample in range(samples):
         digest = hashlib.blake2b(digest_size=8)
         for document in range(sides * sample, sides * (sample + 1)):
@@ -71,7 +71,7 @@ def inspect_shards(
             if shards.kind != "text":
                 mask = shards.loss_mask(document)
                 answers.append(_runs(mask))
-                learnt += int(mask.sum(dtype=np.int64))
+                learned += int(mask.sum(dtype=np.int64))
         seen.add(digest.digest())
         if (sample + 1) % _BLOCK == 0:
             advance(_BLOCK)
@@ -83,14 +83,14 @@ def inspect_shards(
         tokens=tokens,
         lengths=shards.lengths,
         answers=np.array(answers, np.int64),
-        learnt=learnt / max(1, tokens) if shards.kind != "text" else 1.0,
+        learned=learned / max(1, tokens) if shards.kind != "text" else 1.0,
         duplicates=samples - len(seen),
         sources=_sources(shards.manifest, tokens),
     )
 
 
 def histogram(values: np.ndarray, powers: bool) -> list[tuple[str, int]]:
-    """(range, how many) of whole numbers: between powers of two, or each number and all from ten on."""
+    """(range, how many) of integers: between powers of two, or each number and all from ten on."""
     if not len(values):
         return []
     if powers:

@@ -1,4 +1,4 @@
-"""`mengya inspect SHARDS tokenizer=FOLDER`: what is in token shards, and what of it is learnt."""
+"""`mengya inspect SHARDS tokenizer=FOLDER`: what is in token shards, and what of it is learned."""
 
 from __future__ import annotations
 

@@ -39,7 +39,9 @@ def _visible(sample: Sample) -> Sample:
 def _histograms(numbers: Inspection) -> list[tuple[str, list[tuple[str, int, float]]]]:
     found = [("Tokens", histogram(numbers.lengths, powers=True))]
     if numbers.kind == "conversation":
-        found.append(("Learnt answers of a conversation", histogram(numbers.answers, powers=False)))
+        found.append(
+            ("Learned answers of a conversation", histogram(numbers.answers, powers=False))
+        )
     return [
         (name, [(b, count, 100 * count / max(c for _, c in bins)) for b, count in bins])
         for name, bins in found

@@ -1,4 +1,4 @@
-"""Documents of shards as a person reads them: text cut where what is learnt begins and ends, and tokens."""
+"""Documents of shards as a person reads them: text cut where what is learned begins and ends, and tokens."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from mengya.tokenizer.token_text import TokenText
 
 @dataclass(frozen=True)
 class Segment:
-    """Neighbouring tokens of one kind. learnt: a loss is taken on them. control: special tokens."""
+    """Neighbouring tokens of one kind. learned: a loss is taken on them. control: special tokens."""
 
     text: str
-    learnt: bool
+    learned: bool
     control: bool
 
 
@@ -44,7 +44,7 @@ class Sample:
 
     title: str
     length: int
-    learnt: int
+    learned: int
     segments: list[Segment]
     tokens: list[Token]
 
@@ -95,11 +95,11 @@ class SampleReader:
         return Sample(
             title=f"{name} {number} of {shards.directory}{of}",
             length=int(shards.lengths[document]),
-            learnt=int(shards.loss_mask(document).sum(dtype=np.int64)) - (shards.kind == "text"),
+            learned=int(shards.loss_mask(document).sum(dtype=np.int64)) - (shards.kind == "text"),
             segments=list(self._segments(ids, mask)),
             tokens=[
-                Token(i, i if learnt else -100, self._tokens.named(i))
-                for i, learnt in zip(ids, mask, strict=True)
+                Token(i, i if learned else -100, self._tokens.named(i))
+                for i, learned in zip(ids, mask, strict=True)
             ],
         )
 

@@ -1,4 +1,4 @@
-"""Numbers and samples of shards in the terminal; without colour what is learnt stands between marks."""
+"""Numbers and samples of shards in the terminal; without colour what is learned stands between marks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mengya.data.inspection import Inspection, histogram
 from mengya.stages.inspect_samples import Sample
 from mengya.text.visible import visible
 
-MARKS = "[[learnt]]", "[[/learnt]]"
+MARKS = "[[learned]]", "[[/learned]]"
 _BAR = 30  # characters of the longest
 
 
@@ -29,7 +29,7 @@ def print_numbers(console: Console, numbers: Inspection) -> None:
     )
     console.print(_bars(f"tokens of a {unit}", histogram(numbers.lengths, powers=True)))
     if numbers.kind == "conversation":
-        title = "learnt answers of a conversation"
+        title = "learned answers of a conversation"
         console.print(_bars(title, histogram(numbers.answers, powers=False)))
 
 
@@ -39,8 +39,8 @@ def summary(numbers: Inspection) -> list[str]:
     lengths = numbers.lengths if len(numbers.lengths) else np.zeros(1, np.int64)
     middle, most = (int(v) for v in np.quantile(lengths, (0.5, 0.95), method="lower"))
     return [
-        f"{numbers.samples:,} {names[numbers.kind]}, {numbers.tokens:,} tokens, {numbers.learnt:.1%} of them "
-        f"learnt; {numbers.duplicates:,} duplicates ({numbers.duplicate_share:.2%})",
+        f"{numbers.samples:,} {names[numbers.kind]}, {numbers.tokens:,} tokens, {numbers.learned:.1%} of them "
+        f"learned; {numbers.duplicates:,} duplicates ({numbers.duplicate_share:.2%})",
         f"tokens: median {middle:,}, 95 % at most {most:,}, longest {int(lengths.max()):,}",
     ]
 
@@ -81,7 +81,7 @@ def _bars(title: str, bins: list[tuple[str, int]]) -> Table:
 
 def print_sample(console: Console, sample: Sample, *, ids: bool) -> None:
     """Its text; where `ids`, every token in a line of its own."""
-    title = f"{sample.title}: {sample.length:,} tokens, {sample.learnt:,} learnt"
+    title = f"{sample.title}: {sample.length:,} tokens, {sample.learned:,} learned"
     console.rule(Text(visible(title), style="bold"), align="left")
     if ids:
         console.print(_tokens(sample))
@@ -98,17 +98,17 @@ def print_sample(console: Console, sample: Sample, *, ids: bool) -> None:
 
 
 def _text(sample: Sample, *, coloured: bool) -> Text:
-    """Learnt: green; control tokens: magenta. Without colour, marks around what is learnt."""
-    text, learnt = Text(), False
+    """Learned: green; control tokens: magenta. Without colour, marks around what is learned."""
+    text, learned = Text(), False
     for segment in sample.segments:
-        if not coloured and segment.learnt != learnt:
-            text.append(MARKS[0] if segment.learnt else MARKS[1])
-        learnt = segment.learnt
-        style = "green" if learnt else "dim"
+        if not coloured and segment.learned != learned:
+            text.append(MARKS[0] if segment.learned else MARKS[1])
+        learned = segment.learned
+        style = "green" if learned else "dim"
         if segment.control:
-            style = "bold green" if learnt else "magenta"
+            style = "bold green" if learned else "magenta"
         text.append(visible(segment.text), style if coloured else None)
-    if learnt and not coloured:
+    if learned and not coloured:
         text.append(MARKS[1])
     return text
 

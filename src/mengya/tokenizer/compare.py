@@ -1,7 +1,7 @@
 """What a tokenizer does with text of several domains, in numbers that compare vocabularies of any kind.
 
 Takes a tokenizer, texts by domain and a function that names the script of every character; gives one
-`Comparison`. The shares of the whole text are those of report.py.
+`Comparison`. The shares of all text are those of report.py.
 """
 
 from __future__ import annotations

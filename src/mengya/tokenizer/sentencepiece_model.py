@@ -47,7 +47,7 @@ def parse_model(data: bytes, name: str) -> Any:
     proto = require("sentencepiece.sentencepiece_model_pb2", EXTRA).ModelProto()
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
         raise UserError(
-            f"{name} holds weights or a pickle, not a vocabulary; name the tokenizer.model beside it"
+            f"{name} holds weights or a pickle, not a vocabulary; name the tokenizer.model next to it"
         )
     try:
         proto.ParseFromString(data)
@@ -216,7 +216,9 @@ def _cut_reserved(proto: Any) -> pre_tokenizers.PreTokenizer:
         cuts = range(1, len(text))
         at = next((k for k in cuts if exact(text[k - 1], text[k])), 1)
         before = f"(?<={re.escape(text[: at - 1])})" if at > 1 else ""
-        rest = "0x[0-9A-F]{2}>"[at - 1 :] if piece.type == BYTE and at <= 3 else re.escape(text[at:])
+        rest = (
+            "0x[0-9A-F]{2}>"[at - 1 :] if piece.type == BYTE and at <= 3 else re.escape(text[at:])
+        )
         rests.setdefault(before + re.escape(text[at - 1]), set()).add(rest)
     pattern = "|".join(f"{k}(?=(?:{'|'.join(sorted(v))}))" for k, v in sorted(rests.items()))
     return pre_tokenizers.Split(Regex(pattern), behavior="merged_with_previous")

@@ -145,10 +145,11 @@ def _coverage(pieces: Sequence[str], room: int, vocab_size: int) -> float:
     covered = [seen / sum(counts) for seen in accumulate(counts)]
     least = 1 + next(i for i, share in enumerate(covered) if share >= _MINIMUM_COVERAGE)
     if least > room:
+        enough = vocab_size - room + least + least // 20 + 32
         raise UserError(
             f"vocab_size={vocab_size} is too small: {least} characters make {_MINIMUM_COVERAGE:.0%} of the "
-            f"text, and SentencePiece gives each of them a token. Write "
-            f"vocab_size={vocab_size - room + least + least // 20 + 32} or more, or model=bpe, which knows bytes alone"
+            f"text, and SentencePiece gives each of them a token. Write vocab_size={enough} or more, or "
+            "model=bpe, which knows bytes alone"
         )
     half = covered[min(room // 2, len(covered)) - 1]
     return min(_MAXIMUM_COVERAGE, max(_MINIMUM_COVERAGE, half))
