@@ -5,15 +5,16 @@ from __future__ import annotations
 import random
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2
 from transformers import AutoTokenizer
 
 from mengya.errors import UserError
+from mengya.runtime.optional import require
 from mengya.tokenizer.chat_template import encode_conversation, encode_prompt
+from mengya.tokenizer.extend import extend_tokenizer
 from mengya.tokenizer.load import (
     document_token_id,
     encode_texts,
@@ -32,7 +33,8 @@ from mengya.tokenizer.vocabulary_file import (
     with_added,
 )
 
-KINDS = [
+Model = tuple[Literal["bpe", "unigram"], Literal["identity", "nfkc"], bool]
+KINDS: list[Model] = [
     ("bpe", "identity", True),
     ("unigram", "identity", True),
     ("bpe", "nfkc", True),
@@ -85,11 +87,11 @@ def many_words() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def models(corpus: list[str]) -> dict[tuple[str, str, bool], bytes]:
+def models(corpus: list[str]) -> dict[Model, bytes]:
     found = {}
     for kind, normalization, fallback in KINDS:
         options = SentencePieceConfig(
-            normalization=normalization,  # type: ignore[arg-type]
+            normalization=normalization,
             byte_fallback=fallback,
             character_coverage=0.98,
         )
@@ -113,8 +115,8 @@ def salted(corpus: list[str], count: int) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: f"{k[0]}-{k[1]}-{k[2]}")
 def test_the_folder_has_the_ids_of_the_library(
-    kind: tuple[str, str, bool],
-    models: dict[tuple[str, str, bool], bytes],
+    kind: Model,
+    models: dict[Model, bytes],
     corpus: list[str],
     tmp_path: Path,
 ) -> None:
@@ -131,7 +133,7 @@ def test_the_folder_has_the_ids_of_the_library(
 
 
 def test_special_tokens_are_those_of_our_byte_level_folders(
-    models: dict[tuple[str, str, bool], bytes], tokenizer, tmp_path: Path
+    models: dict[Model, bytes], tokenizer, tmp_path: Path
 ) -> None:
     save_tokenizer(sentencepiece_tokenizer(models[KINDS[0]], "m"), tmp_path)
     ours = load_tokenizer(tmp_path)
@@ -162,7 +164,7 @@ def test_the_same_texts_in_any_order_give_the_same_model(corpus: list[str]) -> N
 
 
 def test_unigram_scores_add_up_exactly_in_32_bits(
-    models: dict[tuple[str, str, bool], bytes],
+    models: dict[Model, bytes],
 ) -> None:
     pieces = parse_model(models[KINDS[1]], "m").pieces
     assert all((64 * p.score).is_integer() for p in pieces) and len({p.score for p in pieces}) > 50
@@ -216,6 +218,10 @@ def test_a_foreign_model_is_converted(
         vocabulary.tokenizer, messages[:1]
     )
     assert sum(mask) >= 2
+    with pytest.raises(UserError, match="special=true"):
+        extend_tokenizer(vocabulary.tokenizer, ["心肌梗死"])
+    extended, _ = extend_tokenizer(vocabulary.tokenizer, ["<|心|>"], special=True)
+    assert len(extended) == len(vocabulary.tokenizer) + 1
 
 
 def test_a_difference_that_is_no_rounding_is_refused(tmp_path: Path, corpus: list[str]) -> None:
@@ -238,7 +244,7 @@ def proto_id(proto: Any, piece: str) -> int:
 
 
 def test_equally_probable_splits_are_told_from_others() -> None:
-    proto = sentencepiece_model_pb2.ModelProto()
+    proto = require("sentencepiece.sentencepiece_model_pb2", "sentencepiece").ModelProto()
     proto.trainer_spec.model_type = 1
     for piece, score in (("6", -3.0), ("66", -4.0), ("a", -1.0), ("6a", -9.0)):
         proto.pieces.add(piece=piece, score=score, type=1)
@@ -288,9 +294,7 @@ def test_files_that_are_something_else(content: bytes, words: str, tmp_path: Pat
         read_vocabulary_file(path)
 
 
-def test_a_damaged_model_is_refused(
-    models: dict[tuple[str, str, bool], bytes], tmp_path: Path
-) -> None:
+def test_a_damaged_model_is_refused(models: dict[Model, bytes], tmp_path: Path) -> None:
     path = tmp_path / "half.model"
     path.write_bytes(models[KINDS[0]][:3001])
     with pytest.raises(UserError):

@@ -39,8 +39,8 @@ def summary(numbers: Inspection) -> list[str]:
     lengths = numbers.lengths if len(numbers.lengths) else np.zeros(1, np.int64)
     middle, most = (int(v) for v in np.quantile(lengths, (0.5, 0.95), method="lower"))
     return [
-        f"{numbers.samples:,} {names[numbers.kind]}, {numbers.tokens:,} tokens, {numbers.learned:.1%} of them "
-        f"learned; {numbers.duplicates:,} duplicates ({numbers.duplicate_share:.2%})",
+        f"{numbers.samples:,} {names[numbers.kind]}, {numbers.tokens:,} tokens, {numbers.learned:.1%} of "
+        f"them learned; {numbers.duplicates:,} duplicates ({numbers.duplicate_share:.2%})",
         f"tokens: median {middle:,}, 95 % at most {most:,}, longest {int(lengths.max()):,}",
     ]
 
