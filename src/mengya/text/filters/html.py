@@ -1,0 +1,98 @@
+"""Remains of HTML: removed from prose, and text that is full of them dropped.
+
+Only tags of HTML are tags: `List<String>` and `<name>` are not, nor is what stands in code, nor a tag that
+the text speaks about (`<div> 标签`).
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+from mengya.text.filters.config import HtmlFilter
+from mengya.text.filters.markdown import change_prose, prose
+
+_BLOCKS = (
+    "address|article|aside|blockquote|body|br|caption|center|dd|details|dir|div|dl|dt|fieldset|figcaption"
+    "|figure|footer|form|frameset|h[1-6]|head|header|hr|html|legend|li|link|main|menu|meta|nav|noframes"
+    "|ol|optgroup|option|p|pre|section|select|summary|table|tbody|textarea|tfoot|thead|title|tr|ul"
+)
+_SPANS = (
+    "a|abbr|acronym|area|audio|b|base|bdi|bdo|big|button|canvas|cite|code|col|colgroup|data|datalist|del"
+    "|dfn|em|embed|font|frame|i|iframe|img|input|ins|kbd|label|map|mark|marquee|nobr|noscript|object|output"
+    "|param|picture|progress|q|rp|rt|ruby|s|samp|script|small|source|span|strike|strong|style|sub|sup|svg"
+    "|td|template|th|time|tt|u|var|video|wbr"
+)
+_ABOUT = r"(?!\s*(?:标签|元素|标记|[Tt]ags?\b|elements?\b))"
+_ATTRIBUTES = r"(?:\s(?:[^<>\"']|\"[^\"]*\"|'[^']*')*)?"
+_BLOCK_TAG = re.compile(rf"</?(?:{_BLOCKS})\b{_ATTRIBUTES}/?>{_ABOUT}", re.IGNORECASE)
+_CELL = re.compile(rf"</t[dh]\s*>{_ABOUT}", re.IGNORECASE)
+# A letter before a bare tag of one letter is a type or a comparison: vector<a>, x<b>.
+_SPAN_TAG = re.compile(
+    rf"<(?:(?<![A-Za-z0-9_.]<)[abiqsu]>|(?![abiqsu]>)/?(?:{_SPANS})\b{_ATTRIBUTES}/?>){_ABOUT}",
+    re.IGNORECASE,
+)
+_COMMENT = re.compile(r"<!--.*?-->|<!doctype[^<>]*>|<!\[CDATA\[|\]\]>|<\?xml[^<>]*\?>", re.I | re.S)
+_UNSEEN = re.compile(
+    rf"<(script|style|noscript|iframe|template|svg)\b{_ATTRIBUTES}>{_ABOUT}.*?</\1\s*>", re.I | re.S
+)
+_ENTITY = re.compile(r"&(?:[A-Za-z][A-Za-z0-9]{1,30}|#\d{1,7}|#[xX][0-9A-Fa-f]{1,6});")
+_RAISED = re.compile(r"<(sup|sub)>([0-9+\-=()n]{1,6})</\1>", re.IGNORECASE)
+_HEIGHTS = {
+    "sup": str.maketrans("0123456789+-=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿ"),
+    "sub": str.maketrans("0123456789+-=()n", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙ"),
+}
+_MANY_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
+# A line of JavaScript or of a style sheet.
+_SCRIPT_CODE = re.compile(
+    r"function\s*\w*\([^()]*\)\s*\{|document\.(?:write|getElement|cookie|createElement)"
+    r"|\bvar \w+ ?=|!important|\$\(document\)|\{\s*[\w-]+\s*:[^{};]+;"
+)
+_CUT_TAG = re.compile(
+    r"<(?:div|span|a|img|p|td|tr|li|ul|table|font|script) [^<>]*\Z", re.IGNORECASE
+)
+
+
+def remove_html(text: str) -> str:
+    """The text without tags and comments, and with its entities decoded; code stays as it is."""
+    if "<" not in text and "&" not in text:
+        return text
+    return change_prose(text, _without_html)
+
+
+def _without_html(text: str) -> str:
+    plain = text
+    if "<" in text:
+        plain = _UNSEEN.sub("", _COMMENT.sub("", text))
+        plain = _RAISED.sub(lambda m: m[2].translate(_HEIGHTS[m[1].lower()]), plain)
+        plain = _SPAN_TAG.sub("", _BLOCK_TAG.sub("\n", _CELL.sub(" ", plain)))
+    if "&" in plain:
+        plain = _ENTITY.sub(lambda m: html.unescape(m[0]).replace("\xa0", " "), plain)
+    return text if plain == text else _MANY_LINES.sub("\n\n", plain)
+
+
+class HtmlRemains:
+    """html_remains."""
+
+    def __init__(self, config: HtmlFilter) -> None:
+        self._config = config
+
+    def __call__(self, text: str) -> str | None:
+        """The reason for which the text is dropped, or None."""
+        if "<" not in text and "&" not in text and "{" not in text:
+            return None
+        text = prose(text)
+        remains = _length_of_tags(text) + _length_of_code(text)
+        return "html_remains" if remains > self._config.max_share * len(text) else None
+
+
+def _length_of_tags(text: str) -> int:
+    patterns = [_BLOCK_TAG, _SPAN_TAG, _COMMENT, _CUT_TAG] if "<" in text else []
+    patterns += [_ENTITY] if "&" in text else []
+    return sum(found.end() - found.start() for p in patterns for found in p.finditer(text))
+
+
+def _length_of_code(text: str) -> int:
+    if "{" not in text and "!important" not in text:
+        return 0
+    return sum(len(line) for line in text.split("\n") if _SCRIPT_CODE.search(line))
