@@ -30,7 +30,19 @@ from mengya.runtime.config_keys import describe, recipe_schema
 _SECONDS_FOR_RANK_0 = 10.0
 _ABOUT = "Grow a small Chinese language model from nothing."
 
+
+class _InOrder(TyperGroup):
+    """The verbs in the order of VERBS, those that are groups too; then the others."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        first = [name.split()[0] for name in VERBS]
+        return sorted(
+            self.commands, key=lambda name: first.index(name) if name in first else len(first)
+        )
+
+
 app = typer.Typer(
+    cls=_InOrder,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
