@@ -13,6 +13,7 @@ from mengya.data.prepare.encode import EncodedChunk
 from mengya.data.prepare.examples import Example, Examples
 
 KEPT = "kept"  # the name of examples of what was kept
+_NUMBERS = ("read", "bad", "cut_turns", "kept_characters")
 _COUNTERS = ("dropped", "dropped_characters", "edits", "unused")
 
 
@@ -93,11 +94,8 @@ class SourceCounts:
     def state(self) -> dict[str, Any]:
         """As JSON; `of` reads it back."""
         return {
-            "read": self.read,
-            "bad": self.bad,
-            "cut_turns": self.cut_turns,
+            **{name: getattr(self, name) for name in _NUMBERS},
             "kept": {split: asdict(part) for split, part in self.kept.items()},
-            "kept_characters": self.kept_characters,
             **{name: dict(getattr(self, name)) for name in _COUNTERS},
             "examples": self.examples.state(),
             "edit_examples": self.edit_examples.state(),
@@ -105,12 +103,13 @@ class SourceCounts:
 
     @staticmethod
     def of(state: dict[str, Any]) -> SourceCounts:
-        return SourceCounts(
-            **{
-                name: state.get(name, 0) for name in ("read", "bad", "cut_turns", "kept_characters")
-            },
-            **{name: Counter(state.get(name, {})) for name in _COUNTERS},
+        counts = SourceCounts(
             kept={split: Kept(**values) for split, values in state["kept"].items()},
             examples=Examples.of(state.get("examples", {})),
             edit_examples=Examples.of(state.get("edit_examples", {})),
         )
+        for name in _NUMBERS:
+            setattr(counts, name, state.get(name, 0))
+        for name in _COUNTERS:
+            setattr(counts, name, Counter(state.get(name, {})))
+        return counts

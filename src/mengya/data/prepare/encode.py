@@ -54,7 +54,7 @@ from mengya.text.filters.pipeline import TextFilters
 Kind = Literal["text", "conversation", "preference"]
 TrainOn = Literal["all_turns", "last_turn"]
 BatchFilter = Callable[[list[str]], list[str | None]]
-"""Texts -> for each the reason for which it is dropped, or None: for filters that are faster on many texts."""
+"""Texts -> for each the reason to drop it, or None: for filters that are faster on many texts at once."""
 
 
 @dataclass(frozen=True, slots=True)
