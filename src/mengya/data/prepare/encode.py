@@ -44,6 +44,7 @@ from mengya.data.ingest.schema import (
     to_document,
 )
 from mengya.data.prepare.examples import EXCERPT, Example, Examples, edit_example
+from mengya.data.prepare.own_filters import OwnFilter
 from mengya.data.prepare.tokenize import groups
 from mengya.errors import UserError
 from mengya.text.clean import CleanConfig
@@ -145,7 +146,7 @@ class EncodingPlan:
         document_token: the id that opens and closes a text.
         train_on: which assistant turns of a conversation are learned.
         exact: whether samples are the same only when they are equal to the letter.
-        filters: edits and filters of texts; None when there are none.
+        filters: edits and filters of texts; None when there are none. own_filters: asked after them.
         batch_filters: called once in every process, each gives a filter that is asked after the others.
     """
 
@@ -158,6 +159,7 @@ class EncodingPlan:
     train_on: TrainOn = "all_turns"
     exact: bool = False
     filters: FilterConfig | None = None
+    own_filters: tuple[OwnFilter, ...] = ()
     batch_filters: tuple[Callable[[], BatchFilter], ...] = ()
 
 
@@ -169,6 +171,7 @@ def plan_encoding(
     train_on: TrainOn = "all_turns",
     exact: bool = False,
     filters: FilterConfig | None = None,
+    own_filters: tuple[OwnFilter, ...] = (),
     batch_filters: tuple[Callable[[], BatchFilter], ...] = (),
 ) -> EncodingPlan:
     """The plan for a tokenizer folder."""
@@ -180,6 +183,7 @@ def plan_encoding(
         train_on=train_on,
         exact=exact,
         filters=filters,
+        own_filters=own_filters,
         batch_filters=batch_filters,
     )
     if kind != "text":
@@ -198,7 +202,9 @@ class Encoder:
         self.kind: Kind = plan.kind
         self.sources, self.clean = plan.sources, plan.clean
         self._train_on, self._exact = plan.train_on, plan.exact
-        self._filters = TextFilters(plan.filters) if plan.filters is not None else None
+        self._filters = None
+        if plan.filters is not None:
+            self._filters = TextFilters(plan.filters, [own.load() for own in plan.own_filters])
         self._batch_filters = [make() for make in plan.batch_filters]
         if plan.kind == "text":
             self._texts = Tokenizer.from_str(plan.text_tokenizer)
