@@ -6,6 +6,7 @@ resumes after an interruption, and does nothing when OUT already is what it woul
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -27,6 +28,8 @@ FOLDER = FolderKind(
     (
         REQUEST,
         "bad_lines.jsonl",
+        "data_report.json",
+        "report.html",
         *_SHARD_FILES,
         *(f"{split}/{name}" for split in ("train", "validation") for name in _SHARD_FILES),
     ),
@@ -93,13 +96,22 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     _encode(config, inputs, build, console, scores)
     facts = {key: inputs.request[key] for key in ("tokenizer", "left_out") if key in inputs.request}
     build.finish(facts, inputs.source_facts())
+    if config.report:
+        _write_report(folder.partial, build, inputs)
     if config.kind != "text":
         print_lengths(console, folder.partial)
     inputs.save(folder.partial / REQUEST)
     folder.publish()
-    console.print(
-        f"shards are in {', '.join(str(p.parent) for p in sorted(config.out.rglob(MANIFEST)))}"
-    )
+    places = ", ".join(str(p.parent) for p in sorted(config.out.rglob(MANIFEST)))
+    report = f"; {config.out / 'report.html'} says what was dropped" if config.report else ""
+    console.print(f"shards are in {places}{report}", soft_wrap=True)
+
+
+def _write_report(directory: Path, build: Build, inputs: Inputs) -> None:
+    from mengya.data.prepare.report.write import write_report
+
+    css = files("mengya.web").joinpath("page/base.css").read_text(encoding="utf-8")
+    write_report(directory, build.report(inputs.source_facts()), css)
 
 
 def _scores(config: PrepareConfig) -> HeadScores | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mengya.data.prepare.encode import EncodedChunk
 from mengya.data.prepare.examples import Example, Examples
+from mengya.data.prepare.histograms import Histograms
 
 KEPT = "kept"  # the name of examples of what was kept
 _NUMBERS = ("read", "bad", "cut_turns", "kept_characters")
@@ -53,6 +54,7 @@ class SourceCounts:
     edits: Counter[str] = field(default_factory=Counter)
     examples: Examples = field(default_factory=Examples)
     edit_examples: Examples = field(default_factory=Examples)
+    histograms: Histograms = field(default_factory=Histograms)
 
     @property
     def total(self) -> Kept:
@@ -80,6 +82,7 @@ class SourceCounts:
     def keep(self, chunk: EncodedChunk, samples: np.ndarray) -> None:
         """Count the samples of a chunk (bool [N]) that are kept, over all splits."""
         self.kept_characters += int(chunk.text_characters[samples].sum())
+        self.histograms.add(chunk, samples)
         self._show(KEPT, chunk, samples)
 
     def _show(self, name: str, chunk: EncodedChunk, samples: np.ndarray) -> None:
@@ -99,14 +102,21 @@ class SourceCounts:
             **{name: dict(getattr(self, name)) for name in _COUNTERS},
             "examples": self.examples.state(),
             "edit_examples": self.edit_examples.state(),
+            "histograms": self.histograms.state(),
         }
 
     @staticmethod
-    def of(state: dict[str, Any]) -> SourceCounts:
+    def empty(examples: int) -> SourceCounts:
+        """Nothing counted yet; so many examples of everything will be kept."""
+        return SourceCounts(examples=Examples(examples), edit_examples=Examples(examples))
+
+    @staticmethod
+    def of(state: dict[str, Any], examples: int) -> SourceCounts:
         counts = SourceCounts(
             kept={split: Kept(**values) for split, values in state["kept"].items()},
-            examples=Examples.of(state.get("examples", {})),
-            edit_examples=Examples.of(state.get("edit_examples", {})),
+            examples=Examples.of(state.get("examples", {}), examples),
+            edit_examples=Examples.of(state.get("edit_examples", {}), examples),
+            histograms=Histograms.of(state.get("histograms", {})),
         )
         for name in _NUMBERS:
             setattr(counts, name, state.get(name, 0))

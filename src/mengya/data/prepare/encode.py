@@ -51,11 +51,13 @@ from mengya.text.clean import CleanConfig
 from mengya.text.duplicates import text_hash
 from mengya.text.filters.config import FilterConfig
 from mengya.text.filters.pipeline import TextFilters
+from mengya.text.scripts import SCRIPTS, script_counts
 
 Kind = Literal["text", "conversation", "preference"]
 TrainOn = Literal["all_turns", "last_turn"]
 BatchFilter = Callable[[list[str]], list[str | None]]
 """Texts -> for each the reason to drop it, or None: for filters that are faster on many texts at once."""
+SCRIPTS_OF_ONE_IN = np.uint64(8)  # samples, chosen by their hash: a histogram needs no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class EncodedChunk:
         excerpts: [N], the beginning of each sample.
         text_characters: [N] int64, characters of the full sample, of all turns of a chat; turns: [N] int64,
             assistant turns.
+        scripts: [M, S] int64, characters of every script in the samples of the numbers script_samples: [M].
         dropped_characters: as text_characters, of samples left out, by reason.
         edits: samples that each edit changed.
         examples: of what was dropped, by reason; edit_examples: of what was edited, by edit.
@@ -105,6 +108,8 @@ class EncodedChunk:
     excerpts: list[str] = field(default_factory=list)
     text_characters: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     turns: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    scripts: np.ndarray = field(default_factory=lambda: np.zeros((0, len(SCRIPTS)), np.int64))
+    script_samples: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     dropped_characters: Counter[str] = field(default_factory=Counter)
     edits: Counter[str] = field(default_factory=Counter)
     examples: Examples = field(default_factory=Examples)
@@ -311,6 +316,11 @@ class Encoder:
         result.excerpts = [excerpt(sample, EXCERPT) for sample in samples]
         result.text_characters = np.array([sample_characters(s) for s in samples], np.int64)
         result.turns = np.array([sample_turns(sample) for sample in samples], np.int64)
+        result.script_samples = np.flatnonzero(result.hashes % SCRIPTS_OF_ONE_IN == 0)
+        counted = [
+            script_counts(filter_texts(samples[i])[0]) for i in result.script_samples.tolist()
+        ]
+        result.scripts = np.array(counted, np.int64).reshape(-1, len(SCRIPTS))
 
     def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
         """[document token] ids [document token] of every text; a typed control token stays text."""

@@ -254,7 +254,7 @@ class Inputs:
             return {}
         values = config.model_dump(mode="json", exclude_none=True, exclude={"own"})
         if self.own_filters:
-            values["own"] = [{"path": own.path, "sha256": own.sha256} for own in self.own_filters]
+            values["own"] = [f"{own.path} of SHA-256 {own.sha256}" for own in self.own_filters]
         if config.perplexity is not None:
             bounds = config.perplexity.model_dump(exclude={"checkpoint", "device"})
             values["perplexity"] = {**bounds, "checkpoint_sha256": checkpoint_sha256}
