@@ -29,6 +29,8 @@ _INDEX = {name: index for index, name in enumerate(SCRIPTS)}
 _OTHERS = ("garbage", "digit", "punctuation", "symbol", "space")
 LETTERS = np.array([name not in _OTHERS for name in SCRIPTS])
 """[S] bool: whether a script is one of letters."""
+HAN = np.array([name in ("han", "simplified", "traditional") for name in SCRIPTS])
+"""[S] bool: whether its characters are Chinese."""
 
 _HAN = ((0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF))
 _HAN_SUPPLEMENT = (0x20000, 0x3FFFF)

@@ -27,7 +27,7 @@ class EncodingFilter(Config):
 class LengthFilter(Config):
     """Drop text with too few or too many letters: white space, punctuation and symbols do not count."""
 
-    min_letters: int = Field(default=10, ge=0)
+    min_letters: int = Field(default=6, ge=0)
     """Fewest letters, digits and Chinese characters."""
     max_letters: int | None = Field(default=None, ge=1)
     """Most letters, digits and Chinese characters; null for no limit."""
@@ -43,7 +43,8 @@ class LengthFilter(Config):
 
 
 class ScriptsFilter(Config):
-    """Drop text that is written in the wrong script. Shares are of all characters but white space."""
+    """Drop text that is written in the wrong script. Shares are of all characters but white space and code
+    blocks of Markdown."""
 
     min_han: float = Field(default=0.05, ge=0, le=1)
     """Smallest share of Chinese characters; 0 keeps text of any language."""
@@ -59,7 +60,7 @@ class ScriptsFilter(Config):
     """Largest share of digits."""
     max_symbols: float = Field(default=0.6, ge=0, le=1)
     """Largest share of punctuation and symbols together."""
-    max_garbage: float = Field(default=0.01, ge=0, le=1)
+    max_garbage: float = Field(default=0.03, ge=0, le=1)
     """Largest share of control, private and unassigned characters and U+FFFD."""
 
 
@@ -93,14 +94,14 @@ class ParagraphsFilter(Config):
 
 
 class NgramsFilter(Config):
-    """Drop text that repeats sequences of letters, wherever lines end. Code, digits and punctuation do not
-    count."""
+    """Drop text that repeats sequences of letters, wherever lines end. Code, digits, punctuation and the
+    Latin letters of a Chinese text do not count."""
 
     n: int = Field(default=12, ge=2, le=64)
     """Letters of a sequence."""
-    max_repeated: float = Field(default=0.4, ge=0, le=1)
+    max_repeated: float = Field(default=0.45, ge=0, le=1)
     """Largest share of sequences that stood before."""
-    max_top: float = Field(default=0.15, ge=0, le=1)
+    max_top: float = Field(default=0.3, ge=0, le=1)
     """Largest share of letters that the most frequent sequence takes."""
     max_loop: float = Field(default=0.2, ge=0, le=1)
     """Largest share of letters in one stretch that repeats a unit of up to 64 letters three times or more."""
@@ -130,6 +131,8 @@ class BoilerplateFilter(Config):
     """Remove such lines where they do not dominate."""
     max_share: float = Field(default=0.3, ge=0, le=1)
     """Largest share of characters in such lines."""
+    min_lines: int = Field(default=2, ge=1)
+    """A text with fewer such lines is kept: it speaks about the thing."""
 
 
 class AdvertisementFilter(Config):

@@ -16,7 +16,7 @@ _BROKEN = re.compile(
     "|[äåæçèéïâã](?:[\x80-\xbf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc"
     "\u2013\u2014\u2018-\u201e\u2020-\u2022\u2026\u2030\u2039\u203a\u20ac\u2122]){2}"
     # GBK read as Latin-1: 中文 is ÖÐÎÄ
-    "|[\xb0-\xf7](?:[\xa1-\xfe]){5,}"
+    "|(?:[\xb0-\xb6\xb8-\xd6\xd8-\xf6][\xa1-\xb6\xb8-\xd6\xd8-\xf6\xf8-\xfe]){3,}"
     # UTF-8 of Chinese, read as GBK: the first bytes of 的，。是在“ and others give characters that
     # nobody writes
     "|[锛銆鐨鈥鏄鍦鍜鎴鍙鐢鏈绗][\u4e00-\u9fff\ue000-\uf8ff€?]"

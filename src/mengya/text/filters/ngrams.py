@@ -1,7 +1,7 @@
 """Text that repeats sequences of letters wherever its lines end, and loops.
 
-Digits, punctuation, white space and code do not count, so tables of numbers and rules between sections are
-no repetition.
+Digits, punctuation, white space, code and the Latin letters of a Chinese text do not count, so tables of
+numbers, links and formulas are no repetition.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 from mengya.text.filters.config import NgramsFilter
 from mengya.text.filters.markdown import prose
-from mengya.text.scripts import LETTERS, code_points, scripts_of
+from mengya.text.scripts import HAN, LETTERS, code_points, scripts_of
 
 MAX_PERIOD = 64
 MIN_TOP = 4
@@ -26,7 +26,7 @@ class RepeatedNgrams:
     def __call__(self, text: str) -> str | None:
         """The reason for which the text is dropped, or None."""
         config = self._config
-        letters = letters_of(prose(text))
+        letters = compared_letters(prose(text), config.min_letters)
         if len(letters) < max(config.min_letters, config.n):
             return None
         repeated, top = ngram_shares(letters, config.n)
@@ -41,9 +41,14 @@ class RepeatedNgrams:
         return "loop" if longest_loop(letters) > shortest_loop else None
 
 
-def letters_of(text: str) -> np.ndarray:
-    """[N] uint32: the code points of the letters."""
-    return code_points(text)[LETTERS[scripts_of(text)]]
+def compared_letters(text: str, min_letters: int) -> np.ndarray:
+    """[N] uint32: the code points of the Chinese characters, or of all letters when those are too few.
+
+    Latin letters of a Chinese text are names, addresses and formulas, which repeat with good reason.
+    """
+    scripts, codes = scripts_of(text), code_points(text)
+    chinese = codes[HAN[scripts]]
+    return chinese if len(chinese) >= min_letters else codes[LETTERS[scripts]]
 
 
 def ngram_shares(codes: np.ndarray, n: int) -> tuple[float, float]:

@@ -9,7 +9,10 @@ from mengya.text.filters.markdown import prose_lines
 
 _BULLETS = ("- ", "* ", "+ ", "•", "●", "·", "■", "◆", "▪", "►", "▶", "※", "◎", "★", "☆")
 _ELLIPSES = ("…", "...", "。。。")
-_MARK = re.compile(r"[。！？；，、：,;!?：:”」』）)]|\.(?=\s|$)")
+# Spaces between clauses of four characters or more stand for marks; words of a menu are shorter.
+_MARK = re.compile(
+    r"[。．！？；，、：,;!?:”」』）)]|\.(?=\s|$)|[\u4e00-\u9fff]{4}[ \u3000]+[\u4e00-\u9fff]{3}"
+)
 
 
 class Punctuation:
