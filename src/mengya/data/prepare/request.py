@@ -190,6 +190,10 @@ class Inputs:
         self.own_filters = [find_own_filter(path, Path.cwd()) for path in config.filters.own]
         if filters := self._filters(config.filters, checkpoint_sha256):
             self.request["filters"] = filters
+        if config.fill:
+            self.request["fill"] = config.fill
+        if config.placeholders != "warn":
+            self.request["placeholders"] = config.placeholders
         if self.unknown:
             self.request["left_out"] = [str(path) for path in self.unknown]
         text = json.dumps(content(self.request), sort_keys=True, ensure_ascii=False)
