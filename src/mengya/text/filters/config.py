@@ -103,7 +103,7 @@ class NgramsFilter(Config):
     """Largest share of sequences that stood before."""
     max_top: float = Field(default=0.3, ge=0, le=1)
     """Largest share of letters that the most frequent sequence takes."""
-    max_loop: float = Field(default=0.2, ge=0, le=1)
+    max_loop: float = Field(default=0.4, ge=0, le=1)
     """Largest share of letters in one stretch that repeats a unit of up to 64 letters three times or more."""
     min_letters: int = Field(default=100, ge=0)
     """Texts with fewer letters are kept."""
@@ -113,7 +113,8 @@ class PunctuationFilter(Config):
     """Drop lists of words or links and cut texts by the punctuation of their lines. Code does not count."""
 
     max_unpunctuated: float = Field(default=0.9, ge=0, le=1)
-    """Largest share of characters in lines without any punctuation."""
+    """Largest share of characters in lines without any punctuation, of a text without the words of sentences:
+    verse and chats without punctuation are kept."""
     min_characters: int = Field(default=200, ge=0)
     """Texts with fewer characters are kept."""
     max_bullet_lines: float = Field(default=0.95, ge=0, le=1)

@@ -13,7 +13,7 @@ from mengya.text.filters.markdown import prose
 from mengya.text.scripts import HAN, LETTERS, code_points, scripts_of
 
 MAX_PERIOD = 64
-MIN_TOP = 4
+MIN_TOP = 6
 _MULTIPLIER = np.uint32(0x9E3779B1)
 
 
