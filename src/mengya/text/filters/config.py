@@ -166,6 +166,18 @@ class PiiFilter(Config):
     """Own placeholders, for example {phone: 某手机号}; those not given are 【手机号】, 【身份证号】,
     【银行卡号】, 【邮箱】 and 【IP地址】."""
 
+    @model_validator(mode="after")
+    def _placeholders_are_used(self) -> PiiFilter:
+        if self.placeholders and self.action == "drop":
+            raise ValueError("placeholders are for replacing; write action=replace")
+        unused = [kind for kind in self.placeholders if kind not in self.kinds]
+        if unused:
+            kinds = ",".join([*self.kinds, *unused])
+            raise ValueError(
+                f"placeholders has {unused[0]}, which kinds leaves out; write kinds=[{kinds}]"
+            )
+        return self
+
 
 class SimplifyEdit(Config):
     """Traditional Chinese to Simplified, by OpenCC (pip install -e '.[opencc]')."""
@@ -177,6 +189,8 @@ class SimplifyEdit(Config):
 
 class FilterConfig(Config):
     """A section that is given is on; one that is null is off; one that is not given is as `base` says."""
+
+    text_field = "base"
 
     base: Literal["none", "standard"] = "none"
     """Which sections are on without being named: none, or all that suit Chinese text from the web (every one
