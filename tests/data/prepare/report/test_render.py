@@ -9,7 +9,9 @@ from typing import Any
 
 from mengya.data.prepare.report.render import render_report
 
-HOSTILE = "</style><script>alert(1)</script><img src=x onerror=alert(2)>\x00\x1b[31m\u202e{{ 7*7 }}&lt;"
+HOSTILE = (
+    "</style><script>alert(1)</script><img src=x onerror=alert(2)>\x00\x1b[31m\u202e{{ 7*7 }}&lt;"
+)
 
 
 def example(text: str, **more: Any) -> dict[str, Any]:
