@@ -1,4 +1,4 @@
-"""Bits per character of the beginnings of texts, against the measure of whole texts."""
+"""Bits per character of the beginnings of texts, against the measure of full texts."""
 
 import math
 import pickle

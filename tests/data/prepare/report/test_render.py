@@ -33,7 +33,7 @@ def facts(text: str) -> dict[str, Any]:
             "samples": 6,
             "held_out": 2,
             "characters": 1500,
-            "learnt_characters": 900,
+            "learned_characters": 900,
             "tokens": 1200,
             "learnt_tokens": 700,
             "examples": [example(text)],
