@@ -5,8 +5,9 @@
 
 Takes the text of FOLDER/*.jsonl and *.jsonl.gz in turn into one JSONL file of each size, and runs on it, with
 one worker and one thread: `mengya prepare` without filters, with filters=standard, and with near-duplicate
-signatures too (--near); with --datatrove, its reader, repetition and quality filters, MinHash signatures and
-tokenizer in one process. Prints CPU seconds (of all processes), MB of JSONL per CPU second less the start-up,
+signatures too (--near); with --datatrove, its repetition and quality filters, MinHash signatures and tokenizer
+in one process, each on all documents, since its thresholds drop most Chinese ones (its environment needs
+`pip install 'datatrove[io,processing]' spacy jieba`). Prints CPU seconds (of all processes), MB of JSONL per CPU second less the start-up,
 which a file of one record measures, and the peak memory. CPU seconds are comparable on a machine that is
 busy with other work, wall-clock time is not.
 """
@@ -43,15 +44,14 @@ from datatrove.pipeline.tokens import DocumentTokenizer
 from datatrove.utils.hashing import HashConfig
 
 folder, out, tokenizer, language, near = sys.argv[1:]
-steps = [JsonlReader(folder), GopherRepetitionFilter(language=language)]
-steps.append(GopherQualityFilter(language=language, min_avg_word_length=0, min_stop_words=0))
+quality = GopherQualityFilter(language=language, min_avg_word_length=0, min_stop_words=0)
 tokens = DocumentTokenizer(out + "/tokens", tokenizer_name_or_path=tokenizer, shuffle_documents=False)
 minhash = MinhashConfig(hash_config=HashConfig(precision=64), num_buckets=14, hashes_per_bucket=8)
-LocalPipelineExecutor([*steps, tokens], tasks=1, workers=1, logging_dir=out + "/log").run()
-if near == "near":
-    signatures = MinhashDedupSignature(out + "/signatures", config=minhash, language=language)
-    steps = [JsonlReader(folder), signatures]
-    LocalPipelineExecutor(steps, tasks=1, workers=1, logging_dir=out + "/log2").run()
+signatures = MinhashDedupSignature(out + "/signatures", config=minhash, language=language)
+steps = [[GopherRepetitionFilter(language=language), quality], [tokens]]
+for number, part in enumerate([*steps, [signatures]] if near else steps):
+    pipeline = [JsonlReader(folder), *part]
+    LocalPipelineExecutor(pipeline, tasks=1, workers=1, logging_dir=f"{out}/log{number}").run()
 """
 
 
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--megabytes", type=float, nargs="+", default=[10.0, 40.0])
     parser.add_argument("--datatrove", type=Path)
-    parser.add_argument("--language", default="zho_Hans", help="of datatrove's word tokenizer")
+    parser.add_argument("--language", default="zh", help="of datatrove's word tokenizer")
     parser.add_argument("--near", action="store_true")
     arguments = parser.parse_args()
     arguments.tokenizer = arguments.tokenizer.absolute()

@@ -15,7 +15,8 @@ RUN = """
 import sys
 from mengya.stages.prepare import PrepareConfig, run
 out, tokenizer, data = sys.argv[1:]
-run(PrepareConfig.model_validate({"out": out, "tokenizer": tokenizer, "sources": data, "filters": "standard"}))
+settings = {"out": out, "tokenizer": tokenizer, "sources": data, "filters": "standard"}
+run(PrepareConfig.model_validate(settings))
 print([name for name in ("torch", "matplotlib", "pyarrow", "pandas") if name in sys.modules])
 """
 
