@@ -5,11 +5,13 @@
 
 Takes the text of FOLDER/*.jsonl and *.jsonl.gz in turn into one JSONL file of each size, and runs on it, with
 one worker and one thread: `mengya prepare` without filters, with filters=standard, and with near-duplicate
-signatures too (--near); with --datatrove, its repetition and quality filters, MinHash signatures and tokenizer
-in one process, each on all documents, since its thresholds drop most Chinese ones (its environment needs
-`pip install 'datatrove[io,processing]' spacy jieba`). Prints CPU seconds (of all processes), MB of JSONL per CPU second less the start-up,
-which a file of one record measures, and the peak memory. CPU seconds are comparable on a machine that is
-busy with other work, wall-clock time is not.
+signatures too (--near); with --datatrove, its repetition and quality filters, tokenizer and (--near) MinHash
+signatures, each on all documents, since its thresholds drop most Chinese ones. Its environment needs
+`pip install 'datatrove[io,processing]' spacy jieba`.
+
+Prints CPU seconds of all processes, MB of JSONL per CPU second less the start-up, which a file of one record
+measures, and the peak memory. CPU seconds mean something on a machine that is busy with other work, though
+less than on a quiet one.
 """
 
 from __future__ import annotations
