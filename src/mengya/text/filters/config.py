@@ -19,7 +19,7 @@ PiiKind = Literal["phone", "id_card", "bank_card", "email", "ip"]
 class EncodingFilter(Config):
     """Drop text that was decoded wrongly."""
 
-    max_share: float = Field(default=0.005, ge=0, le=1)
+    max_share: float = Field(default=0.01, ge=0, le=1)
     """Largest share of characters that only a wrong decoding writes: U+FFFD, 锟斤拷, 烫烫烫, UTF-8 that was
     read as Latin-1 or GBK."""
 
@@ -56,7 +56,7 @@ class ScriptsFilter(Config):
     """Largest share of Latin letters."""
     max_foreign: float = Field(default=0.3, ge=0, le=1)
     """Largest share of letters that are neither Chinese nor Latin: kana, hangul, Cyrillic and so on."""
-    max_digits: float = Field(default=0.5, ge=0, le=1)
+    max_digits: float = Field(default=0.7, ge=0, le=1)
     """Largest share of digits."""
     max_symbols: float = Field(default=0.6, ge=0, le=1)
     """Largest share of punctuation and symbols together."""
