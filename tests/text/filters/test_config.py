@@ -54,7 +54,7 @@ def test_the_resolved_settings_give_the_same_settings() -> None:
     ("wrong", "rule", "remedy"),
     [
         ("filters=strict", "'none' or 'standard'", "filters=standard"),
-        ("filters.length.max_letters=3", "write filters.length.max_letters=6", "filters.length={}"),
+        ("filters.length.max_letters=3", "write filters.length.max_letters=5", "filters.length={}"),
         (
             "filters.pii={action: drop, placeholders: {phone: 某号}}",
             "write filters.pii.action=replace",

@@ -41,6 +41,7 @@ def test_text_that_was_decoded_wrongly_is_dropped(broken: str) -> None:
         "这锅汤烫，烫得很！屯田屯了三年，草木葱茏。",
         "卡号为××××××××××，密码为······，以上内容已隐去。",
         "法语的 é、è、à、ç 与德语的 ä、ö、ü 都不是乱码：Æsop、naïve、café、Ångström、Übermensch。",
+        "序列化之后的字节如下：\n```\n\ufffd\ufffd\ufffd\ufffd\n```\n它们不是文本。",
         "沙家浜与横浜，涓涓细流，都是常用的字。",
     ],
 )  # fmt: skip

@@ -41,23 +41,35 @@ def test_repeated_paragraphs() -> None:
     assert keeps(f"{PARAGRAPH}\n{PARAGRAPH}") is None  # lines, not paragraphs
 
 
+KEYWORDS = "".join(CHINESE[n * 30 :][:9] + "北京第一翻译有限责任公司" for n in range(12))
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         (CHINESE[:150] * 2, "repeated_ngrams"),
-        (CHINESE[:300] + CHINESE[:200], None),
-        ("".join(CHINESE[n * 30 :][:17] + "北京第一翻译有限责任公司" for n in range(12)), "top_ngram"),
-        (CHINESE[:200] + CHINESE[300:360] * 4, "loop"),
+        (CHINESE[:300] + CHINESE[:150], None),
+        (KEYWORDS, "top_ngram"),
+        (KEYWORDS[:100] + CHINESE[400:600], None),
+        (CHINESE[:200] + CHINESE[300:318] * 9, "loop"),
         ("哈" * 120, "repeated_ngrams"),
         (CHINESE[:300], None),
         ("这" * 90, None),  # too short: low_information is for it
     ],
-)  # fmt: skip
+)
 def test_sequences_of_letters(text: str, reason: str | None) -> None:
-    assert (
-        RepeatedNgrams(NgramsFilter(max_loop=0.5 if reason == "top_ngram" else 0.35))(text)
-        == reason
+    limits = {"max_repeated": 0.8} if reason == "loop" else {}
+    assert RepeatedNgrams(NgramsFilter(**limits))(text) == reason
+
+
+def test_phrases_of_contracts_are_no_repetition() -> None:
+    places = ["城东", "城西", "河南岸", "老车站", "新桥头", "西门外"]
+    items = ["铜线三捆", "水泵一台", "旧铁门两扇", "电缆四十米", "变压器一只", "井盖五个"]
+    text = "".join(
+        f"{n}、2015年{n}月某日夜，被告人张某伙同李某驾车窜至{place}，盗走{item}，经鉴定价值人民币{n}千元。"
+        for n, (place, item) in enumerate(zip(places, items, strict=True), 1)
     )
+    assert RepeatedNgrams(NgramsFilter())(text) is None
 
 
 def test_what_is_not_compared() -> None:

@@ -27,7 +27,7 @@ class EncodingFilter(Config):
 class LengthFilter(Config):
     """Drop text with too few or too many letters: white space, punctuation and symbols do not count."""
 
-    min_letters: int = Field(default=6, ge=0)
+    min_letters: int = Field(default=5, ge=0)
     """Fewest letters, digits and Chinese characters."""
     max_letters: int | None = Field(default=None, ge=1)
     """Most letters, digits and Chinese characters; null for no limit."""
@@ -97,12 +97,15 @@ class NgramsFilter(Config):
     """Drop text that repeats sequences of letters, wherever lines end. Code, digits, punctuation and the
     Latin letters of a Chinese text do not count."""
 
-    n: int = Field(default=12, ge=2, le=64)
-    """Letters of a sequence."""
-    max_repeated: float = Field(default=0.45, ge=0, le=1)
+    n: int = Field(default=24, ge=2, le=64)
+    """Letters of a sequence: longer than the phrases of contracts and judgments."""
+    max_repeated: float = Field(default=0.4, ge=0, le=1)
     """Largest share of sequences that stood before."""
-    max_top: float = Field(default=0.3, ge=0, le=1)
-    """Largest share of letters that the most frequent sequence takes."""
+    top_n: int = Field(default=12, ge=2, le=64)
+    """Letters of a sequence that is counted for `max_top`."""
+    max_top: float = Field(default=0.4, ge=0, le=1)
+    """Largest share of letters that the most frequent sequence takes; one that stands fewer than six times
+    takes none."""
     max_loop: float = Field(default=0.4, ge=0, le=1)
     """Largest share of letters in one stretch that repeats a unit of up to 64 letters three times or more."""
     min_letters: int = Field(default=100, ge=0)

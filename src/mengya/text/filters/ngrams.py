@@ -29,12 +29,12 @@ class RepeatedNgrams:
         if len(text) < config.min_letters:
             return None
         letters = compared_letters(prose(text), config.min_letters)
-        if len(letters) < max(config.min_letters, config.n):
+        if len(letters) < max(config.min_letters, config.n, config.top_n):
             return None
-        repeated, top = ngram_shares(letters, config.n)
+        repeated = ngram_shares(letters, config.n)[0]
         if repeated > config.max_repeated:
             return "repeated_ngrams"
-        if top > config.max_top:
+        if ngram_shares(letters, config.top_n)[1] > config.max_top:
             return "top_ngram"
         shortest_loop = config.max_loop * len(letters)
         # A loop repeats its n-grams, so most texts need no search for one.
