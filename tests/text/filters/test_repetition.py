@@ -12,7 +12,13 @@ from mengya.text.filters.config import (
     ParagraphsFilter,
 )
 from mengya.text.filters.information import Information
-from mengya.text.filters.ngrams import RepeatedNgrams, longest_loop, ngram_hashes, ngram_shares
+from mengya.text.filters.ngrams import (
+    RepeatedNgrams,
+    highest_count,
+    longest_loop,
+    ngram_hashes,
+    repeated_share,
+)
 from mengya.text.filters.repetition import RepeatedLines, RepeatedParagraphs
 from mengya.text.scripts import code_points
 from tests.text.filters.texts import GOOD
@@ -58,8 +64,8 @@ KEYWORDS = "".join(CHINESE[n * 30 :][:9] + "北京第一翻译有限责任公司
     ],
 )
 def test_sequences_of_letters(text: str, reason: str | None) -> None:
-    limits = {"max_repeated": 0.8} if reason == "loop" else {}
-    assert RepeatedNgrams(NgramsFilter(**limits))(text) == reason
+    config = NgramsFilter(max_repeated=0.8 if reason == "loop" else 0.4)
+    assert RepeatedNgrams(config)(text) == reason
 
 
 def test_phrases_of_contracts_are_no_repetition() -> None:
@@ -91,10 +97,10 @@ def test_shares_of_ngrams_by_counting() -> None:
     for n in (2, 3, 5, 12, 13, 16):
         grams = [tuple(codes[i : i + n].tolist()) for i in range(len(codes) - n + 1)]
         most = max(grams.count(gram) for gram in set(grams))
-        repeated, top = ngram_shares(codes, n)
-        assert len(ngram_hashes(codes, n)) == len(grams)
-        assert repeated == pytest.approx(1 - len(set(grams)) / len(grams))
-        assert top == pytest.approx(most * n / len(codes) if most >= 6 else 0)
+        hashes = ngram_hashes(codes, n)
+        assert len(hashes) == len(grams)
+        assert repeated_share(hashes) == pytest.approx(1 - len(set(grams)) / len(grams))
+        assert highest_count(hashes) == most
 
 
 def test_the_longest_loop() -> None:

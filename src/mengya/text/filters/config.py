@@ -97,15 +97,13 @@ class NgramsFilter(Config):
     """Drop text that repeats sequences of letters, wherever lines end. Code, digits, punctuation and the
     Latin letters of a Chinese text do not count."""
 
-    n: int = Field(default=24, ge=2, le=64)
-    """Letters of a sequence: longer than the phrases of contracts and judgments."""
+    n: int = Field(default=24, ge=4, le=64, multiple_of=2)
+    """Letters of a sequence: longer than most phrases of contracts and judgments."""
     max_repeated: float = Field(default=0.4, ge=0, le=1)
     """Largest share of sequences that stood before."""
-    top_n: int = Field(default=12, ge=2, le=64)
-    """Letters of a sequence that is counted for `max_top`."""
     max_top: float = Field(default=0.4, ge=0, le=1)
-    """Largest share of letters that the most frequent sequence takes; one that stands fewer than six times
-    takes none."""
+    """Largest share of letters that the most frequent sequence of n/2 takes; one that stands fewer than six
+    times takes none."""
     max_loop: float = Field(default=0.4, ge=0, le=1)
     """Largest share of letters in one stretch that repeats a unit of up to 64 letters three times or more."""
     min_letters: int = Field(default=100, ge=0)

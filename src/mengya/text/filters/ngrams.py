@@ -29,12 +29,15 @@ class RepeatedNgrams:
         if len(text) < config.min_letters:
             return None
         letters = compared_letters(prose(text), config.min_letters)
-        if len(letters) < max(config.min_letters, config.n, config.top_n):
+        if len(letters) < max(config.min_letters, config.n):
             return None
-        repeated = ngram_shares(letters, config.n)[0]
+        half = config.n // 2
+        halves = ngram_hashes(letters, half)
+        repeated = repeated_share(_joined(halves, halves[half:]))
         if repeated > config.max_repeated:
             return "repeated_ngrams"
-        if ngram_shares(letters, config.top_n)[1] > config.max_top:
+        most = highest_count(halves)
+        if most >= MIN_TOP and most * half > config.max_top * len(letters):
             return "top_ngram"
         shortest_loop = config.max_loop * len(letters)
         # A loop repeats its n-grams, so most texts need no search for one.
@@ -53,15 +56,17 @@ def compared_letters(text: str, min_letters: int) -> np.ndarray:
     return chinese if len(chinese) >= min_letters else codes[LETTERS.take(scripts, mode="clip")]
 
 
-def ngram_shares(codes: np.ndarray, n: int) -> tuple[float, float]:
-    """The share of n-grams that stood before, and the share of letters that the most frequent one takes.
+def repeated_share(hashes: np.ndarray) -> float:
+    """The share of sequences that stood before."""
+    hashes = np.sort(hashes)
+    return int(np.count_nonzero(hashes[1:] == hashes[:-1])) / len(hashes)
 
-    One that stands fewer than `MIN_TOP` times takes none.
-    """
-    hashes = np.sort(ngram_hashes(codes, n))
-    first = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))
-    most = int(np.diff(np.append(first, len(hashes))).max())
-    return 1 - len(first) / len(hashes), (most * n / len(codes) if most >= MIN_TOP else 0.0)
+
+def highest_count(hashes: np.ndarray) -> int:
+    """How often the most frequent sequence stands in the text."""
+    hashes = np.sort(hashes)
+    first = np.flatnonzero(hashes[1:] != hashes[:-1])
+    return int(np.diff(first, prepend=-1, append=len(hashes) - 1).max())
 
 
 def ngram_hashes(codes: np.ndarray, n: int) -> np.ndarray:
