@@ -17,7 +17,6 @@ from mengya.text.filters.ngrams import (
     highest_count,
     longest_loop,
     ngram_hashes,
-    repeated_share,
 )
 from mengya.text.filters.repetition import RepeatedLines, RepeatedParagraphs
 from mengya.text.scripts import code_points
