@@ -98,7 +98,7 @@ def test_shares_of_ngrams_by_counting() -> None:
         most = max(grams.count(gram) for gram in set(grams))
         hashes = ngram_hashes(codes, n)
         assert len(hashes) == len(grams)
-        assert repeated_share(hashes) == pytest.approx(1 - len(set(grams)) / len(grams))
+        assert count_repeats(hashes) == len(grams) - len(set(grams))
         assert highest_count(hashes) == most
 
 

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from mengya.data.ingest.reading.records import Chunk
 from mengya.data.prepare.build import Build, SourceCounts
+from mengya.data.prepare.cluster import encode_on_cluster
 from mengya.data.prepare.config import PrepareConfig
 from mengya.data.prepare.encode import plan_encoding
 from mengya.data.prepare.request import Inputs, source_form
@@ -62,7 +63,12 @@ def encode_all(config: PrepareConfig, inputs: Inputs, build: Build, console: Con
             if number >= done:
                 yield source, chunk
 
-    with progress, closing(encode_in_order(remaining(), workers, plan)) as results:
+    encoded_chunks = (
+        encode_on_cluster(remaining(), config.cluster, plan)
+        if config.cluster
+        else encode_in_order(remaining(), workers, plan)
+    )
+    with progress, closing(encoded_chunks) as results:
         bar = progress.add_task("", total=inputs.total_bytes, counts="")
         for chunk, encoded in results:
             build.add(encoded)
