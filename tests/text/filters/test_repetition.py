@@ -14,6 +14,7 @@ from mengya.text.filters.config import (
 from mengya.text.filters.information import Information
 from mengya.text.filters.ngrams import (
     RepeatedNgrams,
+    count_repeats,
     highest_count,
     longest_loop,
     ngram_hashes,
