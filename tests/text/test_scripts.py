@@ -1,4 +1,4 @@
-"""Characters are counted by script; Simplified and Traditional are told apart as OpenCC tells them."""
+"""Characters are counted by script; Simplified and Traditional are those of OpenCC."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sections are on: a base, and what is named beside it."""
+"""Which sections are on: a base, and what is named next to it."""
 
 from __future__ import annotations
 

@@ -51,7 +51,8 @@ _HOST = re.compile(
 )
 _LOCAL = re.compile(r"[A-Za-z0-9_.%+-]{1,64}\Z", re.ASCII)
 _IP = re.compile(
-    r"[1-9](?<![0-9A-Za-z_.\-=]\d)(?<![^/]/\d)\d{0,2}(?:\.(?:25[0-5]|2[0-4]\d|1?\d?\d)){3}(?![0-9A-Za-z_]|\.\w|/\d)",
+    r"[1-9](?<![0-9A-Za-z_.\-=]\d)(?<![^/]/\d)\d{0,2}(?:\.(?:25[0-5]|2[0-4]\d|1?\d?\d)){3}"
+    r"(?![0-9A-Za-z_]|\.\w|/\d)",
     re.ASCII,
 )
 _VERSION = re.compile(r"(?:v|V|版本?|[Vv]ersion|[Vv]er\.?|[Rr]elease)\s*(?:号|为|是|:|：)?\s*$")
