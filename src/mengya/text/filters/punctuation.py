@@ -7,7 +7,7 @@ import re
 from mengya.text.filters.config import PunctuationFilter
 from mengya.text.filters.markdown import prose_lines
 
-MAX_FUNCTION_SHARE = 0.03
+MAX_FUNCTION_SHARE = 0.015
 _BULLETS = ("- ", "* ", "+ ", "•", "●", "·", "■", "◆", "▪", "►", "▶", "※", "◎", "★", "☆")
 _ELLIPSES = ("…", "...", "。。。")
 _MARK = re.compile(r"[。．！？；，、：,;!?:”」』）)]|\.(?=\s|$)")
