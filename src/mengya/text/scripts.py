@@ -29,6 +29,8 @@ _INDEX = {name: index for index, name in enumerate(SCRIPTS)}
 _OTHERS = ("garbage", "digit", "punctuation", "symbol", "space")
 LETTERS = np.array([name not in _OTHERS for name in SCRIPTS])
 """[S] bool: whether a script is one of letters."""
+HAN = np.array([name in ("han", "simplified", "traditional") for name in SCRIPTS])
+"""[S] bool: whether its characters are Chinese."""
 
 _HAN = ((0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF))
 _HAN_SUPPLEMENT = (0x20000, 0x3FFFF)
@@ -49,9 +51,12 @@ def count_scripts(text: str) -> dict[str, int]:
     return dict(zip(SCRIPTS, script_counts(text).tolist(), strict=True))
 
 
+@lru_cache(maxsize=2)
 def script_counts(text: str) -> np.ndarray:
-    """[S] int64, in the order of `SCRIPTS`."""
-    return np.bincount(scripts_of(text), minlength=len(SCRIPTS))
+    """[S] int64, in the order of `SCRIPTS`; those of the last text are kept."""
+    counts = np.bincount(scripts_of(text), minlength=len(SCRIPTS))
+    counts.flags.writeable = False
+    return counts
 
 
 @lru_cache(maxsize=2)
@@ -60,7 +65,7 @@ def scripts_of(text: str) -> np.ndarray:
     codes = code_points(text)
     if len(codes) and codes.max() >= _TABLE_SIZE:
         codes = np.where(codes >= _TABLE_SIZE, _stand_in(codes), codes)
-    scripts = _table()[codes]
+    scripts = _table().take(codes, mode="clip")  # three times as fast as indexing
     scripts.flags.writeable = False
     return scripts
 

@@ -19,7 +19,7 @@ PiiKind = Literal["phone", "id_card", "bank_card", "email", "ip"]
 class EncodingFilter(Config):
     """Drop text that was decoded wrongly."""
 
-    max_share: float = Field(default=0.005, ge=0, le=1)
+    max_share: float = Field(default=0.01, ge=0, le=1)
     """Largest share of characters that only a wrong decoding writes: U+FFFD, 锟斤拷, 烫烫烫, UTF-8 that was
     read as Latin-1 or GBK."""
 
@@ -27,7 +27,7 @@ class EncodingFilter(Config):
 class LengthFilter(Config):
     """Drop text with too few or too many letters: white space, punctuation and symbols do not count."""
 
-    min_letters: int = Field(default=10, ge=0)
+    min_letters: int = Field(default=5, ge=0)
     """Fewest letters, digits and Chinese characters."""
     max_letters: int | None = Field(default=None, ge=1)
     """Most letters, digits and Chinese characters; null for no limit."""
@@ -43,7 +43,8 @@ class LengthFilter(Config):
 
 
 class ScriptsFilter(Config):
-    """Drop text that is written in the wrong script. Shares are of all characters but white space."""
+    """Drop text that is written in the wrong script. Shares are of all characters but white space and code
+    blocks of Markdown."""
 
     min_han: float = Field(default=0.05, ge=0, le=1)
     """Smallest share of Chinese characters; 0 keeps text of any language."""
@@ -55,11 +56,11 @@ class ScriptsFilter(Config):
     """Largest share of Latin letters."""
     max_foreign: float = Field(default=0.3, ge=0, le=1)
     """Largest share of letters that are neither Chinese nor Latin: kana, hangul, Cyrillic and so on."""
-    max_digits: float = Field(default=0.5, ge=0, le=1)
+    max_digits: float = Field(default=0.7, ge=0, le=1)
     """Largest share of digits."""
     max_symbols: float = Field(default=0.6, ge=0, le=1)
     """Largest share of punctuation and symbols together."""
-    max_garbage: float = Field(default=0.01, ge=0, le=1)
+    max_garbage: float = Field(default=0.03, ge=0, le=1)
     """Largest share of control, private and unassigned characters and U+FFFD."""
 
 
@@ -93,16 +94,17 @@ class ParagraphsFilter(Config):
 
 
 class NgramsFilter(Config):
-    """Drop text that repeats sequences of letters, wherever lines end. Code, digits and punctuation do not
-    count."""
+    """Drop text that repeats sequences of letters, wherever lines end. Code, digits, punctuation and the
+    Latin letters of a Chinese text do not count."""
 
-    n: int = Field(default=12, ge=2, le=64)
-    """Letters of a sequence."""
+    n: int = Field(default=24, ge=4, le=64, multiple_of=2)
+    """Letters of a sequence: longer than most phrases of contracts and judgments."""
     max_repeated: float = Field(default=0.4, ge=0, le=1)
     """Largest share of sequences that stood before."""
-    max_top: float = Field(default=0.15, ge=0, le=1)
-    """Largest share of letters that the most frequent sequence takes."""
-    max_loop: float = Field(default=0.2, ge=0, le=1)
+    max_top: float = Field(default=0.4, ge=0, le=1)
+    """Largest share of letters that the most frequent sequence of n/2 takes; one that stands fewer than six
+    times takes none."""
+    max_loop: float = Field(default=0.4, ge=0, le=1)
     """Largest share of letters in one stretch that repeats a unit of up to 64 letters three times or more."""
     min_letters: int = Field(default=100, ge=0)
     """Texts with fewer letters are kept."""
@@ -112,7 +114,8 @@ class PunctuationFilter(Config):
     """Drop lists of words or links and cut texts by the punctuation of their lines. Code does not count."""
 
     max_unpunctuated: float = Field(default=0.9, ge=0, le=1)
-    """Largest share of characters in lines without any punctuation."""
+    """Largest share of characters in lines without any punctuation, of a text without the words of sentences:
+    verse and chats without punctuation are kept."""
     min_characters: int = Field(default=200, ge=0)
     """Texts with fewer characters are kept."""
     max_bullet_lines: float = Field(default=0.95, ge=0, le=1)
@@ -130,6 +133,8 @@ class BoilerplateFilter(Config):
     """Remove such lines where they do not dominate."""
     max_share: float = Field(default=0.3, ge=0, le=1)
     """Largest share of characters in such lines."""
+    min_lines: int = Field(default=2, ge=1)
+    """A text with fewer such lines is kept: it speaks about the thing."""
 
 
 class AdvertisementFilter(Config):
@@ -162,6 +167,18 @@ class PiiFilter(Config):
     """Own placeholders, for example {phone: 某手机号}; those not given are 【手机号】, 【身份证号】,
     【银行卡号】, 【邮箱】 and 【IP地址】."""
 
+    @model_validator(mode="after")
+    def _placeholders_are_used(self) -> PiiFilter:
+        if self.placeholders and self.action == "drop":
+            raise ValueError("placeholders are for replacing; write action=replace")
+        unused = [kind for kind in self.placeholders if kind not in self.kinds]
+        if unused:
+            kinds = ",".join([*self.kinds, *unused])
+            raise ValueError(
+                f"placeholders has {unused[0]}, which kinds leaves out; write kinds=[{kinds}]"
+            )
+        return self
+
 
 class SimplifyEdit(Config):
     """Traditional Chinese to Simplified, by OpenCC (pip install -e '.[opencc]')."""
@@ -173,6 +190,8 @@ class SimplifyEdit(Config):
 
 class FilterConfig(Config):
     """A section that is given is on; one that is null is off; one that is not given is as `base` says."""
+
+    text_field = "base"
 
     base: Literal["none", "standard"] = "none"
     """Which sections are on without being named: none, or all that suit Chinese text from the web (every one

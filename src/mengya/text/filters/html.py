@@ -42,11 +42,17 @@ _HEIGHTS = {
     "sup": str.maketrans("0123456789+-=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿ"),
     "sub": str.maketrans("0123456789+-=()n", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙ"),
 }
-_MANY_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
+_READING = re.compile(
+    r"(?:<rp>[^<>]{0,3}</rp>)?<rt\b[^<>]*>(.*?)(?:</rt>|(?=</ruby>))(?:<rp>[^<>]{0,3}</rp>)?"
+)
+_BREAK_IN_ROW = re.compile(r"<br\s*/?>(?=[^\n]*\|[ \t]*$)", re.IGNORECASE | re.MULTILINE)
+# Where a block began or ended: a line end, two where the text had two.
+_MARK = "\ufdd0"
+_MARKS = re.compile(rf"[ \t]*(?:\n[ \t]*)*{_MARK}(?:[ \t]*(?:\n|{_MARK}))*")
 # A line of JavaScript or of a style sheet.
 _SCRIPT_CODE = re.compile(
     r"function\s*\w*\([^()]*\)\s*\{|document\.(?:write|getElement|cookie|createElement)"
-    r"|\bvar \w+ ?=|!important|\$\(document\)|\{\s*[\w-]+\s*:[^{};]+;"
+    r"|\bvar \w+ ?=|!important|\$\(document\)|(?<!-)\{\s*[a-z-]+\s*:[^{};]+;"
 )
 _CUT_TAG = re.compile(
     r"<(?:div|span|a|img|p|td|tr|li|ul|table|font|script) [^<>]*\Z", re.IGNORECASE
@@ -57,18 +63,36 @@ def remove_html(text: str) -> str:
     """The text without tags and comments, and with its entities decoded; code stays as it is."""
     if "<" not in text and "&" not in text:
         return text
-    return change_prose(text, _without_html)
+    edited = change_prose(text, _without_html)
+    return edited.lstrip("\n") if text[:1] == "<" else edited
 
 
 def _without_html(text: str) -> str:
-    plain = text
     if "<" in text:
-        plain = _UNSEEN.sub("", _COMMENT.sub("", text))
+        plain = _UNSEEN.sub("", _COMMENT.sub(_comment, text))
         plain = _RAISED.sub(lambda m: m[2].translate(_HEIGHTS[m[1].lower()]), plain)
-        plain = _SPAN_TAG.sub("", _BLOCK_TAG.sub("\n", _CELL.sub(" ", plain)))
-    if "&" in plain:
-        plain = _ENTITY.sub(lambda m: html.unescape(m[0]).replace("\xa0", " "), plain)
-    return text if plain == text else _MANY_LINES.sub("\n\n", plain)
+        plain = _READING.sub(r"（\1）", _BREAK_IN_ROW.sub(" ", plain))
+        plain = _SPAN_TAG.sub("", _BLOCK_TAG.sub(_MARK, _CELL.sub(" ", plain)))
+        text = _MARKS.sub(_line_ends, plain) if _MARK in plain else plain
+    if "&" in text:
+        text = _ENTITY.sub(_character, text.replace("&amp;", "&"))
+    return text
+
+
+def _comment(found: re.Match[str]) -> str:
+    """Of a comment on lines of its own no empty line is left."""
+    text, start = found.string, found.start()
+    return _MARK if start == 0 or text[start - 1] == "\n" else ""
+
+
+def _line_ends(found: re.Match[str]) -> str:
+    """A line end, and an empty line where the text had one: lines of tags alone are none."""
+    inner = found[0].split("\n")[1:-1]
+    return "\n\n" if any(not line.strip() for line in inner) else "\n"
+
+
+def _character(found: re.Match[str]) -> str:
+    return html.unescape(found[0]).replace("\xa0", " ")
 
 
 class HtmlRemains:

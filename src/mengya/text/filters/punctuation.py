@@ -7,9 +7,12 @@ import re
 from mengya.text.filters.config import PunctuationFilter
 from mengya.text.filters.markdown import prose_lines
 
+MAX_FUNCTION_SHARE = 0.015
 _BULLETS = ("- ", "* ", "+ ", "•", "●", "·", "■", "◆", "▪", "►", "▶", "※", "◎", "★", "☆")
 _ELLIPSES = ("…", "...", "。。。")
-_MARK = re.compile(r"[。！？；，、：,;!?：:”」』）)]|\.(?=\s|$)")
+_MARK = re.compile(r"[。．！？；，、：,;!?:”」』）)]|\.(?=\s|$)")
+# Words that sentences and verse, old and new, cannot do without; lists of names and menus can.
+_FUNCTION = re.compile(r"[的了是在不有我你他她这那一就也都和与之其而以于为无何此]")
 
 
 class Punctuation:
@@ -25,8 +28,7 @@ class Punctuation:
         size = sum(map(len, lines))
         if size < config.min_characters:
             return None
-        bare = sum(len(line) for line in lines if not _MARK.search(line))
-        if bare > config.max_unpunctuated * size:
+        if _is_list(_bare_lines(lines, (1 - config.max_unpunctuated) * size)):
             return "unpunctuated"
         if len(lines) < config.min_lines:
             return None
@@ -35,3 +37,21 @@ class Punctuation:
         if sum(line.endswith(_ELLIPSES) for line in lines) > config.max_ellipsis_lines * len(lines):
             return "ellipsis_lines"
         return None
+
+
+def _bare_lines(lines: list[str], enough: float) -> list[str]:
+    """The lines without punctuation; none once those that have some hold `enough` characters."""
+    bare, marked = [], 0
+    for line in lines:
+        if not _MARK.search(line):
+            bare.append(line)
+            continue
+        marked += len(line)
+        if marked >= enough:
+            return []
+    return bare if enough else []
+
+
+def _is_list(lines: list[str]) -> bool:
+    words = sum(len(_FUNCTION.findall(line)) for line in lines)
+    return words < MAX_FUNCTION_SHARE * sum(map(len, lines))
