@@ -12,6 +12,7 @@ from rich.console import Console
 from mengya.config import Config, OneOrMany, PathConfig
 from mengya.data.ingest.reading.encoding import AUTO
 from mengya.text.clean import CleanConfig
+from mengya.text.filters.config import FilterConfig
 
 REQUEST = "prepare.json"  # in OUT: what it was made of
 
@@ -82,6 +83,9 @@ class PrepareConfig(Config):
     sources: OneOrMany[PrepareSource] = Field(min_length=1)
     """What to read; a plain path stands for {path: ...}."""
     clean: CleanConfig = CleanConfig()
+    filters: FilterConfig = FilterConfig()
+    """Edits of texts, and filters that drop them and give the reason; `standard` switches on all that suit
+    Chinese text from the web."""
     train_on: Literal["all_turns", "last_turn"] = "all_turns"
     """For conversations: the assistant turns that are learned. A turn with `weight`, `loss`, `train` or
     `loss_mask` of 0 or false never is."""

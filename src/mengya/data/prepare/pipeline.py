@@ -20,14 +20,16 @@ from rich.progress import (
 from rich.table import Table
 
 from mengya.data.ingest.reading.records import Chunk
-from mengya.data.prepare.build import Build, SourceCounts
+from mengya.data.prepare.build import Build
 from mengya.data.prepare.config import PrepareConfig
+from mengya.data.prepare.counts import SourceCounts
 from mengya.data.prepare.encode import plan_encoding
 from mengya.data.prepare.request import Inputs, source_form
 from mengya.data.prepare.workers import encode_in_order
 from mengya.data.rows.fitting import fit_rows
 from mengya.data.shards import MANIFEST, TokenShards
 from mengya.runtime.device import usable_cores
+from mengya.text.filters.config import FilterConfig
 
 COMMIT_SECONDS = 5.0  # how much work an interruption may cost
 # Bytes on disk: below that, starting more processes takes longer than the work.
@@ -52,7 +54,15 @@ def encode_all(config: PrepareConfig, inputs: Inputs, build: Build, console: Con
     )
     forms = [source_form(source) for source in inputs.sources]
     folder, exact = str(config.tokenizer), config.dedup == "exact"
-    plan = plan_encoding(config.kind, folder, forms, config.clean, config.train_on, exact)
+    plan = plan_encoding(
+        config.kind,
+        folder,
+        forms,
+        config.clean,
+        config.train_on,
+        exact,
+        filters=config.filters if config.filters != FilterConfig() else None,
+    )
     workers = config.workers or (usable_cores() if inputs.total_bytes > SMALL_INPUT else 1)
     done = build.chunks_done
     committed = time.monotonic()

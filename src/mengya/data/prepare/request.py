@@ -36,6 +36,7 @@ from mengya.data.prepare.preflight import refuse_unknown, unknown_form
 from mengya.data.shards import TokenShards, rename_license
 from mengya.errors import UserError, shown
 from mengya.runtime.files import write_text
+from mengya.text.filters.config import FilterConfig
 from mengya.tokenizer.chat_template import chat_template_hash
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 
@@ -176,6 +177,8 @@ class Inputs:
                 for source, files in zip(self.sources, described, strict=True)
             ],
         }
+        if config.filters != FilterConfig():
+            self.request["filters"] = config.filters.model_dump(mode="json")
         if self.unknown:
             self.request["left_out"] = [str(path) for path in self.unknown]
         text = json.dumps(content(self.request), sort_keys=True, ensure_ascii=False)
