@@ -34,6 +34,8 @@ FOLDER = FolderKind(
 _UNFINISHED = (
     "state.json",
     "hashes.bin",
+    "near_duplicates.bin",
+    "near_splits.bin",
     "train",
     "validation",
 )  # more names in an unfinished build
@@ -128,6 +130,7 @@ def _start(config: PrepareConfig, folder: OutputFolder, inputs: Inputs, console:
 
 def _open_build(config: PrepareConfig, directory: Path, inputs: Inputs) -> Build:
     from mengya.data.prepare.build import Build
+    from mengya.data.prepare.signing import signing_for
     from mengya.tokenizer.load import load_tokenizer
 
     return Build(
@@ -140,6 +143,7 @@ def _open_build(config: PrepareConfig, directory: Path, inputs: Inputs) -> Build
         validation_fraction=config.validation_fraction,
         max_bad_lines=config.max_bad_lines,
         max_bad_share=config.max_bad_share,
+        signing=signing_for(config.near_duplicates, config.kind, config.validation_fraction),
     )
 
 

@@ -13,6 +13,7 @@ from mengya.config import Config, OneOrMany, PathConfig
 from mengya.data.ingest.reading.encoding import AUTO
 from mengya.text.clean import CleanConfig
 from mengya.text.filters.config import FilterConfig
+from mengya.text.near_duplicates.config import NearDuplicateConfig
 
 REQUEST = "prepare.json"  # in OUT: what it was made of
 
@@ -92,6 +93,8 @@ class PrepareConfig(Config):
     dedup: bool | Literal["exact"] = True
     """Keep only the first of samples that are equal but for white space (the indentation of lines counts)
     and case, over all sources; exact: that are equal to the letter."""
+    near_duplicates: NearDuplicateConfig = NearDuplicateConfig()
+    """What is done with samples that nearly equal an earlier one, over all sources."""
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
     """Hold out about this part, chosen by the hash of a document or of the first question of a chat."""
     max_bad_lines: int = Field(default=100, ge=0)

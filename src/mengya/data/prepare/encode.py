@@ -44,6 +44,7 @@ from mengya.data.ingest.schema import (
     to_document,
 )
 from mengya.data.prepare.examples import EXCERPT, Example, Examples, edit_example
+from mengya.data.prepare.signing import Signing, sign
 from mengya.data.prepare.tokenize import groups
 from mengya.errors import UserError
 from mengya.text.clean import CleanConfig
@@ -85,6 +86,7 @@ class EncodedChunk:
         dropped_characters: as text_characters, of samples left out, by reason.
         edits: samples that each edit changed.
         examples: of what was dropped, by reason; edit_examples: of what was edited, by edit.
+        signatures, split_signatures: [N, P] uint8, for near-duplicates; [N, 0] where they are not needed.
     """
 
     source: int
@@ -108,6 +110,8 @@ class EncodedChunk:
     edits: Counter[str] = field(default_factory=Counter)
     examples: Examples = field(default_factory=Examples)
     edit_examples: Examples = field(default_factory=Examples)
+    signatures: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
+    split_signatures: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
 
     def drop(self, reason: str, candidate: Candidate) -> None:
         """Count a sample that is left out, and keep it as an example if its hash is small enough."""
@@ -147,6 +151,7 @@ class EncodingPlan:
         exact: whether samples are the same only when they are equal to the letter.
         filters: edits and filters of texts; None when there are none.
         batch_filters: called once in every process, each gives a filter that is asked after the others.
+        signing: the signatures that near-duplicates are found by; None when nobody looks for them.
     """
 
     kind: Kind
@@ -159,6 +164,7 @@ class EncodingPlan:
     exact: bool = False
     filters: FilterConfig | None = None
     batch_filters: tuple[Callable[[], BatchFilter], ...] = ()
+    signing: Signing | None = None
 
 
 def plan_encoding(
@@ -170,6 +176,7 @@ def plan_encoding(
     exact: bool = False,
     filters: FilterConfig | None = None,
     batch_filters: tuple[Callable[[], BatchFilter], ...] = (),
+    signing: Signing | None = None,
 ) -> EncodingPlan:
     """The plan for a tokenizer folder."""
     plan = EncodingPlan(
@@ -181,6 +188,7 @@ def plan_encoding(
         exact=exact,
         filters=filters,
         batch_filters=batch_filters,
+        signing=signing,
     )
     if kind != "text":
         return plan
@@ -200,6 +208,7 @@ class Encoder:
         self._train_on, self._exact = plan.train_on, plan.exact
         self._filters = TextFilters(plan.filters) if plan.filters is not None else None
         self._batch_filters = [make() for make in plan.batch_filters]
+        self._signing = plan.signing
         if plan.kind == "text":
             self._texts = Tokenizer.from_str(plan.text_tokenizer)
             self._edge = np.array([plan.document_token], np.uint32)
@@ -305,6 +314,8 @@ class Encoder:
         result.excerpts = [excerpt(sample, EXCERPT) for sample in samples]
         result.text_characters = np.array([sample_characters(s) for s in samples], np.int64)
         result.turns = np.array([sample_turns(sample) for sample in samples], np.int64)
+        if self._signing is not None:
+            result.signatures, result.split_signatures = sign(samples, self._signing)
 
     def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
         """[document token] ids [document token] of every text; a typed control token stays text."""

@@ -25,6 +25,7 @@ from mengya.data.prepare.config import PrepareConfig
 from mengya.data.prepare.counts import SourceCounts
 from mengya.data.prepare.encode import plan_encoding
 from mengya.data.prepare.request import Inputs, source_form
+from mengya.data.prepare.signing import signing_for
 from mengya.data.prepare.workers import encode_in_order
 from mengya.data.rows.fitting import fit_rows
 from mengya.data.shards import MANIFEST, TokenShards
@@ -62,6 +63,7 @@ def encode_all(config: PrepareConfig, inputs: Inputs, build: Build, console: Con
         config.train_on,
         exact,
         filters=config.filters if config.filters != FilterConfig() else None,
+        signing=signing_for(config.near_duplicates, config.kind, config.validation_fraction),
     )
     workers = config.workers or (usable_cores() if inputs.total_bytes > SMALL_INPUT else 1)
     done = build.chunks_done

@@ -9,6 +9,10 @@ from pydantic import Field, model_validator
 from mengya.config import Config
 
 
+# What a method does not use.
+_OTHER = {"minhash": ("distance",), "simhash": ("threshold", "permutations")}
+
+
 class NearDuplicateConfig(Config):
     action: Literal["together", "drop", "ignore"] = "together"
     """What is done with a sample that nearly equals an earlier one. together: it is kept in the same split as
@@ -33,11 +37,17 @@ class NearDuplicateConfig(Config):
 
     @model_validator(mode="after")
     def _of_the_method(self) -> NearDuplicateConfig:
-        other = {"minhash": ("distance",), "simhash": ("threshold", "permutations")}[self.method]
+        other = _OTHER[self.method]
         if given := [name for name in other if name in self.model_fields_set]:
             names = " and ".join(given)
             raise ValueError(f"method={self.method} does not use {names}; leave it out")
         return self
+
+    def settings(self) -> dict[str, Any]:
+        """Those that change anything, as JSON."""
+        if self.action == "ignore":
+            return {"action": "ignore"}
+        return self.model_dump(mode="json", exclude=set(_OTHER[self.method]))
 
     @property
     def signature_bytes(self) -> int:

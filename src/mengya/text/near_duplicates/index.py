@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-SHARED = 64  # of the texts with one key, only the first so many are entered: bounds the work on templates
+SHARED = 32  # of the texts with one key, only the first so many are entered: bounds the work on templates
 _MERGED = 4
 _LOW = np.uint64(32)
 
