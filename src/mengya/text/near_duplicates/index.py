@@ -13,7 +13,7 @@ import numpy as np
 
 SHARED = 32  # of the texts with one key, only the first so many are entered: bounds the work on templates
 _MERGED = 4
-_LOW = np.uint64(32)
+_LOW, _NUMBER = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
 class Candidates(NamedTuple):
@@ -41,12 +41,12 @@ class KeyIndex:
     def candidates(self, keys: np.ndarray) -> Candidates:
         """Pairs of the texts with uint32 `keys` [N, B], which are not added, and of them with earlier ones."""
         entries = _entries(keys, 0)
-        wanted, rows = entries >> _LOW, (entries & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        wanted, rows = entries >> _LOW, (entries & _NUMBER).astype(np.int64)
         found = [np.zeros((0, 2), np.int64)]
         for run in self._runs:
             first, counts = _ranges(run, wanted)
             places = np.repeat(first, counts) + _counted(counts)
-            numbers = (run[places] & np.uint64(0xFFFFFFFF)).astype(np.int64)
+            numbers = (run[places] & _NUMBER).astype(np.int64)
             found.append(np.stack([np.repeat(rows, counts), numbers], axis=1))
         return Candidates(_unique(np.concatenate(found)), _within(wanted, rows))
 
@@ -81,7 +81,8 @@ def _ranges(run: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray
     counts = np.zeros(len(wanted), np.int64)
     inside = np.flatnonzero(first < len(run))
     hits = inside[run[first[inside]] >> _LOW == wanted[inside]]
-    counts[hits] = np.searchsorted(run, wanted[hits] + np.uint64(1) << _LOW) - first[hits]
+    last = wanted[hits] << _LOW | _NUMBER
+    counts[hits] = np.searchsorted(run, last, side="right") - first[hits]
     return first, counts
 
 
@@ -110,5 +111,5 @@ def _counted(counts: np.ndarray) -> np.ndarray:
 def _unique(pairs: np.ndarray) -> np.ndarray:
     """Sorted, each once; numbers are below 2**31."""
     joined = np.unique(pairs[:, 0].astype(np.uint64) << _LOW | pairs[:, 1].astype(np.uint64))
-    both = [joined >> _LOW, joined & np.uint64(0xFFFFFFFF)]
+    both = [joined >> _LOW, joined & _NUMBER]
     return np.stack(both, axis=1).astype(np.int64)

@@ -4,8 +4,8 @@ The hash of an n-gram names one of P bins, and of each bin the smallest is kept 
 Owen and Zhang, NeurIPS 2012). That costs one pass over a text for any P, where P permutations take P passes.
 Eight bits of each minimum are stored (b-bit minwise hashing: Li and Koenig, WWW 2010), 0 for an empty bin, so
 a signature is uint8 [P]. Short texts leave bins empty: the estimate counts only bins that one of the two texts
-fills, and is nearly exact for them; keys take the value of the next filled bin (densification by rotation:
-Shrivastava and Li, ICML 2014).
+fills, and is nearly exact for them; keys take the value of a filled bin in its place, the first of a fixed
+random order (optimal densification: Shrivastava, ICML 2017).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from mengya.text.near_duplicates.ngrams import hashed_ngrams
 MAX_BANDS = 24  # keys of a text, 8 bytes each in memory
 RECALL = 0.995  # probability that two texts at the threshold share a key
 DEVIATIONS = 1.645  # below the threshold an estimate may lie: 95 % of those at the threshold pass
+_PROBES = 64  # then the next filled bin is taken, which only texts of a few n-grams need
 _EMPTY = np.uint32(0xFFFFFFFF)
 
 
@@ -49,10 +50,8 @@ def bands_for(threshold: float, permutations: int) -> tuple[int, int]:
 
 def minhash_keys(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
     """uint32 [N, B] of uint8 [N, P]: two texts of similarity s share each with probability s**R."""
-    filled = _densified(signatures)
-    # Bins of a band lie far apart: neighbours often have their value from the same filled bin.
-    chosen = filled[:, : bands * rows].reshape(len(filled), rows, bands)
-    key = np.broadcast_to(np.arange(1, bands + 1, dtype=np.uint64), (len(filled), bands)).copy()
+    chosen = _filled(signatures, bands * rows).reshape(len(signatures), rows, bands)
+    key = np.broadcast_to(np.arange(1, bands + 1, dtype=np.uint64), (len(chosen), bands)).copy()
     for row in range(rows):
         key = mix64(key * np.uint64(257) + chosen[:, row])
     return (key >> np.uint64(32)).astype(np.uint32)
@@ -81,11 +80,29 @@ def near_minhash(left: np.ndarray, right: np.ndarray, threshold: float) -> np.nd
     return np.where(estimate + DEVIATIONS * spread >= threshold, estimate, 0.0)
 
 
-def _densified(signatures: np.ndarray) -> np.ndarray:
-    """Every empty bin with the value of the next filled one, around the end; all empty stays so."""
+def _filled(signatures: np.ndarray, count: int) -> np.ndarray:
+    """uint8 [N, count], the first bins, an empty one with the value of the first filled of random others."""
     bins = signatures.shape[1]
-    twice = np.concatenate([signatures, signatures], axis=1)
-    places = np.arange(2 * bins, dtype=np.int16)
-    place = np.where(twice != 0, places, places[-1])
-    following = np.minimum.accumulate(place[:, ::-1], axis=1)[:, ::-1][:, :bins]
-    return np.take_along_axis(twice, following, axis=1)
+    filled = signatures[:, :count].copy()
+    known, slots = np.ascontiguousarray(signatures).reshape(-1), filled.reshape(-1)
+    slot = np.flatnonzero((filled == 0) & signatures.any(1)[:, None])
+    for probe in range(1, _PROBES):
+        if not len(slot):
+            break
+        text, place = np.divmod(slot, count)
+        other = (mix64(np.arange(count) + count * probe) >> np.uint64(33)).astype(np.int64) % bins
+        value = known.take(text * bins + other.take(place))
+        slots[slot] = value
+        slot = slot[value == 0]
+    if len(slot):
+        text, place = np.divmod(slot, count)
+        slots[slot] = signatures[text, _next_filled(signatures[text], place)]
+    return filled
+
+
+def _next_filled(signatures: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """int64 [M], for each signature uint8 [M, P] its first filled bin from a place on, around the end."""
+    bins = signatures.shape[1]
+    turned = (place[:, None] + np.arange(bins)) % bins
+    first = (np.take_along_axis(signatures, turned, axis=1) != 0).argmax(1)
+    return (place + first) % bins

@@ -17,18 +17,27 @@ from mengya.text.near_duplicates.ngrams import hashed_ngrams
 
 # For every byte its bits, one in each byte of a 64-bit word.
 _COUNTERS = np.unpackbits(np.arange(256, dtype=np.uint8)).reshape(256, 8).view(np.uint64)[:, 0]
+_SHORT = np.uint64(40)  # bits of a hash beside the number of its text
 _BLOCKS = np.array([0, 13, 26, 39, 52, 64])  # 3 wrong bits leave at least two of five blocks whole
 
 
 def simhash_signatures(texts: Sequence[str], ngram: int) -> np.ndarray:
     """uint8 [N, 8], 64 bits of each text."""
     sums = np.zeros((len(texts), 64), np.int64)
-    for owner, hashes in hashed_ngrams(texts, ngram):
+    for owner, hashes in map(_distinct, hashed_ngrams(texts, ngram)):
         if len(hashes):
             starts = np.flatnonzero(np.diff(owner, prepend=-1))
             counts = np.diff(starts, append=len(owner))
             sums[owner[starts]] += 2 * _set_bits(hashes, starts, counts) - counts[:, None]
-    return np.packbits(sums > 0, axis=1)
+    return np.packbits((sums > 0).astype(np.uint8), axis=1)
+
+
+def _distinct(ngrams: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Each n-gram of a text once: else the rulers and blanks of a page decide what it resembles."""
+    owner, hashes = ngrams
+    first = owner[:1].sum()
+    each = np.unique((owner - first).astype(np.uint64) << _SHORT | hashes >> (np.uint64(64) - _SHORT))
+    return (each >> _SHORT).astype(np.int64) + first, mix64(each << (np.uint64(64) - _SHORT))
 
 
 def _set_bits(hashes: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -59,5 +68,5 @@ def simhash_keys(signatures: np.ndarray) -> np.ndarray:
 
 def near_simhash(left: np.ndarray, right: np.ndarray, distance: int) -> np.ndarray:
     """The share of equal bits float [M] of pairs within `distance` bits, else 0."""
-    different = np.unpackbits(left ^ right, axis=1).sum(1)
+    different = np.bitwise_count(left ^ right).sum(1)
     return np.where(different <= distance, 1 - different / 64, 0.0)
