@@ -6,6 +6,7 @@ resumes after an interruption, and does nothing when OUT already is what it woul
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from mengya.data.prepare.build import Build
     from mengya.data.prepare.request import Inputs, SavedRequest
+    from mengya.evaluation.head_scores import HeadScores
 
 _SHARD_FILES = ("manifest.json", *(f"*.{name}.bin" for name in ("tokens", "doc_ends", "loss_mask")))
 FOLDER = FolderKind(
@@ -26,6 +28,8 @@ FOLDER = FolderKind(
     (
         REQUEST,
         "bad_lines.jsonl",
+        "data_report.json",
+        "report.html",
         *_SHARD_FILES,
         *(f"{split}/{name}" for split in ("train", "validation") for name in _SHARD_FILES),
     ),
@@ -67,7 +71,8 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
         saved = None
     if saved is None:
         folder.check_replaceable(overwrite=True)  # before the sources are read
-    inputs = Inputs(config, saved)
+    scores = _scores(config)
+    inputs = Inputs(config, saved, scores.sha256() if scores else "")
     if saved is not None and is_up_to_date(config, saved, inputs, console):
         note_moved(config.out, saved, inputs, console)
         console.print(
@@ -90,16 +95,40 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
         read = sum(source.read for source in build.sources)
         console.print(f"resuming after {read:,} records that {folder.partial} holds already")
     build.commit()
-    _encode(config, inputs, build, console)
+    _encode(config, inputs, build, console, scores)
     facts = {key: inputs.request[key] for key in ("tokenizer", "left_out") if key in inputs.request}
     build.finish(facts, inputs.source_facts())
+    if config.report:
+        _write_report(config, folder.partial, build, inputs)
     if config.kind != "text":
         print_lengths(console, folder.partial)
     inputs.save(folder.partial / REQUEST)
     folder.publish()
-    console.print(
-        f"shards are in {', '.join(str(p.parent) for p in sorted(config.out.rglob(MANIFEST)))}"
-    )
+    places = ", ".join(str(p.parent) for p in sorted(config.out.rglob(MANIFEST)))
+    report = f"; {config.out / 'report.html'} says what was dropped" if config.report else ""
+    console.print(f"shards are in {places}{report}", soft_wrap=True)
+
+
+def _write_report(
+    config: PrepareConfig, directory: Path, build: Build, inputs: Inputs
+) -> None:
+    from mengya.data.prepare.report.kept_text import KeptText
+    from mengya.data.prepare.report.write import write_report
+
+    css = files("mengya.web").joinpath("page/base.css").read_text(encoding="utf-8")
+    text_of = KeptText(directory, config.tokenizer)
+    write_report(directory, build.report(inputs.source_facts(), text_of), css)
+
+
+def _scores(config: PrepareConfig) -> HeadScores | None:
+    """What the filter by perplexity goes by; None without one."""
+    if (perplexity := config.filters.perplexity) is None:
+        return None
+    from mengya.evaluation.head_scores import HeadScores
+    from mengya.models.hf.open_checkpoint import find_checkpoint
+
+    folder = find_checkpoint(perplexity.checkpoint).resolve()
+    return HeadScores(folder, perplexity.max_tokens, perplexity.device)
 
 
 def _complete(folder: OutputFolder, inputs: Inputs) -> SavedRequest | None:
@@ -147,7 +176,13 @@ def _open_build(config: PrepareConfig, directory: Path, inputs: Inputs) -> Build
     )
 
 
-def _encode(config: PrepareConfig, inputs: Inputs, build: Build, console: Console) -> None:
+def _encode(
+    config: PrepareConfig,
+    inputs: Inputs,
+    build: Build,
+    console: Console,
+    scores: HeadScores | None,
+) -> None:
     """Fill the build and print the table; an error or Ctrl-C keeps what is done."""
     from mengya.data.prepare.pipeline import encode_all, print_table
 
@@ -155,7 +190,7 @@ def _encode(config: PrepareConfig, inputs: Inputs, build: Build, console: Consol
     title, names = f"prepare {config.kind}: {config.out}", [s.title for s in inputs.sources]
     left_out = [path.name for path in inputs.unknown]
     try:
-        encode_all(config, inputs, build, console)
+        encode_all(config, inputs, build, console, scores)
     except UserError:
         build.commit()  # an error comes between two chunks
         print_table(console, title, names, build.sources, left_out)

@@ -222,12 +222,25 @@ def test_folders_of_before_stay_as_they_are_and_are_made_again_when_asked(
 
 
 def test_pairs_are_shown_with_both_texts(tmp_path: Path, tokenizer_folder: Path) -> None:
-    from mengya.data.prepare.near_duplicates import Found, Pair
-
-    found = Found()
-    for key in (5, 3, 9, 1, *range(20, 40)):
-        found.show(Pair(key, 0.9, "a", 1, "文", "b", 2, False, 0))
-    assert [pair.key for pair in found.pairs][:5] == [1, 3, 5, 9, 20] and len(found.pairs) == 10
+    rng = random.Random(7)
+    first = [text(rng) for _ in range(15)]
+    write_lines(tmp_path / "a.jsonl", [{"text": one} for one in first])
+    write_lines(tmp_path / "b.jsonl", [{"text": changed(rng, one)} for one in first])
+    sources = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    for action, method in (("drop", "minhash"), ("together", "simhash")):
+        out = prepare(
+            tmp_path / action, tokenizer_folder, sources, validation_fraction=0.3,
+            near_duplicates={"action": action, "method": method},
+        )  # fmt: skip
+        found = json.loads((out / "data_report.json").read_text("utf-8"))["near_duplicates"]
+        assert found["action"] == action and found["near"] >= len(found["pairs"]) > 2
+        assert len(found["pairs"]) == 10 or method == "simhash"
+        for pair in found["pairs"]:
+            line = pair["dropped"]["line"]
+            assert pair["kept"] == {"file": sources[0], "line": line, "text": first[line - 1]}
+            assert pair["dropped"]["file"] == sources[1]
+            assert pair["similarity"] > 0.85 and pair["dropped"]["text"] != first[line - 1]
+            assert pair["kept"]["text"] in (out / "report.html").read_text("utf-8")
 
 
 def test_settings_of_another_method_are_refused() -> None:

@@ -11,8 +11,10 @@ import numpy as np
 
 from mengya.data.prepare.encode import EncodedChunk
 from mengya.data.prepare.examples import Example, Examples
+from mengya.data.prepare.histograms import Histograms
 
 KEPT = "kept"  # the name of examples of what was kept
+_NUMBERS = ("read", "bad", "cut_turns", "kept_characters")
 _COUNTERS = ("dropped", "dropped_characters", "edits", "unused")
 
 
@@ -52,6 +54,7 @@ class SourceCounts:
     edits: Counter[str] = field(default_factory=Counter)
     examples: Examples = field(default_factory=Examples)
     edit_examples: Examples = field(default_factory=Examples)
+    histograms: Histograms = field(default_factory=Histograms)
 
     @property
     def total(self) -> Kept:
@@ -79,6 +82,7 @@ class SourceCounts:
     def keep(self, chunk: EncodedChunk, samples: np.ndarray) -> None:
         """Count the samples of a chunk (bool [N]) that are kept, over all splits."""
         self.kept_characters += int(chunk.text_characters[samples].sum())
+        self.histograms.add(chunk, samples)
         self._show(KEPT, chunk, samples)
 
     def _show(self, name: str, chunk: EncodedChunk, samples: np.ndarray) -> None:
@@ -93,24 +97,29 @@ class SourceCounts:
     def state(self) -> dict[str, Any]:
         """As JSON; `of` reads it back."""
         return {
-            "read": self.read,
-            "bad": self.bad,
-            "cut_turns": self.cut_turns,
+            **{name: getattr(self, name) for name in _NUMBERS},
             "kept": {split: asdict(part) for split, part in self.kept.items()},
-            "kept_characters": self.kept_characters,
             **{name: dict(getattr(self, name)) for name in _COUNTERS},
             "examples": self.examples.state(),
             "edit_examples": self.edit_examples.state(),
+            "histograms": self.histograms.state(),
         }
 
     @staticmethod
-    def of(state: dict[str, Any]) -> SourceCounts:
-        return SourceCounts(
-            **{
-                name: state.get(name, 0) for name in ("read", "bad", "cut_turns", "kept_characters")
-            },
-            **{name: Counter(state.get(name, {})) for name in _COUNTERS},
+    def empty(examples: int) -> SourceCounts:
+        """Nothing counted yet; so many examples of everything will be kept."""
+        return SourceCounts(examples=Examples(examples), edit_examples=Examples(examples))
+
+    @staticmethod
+    def of(state: dict[str, Any], examples: int) -> SourceCounts:
+        counts = SourceCounts(
             kept={split: Kept(**values) for split, values in state["kept"].items()},
-            examples=Examples.of(state.get("examples", {})),
-            edit_examples=Examples.of(state.get("edit_examples", {})),
+            examples=Examples.of(state.get("examples", {}), examples),
+            edit_examples=Examples.of(state.get("edit_examples", {}), examples),
+            histograms=Histograms.of(state.get("histograms", {})),
         )
+        for name in _NUMBERS:
+            setattr(counts, name, state.get(name, 0))
+        for name in _COUNTERS:
+            setattr(counts, name, Counter(state.get(name, {})))
+        return counts

@@ -44,6 +44,7 @@ from mengya.data.ingest.schema import (
     to_document,
 )
 from mengya.data.prepare.examples import EXCERPT, Example, Examples, edit_example
+from mengya.data.prepare.own_filters import OwnFilter
 from mengya.data.prepare.signing import Signing, sign
 from mengya.data.prepare.tokenize import groups
 from mengya.errors import UserError
@@ -51,11 +52,13 @@ from mengya.text.clean import CleanConfig
 from mengya.text.duplicates import text_hash
 from mengya.text.filters.config import FilterConfig
 from mengya.text.filters.pipeline import TextFilters
+from mengya.text.scripts import SCRIPTS, script_counts
 
 Kind = Literal["text", "conversation", "preference"]
 TrainOn = Literal["all_turns", "last_turn"]
 BatchFilter = Callable[[list[str]], list[str | None]]
-"""Texts -> for each the reason for which it is dropped, or None: for filters that are faster on many texts."""
+"""Texts -> for each the reason to drop it, or None: for filters that are faster on many texts at once."""
+SCRIPTS_OF_ONE_IN = np.uint64(8)  # samples, chosen by their hash: a histogram needs no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ class EncodedChunk:
         excerpts: [N], the beginning of each sample.
         text_characters: [N] int64, characters of the full sample, of all turns of a chat; turns: [N] int64,
             assistant turns.
+        scripts: [M, S] int64, characters of every script in the samples of the numbers script_samples: [M].
         dropped_characters: as text_characters, of samples left out, by reason.
         edits: samples that each edit changed.
         examples: of what was dropped, by reason; edit_examples: of what was edited, by edit.
@@ -106,6 +110,8 @@ class EncodedChunk:
     excerpts: list[str] = field(default_factory=list)
     text_characters: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     turns: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    scripts: np.ndarray = field(default_factory=lambda: np.zeros((0, len(SCRIPTS)), np.int64))
+    script_samples: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     dropped_characters: Counter[str] = field(default_factory=Counter)
     edits: Counter[str] = field(default_factory=Counter)
     examples: Examples = field(default_factory=Examples)
@@ -149,7 +155,7 @@ class EncodingPlan:
         document_token: the id that opens and closes a text.
         train_on: which assistant turns of a conversation are learned.
         exact: whether samples are the same only when they are equal to the letter.
-        filters: edits and filters of texts; None when there are none.
+        filters: edits and filters of texts; None when there are none. own_filters: asked after them.
         batch_filters: called once in every process, each gives a filter that is asked after the others.
         signing: the signatures that near-duplicates are found by; None when nobody looks for them.
     """
@@ -163,6 +169,7 @@ class EncodingPlan:
     train_on: TrainOn = "all_turns"
     exact: bool = False
     filters: FilterConfig | None = None
+    own_filters: tuple[OwnFilter, ...] = ()
     batch_filters: tuple[Callable[[], BatchFilter], ...] = ()
     signing: Signing | None = None
 
@@ -175,6 +182,7 @@ def plan_encoding(
     train_on: TrainOn = "all_turns",
     exact: bool = False,
     filters: FilterConfig | None = None,
+    own_filters: tuple[OwnFilter, ...] = (),
     batch_filters: tuple[Callable[[], BatchFilter], ...] = (),
     signing: Signing | None = None,
 ) -> EncodingPlan:
@@ -187,6 +195,7 @@ def plan_encoding(
         train_on=train_on,
         exact=exact,
         filters=filters,
+        own_filters=own_filters,
         batch_filters=batch_filters,
         signing=signing,
     )
@@ -206,7 +215,9 @@ class Encoder:
         self.kind: Kind = plan.kind
         self.sources, self.clean = plan.sources, plan.clean
         self._train_on, self._exact = plan.train_on, plan.exact
-        self._filters = TextFilters(plan.filters) if plan.filters is not None else None
+        self._filters = None
+        if plan.filters is not None:
+            self._filters = TextFilters(plan.filters, [own.load() for own in plan.own_filters])
         self._batch_filters = [make() for make in plan.batch_filters]
         self._signing = plan.signing
         if plan.kind == "text":
@@ -314,6 +325,11 @@ class Encoder:
         result.excerpts = [excerpt(sample, EXCERPT) for sample in samples]
         result.text_characters = np.array([sample_characters(s) for s in samples], np.int64)
         result.turns = np.array([sample_turns(sample) for sample in samples], np.int64)
+        result.script_samples = np.flatnonzero(result.hashes % SCRIPTS_OF_ONE_IN == 0)
+        counted = [
+            script_counts(filter_texts(samples[i])[0]) for i in result.script_samples.tolist()
+        ]
+        result.scripts = np.array(counted, np.int64).reshape(-1, len(SCRIPTS))
         if self._signing is not None:
             result.signatures, result.split_signatures = sign(samples, self._signing)
 

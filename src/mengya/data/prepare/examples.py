@@ -76,7 +76,7 @@ class Examples:
         return {name: [asdict(one) for one in chosen] for name, chosen in self.by_name.items()}
 
     @staticmethod
-    def of(state: dict[str, list[dict[str, Any]]], limit: int = EXAMPLES) -> Examples:
+    def of(state: dict[str, list[dict[str, Any]]], limit: int) -> Examples:
         examples = Examples(limit)
         examples.by_name = {n: [Example(**one) for one in chosen] for n, chosen in state.items()}
         return examples

@@ -24,6 +24,8 @@ from mengya.text.near_duplicates.method import keys, near
 
 NEAR_FILES = ("near_duplicates.bin", "near_splits.bin")  # only while a build is unfinished
 NEAR_DUPLICATE, NEAR_BOTH_SPLITS = "near_duplicate", "near_both_splits"
+TextOf = Callable[[bool, int], str]
+"""(validation, number of a sample in that split) -> the beginning of its text."""
 PAIRS = 10  # that are shown
 _COMPARED = 1 << 15  # pairs of signatures at once
 _READ_AGAIN = 1 << 14  # samples at once
@@ -139,12 +141,8 @@ class NearDuplicates:
         moved = self.found.moved_to_train + self.found.moved_to_validation
         return {**self.config.settings(), **found, "moved": moved}
 
-    def report(self, text_of: Callable[[bool, int], str]) -> dict[str, Any]:
-        """`facts` with pairs to look at.
-
-        Args:
-            text_of: (validation, number of a sample in that split) -> the beginning of its text.
-        """
+    def report(self, text_of: TextOf) -> dict[str, Any]:
+        """`facts` with pairs to look at: what was found, whether dropped or moved, and what it is near to."""
         pairs = [
             {
                 "similarity": round(pair.similarity, 3),
