@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,8 @@ from mengya.text.near_duplicates.ngrams import plain
 
 BOILERPLATE = (
     "首页 > 新闻中心 > 正文\n责任编辑：小王 来源：本站原创 点击数：1024\n",
-    "\n版权声明：本文为原创文章，转载请注明出处。欢迎关注我们的公众号，第一时间获取更多精彩内容。\n上一篇 下一篇",
+    "\n版权声明：本文为原创文章，转载请注明出处。欢迎关注我们的公众号，第一时间获取更多精彩内容。\n"
+    "上一篇 下一篇",
 )
 Found = dict[int, set[int]]  # number of a copy -> numbers of the originals it is near to
 console = Console(width=110)
@@ -123,9 +124,7 @@ def planted(arguments: argparse.Namespace) -> None:
     copies = [change(rng, text) for change in KINDS.values() for text in texts]
     sets = [ngrams(text, arguments.ngram) for text in texts]
     of_copies = [ngrams(text, arguments.ngram) for text in copies]
-    exact = np.array(
-        [jaccard(one, sets[row % len(texts)]) for row, one in enumerate(of_copies)]
-    )
+    exact = np.array([jaccard(one, sets[row % len(texts)]) for row, one in enumerate(of_copies)])
     megabytes = sum(len(text.encode()) for text in texts + copies) / 1e6
     common = {"ngram": arguments.ngram}
     minhash = NearDuplicateConfig(
@@ -145,7 +144,9 @@ def planted(arguments: argparse.Namespace) -> None:
         started = time.perf_counter()
         found[name] = program(texts, copies, config)
         seconds = time.perf_counter() - started
-        hits = np.array([row % len(texts) in found[name].get(row, ()) for row in range(len(copies))])
+        hits = np.array(
+            [row % len(texts) in found[name].get(row, ()) for row in range(len(copies))]
+        )
         near = exact >= arguments.threshold
         similar = [
             jaccard(of_copies[row], sets[one]) for row, all_ in found[name].items() for one in all_
@@ -159,10 +160,10 @@ def planted(arguments: argparse.Namespace) -> None:
     console.print(table)
     by_similarity = Table("exact Jaccard", "copies", *programs)
     edges = (0, 0.5, 0.7, 0.75, 0.8, 0.83, 0.85, 0.87, 0.9, 0.95, 1.001)
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         rows = np.flatnonzero((exact >= low) & (exact < high))
         shares = [
-            f"{np.mean([row % len(texts) in found[name].get(row, ()) for row in rows]):.1%}"
+            f"{np.mean([row % len(texts) in found[name].get(row, ()) for row in rows.tolist()]):.1%}"
             for name in programs
         ] if len(rows) else ["-"] * len(programs)  # fmt: skip
         by_similarity.add_row(f"{low:.2f} to {min(high, 1):.2f}", str(len(rows)), *shares)
@@ -231,7 +232,9 @@ def corpus(arguments: argparse.Namespace) -> None:
     checked = rng.sample(pairs, min(500, len(pairs)))
     exact = [jaccard(*(ngrams(texts[one], config.ngram) for one in pair[1:])) for pair in checked]
     below = sum(one < config.threshold for one in exact)
-    console.print(f"of {len(checked)} pairs {below} are below by exact Jaccard, lowest {min(exact):.3f}")
+    console.print(
+        f"of {len(checked)} pairs {below} are below by exact Jaccard, lowest {min(exact):.3f}"
+    )
     for similarity, a, b in rng.sample(pairs, min(arguments.pairs, len(pairs))):
         console.print(f"--- {similarity:.3f} {sources[a]} / {sources[b]}", markup=False)
         for one in (a, b):

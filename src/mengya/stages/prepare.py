@@ -109,9 +109,7 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     console.print(f"shards are in {places}{report}", soft_wrap=True)
 
 
-def _write_report(
-    config: PrepareConfig, directory: Path, build: Build, inputs: Inputs
-) -> None:
+def _write_report(config: PrepareConfig, directory: Path, build: Build, inputs: Inputs) -> None:
     from mengya.data.prepare.report.kept_text import KeptText
     from mengya.data.prepare.report.write import write_report
 

@@ -19,6 +19,7 @@ from mengya.tokenizer.load import load_tokenizer
 from tests.helpers.json_lines import write_lines
 from tests.text.near_duplicates.texts import changed, jaccard, text
 
+
 def prepare(out: Path, tokenizer: Path, sources: Any, **settings: Any) -> Path:
     config = {"out": out, "tokenizer": tokenizer, "sources": sources, "workers": 1, **settings}
     run(PrepareConfig.model_validate(config))
@@ -199,9 +200,7 @@ def test_folders_of_before_stay_as_they_are_and_are_made_again_when_asked(
     write_lines(tmp_path / "a.jsonl", [{"text": one} for one in family(random.Random(6), 30)])
     source = str(tmp_path / "a.jsonl")
     settings = {"validation_fraction": 0.3}
-    out = prepare(
-        tmp_path / "out", tokenizer_folder, source, near_duplicates="ignore", **settings
-    )
+    out = prepare(tmp_path / "out", tokenizer_folder, source, near_duplicates="ignore", **settings)
     path = out / "prepare.json"
     saved = json.loads(path.read_text())
     assert saved["request"].pop("near_duplicates") == {"action": "ignore"}

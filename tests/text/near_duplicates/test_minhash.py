@@ -23,9 +23,7 @@ from tests.text.near_duplicates.texts import changed, jaccard, text
 def test_the_estimate_is_the_exact_similarity(length: int, error: float) -> None:
     rng = random.Random(length)
     originals = [text(rng, length) for _ in range(200)]
-    copies = [
-        changed(rng, one, length // 80) + text(rng, rng.randint(1, 3)) for one in originals
-    ]
+    copies = [changed(rng, one, length // 80) + text(rng, rng.randint(1, 3)) for one in originals]
     exact = np.array([jaccard(a, b) for a, b in zip(originals, copies, strict=True)])
     left, right = (minhash_signatures(texts, 256, 5) for texts in (originals, copies))
     estimate, spread = similarities(left, right)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
-LETTERS = "春天来了小镇上的花都开老王在河边钓鱼女儿坐旁看书山里有座庙雨后蘑菇长满坡路人问今年收成怎样"
+LETTERS = (
+    "春天来了小镇上的花都开老王在河边钓鱼女儿坐旁看书山里有座庙雨后蘑菇长满坡路人问今年收成怎样"
+)
 
 
 def text(rng: random.Random, length: int = 200) -> str:

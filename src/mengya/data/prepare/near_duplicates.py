@@ -161,7 +161,10 @@ class NearDuplicates:
         """Put a sample into the split of its near-duplicates; the reason to drop it when both have some."""
         assert self._split is not None
         splits = {
-            bool(held[~one.kept]) if one.kept < 0 else bool(self._split.place(one.kept)["validation"]) for one in left
+            bool(held[~one.kept])
+            if one.kept < 0
+            else bool(self._split.place(one.kept)["validation"])
+            for one in left
         }
         if len(splits) > 1:
             return NEAR_BOTH_SPLITS

@@ -64,8 +64,8 @@ def similarities(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.nd
     the bins that stay empty: 0 where each n-gram has a bin for itself.
     """
     bins = left.shape[1]
-    used = ((left | right) != 0).sum(1)
-    equal = ((left == right) & (left != 0)).sum(1)
+    used = np.count_nonzero(left | right, axis=1)
+    equal = np.count_nonzero((left == right) & (left != 0), axis=1)
     estimate = equal / np.maximum(used, 1)
     with np.errstate(divide="ignore"):
         ngrams = -bins * np.log(1 - used / bins)  # inf when all bins are used
@@ -85,7 +85,7 @@ def _filled(signatures: np.ndarray, count: int) -> np.ndarray:
     bins = signatures.shape[1]
     filled = signatures[:, :count].copy()
     known, slots = np.ascontiguousarray(signatures).reshape(-1), filled.reshape(-1)
-    slot = np.flatnonzero((filled == 0) & signatures.any(1)[:, None])
+    slot = np.flatnonzero((filled == 0) & signatures.any(axis=1, keepdims=True))
     for probe in range(1, _PROBES):
         if not len(slot):
             break

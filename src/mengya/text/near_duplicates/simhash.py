@@ -36,7 +36,9 @@ def _distinct(ngrams: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.nda
     """Each n-gram of a text once: else the rulers and blanks of a page decide what it resembles."""
     owner, hashes = ngrams
     first = owner[:1].sum()
-    each = np.unique((owner - first).astype(np.uint64) << _SHORT | hashes >> (np.uint64(64) - _SHORT))
+    each = np.unique(
+        (owner - first).astype(np.uint64) << _SHORT | hashes >> (np.uint64(64) - _SHORT)
+    )
     return (each >> _SHORT).astype(np.int64) + first, mix64(each << (np.uint64(64) - _SHORT))
 
 

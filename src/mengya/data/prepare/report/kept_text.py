@@ -20,7 +20,7 @@ class KeptText:
         split = self._directory / ("validation" if validation else "train")
         shards = TokenShards(split if split.is_dir() else self._directory)
         document = sample * (2 if shards.kind == "preference" else 1)
-        ids = shards.tokens(document, 0, 2 * EXCERPT).tolist()
+        ids = shards.tokens(document, 0, 4 * EXCERPT).tolist()
         text = load_tokenizer(self._folder).decode(ids, skip_special_tokens=True)
         assert isinstance(text, str)
         return text[:EXCERPT]
