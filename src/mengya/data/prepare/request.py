@@ -386,7 +386,7 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
 
 
 def _what_was_otherwise(request: dict[str, Any], now: dict[str, Any]) -> str:
-    """What an earlier version, which made a request, did otherwise with the settings of now; "" for nothing."""
+    """What an earlier version, which made a request, did otherwise with settings of now; or ""."""
     if request["version"] < VERSION:
         return "read some records in another way (docs/data_format.md)"
     if _before_near_duplicates(request) and now.get("near_duplicates") == _NEAR_BY_DEFAULT:

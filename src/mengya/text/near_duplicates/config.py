@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from mengya.config import Config
 
-
 # What a method does not use.
 _OTHER = {"minhash": ("distance",), "simhash": ("threshold", "permutations")}
 

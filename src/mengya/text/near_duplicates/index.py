@@ -39,7 +39,7 @@ class KeyIndex:
         return self._count
 
     def candidates(self, keys: np.ndarray) -> Candidates:
-        """Pairs of the texts with uint32 `keys` [N, B], which are not added, and of them with earlier ones."""
+        """Pairs of texts with uint32 `keys` [N, B], which are not added, and of them and earlier ones."""
         entries = _entries(keys, 0)
         wanted, rows = entries >> _LOW, (entries & _NUMBER).astype(np.int64)
         found = [np.zeros((0, 2), np.int64)]
@@ -94,7 +94,7 @@ def _ranks(wanted: np.ndarray) -> np.ndarray:
 
 
 def _within(wanted: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(row, earlier row with the same key) of sorted keys; of each key the first `SHARED` rows are earlier."""
+    """(row, earlier row with the same key) of sorted keys; of each key only the first rows count."""
     ranks = _ranks(wanted)
     counts = np.minimum(ranks, SHARED)
     first = np.arange(len(wanted)) - ranks

@@ -1,4 +1,4 @@
-"""The methods behind one interface: texts -> signatures, signatures -> keys, pairs of signatures -> similarity."""
+"""Both methods behind one interface: texts -> signatures -> keys, pairs of signatures -> similarity."""
 
 from __future__ import annotations
 

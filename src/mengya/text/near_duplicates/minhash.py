@@ -3,9 +3,9 @@
 The hash of an n-gram names one of P bins, and of each bin the smallest is kept (one permutation hashing: Li,
 Owen and Zhang, NeurIPS 2012). That costs one pass over a text for any P, where P permutations take P passes.
 Eight bits of each minimum are stored (b-bit minwise hashing: Li and Koenig, WWW 2010), 0 for an empty bin, so
-a signature is uint8 [P]. Short texts leave bins empty: the estimate counts only bins that one of the two texts
-fills, and is nearly exact for them; keys take the value of a filled bin in its place, the first of a fixed
-random order (optimal densification: Shrivastava, ICML 2017).
+a signature is uint8 [P]. Short texts leave bins empty: the estimate counts only bins that one of the two
+texts fills, and is nearly exact for them; keys take the value of a filled bin in its place, the first of a
+fixed random order (optimal densification: Shrivastava, ICML 2017).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ similarity of about 0.97.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def _set_bits(hashes: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.
 def simhash_keys(signatures: np.ndarray) -> np.ndarray:
     """uint32 [N, 10]: two texts that differ in at most 3 bits share at least one."""
     bits = np.unpackbits(signatures, axis=1)
-    blocks = [np.packbits(bits[:, a:b], axis=1) for a, b in zip(_BLOCKS, _BLOCKS[1:], strict=False)]
+    blocks = [np.packbits(bits[:, a:b], axis=1) for a, b in pairwise(_BLOCKS)]
     words = [np.pad(b, ((0, 0), (0, 2 - b.shape[1]))).view("<u2")[:, 0] for b in blocks]
     keys = []
     for number, (one, two) in enumerate(combinations(words, 2)):
