@@ -25,6 +25,7 @@ from mengya.data.prepare.counts import Kept, SourceCounts, add_up
 from mengya.data.prepare.encode import EncodedChunk
 from mengya.data.prepare.examples import EXAMPLES
 from mengya.data.prepare.near_duplicates import NEAR_FILES, NearDuplicates, TextOf
+from mengya.data.prepare.repeated_text import TABLE
 from mengya.data.prepare.report.facts import report_facts
 from mengya.data.prepare.signing import Signing
 from mengya.data.shards import ShardWriter
@@ -202,7 +203,7 @@ class Build:
                     for facts_of_source, source in zip(source_facts, self.sources, strict=True)
                 ],
             )
-        for name in (STATE, HASHES, *NEAR_FILES):
+        for name in (STATE, HASHES, *NEAR_FILES, TABLE):
             (self.directory / name).unlink(missing_ok=True)
         if not any(source.bad for source in self.sources):
             (self.directory / BAD_LINES).unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -25,12 +26,14 @@ from mengya.data.prepare.config import PrepareConfig, PrepareFilters
 from mengya.data.prepare.counts import SourceCounts
 from mengya.data.prepare.encode import BatchFilter, EncodingPlan, plan_encoding
 from mengya.data.prepare.perplexity import PerplexityBounds, Scorer
+from mengya.data.prepare.repeated_text import TABLE, RepeatedPassages, RepeatedTextPlan
 from mengya.data.prepare.request import Inputs, source_form
 from mengya.data.prepare.signing import signing_for
 from mengya.data.prepare.workers import encode_in_order
 from mengya.data.rows.fitting import fit_rows
 from mengya.data.shards import MANIFEST, TokenShards
 from mengya.runtime.device import usable_cores
+from mengya.text.repeated_text.config import RepeatedTextConfig
 
 COMMIT_SECONDS = 5.0  # how much work an interruption may cost
 # Bytes on disk: below that, starting more processes takes longer than the work.
@@ -53,17 +56,13 @@ def encode_all(
     Raises:
         UserError: too many bad lines, or a worker process died; `build` holds complete chunks then.
     """
-    progress = Progress(
-        TextColumn("prepare"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[counts]}"),
-        console=console,
-    )
     plan = _plan(config, inputs, make_scorer)
     workers = config.workers or (usable_cores() if inputs.total_bytes > SMALL_INPUT else 1)
+    if config.repeated_text is not None:
+        table = _repeated_text(
+            config.repeated_text, inputs, plan, workers, build.directory, console
+        )
+        plan = replace(plan, repeated_text=RepeatedTextPlan(config.repeated_text, table))
     done = build.chunks_done
     committed = time.monotonic()
 
@@ -72,6 +71,7 @@ def encode_all(
             if number >= done:
                 yield source, chunk
 
+    progress = _progress("prepare", console)
     with progress, closing(encode_in_order(remaining(), workers, plan)) as results:
         bar = progress.add_task("", total=inputs.total_bytes, counts="")
         for chunk, encoded in results:
@@ -85,6 +85,41 @@ def encode_all(
                 build.commit()
                 committed = time.monotonic()
         progress.update(bar, completed=inputs.total_bytes)
+
+
+def _repeated_text(
+    config: RepeatedTextConfig,
+    inputs: Inputs,
+    plan: EncodingPlan,
+    workers: int,
+    directory: Path,
+    console: Console,
+) -> Path:
+    """Read everything once to find the passages that repeat, unless an interrupted run did; their table."""
+    if (directory / TABLE).is_file():
+        return directory / TABLE
+    plan = replace(plan, signing=None, repeated_text=RepeatedTextPlan(config))
+    repeated = RepeatedPassages(directory)
+    progress = _progress("find repeated text", console)
+    with progress, closing(encode_in_order(inputs.chunks(), workers, plan)) as results:
+        bar = progress.add_task("", total=inputs.total_bytes, counts="")
+        for chunk, encoded in results:
+            repeated.add(encoded.passages)
+            progress.update(bar, completed=inputs.bytes_before[chunk.file] + chunk.position)
+        progress.update(bar, completed=inputs.total_bytes)
+    return repeated.finish()
+
+
+def _progress(title: str, console: Console) -> Progress:
+    return Progress(
+        TextColumn(title),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[counts]}"),
+        console=console,
+    )
 
 
 def _plan(

@@ -194,6 +194,8 @@ class Inputs:
             self.request["filters"] = filters
         if config.near_duplicates.action == "drop" or config.validation_fraction > 0:
             self.request["near_duplicates"] = config.near_duplicates.settings()
+        if config.repeated_text is not None:
+            self.request["repeated_text"] = config.repeated_text.model_dump(mode="json")
         if self.unknown:
             self.request["left_out"] = [str(path) for path in self.unknown]
         text = json.dumps(content(self.request), sort_keys=True, ensure_ascii=False)
