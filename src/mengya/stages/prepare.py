@@ -182,7 +182,7 @@ def _encode(
     scores: HeadScores | None,
 ) -> None:
     """Fill the build and print the table; an error or Ctrl-C keeps what is done."""
-    from mengya.data.prepare.pipeline import encode_all, print_table
+    from mengya.data.prepare.pipeline import encode_all, print_table, warn_placeholders
 
     resume = f"kept in {build.directory}; the same command resumes from there"
     title, names = f"prepare {config.kind}: {config.out}", [s.title for s in inputs.sources]
@@ -198,3 +198,4 @@ def _encode(
         console.print(f"interrupted; what was done is {resume}")
         raise
     print_table(console, title, names, build.sources, left_out)
+    warn_placeholders(console, names, build.sources, dropped=config.placeholders == "drop")

@@ -24,12 +24,14 @@ from mengya.data.ingest.preferences import to_preferences
 from mengya.data.ingest.reading.read import parse_chunk
 from mengya.data.ingest.reading.records import BadLine, Chunk, Record
 from mengya.data.ingest.samples import (
+    asked,
     change_texts,
     clean_sample,
     completions,
     drop_reason,
     excerpt,
     filter_texts,
+    learned_answers,
     sample_characters,
     sample_hashes,
     sample_turns,
@@ -43,7 +45,13 @@ from mengya.data.ingest.schema import (
     to_conversation,
     to_document,
 )
-from mengya.data.prepare.examples import EXCERPT, Example, Examples, edit_example
+from mengya.data.prepare.examples import (
+    EXCERPT,
+    Example,
+    Examples,
+    edit_example,
+    place_example,
+)
 from mengya.data.prepare.own_filters import OwnFilter
 from mengya.data.prepare.repeated_text import REPEATED_TEXT, RepeatedText, RepeatedTextPlan
 from mengya.data.prepare.signing import Signing, sign
@@ -53,6 +61,7 @@ from mengya.text.clean import CleanConfig
 from mengya.text.duplicates import text_hash
 from mengya.text.filters.config import FilterConfig
 from mengya.text.filters.pipeline import TextFilters
+from mengya.text.placeholders import unfilled
 from mengya.text.scripts import SCRIPTS, script_counts
 
 Kind = Literal["text", "conversation", "preference"]
@@ -91,6 +100,7 @@ class EncodedChunk:
         dropped_characters: as text_characters, of samples left out, by reason.
         edits: samples that each edit changed.
         examples: of what was dropped, by reason; edit_examples: of what was edited, by edit.
+        placeholders: samples whose learned answers hold each of them; placeholder_examples: by placeholder.
         signatures, split_signatures: [N, P] uint8, for near-duplicates; [N, 0] where they are not needed.
         passages: of all samples, when only these are asked for, to find text that repeats; nothing else then.
     """
@@ -118,6 +128,8 @@ class EncodedChunk:
     edits: Counter[str] = field(default_factory=Counter)
     examples: Examples = field(default_factory=Examples)
     edit_examples: Examples = field(default_factory=Examples)
+    placeholders: Counter[str] = field(default_factory=Counter)
+    placeholder_examples: Examples = field(default_factory=Examples)
     signatures: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
     split_signatures: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
     passages: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -159,6 +171,8 @@ class EncodingPlan:
         train_on: which assistant turns of a conversation are learned.
         exact: whether samples are the same only when they are equal to the letter.
         filters: edits and filters of texts; None when there are none. own_filters: asked after them.
+        fill: what is replaced in every text before all else, and by what.
+        drop_placeholders: whether samples are dropped whose learned answers hold unfilled placeholders.
         batch_filters: called once in every process, each gives a filter that is asked after the others.
         signing: the signatures that near-duplicates are found by; None when nobody looks for them.
         repeated_text: passages that are collected, or removed; None for neither.
@@ -174,6 +188,8 @@ class EncodingPlan:
     exact: bool = False
     filters: FilterConfig | None = None
     own_filters: tuple[OwnFilter, ...] = ()
+    fill: tuple[tuple[str, str], ...] = ()
+    drop_placeholders: bool = False
     batch_filters: tuple[Callable[[], BatchFilter], ...] = ()
     signing: Signing | None = None
     repeated_text: RepeatedTextPlan | None = None
@@ -184,26 +200,10 @@ def plan_encoding(
     tokenizer_path: str,
     sources: list[SourceForm],
     clean: CleanConfig,
-    train_on: TrainOn = "all_turns",
-    exact: bool = False,
-    filters: FilterConfig | None = None,
-    own_filters: tuple[OwnFilter, ...] = (),
-    batch_filters: tuple[Callable[[], BatchFilter], ...] = (),
-    signing: Signing | None = None,
+    **more: Any,
 ) -> EncodingPlan:
-    """The plan for a tokenizer folder."""
-    plan = EncodingPlan(
-        kind,
-        tokenizer_path,
-        sources,
-        clean,
-        train_on=train_on,
-        exact=exact,
-        filters=filters,
-        own_filters=own_filters,
-        batch_filters=batch_filters,
-        signing=signing,
-    )
+    """The plan for a tokenizer folder; `more` are other attributes of `EncodingPlan`."""
+    plan = EncodingPlan(kind, tokenizer_path, sources, clean, **more)
     if kind != "text":
         return plan
     from mengya.tokenizer.load import document_token_id, load_tokenizer, plain_backend
@@ -223,6 +223,7 @@ class Encoder:
         self._filters = None
         if plan.filters is not None:
             self._filters = TextFilters(plan.filters, [own.load() for own in plan.own_filters])
+        self._fill, self._drop_placeholders = plan.fill, plan.drop_placeholders
         self._batch_filters = [make() for make in plan.batch_filters]
         self._signing = plan.signing
         self._repeated = RepeatedText(plan.repeated_text) if plan.repeated_text else None
@@ -281,11 +282,14 @@ class Encoder:
         for sample in to_samples(self.kind, record.value, form, result.unused):
             if isinstance(sample, Conversation):
                 result.cut_turns += sample.cut
+            if self._fill:
+                sample = change_texts(sample, self._filled)
             if self._filters is not None:
                 sample = self._edited(sample, record.line, result)
             sample = clean_sample(sample, self.clean)
             candidate = Candidate(number, record.line, sample)
-            if reason := drop_reason(sample, self.clean) or self._filter_reason(sample):
+            reason = drop_reason(sample, self.clean) or self._filter_reason(sample)
+            if reason or (reason := self._placeholder(candidate, result)):
                 result.drop(reason, candidate)
             else:
                 kept.append(candidate)
@@ -309,6 +313,23 @@ class Encoder:
             result.edits[name] += 1
             result.edit_examples.add(name, example)
         return sample
+
+    def _filled(self, text: str) -> str:
+        for placeholder, value in self._fill:
+            text = text.replace(placeholder, value)
+        return text
+
+    def _placeholder(self, candidate: Candidate, result: EncodedChunk) -> str | None:
+        """Count the unfilled placeholders of a chat; the reason for which it is dropped."""
+        found: dict[str, str] = {}
+        question = asked(candidate.sample)
+        for answer in learned_answers(candidate.sample):
+            found |= dict.fromkeys(unfilled(answer, question), answer)
+        for name, answer in found.items():
+            result.placeholders[name] += 1
+            example = place_example(answer, name, result.file, candidate.line)
+            result.placeholder_examples.add(name, example)
+        return "placeholder" if found and self._drop_placeholders else None
 
     def _without_repeated(
         self, repeated: RepeatedText, candidates: list[Candidate], result: EncodedChunk
@@ -339,7 +360,7 @@ class Encoder:
         return next((reason for reason in reasons if reason), None)
 
     def _with_chat_ids(self, candidates: list[Candidate], result: EncodedChunk) -> list[Candidate]:
-        """Those that the template renders, with their ids and masks; a record is kept as a whole or not."""
+        """Those that the template renders, with their ids and masks; all samples of a record or none."""
         kept: list[Candidate] = []
         for _, samples in groupby(candidates, lambda candidate: candidate.record):
             of_record = list(samples)

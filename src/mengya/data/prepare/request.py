@@ -192,6 +192,10 @@ class Inputs:
         self.own_filters = [find_own_filter(path, Path.cwd()) for path in config.filters.own]
         if filters := self._filters(config.filters, checkpoint_sha256):
             self.request["filters"] = filters
+        if config.fill:
+            self.request["fill"] = config.fill
+        if config.placeholders != "warn":
+            self.request["placeholders"] = config.placeholders
         if config.near_duplicates.action == "drop" or config.validation_fraction > 0:
             self.request["near_duplicates"] = config.near_duplicates.settings()
         if config.repeated_text is not None:

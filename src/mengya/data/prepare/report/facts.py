@@ -44,6 +44,7 @@ def report_facts(
         "sources": [_source(facts["name"], counted, bad) for facts, counted, bad in sources],
         "histograms": _histograms(add_histograms(counted.histograms for counted in counts)),
         "licenses": _licenses(counts, source_facts),
+        **({"placeholders": found} if (found := _placeholders(counts, source_facts)) else {}),
         **more,
     }
 
@@ -75,7 +76,7 @@ def _source(name: str, counts: SourceCounts, bad_lines: Sequence[BadLine]) -> di
             "samples": total.samples,
             "held_out": held.samples if held else 0,
             "characters": counts.kept_characters,
-            "learnt_characters": total.characters,
+            "learned_characters": total.characters,
             "tokens": total.tokens,
             "learnt_tokens": total.learnt_tokens,
             "examples": _examples(examples.get(KEPT, ())),
@@ -89,6 +90,21 @@ def _examples(chosen: Sequence[Example]) -> list[dict[str, Any]]:
         for one in chosen
     )
     return [{key: value for key, value in each.items() if value is not None} for each in values]
+
+
+def _placeholders(
+    counts: Sequence[SourceCounts], source_facts: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "source": facts["name"],
+            "placeholder": name,
+            "samples": samples,
+            "examples": _examples(counted.placeholder_examples.by_name.get(name, ())),
+        }
+        for facts, counted in zip(source_facts, counts, strict=True)
+        for name, samples in counted.placeholders.most_common()
+    ]
 
 
 def _histograms(total: Histograms) -> dict[str, Any]:

@@ -26,6 +26,11 @@ _HISTOGRAMS = {
     "turns": "Answers of a chat",
     "chinese": "Share of Chinese characters",
 }
+_SCRIPTS = {
+    "han": "Chinese, both scripts",
+    "simplified": "only Simplified",
+    "traditional": "only Traditional",
+}
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,8 @@ def _funnel(sources: Sequence[Mapping[str, Any]]) -> list[Bar]:
     bars = [Bar("all", 1.0 if left else 0.0, _numbers(left, total["characters"], total))]
     for group in _groups(sources, "dropped"):
         left -= group.samples
-        numbers = [f"-{part}" for part in _numbers(group.samples, group.characters, total)]
+        samples, characters, share = _numbers(group.samples, group.characters, total)
+        numbers = [f"-{samples}", f"-{characters}", share]
         bars.append(Bar(group.name, left / everything, numbers, group.samples / everything))
     kept = _numbers(total["kept_samples"], total["kept_characters"], total)
     return [*bars, Bar("kept", left / everything, kept)]
@@ -160,7 +166,7 @@ def _charts(histograms: Mapping[str, Any]) -> Iterator[tuple[str, list[Bar]]]:
             )
     if scripts := histograms["scripts"]:
         total = sum(scripts.values())
-        shares = ((name, count / total) for name, count in scripts.items())
+        shares = ((_SCRIPTS.get(name, name), count / total) for name, count in scripts.items())
         yield (
             "Characters by script",
             [Bar(name, share, [_percent(share)]) for name, share in shares],
@@ -191,7 +197,7 @@ def _number(value: int) -> str:
 
 
 def _percent(share: float) -> str:
-    return "< 0.1 %" if 0 < share < 0.001 else f"{share * 100:.1f} %"
+    return "< 0.1\u00a0%" if 0 < share < 0.001 else f"{share * 100:.1f}\u00a0%"
 
 
 def _size(value: int) -> str:
