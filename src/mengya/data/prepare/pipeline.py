@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
@@ -24,9 +25,10 @@ from rich.table import Table
 
 from mengya.data.ingest.reading.records import Chunk
 from mengya.data.prepare.build import Build
+from mengya.data.prepare.cluster import encode_on_cluster
 from mengya.data.prepare.config import PrepareConfig, PrepareFilters
 from mengya.data.prepare.counts import SourceCounts
-from mengya.data.prepare.encode import BatchFilter, EncodingPlan, plan_encoding
+from mengya.data.prepare.encode import BatchFilter, EncodedChunk, EncodingPlan, plan_encoding
 from mengya.data.prepare.perplexity import PerplexityBounds, Scorer
 from mengya.data.prepare.repeated_text import TABLE, RepeatedPassages, RepeatedTextPlan
 from mengya.data.prepare.request import Inputs, source_form
@@ -35,7 +37,6 @@ from mengya.data.prepare.workers import encode_in_order
 from mengya.data.rows.fitting import fit_rows
 from mengya.data.shards import MANIFEST, TokenShards
 from mengya.runtime.device import usable_cores
-from mengya.text.repeated_text.config import RepeatedTextConfig
 
 MAX_REASONS = 3  # in a cell of the table
 COMMIT_SECONDS = 5.0  # how much work an interruption may cost
@@ -65,7 +66,8 @@ def encode_all(
         table = _repeated_text(
             config.repeated_text, inputs, plan, workers, build.directory, console
         )
-        plan = replace(plan, repeated_text=RepeatedTextPlan(config.repeated_text, table))
+        sent = np.load(table) if config.cluster else table
+        plan = replace(plan, repeated_text=RepeatedTextPlan(config.repeated_text, sent))
     done = build.chunks_done
     committed = time.monotonic()
 
@@ -75,7 +77,7 @@ def encode_all(
                 yield source, chunk
 
     progress = _progress("prepare", console)
-    with progress, closing(encode_in_order(remaining(), workers, plan)) as results:
+    with progress, closing(_encoded(config, remaining(), workers, plan)) as results:
         bar = progress.add_task("", total=inputs.total_bytes, counts="")
         for chunk, encoded in results:
             build.add(encoded)
@@ -90,8 +92,17 @@ def encode_all(
         progress.update(bar, completed=inputs.total_bytes)
 
 
+def _encoded(
+    config: PrepareConfig, chunks: Iterator[tuple[int, Chunk]], workers: int, plan: EncodingPlan
+) -> Generator[tuple[Chunk, EncodedChunk], None, None]:
+    """(chunk, what became of it), in order, from the processes of this machine or of a cluster."""
+    if config.cluster:
+        return encode_on_cluster(chunks, config.cluster, plan)
+    return encode_in_order(chunks, workers, plan)
+
+
 def _repeated_text(
-    config: RepeatedTextConfig,
+    config: PrepareConfig,
     inputs: Inputs,
     plan: EncodingPlan,
     workers: int,
@@ -101,10 +112,11 @@ def _repeated_text(
     """Read everything once to find the passages that repeat, unless an interrupted run did; their table."""
     if (directory / TABLE).is_file():
         return directory / TABLE
-    plan = replace(plan, signing=None, repeated_text=RepeatedTextPlan(config))
+    assert config.repeated_text is not None
+    plan = replace(plan, signing=None, repeated_text=RepeatedTextPlan(config.repeated_text))
     repeated = RepeatedPassages(directory)
     progress = _progress("find repeated text", console)
-    with progress, closing(encode_in_order(inputs.chunks(), workers, plan)) as results:
+    with progress, closing(_encoded(config, inputs.chunks(), workers, plan)) as results:
         bar = progress.add_task("", total=inputs.total_bytes, counts="")
         for chunk, encoded in results:
             repeated.add(encoded.passages)

@@ -26,10 +26,13 @@ _PASSAGE = np.dtype([("hash", "<u8"), ("document", "<u8")])
 
 @dataclass(frozen=True, slots=True)
 class RepeatedTextPlan:
-    """What a process does: collect the passages of its documents, or remove those of `table`."""
+    """What a process does: collect the passages of its documents, or remove those of `table`.
+
+    That is a file, or `_PASSAGE` [R] itself for processes of other machines.
+    """
 
     config: RepeatedTextConfig
-    table: Path | None = None
+    table: Path | np.ndarray | None = None
 
 
 class RepeatedText:
@@ -37,7 +40,8 @@ class RepeatedText:
 
     def __init__(self, plan: RepeatedTextPlan) -> None:
         self.config = plan.config
-        self.table = None if plan.table is None else np.load(plan.table, mmap_mode="r")
+        path = isinstance(plan.table, Path)
+        self.table = np.load(plan.table, mmap_mode="r") if path else plan.table
 
     def collect(self, texts: Iterable[str]) -> np.ndarray:
         """`_PASSAGE` [S], the passages of documents, in their order."""
