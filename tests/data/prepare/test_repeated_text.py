@@ -23,7 +23,9 @@ from tests.data.prepare.test_near_duplicates import contents, interrupt_twice, p
 from tests.helpers.json_lines import write_lines
 from tests.text.near_duplicates.texts import text
 
-FOOTER = "版权声明：本文为原创文章，转载请注明出处。欢迎关注我们的公众号，第一时间获取更多精彩内容。"
+FOOTER = (
+    "版权声明：本文为原创文章，转载请注明出处。欢迎关注我们的公众号，第一时间获取更多精彩内容。"
+)
 
 
 def test_boilerplate_stays_in_the_first_document_alone(

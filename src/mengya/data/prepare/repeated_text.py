@@ -40,8 +40,10 @@ class RepeatedText:
 
     def __init__(self, plan: RepeatedTextPlan) -> None:
         self.config = plan.config
-        path = isinstance(plan.table, Path)
-        self.table = np.load(plan.table, mmap_mode="r") if path else plan.table
+        table = plan.table
+        self.table: np.ndarray | None = (
+            np.load(table, mmap_mode="r") if isinstance(table, Path) else table
+        )
 
     def collect(self, texts: Iterable[str]) -> np.ndarray:
         """`_PASSAGE` [S], the passages of documents, in their order."""
