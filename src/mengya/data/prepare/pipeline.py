@@ -63,9 +63,7 @@ def encode_all(
     plan = _plan(config, inputs, make_scorer)
     workers = config.workers or (usable_cores() if inputs.total_bytes > SMALL_INPUT else 1)
     if config.repeated_text is not None:
-        table = _repeated_text(
-            config.repeated_text, inputs, plan, workers, build.directory, console
-        )
+        table = _repeated_text(config, inputs, plan, workers, build.directory, console)
         sent = np.load(table) if config.cluster else table
         plan = replace(plan, repeated_text=RepeatedTextPlan(config.repeated_text, sent))
     done = build.chunks_done
