@@ -3,10 +3,11 @@
     python benchmarks/near_duplicates.py planted [--folder DIR] [--documents 400] [--threshold 0.85]
     python benchmarks/near_duplicates.py corpus --folder DIR [--megabytes 60] [--pairs 20]
 
-`planted` makes copies of generated texts, or of those of a folder, with 1 to 10 % of the characters changed,
-paragraphs swapped, or boilerplate around, and compares what is found with the exact Jaccard similarity of the
-sets of character n-grams; where `datasketch` can be imported, its MinHashLSH stands beside. `corpus` looks
-for near-duplicates in the files of a folder, counts them by pair of files and prints some to be read.
+`planted` makes copies of generated texts, or of those of a folder, with 1 to 10 % of the characters
+changed, paragraphs swapped, or boilerplate around, and compares what is found with the exact Jaccard
+similarity of the sets of character n-grams; where `datasketch` can be imported, its MinHashLSH stands next
+to it. `corpus` looks for near-duplicates in the files of a folder, counts them by pair of files and prints
+some to be read.
 """
 
 from __future__ import annotations

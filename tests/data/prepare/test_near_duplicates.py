@@ -111,8 +111,8 @@ def test_chats_go_by_their_question_and_are_dropped_by_all_turns(
 
     def asked(folder: Path) -> list[str]:
         tokenizer, shards = load_tokenizer(tokenizer_folder), TokenShards(folder)
-        whole = [str(tokenizer.decode(shards.tokens(i).tolist())) for i in range(len(shards))]
-        return [one.split("<|im_start|>user\n")[1].split("<|im_end|>")[0] for one in whole]
+        full = [str(tokenizer.decode(shards.tokens(i).tolist())) for i in range(len(shards))]
+        return [one.split("<|im_start|>user\n")[1].split("<|im_end|>")[0] for one in full]
 
     for action, samples in (("together", 65), ("drop", 60)):
         out = prepare(
@@ -159,10 +159,10 @@ def test_workers_and_a_resume_change_nothing(
     source = str(tmp_path / "*.jsonl")
     for action in ("together", "drop"):
         settings: dict[str, Any] = {"validation_fraction": 0.2, "near_duplicates": action}
-        whole = prepare(tmp_path / f"{action}1", tokenizer_folder, source, **settings)
+        full = prepare(tmp_path / f"{action}1", tokenizer_folder, source, **settings)
         if action == "together":
             two = prepare(tmp_path / "two", tokenizer_folder, source, **settings, workers=2)
-            assert contents(two) == contents(whole)
+            assert contents(two) == contents(full)
         out = tmp_path / f"{action}3"
         monkeypatch.setattr(pipeline, "COMMIT_SECONDS", 0)
         interrupt_twice(
@@ -170,7 +170,7 @@ def test_workers_and_a_resume_change_nothing(
             tmp_path / f".{action}3.mengya-partial",
             monkeypatch,
         )
-        assert contents(out) == contents(whole)
+        assert contents(out) == contents(full)
 
 
 def interrupt_twice(

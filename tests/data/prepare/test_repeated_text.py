@@ -71,10 +71,10 @@ def test_workers_and_a_resume_change_nothing(
     records = [{"text": "\n".join(rng.choices(lines, k=4))} for _ in range(240)]
     source = str(write_lines(tmp_path / "a.jsonl", records))
     settings = {"repeated_text": {"max_removed": 0.8}}
-    whole = prepare(tmp_path / "whole", tokenizer_folder, source, **settings)
+    full = prepare(tmp_path / "full", tokenizer_folder, source, **settings)
     two = prepare(tmp_path / "two", tokenizer_folder, source, **settings, workers=2)
-    assert contents(two) == contents(whole)
-    kept = [line for one in texts(tokenizer_folder, whole) for line in set(one.split("\n"))]
+    assert contents(two) == contents(full)
+    kept = [line for one in texts(tokenizer_folder, full) for line in set(one.split("\n"))]
     assert len(kept) == len(set(kept)) > 100  # every line once
     out = tmp_path / "out"
     interrupt_twice(
@@ -82,7 +82,7 @@ def test_workers_and_a_resume_change_nothing(
         tmp_path / ".out.mengya-partial",
         monkeypatch,
     )
-    assert contents(out) == contents(whole)
+    assert contents(out) == contents(full)
 
 
 def test_the_table_holds_what_several_documents_have(tmp_path: Path) -> None:

@@ -62,8 +62,8 @@ def test_texts_of_few_characters() -> None:
 def test_slabs_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(0)
     texts = [text(rng, length) for length in (0, 3, 5, 100, 7, 64)]
-    whole = minhash_signatures(texts, 64, 5)
+    full = minhash_signatures(texts, 64, 5)
     counts = [len(set(hashes.tolist())) for _, hashes in hashed_ngrams([texts[3]], 5)]
     assert counts == [len({texts[3][i : i + 5] for i in range(96)})]
     monkeypatch.setattr(ngrams, "SLAB", 10)
-    assert np.array_equal(minhash_signatures(texts, 64, 5), whole)
+    assert np.array_equal(minhash_signatures(texts, 64, 5), full)

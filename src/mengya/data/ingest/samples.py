@@ -153,7 +153,7 @@ def first_question(sample: Conversation | Preference) -> str:
     return next((m["content"] for m in messages if m["role"] == "user"), "")
 
 
-def whole_text(sample: Sample) -> str:
+def full_text(sample: Sample) -> str:
     """A document, or the contents of all turns but the system's, of both sides of a preference."""
     if isinstance(sample, Document):
         return sample.text

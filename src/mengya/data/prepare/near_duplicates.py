@@ -88,7 +88,7 @@ class NearDuplicates:
         self._written: list[int] = [0, 0] if state is None else state["written"]
         count = sum(self._written)
         paths = [directory / name for name in NEAR_FILES]
-        self._whole = KeptSamples(paths[0], self.config, count) if signing.whole else None
+        self._full = KeptSamples(paths[0], self.config, count) if signing.full else None
         self._split = KeptSamples(paths[1], self.config, count) if signing.split else None
 
     def decide(
@@ -100,7 +100,7 @@ class NearDuplicates:
             (which are kept, which are for validation, for each reason which are dropped), bool [N].
         """
         new, held = new.copy(), held.copy()
-        copies = self._whole.near(chunk.signatures, new) if self._whole else {}
+        copies = self._full.near(chunk.signatures, new) if self._full else {}
         siblings = self._split.near(chunk.split_signatures, new) if self._split else {}
         dropped = {r: np.zeros(len(new), bool) for r in (NEAR_DUPLICATE, NEAR_BOTH_SPLITS)}
         pairs: list[tuple[int, Near]] = []
@@ -125,13 +125,13 @@ class NearDuplicates:
 
     def commit(self) -> dict[str, Any]:
         """Flush the files; what a resumed build needs."""
-        for kept in filter(None, (self._whole, self._split)):
+        for kept in filter(None, (self._full, self._split)):
             kept.flush()
         found = asdict(self.found)
         return {"found": found, "files": self._files, "written": self._written}
 
     def close(self) -> None:
-        for kept in filter(None, (self._whole, self._split)):
+        for kept in filter(None, (self._full, self._split)):
             kept.close()
 
     def facts(self) -> dict[str, Any]:
@@ -188,8 +188,8 @@ class NearDuplicates:
             here = held[rows] == bool(split)
             places["sample"][here] = self._written[split] + np.arange(here.sum())
             self._written[split] += int(here.sum())
-        if self._whole:
-            self._whole.add(chunk.signatures[rows], places)
+        if self._full:
+            self._full.add(chunk.signatures[rows], places)
         if self._split:
             self._split.add(chunk.split_signatures[rows], places)
         return first + np.cumsum(new) - 1
@@ -199,7 +199,7 @@ class NearDuplicates:
         key = int(chunk.hashes[row])
         if len(self.found.pairs) == PAIRS and key >= self.found.pairs[-1].key:
             return
-        kept = self._whole or self._split
+        kept = self._full or self._split
         assert kept is not None
         place = kept.place(near.kept if near.kept >= 0 else int(numbers[~near.kept]))
         self.found.show(

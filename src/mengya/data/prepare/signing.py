@@ -1,6 +1,6 @@
 """Which signatures the samples of a run need, and samples -> signatures.
 
-Two can be needed: of the whole sample, by which near-copies are dropped, and of what decides the split (the
+Two can be needed: of the full sample, by which near-copies are dropped, and of what decides the split (the
 first question of a chat), by which near-copies are kept in one split.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mengya.data.ingest.samples import first_question, whole_text
+from mengya.data.ingest.samples import first_question, full_text
 from mengya.data.ingest.schema import Document, Sample
 from mengya.text.near_duplicates.config import NearDuplicateConfig
 from mengya.text.near_duplicates.method import signatures
@@ -19,10 +19,10 @@ from mengya.text.near_duplicates.method import signatures
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """The signatures that are made: of whole samples, and of what decides the split."""
+    """The signatures that are made: of full samples, and of what decides the split."""
 
     config: NearDuplicateConfig
-    whole: bool
+    full: bool
     split: bool
 
 
@@ -41,12 +41,12 @@ def signing_for(
 
 
 def sign(samples: Sequence[Sample], signing: Signing) -> tuple[np.ndarray, np.ndarray]:
-    """(of the whole, of what decides the split): uint8 [N, P] each, or [N, 0] when it is not needed."""
+    """(of the full, of what decides the split): uint8 [N, P] each, or [N, 0] when it is not needed."""
     unused = np.zeros((len(samples), 0), np.uint8)
-    whole = [whole_text(sample) for sample in samples] if signing.whole else []
+    full = [full_text(sample) for sample in samples] if signing.full else []
     split = [_split_text(sample) for sample in samples] if signing.split else []
     return (
-        signatures(whole, signing.config) if signing.whole else unused,
+        signatures(full, signing.config) if signing.full else unused,
         signatures(split, signing.config) if signing.split else unused,
     )
 

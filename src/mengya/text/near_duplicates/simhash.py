@@ -17,8 +17,8 @@ from mengya.text.near_duplicates.ngrams import hashed_ngrams
 
 # For every byte its bits, one in each byte of a 64-bit word.
 _COUNTERS = np.unpackbits(np.arange(256, dtype=np.uint8)).reshape(256, 8).view(np.uint64)[:, 0]
-_SHORT = np.uint64(40)  # bits of a hash beside the number of its text
-_BLOCKS = np.array([0, 13, 26, 39, 52, 64])  # 3 wrong bits leave at least two of five blocks whole
+_SHORT = np.uint64(40)  # bits of a hash, next to the number of its text
+_BLOCKS = np.array([0, 13, 26, 39, 52, 64])  # 3 wrong bits leave at least two of five blocks full
 
 
 def simhash_signatures(texts: Sequence[str], ngram: int) -> np.ndarray:
