@@ -74,8 +74,8 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
         saved = None
     if saved is None:
         folder.check_replaceable(overwrite=True)  # before the sources are read
-    config = with_local_files(config, saved, console)
     scores = _scores(config)
+    config = with_local_files(config, saved, console)
     inputs = Inputs(config, saved, scores.sha256() if scores else "")
     if saved is not None and is_up_to_date(config, saved, inputs, console):
         note_moved(config.out, saved, inputs, console)
