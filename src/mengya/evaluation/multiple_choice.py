@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from mengya.data.exams.folders import find_exam
 from mengya.errors import UserError
-from mengya.evaluation.exam import find_exam, write_tasks
+from mengya.evaluation.exam import write_tasks
 from mengya.runtime.optional import require
 
 CHANCE = 0.25

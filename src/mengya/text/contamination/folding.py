@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -61,10 +62,12 @@ def fold(texts: Sequence[str]) -> Folded:
     return Folded(codes, lines[first_raw], lines)
 
 
-def fold_string(text: str) -> str:
-    """What is kept of one text, as a string."""
-    folded = fold([text])
-    return folded.string(0, len(folded.codes))
+def fold_strings(texts: Sequence[str]) -> list[str]:
+    """What is kept of each text, as a string; the texts need not be in NFC."""
+    folded = fold([unicodedata.normalize("NFC", text) for text in texts])
+    places = folded.texts.tolist()
+    every = folded.string(0, len(folded.codes))
+    return [every[start:stop] for start, stop in pairwise(places)]
 
 
 def _write_out(

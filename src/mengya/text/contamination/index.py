@@ -18,22 +18,23 @@ their order does not matter. Knows no files and no exams.
 
 from __future__ import annotations
 
-import math
-import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
-from mengya.text.contamination.folding import Folded, fold, fold_string
+from mengya.text.contamination.folding import Folded, fold, fold_strings
 from mengya.text.contamination.ngrams import HashSet, ngram_hashes, run_hashes
 
 COMMON = 5  # different items; an n-gram that is in more is a phrase of exams
 TINY = 6  # characters; a shorter question is not looked for
 NEAR = 40  # characters of other text that may stand between a question and its options
 _BLOCK = 1 << 15  # characters hashed at a time: the arrays stay in the cache
+_FoldedItem = tuple[str, tuple[str, ...]]  # question and options
 _DIGITS = tuple(range(ord("0"), ord("9") + 1))
 
 
@@ -44,26 +45,13 @@ class Item:
     question: str
     options: tuple[str, ...] = ()
 
-    @property
-    def key(self) -> str:
-        """64 bits as hexadecimal: equal for items that are equal after folding, options in any order."""
-        question, options = self.folded
-        text = "\0".join([question, *sorted(options)])
-        return blake2b(text.encode(), digest_size=8).hexdigest()
 
-    @property
-    def folded(self) -> tuple[str, tuple[str, ...]]:
-        parts = [fold_string(unicodedata.normalize("NFC", p)) for p in (self.question, *self.options)]
-        return parts[0], tuple(parts[1:])
-
-
-@dataclass(frozen=True)
-class _Sought:
-    """What is looked for of one item: question and options, folded; whether the n-grams prove it."""
-
-    question: str
-    options: tuple[str, ...]
-    enough: bool
+def item_keys(items: Sequence[Item]) -> list[str]:
+    """64 bits of each as hexadecimal: equal for items that are equal after folding, options in any order."""
+    return [
+        blake2b("\0".join([question, *sorted(options)]).encode(), digest_size=8).hexdigest()
+        for question, options in _folded(items)
+    ]
 
 
 @dataclass
@@ -80,9 +68,9 @@ class ContaminationIndex:
     _first: np.ndarray  # [grams + 1] where the items of each gram begin in _items
     _items: np.ndarray
     _needed: np.ndarray  # [items] how many of its grams a text must hold
-    _sought: dict[int, _Sought]
+    _short: dict[int, _FoldedItem]  # those whose n-grams alone prove nothing
     _lines: HashSet
-    _line_items: list[list[int]] = field(default_factory=list)  # of each of _lines
+    _line_items: list[list[int]]  # of each of _lines
 
     def find(self, texts: Sequence[str]) -> list[tuple[int, int]]:
         """(number of the text, number of the item), sorted, each once."""
@@ -123,8 +111,8 @@ class ContaminationIndex:
         ends = np.concatenate([starts[1:], [len(row)]])
         for start, end in zip(starts[enough].tolist(), ends[enough].tolist(), strict=True):
             text, item = pairs[start].tolist()
-            sought = self._sought[item]
-            if sought.enough or self._stands(sought, folded, text, places[row[start:end]]):
+            short = self._short.get(item)
+            if short is None or self._stands(short, folded, text, places[row[start:end]]):
                 yield text, item
 
     def _hits(self, folded: Folded) -> tuple[np.ndarray, np.ndarray]:
@@ -138,16 +126,16 @@ class ContaminationIndex:
         empty = np.zeros(0, np.int64)
         return np.concatenate([empty, *places]), np.concatenate([empty, *grams])
 
-    def _stands(self, sought: _Sought, folded: Folded, text: int, places: np.ndarray) -> bool:
+    def _stands(self, item: _FoldedItem, folded: Folded, text: int, places: np.ndarray) -> bool:
         """Whether a full short question stands at one of the places, with half of its options near it."""
-        options = {option for option in sought.options if len(option) > 1}
+        question, options = item[0], {option for option in item[1] if len(option) > 1}
         if len(options) < 2:
             return False
         first, last = folded.texts[text : text + 2].tolist()
-        reach = sum(map(len, sought.options)) + NEAR
+        reach = sum(map(len, item[1])) + NEAR
         for place in sorted(set(places.tolist())):
-            end = place + len(sought.question)
-            if folded.string(place, min(end, last)) != sought.question:
+            end = place + len(question)
+            if folded.string(place, min(end, last)) != question:
                 continue
             before = folded.string(max(first, place - reach), place)
             after = folded.string(end, min(last, end + reach))
@@ -159,52 +147,38 @@ class ContaminationIndex:
 
 def build_index(items: Sequence[Item], n: int, share: float) -> ContaminationIndex:
     """The index of all items, numbered as they come; equal ones get equal answers."""
-    folded = [item.folded for item in items]
-    questions = [_distinct(question, n) for question, _ in folded]
-    options = [np.unique(np.concatenate([_NONE, *(_distinct(o, n) for o in os)])) for _, os in folded]
-    numbers: dict[tuple[str, tuple[str, ...]], list[int]] = defaultdict(list)
-    for number, (question, texts) in enumerate(folded):
-        numbers[question, tuple(sorted(texts))].append(number)
-    different = [group[0] for group in numbers.values()]
-    common = _common(np.unique(np.concatenate([questions[i], options[i]])) for i in different)
-    asked = Counter(folded[number][0] for number in different)
-    sought: dict[int, _Sought] = {}
-    needed = np.zeros(len(items), np.int64)
-    grams: list[np.ndarray] = []
+    folded = _folded(items)
+    asked = _questions_asked(folded)
+    questions, options = _own_ngrams(folded, n)
+    own = np.bincount(questions.items, minlength=len(items))
+    by_options = (own == 0) & (np.bincount(options.items, minlength=len(items)) >= n)
+    enough = (own >= n) | by_options
+    keys = questions.joined(options.of(by_options))
+    sizes = np.bincount(keys.items, minlength=len(items))
+    needed = np.ceil(np.where(enough, share, 1.0) * sizes - 1e-9).astype(np.int64)
     lines: dict[str, list[int]] = defaultdict(list)
-    for number, (question, texts) in enumerate(folded):
-        own = questions[number][~np.isin(questions[number], common)]
-        own_options = options[number][~np.isin(options[number], common)]
-        if len(own) >= n:
-            key, enough, part = own, True, share
-        elif len(own):
-            key, enough, part = own, False, 1.0
-        elif len(own_options) >= n:
-            key, enough, part = own_options, True, share
-        else:
-            key, enough, part = own, True, 1.0
-        if len(key):
-            sought[number] = _Sought(question, texts, enough)
-            needed[number] = math.ceil(part * len(key) - 1e-9)
-        grams.append(key)
+    for number, (question, _) in enumerate(folded):
         line = question.lstrip("0123456789")
         if TINY <= len(line) <= 2 * n - 2 and asked[question] == 1:
             lines[line].append(number)
-    checked = {*sought, *(number for numbers in lines.values() for number in numbers)}
-    every, first, owners = _grouped(grams)
-    hashed = _line_hashes(list(lines))
-    order = np.argsort(hashed)
-    of_lines = list(lines.values())
+    checked = {
+        *np.flatnonzero(sizes).tolist(),
+        *(each for numbers in lines.values() for each in numbers),
+    }
+    hashes, first = np.unique(keys.hashes, return_index=True)
+    of_lines, line_hashes = list(lines.values()), _line_hashes(list(lines))
     return ContaminationIndex(
         n=n,
         unchecked=frozenset(set(range(len(items))) - checked),
-        _grams=every,
-        _first=first,
-        _items=owners,
+        _grams=HashSet(hashes),
+        _first=np.concatenate([first, [len(keys.hashes)]]),
+        _items=keys.items,
         _needed=needed,
-        _sought=sought,
-        _lines=HashSet(hashed),
-        _line_items=[of_lines[at] for at in order.tolist()],
+        _short={
+            number: folded[number] for number in np.flatnonzero(~enough & (sizes > 0)).tolist()
+        },
+        _lines=HashSet(line_hashes),
+        _line_items=[of_lines[at] for at in np.argsort(line_hashes).tolist()],
     )
 
 
@@ -219,31 +193,74 @@ def numbered_lines(folded: Folded) -> tuple[np.ndarray, np.ndarray]:
     return begins, ends - begins
 
 
-_NONE = np.zeros(0, np.uint64)
+class _Ngrams(NamedTuple):
+    """Pairs of an n-gram and an item that has it, each once, in the order of the hashes."""
+
+    hashes: np.ndarray
+    items: np.ndarray
+
+    @staticmethod
+    def of_pairs(hashes: np.ndarray, items: np.ndarray) -> _Ngrams:
+        order = np.lexsort((items, hashes))
+        hashes, items = hashes[order], items[order]
+        new = np.ones(len(hashes), bool)
+        new[1:] = (hashes[1:] != hashes[:-1]) | (items[1:] != items[:-1])
+        return _Ngrams(hashes[new], items[new])
+
+    def of(self, items: np.ndarray) -> _Ngrams:
+        """Those of some items: bool [items]."""
+        return _Ngrams(self.hashes[items[self.items]], self.items[items[self.items]])
+
+    def without(self, hashes: np.ndarray) -> _Ngrams:
+        left = ~np.isin(self.hashes, hashes)
+        return _Ngrams(self.hashes[left], self.items[left])
+
+    def joined(self, other: _Ngrams) -> _Ngrams:
+        return _Ngrams.of_pairs(*map(np.concatenate, zip(self, other, strict=True)))
 
 
-def _distinct(folded: str, n: int) -> np.ndarray:
-    """The hashes of its n-grams, sorted, each once."""
-    return np.unique(ngram_hashes(_codes(folded), n))
+def _folded(items: Sequence[Item]) -> list[_FoldedItem]:
+    parts = iter(fold_strings([text for item in items for text in (item.question, *item.options)]))
+    return [(next(parts), tuple(islice(parts, len(item.options)))) for item in items]
+
+
+def _different(folded: Sequence[_FoldedItem]) -> list[int]:
+    """The number of the first of equal items, the order of options aside."""
+    first: dict[tuple[str, tuple[str, ...]], int] = {}
+    for number, (question, options) in enumerate(folded):
+        first.setdefault((question, tuple(sorted(options))), number)
+    return list(first.values())
+
+
+def _questions_asked(folded: Sequence[_FoldedItem]) -> Counter[str]:
+    """How many different items ask each question."""
+    return Counter(folded[number][0] for number in _different(folded))
+
+
+def _own_ngrams(folded: Sequence[_FoldedItem], n: int) -> tuple[_Ngrams, _Ngrams]:
+    """Of the questions and of the options, without those that are in more than COMMON different items."""
+    questions = [(number, question) for number, (question, _) in enumerate(folded)]
+    options = [(number, text) for number, (_, texts) in enumerate(folded) for text in texts]
+    both = _ngrams_of(questions, n), _ngrams_of(options, n)
+    different = np.zeros(len(folded), bool)
+    different[_different(folded)] = True
+    values, counts = np.unique(both[0].joined(both[1]).of(different).hashes, return_counts=True)
+    common = values[counts > COMMON]
+    return both[0].without(common), both[1].without(common)
+
+
+def _ngrams_of(parts: Sequence[tuple[int, str]], n: int) -> _Ngrams:
+    """Of (item, text) pairs."""
+    lengths = np.array([len(text) for _, text in parts], np.int64)
+    hashes = ngram_hashes(_codes("".join(text for _, text in parts)), n)
+    items = np.repeat(np.array([item for item, _ in parts], np.int64), lengths)
+    ends = np.repeat(np.cumsum(lengths), lengths)
+    inside = np.arange(len(hashes)) + n <= ends[: len(hashes)]
+    return _Ngrams.of_pairs(hashes[inside], items[: len(hashes)][inside])
 
 
 def _codes(folded: str) -> np.ndarray:
     return np.frombuffer(folded.encode("utf-32-le"), "<u4")
-
-
-def _common(grams: Iterable[np.ndarray]) -> np.ndarray:
-    """The n-grams that are in more than COMMON items."""
-    values, counts = np.unique(np.concatenate([_NONE, *grams]), return_counts=True)
-    return values[counts > COMMON]
-
-
-def _grouped(grams: Sequence[np.ndarray]) -> tuple[HashSet, np.ndarray, np.ndarray]:
-    """All grams of the items, where the items of each begin, and those items."""
-    every = np.concatenate([_NONE, *grams])
-    owners = np.repeat(np.arange(len(grams)), [len(part) for part in grams])
-    order = np.argsort(every, kind="stable")
-    values, first = np.unique(every[order], return_index=True)
-    return HashSet(values), np.concatenate([first, [len(every)]]), owners[order]
 
 
 def _line_hashes(lines: Sequence[str]) -> np.ndarray:
