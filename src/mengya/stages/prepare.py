@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mengya.data.prepare.build import Build
     from mengya.data.prepare.request import Inputs, SavedRequest
+    from mengya.evaluation.head_scores import HeadScores
 
 _SHARD_FILES = ("manifest.json", *(f"*.{name}.bin" for name in ("tokens", "doc_ends", "loss_mask")))
 FOLDER = FolderKind(
@@ -65,7 +66,8 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
         saved = None
     if saved is None:
         folder.check_replaceable(overwrite=True)  # before the sources are read
-    inputs = Inputs(config, saved)
+    scores = _scores(config)
+    inputs = Inputs(config, saved, scores.sha256() if scores else "")
     if saved is not None and is_up_to_date(config, saved, inputs, console):
         note_moved(config.out, saved, inputs, console)
         console.print(
@@ -88,7 +90,7 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
         read = sum(source.read for source in build.sources)
         console.print(f"resuming after {read:,} records that {folder.partial} holds already")
     build.commit()
-    _encode(config, inputs, build, console)
+    _encode(config, inputs, build, console, scores)
     facts = {key: inputs.request[key] for key in ("tokenizer", "left_out") if key in inputs.request}
     build.finish(facts, inputs.source_facts())
     if config.kind != "text":
@@ -98,6 +100,17 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     console.print(
         f"shards are in {', '.join(str(p.parent) for p in sorted(config.out.rglob(MANIFEST)))}"
     )
+
+
+def _scores(config: PrepareConfig) -> HeadScores | None:
+    """What the filter by perplexity goes by; None without one."""
+    if (perplexity := config.filters.perplexity) is None:
+        return None
+    from mengya.evaluation.head_scores import HeadScores
+    from mengya.models.hf.open_checkpoint import find_checkpoint
+
+    folder = find_checkpoint(perplexity.checkpoint).resolve()
+    return HeadScores(folder, perplexity.max_tokens, perplexity.device)
 
 
 def _complete(folder: OutputFolder, inputs: Inputs) -> SavedRequest | None:
@@ -143,7 +156,13 @@ def _open_build(config: PrepareConfig, directory: Path, inputs: Inputs) -> Build
     )
 
 
-def _encode(config: PrepareConfig, inputs: Inputs, build: Build, console: Console) -> None:
+def _encode(
+    config: PrepareConfig,
+    inputs: Inputs,
+    build: Build,
+    console: Console,
+    scores: HeadScores | None,
+) -> None:
     """Fill the build and print the table; an error or Ctrl-C keeps what is done."""
     from mengya.data.prepare.pipeline import encode_all, print_table
 
@@ -151,7 +170,7 @@ def _encode(config: PrepareConfig, inputs: Inputs, build: Build, console: Consol
     title, names = f"prepare {config.kind}: {config.out}", [s.title for s in inputs.sources]
     left_out = [path.name for path in inputs.unknown]
     try:
-        encode_all(config, inputs, build, console)
+        encode_all(config, inputs, build, console, scores)
     except UserError:
         build.commit()  # an error comes between two chunks
         print_table(console, title, names, build.sources, left_out)

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mengya.data.prepare.encode import TOKENIZE_CHARACTERS
+from mengya.data.prepare.tokenize import TOKENIZE_CHARACTERS
 from mengya.data.shards import TokenShards
 from mengya.stages.prepare import PrepareConfig, run
 from tests.data.conftest import TEXT

@@ -21,7 +21,7 @@ from mengya.config import load_config
 from mengya.data.ingest.reading.read import read_records
 from mengya.data.ingest.reading.records import BadLines
 from mengya.data.prepare import config
-from mengya.data.prepare.encode import TOKENIZE_CHARACTERS, cut_for_tokenizing
+from mengya.data.prepare.tokenize import TOKENIZE_CHARACTERS, cut_for_tokenizing
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
 from mengya.stages.prepare import PrepareConfig, run

@@ -1,4 +1,4 @@
-"""What is done to a sample before it becomes tokens: cleaning, filters that give their reason, hashes.
+"""What is done to a sample before it becomes tokens: edits, cleaning, reasons to drop it, hashes.
 
 Takes and gives the samples of schema.py; what is done to the text in them is mengya.text. Knows nothing of
 files or tokens.
@@ -22,16 +22,65 @@ from mengya.tokenizer.message import Message
 
 def clean_sample(sample: Sample, config: CleanConfig) -> Sample:
     """The sample with every text in it cleaned."""
+    return change_texts(sample, lambda text: clean_text(text, config))
+
+
+def change_texts(sample: Sample, change: Callable[[str], str]) -> Sample:
+    """The sample with every text in it changed: contents and reasoning; tool calls are data and stay."""
     if isinstance(sample, Document):
-        return Document(clean_text(sample.text, config))
+        return Document(change(sample.text))
     if isinstance(sample, Conversation):
-        return replace(sample, messages=_clean_messages(sample.messages, config))
+        return replace(sample, messages=_texts(sample.messages, change))
     return replace(
         sample,
-        prompt=_clean_messages(sample.prompt, config),
-        chosen=_clean_messages(sample.chosen, config),
-        rejected=_clean_messages(sample.rejected, config),
+        prompt=_texts(sample.prompt, change),
+        chosen=_texts(sample.chosen, change),
+        rejected=_texts(sample.rejected, change),
     )
+
+
+def filter_texts(sample: Sample) -> list[str]:
+    """What filters judge: a document, or the contents of all turns but the system's, joined by line ends.
+
+    A preference pair has two such texts: its sides say much the same, which is no repetition.
+    """
+    if isinstance(sample, Document):
+        return [sample.text]
+    if isinstance(sample, Conversation):
+        return [_said(sample.messages)]
+    return [_said([*sample.prompt, *side]) for side in (sample.chosen, sample.rejected)]
+
+
+def sample_characters(sample: Sample) -> int:
+    """Characters of a document, or of the contents of every turn."""
+    if isinstance(sample, Document):
+        return len(sample.text)
+    return sum(len(message["content"]) for message in _messages(sample))
+
+
+def sample_turns(sample: Sample) -> int:
+    """Assistant turns, those of the chosen side for a preference; none for a document."""
+    if isinstance(sample, Document):
+        return 0
+    messages = (
+        sample.messages if isinstance(sample, Conversation) else sample.prompt + sample.chosen
+    )
+    return sum(message["role"] == "assistant" for message in messages)
+
+
+def excerpt(sample: Sample, characters: int) -> str:
+    """The beginning of a document, or of the turns of a chat, each under its role."""
+    if isinstance(sample, Document):
+        return sample.text[:characters]
+    if isinstance(sample, Conversation):
+        turns = [(message["role"], message) for message in sample.messages]
+    else:
+        turns = [(message["role"], message) for message in sample.prompt]
+        turns += [("chosen", message) for message in sample.chosen]
+        turns += [("rejected", message) for message in sample.rejected]
+    each = max(characters // max(len(turns), 1), characters // 4)
+    lines = (f"{role}: {_beginning(message['content'], each)}" for role, message in turns)
+    return "\n".join(lines)[:characters]
 
 
 def drop_reason(sample: Sample, config: CleanConfig) -> str | None:
@@ -47,7 +96,7 @@ def drop_reason(sample: Sample, config: CleanConfig) -> str | None:
         return "nothing_learned"
     if isinstance(sample, Preference) and sample.chosen == sample.rejected:
         return "same_answers"
-    return too_long(sum(len(message["content"]) for message in _messages(sample)), config)
+    return too_long(sample_characters(sample), config)
 
 
 def train_on_last(sample: Conversation) -> Conversation:
@@ -112,9 +161,12 @@ def _has_content(message: Message) -> bool:
     )
 
 
-def _clean_messages(messages: list[Message], config: CleanConfig) -> list[Message]:
-    """Content and reasoning cleaned; tool calls are data and stay as they are."""
-    return _texts(messages, lambda text: clean_text(text, config))
+def _said(messages: list[Message]) -> str:
+    return "\n".join(message["content"] for message in messages if message["role"] != "system")
+
+
+def _beginning(text: str, characters: int) -> str:
+    return text if len(text) <= characters else f"{text[: characters - 1]}…"
 
 
 def _texts(messages: list[Message], change: Callable[[str], str]) -> list[Message]:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 
 from mengya.data.ingest.reading.records import SHOWN_BAD, BadLine, too_many_bad_lines
 from mengya.data.ingest.samples import held_out
+from mengya.data.prepare.counts import Kept, SourceCounts, add_up
 from mengya.data.prepare.encode import EncodedChunk
 from mengya.data.shards import ShardWriter
 from mengya.errors import UserError
@@ -30,53 +30,6 @@ from mengya.text.duplicates import SeenHashes
 
 STATE, HASHES, BAD_LINES = "state.json", "hashes.bin", "bad_lines.jsonl"
 TRAIN, VALIDATION = "train", "validation"
-
-
-@dataclass
-class Kept:
-    """What one source put into one split; `learnt_tokens` are those that a loss is taken on."""
-
-    samples: int = 0
-    documents: int = 0
-    tokens: int = 0
-    learnt_tokens: int = 0
-    characters: int = 0
-
-
-def add_up(parts: Iterable[Kept]) -> Kept:
-    values = [asdict(part) for part in parts]
-    return Kept(**{name: sum(value[name] for value in values) for name in asdict(Kept())})
-
-
-@dataclass
-class SourceCounts:
-    """What became of the records of one source."""
-
-    read: int = 0
-    bad: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    kept: dict[str, Kept] = field(default_factory=dict)
-    unused: Counter[str] = field(default_factory=Counter)
-    cut_turns: int = 0
-
-    @property
-    def total(self) -> Kept:
-        """Over all splits."""
-        return add_up(self.kept.values())
-
-    def state(self) -> dict[str, Any]:
-        """As JSON; `of` reads it back."""
-        kept = {split: asdict(part) for split, part in self.kept.items()}
-        counted = {"dropped": dict(self.dropped), "unused": dict(self.unused)}
-        numbers = {"read": self.read, "bad": self.bad, "cut_turns": self.cut_turns}
-        return {**numbers, **counted, "kept": kept}
-
-    @staticmethod
-    def of(state: dict[str, Any]) -> SourceCounts:
-        kept = {split: Kept(**values) for split, values in state["kept"].items()}
-        dropped, unused = Counter(state["dropped"]), Counter(state.get("unused", {}))
-        cut = state.get("cut_turns", 0)
-        return SourceCounts(state["read"], state["bad"], dropped, kept, unused, cut)
 
 
 class Build:
@@ -142,19 +95,15 @@ class Build:
     def add(self, chunk: EncodedChunk) -> None:
         """Write what is new in a chunk, and count what became of everything in it."""
         counts = self.sources[chunk.source]
-        counts.read += chunk.read
-        counts.dropped += chunk.dropped
-        counts.unused += chunk.unused
-        counts.cut_turns += chunk.cut_turns
-        counts.bad += len(chunk.bad)
+        counts.add(chunk)
         for bad in chunk.bad:
             self._bad.write(json_line(asdict(bad)).encode())
         new = np.ones(len(chunk.hashes), bool)
         if self._dedup:
             new = self._seen.add(chunk.hashes)
             self._hashes.write(chunk.hashes[new].astype("<u8").tobytes())
-            if not new.all():
-                counts.dropped["duplicate"] += int((~new).sum())
+            counts.drop("duplicate", chunk, ~new)
+        counts.keep(chunk, new)
         validation = held_out(chunk.split_hashes, self._fraction)
         for split in self.writers:
             self._write(

@@ -11,7 +11,10 @@ from rich.console import Console
 
 from mengya.config import Config, OneOrMany, PathConfig
 from mengya.data.ingest.reading.encoding import AUTO
+from mengya.data.prepare.own_filters import check_path
+from mengya.runtime.device import DeviceName
 from mengya.text.clean import CleanConfig
+from mengya.text.filters.config import FilterConfig
 
 REQUEST = "prepare.json"  # in OUT: what it was made of
 
@@ -72,6 +75,49 @@ def say_license() -> None:
     )
 
 
+class PerplexityFilter(Config):
+    """Drop text that a model of your own finds too hard to predict, or too easy."""
+
+    checkpoint: Path
+    """Model folder, adapter folder, or run folder of a base model; it need not have the tokenizer that is
+    prepared for."""
+    min_bits_per_char: float | None = Field(default=None, ge=0)
+    """Drop what takes fewer bits per character, such as endless repetition."""
+    max_bits_per_char: float | None = Field(default=None, gt=0)
+    """Drop what takes more bits per character, such as garbage or a foreign language."""
+    max_tokens: int = Field(default=512, ge=8)
+    """Only the first so many tokens of a text are predicted, at most the context of the model."""
+    device: DeviceName = "auto"
+    """auto: CUDA where there is a GPU, else the CPU."""
+
+    @model_validator(mode="after")
+    def _bounds(self) -> PerplexityFilter:
+        low, high = self.min_bits_per_char, self.max_bits_per_char
+        if low is None and high is None:
+            raise ValueError(
+                "nothing would be dropped: give max_bits_per_char=X or min_bits_per_char=X; "
+                "`mengya evaluate` measures what text of yours takes"
+            )
+        if low is not None and high is not None and low >= high:
+            raise ValueError(f"min_bits_per_char {low} must be below max_bits_per_char {high}")
+        return self
+
+
+class PrepareFilters(FilterConfig):
+    """The filters of texts, and those that need more than a text."""
+
+    own: OneOrMany[str] = []
+    """Functions of your own, MODULE:FUNCTION, such as my_filters:no_poems in my_filters.py of the current
+    folder. Each takes a text and gives None to keep it, or a word that says why it is dropped."""
+    perplexity: PerplexityFilter | None = None
+    """Bounds on the bits per character that a base model of yours needs."""
+
+    @field_validator("own")
+    @classmethod
+    def _import_paths(cls, value: list[str]) -> list[str]:
+        return [check_path(path) for path in value]
+
+
 class PrepareConfig(Config):
     out: Path
     """Folder to write; with validation_fraction above 0 the shards are in OUT/train and OUT/validation."""
@@ -82,6 +128,11 @@ class PrepareConfig(Config):
     sources: OneOrMany[PrepareSource] = Field(min_length=1)
     """What to read; a plain path stands for {path: ...}."""
     clean: CleanConfig = CleanConfig()
+    filters: PrepareFilters = PrepareFilters()
+    """Edits of texts, and filters that drop them and give the reason; `standard` switches on all that suit
+    Chinese text from the web."""
+    report: bool = True
+    """Write report.html and data_report.json: what was dropped and edited, with examples."""
     train_on: Literal["all_turns", "last_turn"] = "all_turns"
     """For conversations: the assistant turns that are learned. A turn with `weight`, `loss`, `train` or
     `loss_mask` of 0 or false never is."""

@@ -1,17 +1,17 @@
 """Raw records -> token ids with loss masks, a chunk at a time.
 
 `Encoder` takes a chunk of one source and gives an `EncodedChunk` of arrays: parsed, brought into one form,
-cleaned, filtered and tokenized, and everything that was left out is counted. Knows nothing of processes or
-files on disk.
+edited, cleaned, filtered and tokenized, and everything that was left out is counted, with examples. Knows
+nothing of processes or files on disk.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, Literal
 
 import numpy as np
@@ -24,10 +24,15 @@ from mengya.data.ingest.preferences import to_preferences
 from mengya.data.ingest.reading.read import parse_chunk
 from mengya.data.ingest.reading.records import BadLine, Chunk, Record
 from mengya.data.ingest.samples import (
+    change_texts,
     clean_sample,
     completions,
     drop_reason,
+    excerpt,
+    filter_texts,
+    sample_characters,
     sample_hashes,
+    sample_turns,
     train_on_last,
 )
 from mengya.data.ingest.schema import (
@@ -38,13 +43,19 @@ from mengya.data.ingest.schema import (
     to_conversation,
     to_document,
 )
+from mengya.data.prepare.examples import EXCERPT, Example, Examples, edit_example
+from mengya.data.prepare.own_filters import OwnFilter
+from mengya.data.prepare.tokenize import groups
 from mengya.errors import UserError
 from mengya.text.clean import CleanConfig
+from mengya.text.duplicates import text_hash
+from mengya.text.filters.config import FilterConfig
+from mengya.text.filters.pipeline import TextFilters
 
 Kind = Literal["text", "conversation", "preference"]
 TrainOn = Literal["all_turns", "last_turn"]
-Encoded = tuple[Sample, list[tuple[list[int], list[int]]]]  # a sample; (ids, mask) of each side
-TOKENIZE_CHARACTERS = 1 << 16  # longer texts are tokenized in pieces where the ids allow it
+BatchFilter = Callable[[list[str]], list[str | None]]
+"""Texts -> for each the reason to drop it, or None: for filters that are faster on many texts at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +79,17 @@ class EncodedChunk:
         read: records read, bad lines included; bad: those; dropped: samples left out, by reason.
         unused: for every field that no format knows, how many records hold something in it.
         cut_turns: of conversations, after their last answer.
+        file: that the chunk is of; lines: [N] int64, the line of each sample in it.
+        excerpts: [N], the beginning of each sample.
+        text_characters: [N] int64, characters of the full sample, of all turns of a chat; turns: [N] int64,
+            assistant turns.
+        dropped_characters: as text_characters, of samples left out, by reason.
+        edits: samples that each edit changed.
+        examples: of what was dropped, by reason; edit_examples: of what was edited, by edit.
     """
 
     source: int
+    file: str = ""
     read: int = 0
     bad: list[BadLine] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -82,6 +101,38 @@ class EncodedChunk:
     hashes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
     split_hashes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
     characters: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    lines: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    excerpts: list[str] = field(default_factory=list)
+    text_characters: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    turns: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    dropped_characters: Counter[str] = field(default_factory=Counter)
+    edits: Counter[str] = field(default_factory=Counter)
+    examples: Examples = field(default_factory=Examples)
+    edit_examples: Examples = field(default_factory=Examples)
+
+    def drop(self, reason: str, candidate: Candidate) -> None:
+        """Count a sample that is left out, and keep it as an example if its hash is small enough."""
+        self.dropped[reason] += 1
+        self.dropped_characters[reason] += sample_characters(candidate.sample)
+        text = excerpt(candidate.sample, EXCERPT)
+        key = text_hash(text)
+        if self.examples.wants(reason, key):
+            self.examples.add(reason, Example(key, self.file, candidate.line, text))
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A sample on its way to be kept.
+
+    Attributes:
+        record: number of its record in the chunk; line: of that record in the file.
+        sides: (ids, loss mask) of a conversation, or of both sides of a preference; nothing for text.
+    """
+
+    record: int
+    line: int
+    sample: Sample
+    sides: list[tuple[list[int], list[int]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +146,8 @@ class EncodingPlan:
         document_token: the id that opens and closes a text.
         train_on: which assistant turns of a conversation are learned.
         exact: whether samples are the same only when they are equal to the letter.
+        filters: edits and filters of texts; None when there are none. own_filters: asked after them.
+        batch_filters: called once in every process, each gives a filter that is asked after the others.
     """
 
     kind: Kind
@@ -105,6 +158,9 @@ class EncodingPlan:
     document_token: int = -1
     train_on: TrainOn = "all_turns"
     exact: bool = False
+    filters: FilterConfig | None = None
+    own_filters: tuple[OwnFilter, ...] = ()
+    batch_filters: tuple[Callable[[], BatchFilter], ...] = ()
 
 
 def plan_encoding(
@@ -114,9 +170,22 @@ def plan_encoding(
     clean: CleanConfig,
     train_on: TrainOn = "all_turns",
     exact: bool = False,
+    filters: FilterConfig | None = None,
+    own_filters: tuple[OwnFilter, ...] = (),
+    batch_filters: tuple[Callable[[], BatchFilter], ...] = (),
 ) -> EncodingPlan:
     """The plan for a tokenizer folder."""
-    plan = EncodingPlan(kind, tokenizer_path, sources, clean, train_on=train_on, exact=exact)
+    plan = EncodingPlan(
+        kind,
+        tokenizer_path,
+        sources,
+        clean,
+        train_on=train_on,
+        exact=exact,
+        filters=filters,
+        own_filters=own_filters,
+        batch_filters=batch_filters,
+    )
     if kind != "text":
         return plan
     from mengya.tokenizer.load import document_token_id, load_tokenizer, plain_backend
@@ -133,6 +202,10 @@ class Encoder:
         self.kind: Kind = plan.kind
         self.sources, self.clean = plan.sources, plan.clean
         self._train_on, self._exact = plan.train_on, plan.exact
+        self._filters = None
+        if plan.filters is not None:
+            self._filters = TextFilters(plan.filters, [own.load() for own in plan.own_filters])
+        self._batch_filters = [make() for make in plan.batch_filters]
         if plan.kind == "text":
             self._texts = Tokenizer.from_str(plan.text_tokenizer)
             self._edge = np.array([plan.document_token], np.uint32)
@@ -143,60 +216,106 @@ class Encoder:
 
     def __call__(self, source: int, chunk: Chunk) -> EncodedChunk:
         """Encode a chunk of source number `source`. Records that do not fit become bad lines."""
-        result = EncodedChunk(source)
-        kept: list[Encoded] = []
-        for parsed in parse_chunk(chunk):
+        result = EncodedChunk(source, chunk.file)
+        candidates = self._read(chunk, result)
+        for keeps in self._batch_filters:
+            candidates = _passing(keeps, candidates, result)
+        if self.kind != "text":
+            candidates = self._with_chat_ids(candidates, result)
+        result.bad.sort(key=lambda bad: bad.line)
+        self._describe([candidate.sample for candidate in candidates], result)
+        result.lines = np.array([candidate.line for candidate in candidates], np.int64)
+        if self.kind == "text":
+            texts = [c.sample.text for c in candidates if isinstance(c.sample, Document)]
+            _fill(result, self._encode_texts(texts), [])
+            result.characters = result.text_characters
+        else:
+            sides = [side for candidate in candidates for side in candidate.sides]
+            ids = [np.array(ids, np.uint32) for ids, _ in sides]
+            masks = [np.array(mask, np.uint8) for _, mask in sides]
+            _fill(result, ids, masks)
+            counts = [sum(self._labelled_characters(*side) for side in c.sides) for c in candidates]
+            result.characters = np.array(counts, np.int64)
+        return result
+
+    def _read(self, chunk: Chunk, result: EncodedChunk) -> list[Candidate]:
+        """The cleaned samples of all records that no filter of single texts drops."""
+        candidates: list[Candidate] = []
+        for number, parsed in enumerate(parse_chunk(chunk)):
             result.read += 1
             if isinstance(parsed, BadLine):
                 result.bad.append(parsed)
                 continue
-            try:
-                kept += self._kept_samples(parsed, source, result)
-            except (SchemaError, UserError) as error:
-                reason = " ".join(str(error).split())
-                result.bad.append(BadLine(parsed.file, parsed.line, reason))
-            except RecursionError:
-                result.bad.append(BadLine(parsed.file, parsed.line, "nested too deeply"))
-        pairs = [sample_hashes(sample, self._exact) for sample, _ in kept]
-        hashes = np.array(pairs, np.uint64).reshape(-1, 2)
-        result.hashes, result.split_hashes = hashes[:, 0].copy(), hashes[:, 1].copy()
-        if self.kind == "text":
-            texts = [sample.text for sample, _ in kept if isinstance(sample, Document)]
-            _fill(result, self._encode_texts(texts), [])
-            result.characters = np.array([len(text) for text in texts], np.int64)
-        else:
-            sides = [side for _, encoded in kept for side in encoded]
-            ids = [np.array(ids, np.uint32) for ids, _ in sides]
-            masks = [np.array(mask, np.uint8) for _, mask in sides]
-            _fill(result, ids, masks)
-            counts = [
-                sum(self._labelled_characters(*side) for side in encoded) for _, encoded in kept
-            ]
-            result.characters = np.array(counts, np.int64)
-        return result
+            with _bad_line(result, parsed.line):
+                candidates += self._of_record(number, parsed, result)
+        return candidates
 
-    def _kept_samples(self, record: Record, source: int, result: EncodedChunk) -> list[Encoded]:
-        """The cleaned samples of a record that no filter drops, chats with their ids and masks."""
-        kept: list[Encoded] = []
-        source_form = self.sources[source]
-        for sample in to_samples(self.kind, record.value, source_form, result.unused):
+    def _of_record(self, number: int, record: Record, result: EncodedChunk) -> list[Candidate]:
+        kept: list[Candidate] = []
+        form = self.sources[result.source]
+        for sample in to_samples(self.kind, record.value, form, result.unused):
             if isinstance(sample, Conversation):
                 result.cut_turns += sample.cut
+            if self._filters is not None:
+                sample = self._edited(sample, record.line, result)
             sample = clean_sample(sample, self.clean)
-            if reason := drop_reason(sample, self.clean):
-                result.dropped[reason] += 1
-                continue
-            sides = [] if isinstance(sample, Document) else self._encode_chat(sample)
-            if len(sides) == 2 and sides[0] == sides[1]:  # a template may cut what differs
-                result.dropped["same_answers"] += 1
+            candidate = Candidate(number, record.line, sample)
+            if reason := drop_reason(sample, self.clean) or self._filter_reason(sample):
+                result.drop(reason, candidate)
             else:
-                kept.append((sample, sides))
+                kept.append(candidate)
         return kept
+
+    def _edited(self, sample: Sample, line: int, result: EncodedChunk) -> Sample:
+        """The sample after all edits; those that changed it are counted, once a sample."""
+        assert self._filters is not None
+        changed: dict[str, Example] = {}
+
+        def edit(text: str) -> str:
+            assert self._filters is not None
+            edited = self._filters.edit(text)
+            for name in edited.by:
+                if name not in changed:
+                    changed[name] = edit_example(text, edited.text, result.file, line)
+            return edited.text
+
+        sample = change_texts(sample, edit)
+        for name, example in changed.items():
+            result.edits[name] += 1
+            result.edit_examples.add(name, example)
+        return sample
+
+    def _filter_reason(self, sample: Sample) -> str | None:
+        if self._filters is None:
+            return None
+        reasons = map(self._filters.reason, filter_texts(sample))
+        return next((reason for reason in reasons if reason), None)
+
+    def _with_chat_ids(self, candidates: list[Candidate], result: EncodedChunk) -> list[Candidate]:
+        """Those that the template renders, with their ids and masks; a record is kept as a whole or not."""
+        kept: list[Candidate] = []
+        for _, samples in groupby(candidates, lambda candidate: candidate.record):
+            of_record = list(samples)
+            with _bad_line(result, of_record[0].line):
+                for candidate in of_record:
+                    assert not isinstance(candidate.sample, Document)
+                    candidate.sides = self._encode_chat(candidate.sample)
+                kept += _without_same_answers(of_record, result)
+        return kept
+
+    def _describe(self, samples: list[Sample], result: EncodedChunk) -> None:
+        """Hashes, sizes and beginnings of the samples that are kept."""
+        pairs = [sample_hashes(sample, self._exact) for sample in samples]
+        hashes = np.array(pairs, np.uint64).reshape(-1, 2)
+        result.hashes, result.split_hashes = hashes[:, 0].copy(), hashes[:, 1].copy()
+        result.excerpts = [excerpt(sample, EXCERPT) for sample in samples]
+        result.text_characters = np.array([sample_characters(s) for s in samples], np.int64)
+        result.turns = np.array([sample_turns(sample) for sample in samples], np.int64)
 
     def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
         """[document token] ids [document token] of every text; a typed control token stays text."""
         parts = [[self._edge] for _ in texts]
-        for group in _groups(texts, self._texts):
+        for group in groups(texts, self._texts):
             encodings = self._texts.encode_batch_fast(
                 [piece for _, piece in group], add_special_tokens=False
             )
@@ -251,63 +370,47 @@ def known_record(kind: Kind, value: Any, form: SourceForm) -> tuple[Any, str | N
     return known, form.format if known is value else None
 
 
-def _groups(texts: list[str], tokenizer: Tokenizer) -> Iterator[list[tuple[int, str]]]:
-    """(number of the text, piece of it), in groups of about a million characters to tokenize at once."""
-    group: list[tuple[int, str]] = []
-    size = 0
-    for number, text in enumerate(texts):
-        for piece in cut_for_tokenizing(text, tokenizer):
-            group.append((number, piece))
-            size += len(piece)
-            if size >= 1 << 20:
-                yield group
-                group, size = [], 0
-    yield group
-
-
-def cut_for_tokenizing(text: str, tokenizer: Tokenizer) -> list[str]:
-    """A long text in pieces whose ids are, end to end, those of the uncut text; a shorter one uncut.
-
-    Tokenizers hold some hundred bytes per token while they work. The usual split rules (GPT-2, Qwen2,
-    Llama 3) never join a line end with a following letter, nor a letter with following punctuation. A
-    tokenizer that does, or that writes something at the start of every text (the "prepend" normalizers of
-    SentencePiece vocabularies), gives other ids around every such place: it gets the text uncut.
-    """
-    pieces, begin = [], 0
-    while len(text) - begin > TOKENIZE_CHARACTERS:
-        places = _places(text, begin + TOKENIZE_CHARACTERS, begin + 2 * TOKENIZE_CHARACTERS)
-        at = next((at for at in places if _is_safe_cut(text, at, tokenizer)), None)
-        if at is None:
-            break
-        pieces.append(text[begin:at])
-        begin = at
-    return [*pieces, text[begin:]]
-
-
-_LINE_START = re.compile(r"(?<=\n)(?=[^\W\d_])")
-_WORD_END = re.compile(r"(?<=[^\W\d_])(?=[，。；：、！？,.;:!?])")
-_TRIES, _AROUND = 8, 64
-
-
-def _places(text: str, first: int, last: int) -> Iterator[int]:
-    """Where words end in [first, last): some beginnings of lines, then some ends of words."""
-    for pattern in (_LINE_START, _WORD_END):
-        for found in islice(pattern.finditer(text, first, last), _TRIES):
-            yield found.start()
-
-
-def _is_safe_cut(text: str, at: int, tokenizer: Tokenizer) -> bool:
-    """Whether the ids around a place do not change when the text is cut there."""
-    left, right = text[at - _AROUND : at], text[at : at + _AROUND]
-    uncut, *halves = (
-        tokenizer.encode(part, add_special_tokens=False).ids for part in (left + right, left, right)
-    )
-    return uncut == [i for ids in halves for i in ids]
-
-
 def _fill(result: EncodedChunk, ids: list[np.ndarray], masks: list[np.ndarray]) -> None:
     result.lengths = np.array([len(i) for i in ids], np.int64)
     if ids:
         result.tokens = np.concatenate(ids)
     if masks:
         result.loss_mask = np.concatenate(masks)
+
+
+@contextmanager
+def _bad_line(result: EncodedChunk, line: int) -> Iterator[None]:
+    """What a record does not fit becomes a bad line."""
+    try:
+        yield
+    except (SchemaError, UserError) as error:
+        result.bad.append(BadLine(result.file, line, " ".join(str(error).split())))
+    except RecursionError:
+        result.bad.append(BadLine(result.file, line, "nested too deeply"))
+
+
+def _passing(
+    keeps: BatchFilter, candidates: list[Candidate], result: EncodedChunk
+) -> list[Candidate]:
+    """Those that a filter of many texts keeps; a preference pair is dropped for either of its sides."""
+    texts = [filter_texts(candidate.sample) for candidate in candidates]
+    reasons = iter(keeps([text for of_sample in texts for text in of_sample]))
+    kept = []
+    for candidate, of_sample in zip(candidates, texts, strict=True):
+        found = [reason for reason in islice(reasons, len(of_sample)) if reason]
+        if found:
+            result.drop(found[0], candidate)
+        else:
+            kept.append(candidate)
+    return kept
+
+
+def _without_same_answers(candidates: list[Candidate], result: EncodedChunk) -> list[Candidate]:
+    """A template may cut what differs."""
+    kept = []
+    for candidate in candidates:
+        if len(candidate.sides) == 2 and candidate.sides[0] == candidate.sides[1]:
+            result.drop("same_answers", candidate)
+        else:
+            kept.append(candidate)
+    return kept

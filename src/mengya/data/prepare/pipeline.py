@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -20,9 +20,11 @@ from rich.progress import (
 from rich.table import Table
 
 from mengya.data.ingest.reading.records import Chunk
-from mengya.data.prepare.build import Build, SourceCounts
-from mengya.data.prepare.config import PrepareConfig
-from mengya.data.prepare.encode import plan_encoding
+from mengya.data.prepare.build import Build
+from mengya.data.prepare.config import PrepareConfig, PrepareFilters
+from mengya.data.prepare.counts import SourceCounts
+from mengya.data.prepare.encode import BatchFilter, EncodingPlan, plan_encoding
+from mengya.data.prepare.perplexity import PerplexityBounds, Scorer
 from mengya.data.prepare.request import Inputs, source_form
 from mengya.data.prepare.workers import encode_in_order
 from mengya.data.rows.fitting import fit_rows
@@ -35,8 +37,17 @@ SMALL_INPUT = 16 << 20
 ROWS = (512, 1024, 2048, 4096)  # lengths to count long chats for
 
 
-def encode_all(config: PrepareConfig, inputs: Inputs, build: Build, console: Console) -> None:
+def encode_all(
+    config: PrepareConfig,
+    inputs: Inputs,
+    build: Build,
+    console: Console,
+    make_scorer: Callable[[], Scorer] | None = None,
+) -> None:
     """Read, encode and write chunk by chunk what `build` does not hold yet.
+
+    Args:
+        make_scorer: called once in every process, gives what the filter by perplexity goes by.
 
     Raises:
         UserError: too many bad lines, or a worker process died; `build` holds complete chunks then.
@@ -50,9 +61,7 @@ def encode_all(config: PrepareConfig, inputs: Inputs, build: Build, console: Con
         TextColumn("{task.fields[counts]}"),
         console=console,
     )
-    forms = [source_form(source) for source in inputs.sources]
-    folder, exact = str(config.tokenizer), config.dedup == "exact"
-    plan = plan_encoding(config.kind, folder, forms, config.clean, config.train_on, exact)
+    plan = _plan(config, inputs, make_scorer)
     workers = config.workers or (usable_cores() if inputs.total_bytes > SMALL_INPUT else 1)
     done = build.chunks_done
     committed = time.monotonic()
@@ -75,6 +84,26 @@ def encode_all(config: PrepareConfig, inputs: Inputs, build: Build, console: Con
                 build.commit()
                 committed = time.monotonic()
         progress.update(bar, completed=inputs.total_bytes)
+
+
+def _plan(
+    config: PrepareConfig, inputs: Inputs, make_scorer: Callable[[], Scorer] | None
+) -> EncodingPlan:
+    batch_filters: list[Callable[[], BatchFilter]] = []
+    if (bounds := config.filters.perplexity) is not None and make_scorer is not None:
+        limits = (bounds.min_bits_per_char, bounds.max_bits_per_char)
+        batch_filters.append(PerplexityBounds(make_scorer, *limits))
+    return plan_encoding(
+        config.kind,
+        str(config.tokenizer),
+        [source_form(source) for source in inputs.sources],
+        config.clean,
+        config.train_on,
+        exact=config.dedup == "exact",
+        filters=config.filters if config.filters != PrepareFilters() else None,
+        own_filters=tuple(inputs.own_filters),
+        batch_filters=tuple(batch_filters),
+    )
 
 
 def print_table(

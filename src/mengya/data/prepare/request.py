@@ -22,7 +22,7 @@ from mengya.data.ingest.reading.notices import say_encodings, say_left_out
 from mengya.data.ingest.reading.read import read_chunks
 from mengya.data.ingest.reading.records import Chunk
 from mengya.data.prepare.build import TRAIN, VALIDATION
-from mengya.data.prepare.config import REQUEST, PrepareConfig, PrepareSource
+from mengya.data.prepare.config import REQUEST, PrepareConfig, PrepareFilters, PrepareSource
 from mengya.data.prepare.encode import Kind, SourceForm
 from mengya.data.prepare.moved import (
     changed_facts,
@@ -32,6 +32,7 @@ from mengya.data.prepare.moved import (
     only_order_differs,
     write_facts,
 )
+from mengya.data.prepare.own_filters import find_own_filter
 from mengya.data.prepare.preflight import refuse_unknown, unknown_form
 from mengya.data.shards import TokenShards, rename_license
 from mengya.errors import UserError, shown
@@ -115,16 +116,26 @@ class Inputs:
     Attributes:
         sources: of the configuration; those without a name that are several files are one source a file.
         request: all that decides the result, as JSON, and where the files lie; digest: SHA-256 of the former.
+        own_filters: functions of the user's own.
         left_out: the files that a pattern of the configuration finds, and what it leaves out.
         encodings: of the files whose source names none.
         unknown: files that are left out since none of their first records fits, and why.
         total_bytes: of all files on disk; bytes_before: for every file, the bytes of those before it.
 
+    Args:
+        checkpoint_sha256: of the model of the filter by perplexity, where there is one.
+
     Raises:
-        UserError: a source has no files, the tokenizer cannot be read or lacks a chat template it needs.
+        UserError: a source has no files, the tokenizer cannot be read or lacks a chat template it needs, or a
+            filter of the user's own cannot be imported.
     """
 
-    def __init__(self, config: PrepareConfig, saved: SavedRequest | None = None) -> None:
+    def __init__(
+        self,
+        config: PrepareConfig,
+        saved: SavedRequest | None = None,
+        checkpoint_sha256: str = "",
+    ) -> None:
         self.left_out: dict[str, FoundFiles] = {}
         found = [part for source in config.sources for part in self._by_file(source, config.kind)]
         self.encodings = {
@@ -176,6 +187,9 @@ class Inputs:
                 for source, files in zip(self.sources, described, strict=True)
             ],
         }
+        self.own_filters = [find_own_filter(path, Path.cwd()) for path in config.filters.own]
+        if filters := self._filters(config.filters, checkpoint_sha256):
+            self.request["filters"] = filters
         if self.unknown:
             self.request["left_out"] = [str(path) for path in self.unknown]
         text = json.dumps(content(self.request), sort_keys=True, ensure_ascii=False)
@@ -233,6 +247,18 @@ class Inputs:
         for pattern, found in self.left_out.items():
             say_left_out(pattern, found)
         say_encodings(self.encodings)
+
+    def _filters(self, config: PrepareFilters, checkpoint_sha256: str) -> dict[str, Any]:
+        """What decides their results; nothing when none is on. Models and functions count by content."""
+        if config == PrepareFilters():
+            return {}
+        values = config.model_dump(mode="json", exclude_none=True, exclude={"own"})
+        if self.own_filters:
+            values["own"] = [{"path": own.path, "sha256": own.sha256} for own in self.own_filters]
+        if config.perplexity is not None:
+            bounds = config.perplexity.model_dump(exclude={"checkpoint", "device"})
+            values["perplexity"] = {**bounds, "checkpoint_sha256": checkpoint_sha256}
+        return values
 
     def _describe(
         self, path: Path, source: PrepareSource, saved: SavedRequest | None

@@ -31,6 +31,7 @@ from mengya.tokenizer.load import (
     document_token_id,
     load_tokenizer,
     stop_token_ids,
+    tokenizer_hash,
 )
 
 
@@ -165,6 +166,20 @@ def weights_sha256(directory: Path | str) -> str:
             digest.update(_file_sha256(path.resolve(), stat.st_size, stat.st_mtime_ns))
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error}); copy it again") from error
+    return digest.hexdigest()
+
+
+def checkpoint_sha256(folder: Path, weights: bool = True) -> str:
+    """SHA-256 of the tokenizer, config.json and, unless a caller needs no more, the weights.
+
+    Raises:
+        UserError: as `load_causal_lm`; a tokenizer that cannot be read.
+    """
+    digest = hashlib.sha256(tokenizer_hash(folder).encode())
+    if (folder / "config.json").is_file():
+        digest.update((folder / "config.json").read_bytes())
+    if weights:
+        digest.update(weights_sha256(folder).encode())
     return digest.hexdigest()
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mengya.data.shards import TokenShards
-from mengya.models.hf.checkpoint import weights_sha256
+from mengya.models.hf.checkpoint import checkpoint_sha256
 from mengya.models.hf.open_checkpoint import find_checkpoint
 from mengya.runtime.files import write_text
 from mengya.tokenizer.load import tokenizer_hash
@@ -66,7 +66,7 @@ def read_inputs(config: RunConfig) -> dict[str, Input]:
     """
     inputs = {name: Input(str(path), "") for name, path in _folders(config).items()}
     if base := inputs.get("init_from"):
-        digest = _base_sha256(Path(base.path), weights=config.uses_base)
+        digest = checkpoint_sha256(Path(base.path), weights=config.uses_base)
         inputs["init_from"] = Input(base.path, digest)
     if tokenizer := inputs.get("tokenizer"):
         inputs["tokenizer"] = Input(tokenizer.path, tokenizer_hash(tokenizer.path))
@@ -135,16 +135,6 @@ def _followed(path: Path) -> Path:
     real, here = path.resolve(), Path.cwd()
     inside = not path.is_absolute() and real.is_relative_to(here)
     return real.relative_to(here) if inside else real
-
-
-def _base_sha256(folder: Path, weights: bool) -> str:
-    """Of the tokenizer, config.json and, where the loss depends on them at every step, the weights."""
-    digest = hashlib.sha256(tokenizer_hash(folder).encode())
-    if (folder / "config.json").is_file():
-        digest.update((folder / "config.json").read_bytes())
-    if weights:
-        digest.update(weights_sha256(folder).encode())
-    return digest.hexdigest()
 
 
 def _shards_sha256(folder: Path) -> str:
