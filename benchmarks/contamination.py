@@ -28,8 +28,9 @@ from mengya.data.exams.items import NamedExam, read_exams
 from mengya.data.ingest.reading.files import file_kind
 from mengya.data.ingest.reading.read import read_records
 from mengya.data.ingest.reading.records import BadLines
-from mengya.text.contamination.folding import fold_strings
-from mengya.text.contamination.index import Item, build_index
+from mengya.text.contamination.folding import codes_of, fold_strings
+from mengya.text.contamination.index import build_index
+from mengya.text.contamination.items import Item
 from mengya.text.contamination.ngrams import HashSet, ngram_hashes
 
 GROUP = 1 << 20  # characters that are looked through at once, as `mengya prepare` does
@@ -99,14 +100,10 @@ def windows(items: Sequence[Item]) -> tuple[HashSet, dict[int, list[int]]]:
     """The first, middle and last 20 characters of questions, to the letter, and the items of each."""
     owners: dict[int, list[int]] = defaultdict(list)
     for number, item in enumerate(items):
-        hashes = ngram_hashes(_codes(item.question), WINDOW)
+        hashes = ngram_hashes(codes_of(item.question), WINDOW)
         for at in {0, len(hashes) // 2, len(hashes) - 1} if len(hashes) else ():
             owners[int(hashes[at])].append(number)
     return HashSet(np.array(list(owners), np.uint64)), owners
-
-
-def _codes(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
 def around(question: str, text: str, n: int) -> str:
@@ -159,10 +156,12 @@ def main() -> None:
                     "around": around(question, folded, values.ngram),
                 }
             )
-        _, at = by_window.find(ngram_hashes(_codes("\0".join(bodies)), WINDOW))
+        _, at = by_window.find(ngram_hashes(codes_of("\0".join(bodies)), WINDOW))
         for gram in by_window.sorted[np.unique(at)].tolist():
             window_hits.update(window_owners[gram])
-    print(f"{documents:,} documents, {size / 1e6:.0f} MB, {size / 1e6 / seconds:.0f} MB/s of one core")
+    print(
+        f"{documents:,} documents, {size / 1e6:.0f} MB, {size / 1e6 / seconds:.0f} MB/s of one core"
+    )
     table(exams, owner, hits, window_hits, index.unchecked)
     write(values.work / "hits.jsonl", hits)
     chosen = random.Random(values.seed).sample(hits, min(values.sample, len(hits)))
@@ -179,7 +178,9 @@ def table(
     """By exam: items, those not looked for, those found, and those that the windows find."""
     ours = {hit["item"] for hit in hits}
     documents = Counter(hit["exam"] for hit in hits)
-    print("| exam | items | unchecked | found | documents | windows of 20 | both |\n|---|---|---|---|---|---|---|")
+    print(
+        "| exam | items | unchecked | found | documents | windows of 20 | both |\n|---|---|---|---|---|---|---|"
+    )
     for exam in exams:
         mine = {number for number, name in enumerate(owner) if name == exam.name}
         print(

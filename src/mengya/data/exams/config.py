@@ -11,8 +11,8 @@ from mengya.config import Config, OneOrMany, PathConfig
 
 class ExamSource(PathConfig):
     path: str
-    """A folder in CMMLU's or C-Eval's layout, or a file, folder or glob of records: JSONL, JSON, CSV, parquet,
-    also .gz."""
+    """A folder in CMMLU's or C-Eval's layout, or a file, folder or glob of records: JSONL, JSON, CSV,
+    parquet, also .gz."""
     field: str | list[str] | None = None
     """The field that holds the question, at any depth of a record; several of one object are joined. null:
     question, problem, prompt, input or text, the first that the records have."""

@@ -18,7 +18,7 @@ from mengya.data.ingest.reading.files import find_files
 from mengya.data.ingest.reading.read import read_records
 from mengya.data.ingest.reading.records import BadLines
 from mengya.errors import UserError, shown
-from mengya.text.contamination.index import Item, item_keys
+from mengya.text.contamination.items import Item, item_keys
 
 FIELDS = ("question", "Question", "problem", "prompt", "input", "text")
 _OPTIONS = ("options", "choices", "choice")

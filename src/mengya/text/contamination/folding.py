@@ -70,6 +70,11 @@ def fold_strings(texts: Sequence[str]) -> list[str]:
     return [every[start:stop] for start, stop in pairwise(places)]
 
 
+def codes_of(folded: str) -> np.ndarray:
+    """[K] uint32 code points of a string."""
+    return np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
 def _write_out(
     codes: np.ndarray, places: np.ndarray, several: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -1,57 +1,47 @@
-"""Which exam items stand in which texts: n-grams find candidates, a rule for each length of question decides.
+"""Which exam items stand in which texts: n-grams find candidates, what the item is like decides.
 
-Compared are folded characters (folding.py). With n = 13:
+Compared are folded characters (folding.py), in windows around the places that match. With n = 13:
 
-    long      25 characters or more (2n - 1): `share` of the question's own n-grams are in the text.
-    short     13 to 24: the full question is in the text, and either it is a line of its own (a turn of a
-              conversation begins a line) or half of the item's options stand near it. So a sentence that
-              goes on as a textbook would ("...的核心内容是") does not count.
-    tiny      6 to 12: the question is a line of its own, numbers before it left out, and no other item asks
-              the same.
-    stem      any length, when the question says nothing of its own ("下列说法正确的是"): `share` of the
-              n-grams of its options, if there are n of them.
-    unchecked all else.
+    long    a question with 13 n-grams of its own or more (25 characters, 2n - 1): `share` of them are there.
+    short   one with fewer: the full question is there.
+    tiny    6 to 12 characters: the question is a line of its own (a turn of a conversation begins a line),
+            numbers before it left out, and no other item asks the same.
+    stem    a question without n-grams of its own ("下列说法正确的是"): `share` of those of its options, if
+            they have n.
 
-An n-gram's own means: it is in at most `COMMON` different items. The options are compared one by one, so
-their order does not matter. Knows no files and no exams.
+An n-gram of its own is in at most COMMON different items, and not inside a quotation. In addition:
+
+    - `share` of the numbers of the question are there: the same exercise with other numbers is another one.
+    - A stem to be completed ("必须向____提出申请") is a sentence of a law or a textbook. It, and a tiny
+      question with options, counts only where half of its options stand near, or (not tiny) where it is a
+      line of its own.
+
+Options are compared one by one, so their order does not matter. What no rule covers is `unchecked`.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
-from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 
-from mengya.text.contamination.folding import Folded, fold, fold_strings
+from mengya.text.contamination.folding import Folded, codes_of, fold
+from mengya.text.contamination.items import (
+    FoldedItem,
+    Item,
+    folded_items,
+    own_ngrams,
+    questions_asked,
+)
 from mengya.text.contamination.ngrams import HashSet, ngram_hashes, run_hashes
 
-COMMON = 5  # different items; an n-gram that is in more is a phrase of exams
 TINY = 6  # characters; a shorter question is not looked for
 NEAR = 40  # characters of other text that may stand between a question and its options
 _BLOCK = 1 << 15  # characters hashed at a time: the arrays stay in the cache
-_FoldedItem = tuple[str, tuple[str, ...]]  # question and options
 _DIGITS = tuple(range(ord("0"), ord("9") + 1))
-
-
-@dataclass(frozen=True)
-class Item:
-    """A question of an exam, and its options where it has any."""
-
-    question: str
-    options: tuple[str, ...] = ()
-
-
-def item_keys(items: Sequence[Item]) -> list[str]:
-    """64 bits of each as hexadecimal: equal for items that are equal after folding, options in any order."""
-    return [
-        blake2b("\0".join([question, *sorted(options)]).encode(), digest_size=8).hexdigest()
-        for question, options in _folded(items)
-    ]
 
 
 @dataclass
@@ -63,12 +53,14 @@ class ContaminationIndex:
     """
 
     n: int
+    share: float
     unchecked: frozenset[int]
+    _sought: list[FoldedItem]
     _grams: HashSet
     _first: np.ndarray  # [grams + 1] where the items of each gram begin in _items
     _items: np.ndarray
     _needed: np.ndarray  # [items] how many of its grams a text must hold
-    _short: dict[int, _FoldedItem]  # those whose n-grams alone prove nothing
+    _in_full: np.ndarray  # [items] bool: and the full question
     _lines: HashSet
     _line_items: list[list[int]]  # of each of _lines
 
@@ -80,16 +72,39 @@ class ContaminationIndex:
         return sorted({*self._by_line(folded), *self._by_ngrams(folded)})
 
     def _by_line(self, folded: Folded) -> Iterator[tuple[int, int]]:
-        begins, lengths = numbered_lines(folded)
-        fit = (lengths >= TINY) & (lengths <= 2 * self.n - 2)
-        begins, lengths = begins[fit], lengths[fit]
-        places, found = self._lines.find(run_hashes(folded.codes, begins, lengths))
-        texts = np.searchsorted(folded.texts, begins[places], side="right") - 1
-        for text, line in zip(texts.tolist(), found.tolist(), strict=True):
-            for item in self._line_items[line]:
-                yield text, item
+        """Tiny questions."""
+        begins, ends = folded.lines[:-1], folded.lines[1:]
+        for begin in (begins, _after_digits(folded)):
+            lengths = ends - begin
+            fit = (lengths >= TINY) & (lengths < self.n)
+            hashes = run_hashes(folded.codes, begin[fit], lengths[fit])
+            places, found = self._lines.find(hashes)
+            at = begin[fit][places]
+            texts = np.searchsorted(folded.texts, at, side="right") - 1
+            for text, place, line in zip(texts.tolist(), at.tolist(), found.tolist(), strict=True):
+                for number in self._line_items[line]:
+                    item = self._sought[number]
+                    _, window = _window(item, folded, text, place)
+                    if len(item.options) < 2 or _options_near(item, window):
+                        yield text, number
 
     def _by_ngrams(self, folded: Folded) -> Iterator[tuple[int, int]]:
+        """The others."""
+        texts, items, grams, places = self._matches(folded)
+        if not len(texts):
+            return
+        other = (np.diff(texts) != 0) | (np.diff(items) != 0)
+        new = np.concatenate([[True], other | (np.diff(grams) != 0)])
+        starts = np.concatenate([[0], np.flatnonzero(other) + 1])
+        enough = np.add.reduceat(new, starts, dtype=np.int64) >= self._needed[items[starts]]
+        ends = np.concatenate([starts[1:], [len(texts)]])
+        for start, end in zip(starts[enough].tolist(), ends[enough].tolist(), strict=True):
+            text, number = int(texts[start]), int(items[start])
+            if self._stands(number, folded, text, places[start:end]):
+                yield text, number
+
+    def _matches(self, folded: Folded) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(text, item, n-gram, place) of everything that matches, sorted in this order."""
         places, grams = self._hits(folded)
         texts = np.searchsorted(folded.texts, places, side="right") - 1
         inside = places + self.n <= folded.texts[texts + 1]  # not over the end of a text
@@ -98,171 +113,112 @@ class ContaminationIndex:
         row = np.repeat(np.arange(len(grams)), counts)
         nth = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
         items = self._items[self._first[grams[row]] + nth]
-        order = np.lexsort((grams[row], items, texts[row]))
-        row, items = row[order], items[order]
-        triples = np.stack([texts[row], items, grams[row]], 1)
-        if not len(triples):
-            return
-        new = np.concatenate([[True], (triples[1:] != triples[:-1]).any(1)])
-        pairs = triples[:, :2]
-        starts = np.flatnonzero(np.concatenate([[True], (pairs[1:] != pairs[:-1]).any(1)]))
-        distinct = np.add.reduceat(new.astype(np.int64), starts)
-        enough = distinct >= self._needed[items[starts]]
-        ends = np.concatenate([starts[1:], [len(row)]])
-        for start, end in zip(starts[enough].tolist(), ends[enough].tolist(), strict=True):
-            text, item = pairs[start].tolist()
-            short = self._short.get(item)
-            if short is None or self._stands(short, folded, text, places[row[start:end]]):
-                yield text, item
+        order = np.lexsort((places[row], grams[row], items, texts[row]))
+        row = row[order]
+        return texts[row], items[order], grams[row], places[row]
 
     def _hits(self, folded: Folded) -> tuple[np.ndarray, np.ndarray]:
-        """(places in the codes, indices of the grams that begin there)."""
-        places, grams = [], []
+        """(places in the codes, indices of the n-grams that begin there)."""
+        places, grams = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for start in range(0, len(folded.codes), _BLOCK):
             codes = folded.codes[start : start + _BLOCK + self.n - 1]
             at, gram = self._grams.find(ngram_hashes(codes, self.n))
             places.append(at + start)
             grams.append(gram)
-        empty = np.zeros(0, np.int64)
-        return np.concatenate([empty, *places]), np.concatenate([empty, *grams])
+        return np.concatenate(places), np.concatenate(grams)
 
-    def _stands(self, item: _FoldedItem, folded: Folded, text: int, places: np.ndarray) -> bool:
-        """Whether a full short question stands at one of the places, with half of its options near it."""
-        question, options = item[0], {option for option in item[1] if len(option) > 1}
-        if len(options) < 2:
-            return False
-        first, last = folded.texts[text : text + 2].tolist()
-        reach = sum(map(len, item[1])) + NEAR
+    def _stands(self, number: int, folded: Folded, text: int, places: np.ndarray) -> bool:
+        """Whether the item itself stands around one of the places."""
+        item, looked_at = self._sought[number], -1
         for place in sorted(set(places.tolist())):
-            end = place + len(question)
-            if folded.string(place, min(end, last)) != question:
+            if place < looked_at:
                 continue
-            before = folded.string(max(first, place - reach), place)
-            after = folded.string(end, min(last, end + reach))
-            found = sum(option in before or option in after for option in options)
-            if 2 * found >= len(options):
+            looked_at = place + len(item.question)
+            start, window = _window(item, folded, text, place)
+            if self._in_full[number] and item.question not in window:
+                continue
+            if not _numbers_there(item, window, self.share):
+                continue
+            if item.asks or _options_near(item, window) or _is_line(item, folded, start, window):
                 return True
         return False
 
 
 def build_index(items: Sequence[Item], n: int, share: float) -> ContaminationIndex:
     """The index of all items, numbered as they come; equal ones get equal answers."""
-    folded = _folded(items)
-    asked = _questions_asked(folded)
-    questions, options = _own_ngrams(folded, n)
+    sought = folded_items(items)
+    asked = questions_asked(sought)
+    questions, options = own_ngrams(sought, n)
     own = np.bincount(questions.items, minlength=len(items))
     by_options = (own == 0) & (np.bincount(options.items, minlength=len(items)) >= n)
-    enough = (own >= n) | by_options
     keys = questions.joined(options.of(by_options))
     sizes = np.bincount(keys.items, minlength=len(items))
-    needed = np.ceil(np.where(enough, share, 1.0) * sizes - 1e-9).astype(np.int64)
+    in_full = (own > 0) & (own < n)
     lines: dict[str, list[int]] = defaultdict(list)
-    for number, (question, _) in enumerate(folded):
-        line = question.lstrip("0123456789")
-        if TINY <= len(line) <= 2 * n - 2 and asked[question] == 1:
-            lines[line].append(number)
-    checked = {
-        *np.flatnonzero(sizes).tolist(),
-        *(each for numbers in lines.values() for each in numbers),
-    }
+    for number, item in enumerate(sought):
+        if TINY <= len(item.question) < n and asked[item.question] == 1:
+            lines[item.question].append(number)
+    unchecked = {*np.flatnonzero(sizes == 0).tolist()}.difference(*lines.values())
     hashes, first = np.unique(keys.hashes, return_index=True)
-    of_lines, line_hashes = list(lines.values()), _line_hashes(list(lines))
+    line_hashes = _line_hashes(list(lines))
+    of_lines = list(lines.values())
     return ContaminationIndex(
         n=n,
-        unchecked=frozenset(set(range(len(items))) - checked),
+        share=share,
+        unchecked=frozenset(unchecked),
+        _sought=sought,
         _grams=HashSet(hashes),
         _first=np.concatenate([first, [len(keys.hashes)]]),
         _items=keys.items,
-        _needed=needed,
-        _short={
-            number: folded[number] for number in np.flatnonzero(~enough & (sizes > 0)).tolist()
-        },
+        _needed=np.ceil(np.where(in_full, 1.0, share) * sizes - 1e-9).astype(np.int64),
+        _in_full=in_full,
         _lines=HashSet(line_hashes),
         _line_items=[of_lines[at] for at in np.argsort(line_hashes).tolist()],
     )
 
 
-def numbered_lines(folded: Folded) -> tuple[np.ndarray, np.ndarray]:
-    """(begin, length) of every line without the digits that it begins with, as in "12、"."""
+def _window(item: FoldedItem, folded: Folded, text: int, place: int) -> tuple[int, str]:
+    """(begin, characters) of what can belong to an item of which a part stands at `place`."""
+    first, last = folded.texts[text : text + 2].tolist()
+    reach = len(item.question) + sum(map(len, item.options)) + NEAR
+    start = max(first, place - reach)
+    return start, folded.string(start, min(last, place + reach))
+
+
+def _numbers_there(item: FoldedItem, window: str, share: float) -> bool:
+    numbers = set(re.findall(r"\d+", item.question))
+    there = numbers & set(re.findall(r"\d+", window))
+    return len(there) >= share * len(numbers)
+
+
+def _options_near(item: FoldedItem, window: str) -> bool:
+    """Whether half of the options are in the window, besides the question; "A" and "on" say nothing."""
+    options = {o for o in item.options if len(o) > (3 if o.isascii() else 1)}
+    rest = window.replace(item.question, "\n", 1)
+    return len(options) > 1 and 2 * sum(option in rest for option in options) >= len(options)
+
+
+def _is_line(item: FoldedItem, folded: Folded, start: int, window: str) -> bool:
+    """Whether the question is a line of its own somewhere in the window, which begins at `start`."""
+    for found in re.finditer(re.escape(item.question), window):
+        edges = np.array(found.span()) + start
+        at = np.minimum(np.searchsorted(folded.lines, edges), len(folded.lines) - 1)
+        if (folded.lines[at] == edges).all():
+            return True
+    return False
+
+
+def _after_digits(folded: Folded) -> np.ndarray:
+    """Where every line begins behind the digits that it begins with, as in "12、"."""
     begins, ends = folded.lines[:-1].copy(), folded.lines[1:]
     left = np.flatnonzero(begins < ends)
     while len(left):
         left = left[np.isin(folded.codes[begins[left]], _DIGITS)]
         begins[left] += 1
         left = left[begins[left] < ends[left]]
-    return begins, ends - begins
-
-
-class _Ngrams(NamedTuple):
-    """Pairs of an n-gram and an item that has it, each once, in the order of the hashes."""
-
-    hashes: np.ndarray
-    items: np.ndarray
-
-    @staticmethod
-    def of_pairs(hashes: np.ndarray, items: np.ndarray) -> _Ngrams:
-        order = np.lexsort((items, hashes))
-        hashes, items = hashes[order], items[order]
-        new = np.ones(len(hashes), bool)
-        new[1:] = (hashes[1:] != hashes[:-1]) | (items[1:] != items[:-1])
-        return _Ngrams(hashes[new], items[new])
-
-    def of(self, items: np.ndarray) -> _Ngrams:
-        """Those of some items: bool [items]."""
-        return _Ngrams(self.hashes[items[self.items]], self.items[items[self.items]])
-
-    def without(self, hashes: np.ndarray) -> _Ngrams:
-        left = ~np.isin(self.hashes, hashes)
-        return _Ngrams(self.hashes[left], self.items[left])
-
-    def joined(self, other: _Ngrams) -> _Ngrams:
-        return _Ngrams.of_pairs(*map(np.concatenate, zip(self, other, strict=True)))
-
-
-def _folded(items: Sequence[Item]) -> list[_FoldedItem]:
-    parts = iter(fold_strings([text for item in items for text in (item.question, *item.options)]))
-    return [(next(parts), tuple(islice(parts, len(item.options)))) for item in items]
-
-
-def _different(folded: Sequence[_FoldedItem]) -> list[int]:
-    """The number of the first of equal items, the order of options aside."""
-    first: dict[tuple[str, tuple[str, ...]], int] = {}
-    for number, (question, options) in enumerate(folded):
-        first.setdefault((question, tuple(sorted(options))), number)
-    return list(first.values())
-
-
-def _questions_asked(folded: Sequence[_FoldedItem]) -> Counter[str]:
-    """How many different items ask each question."""
-    return Counter(folded[number][0] for number in _different(folded))
-
-
-def _own_ngrams(folded: Sequence[_FoldedItem], n: int) -> tuple[_Ngrams, _Ngrams]:
-    """Of the questions and of the options, without those that are in more than COMMON different items."""
-    questions = [(number, question) for number, (question, _) in enumerate(folded)]
-    options = [(number, text) for number, (_, texts) in enumerate(folded) for text in texts]
-    both = _ngrams_of(questions, n), _ngrams_of(options, n)
-    different = np.zeros(len(folded), bool)
-    different[_different(folded)] = True
-    values, counts = np.unique(both[0].joined(both[1]).of(different).hashes, return_counts=True)
-    common = values[counts > COMMON]
-    return both[0].without(common), both[1].without(common)
-
-
-def _ngrams_of(parts: Sequence[tuple[int, str]], n: int) -> _Ngrams:
-    """Of (item, text) pairs."""
-    lengths = np.array([len(text) for _, text in parts], np.int64)
-    hashes = ngram_hashes(_codes("".join(text for _, text in parts)), n)
-    items = np.repeat(np.array([item for item, _ in parts], np.int64), lengths)
-    ends = np.repeat(np.cumsum(lengths), lengths)
-    inside = np.arange(len(hashes)) + n <= ends[: len(hashes)]
-    return _Ngrams.of_pairs(hashes[inside], items[: len(hashes)][inside])
-
-
-def _codes(folded: str) -> np.ndarray:
-    return np.frombuffer(folded.encode("utf-32-le"), "<u4")
+    return begins
 
 
 def _line_hashes(lines: Sequence[str]) -> np.ndarray:
     lengths = np.array([len(line) for line in lines], np.int64)
-    return run_hashes(_codes("".join(lines)), np.cumsum(lengths) - lengths, lengths)
+    return run_hashes(codes_of("".join(lines)), np.cumsum(lengths) - lengths, lengths)

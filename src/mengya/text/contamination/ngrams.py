@@ -53,7 +53,7 @@ class HashSet:
 
     @cached_property
     def _shift(self) -> np.uint64:
-        bits = int(len(self.sorted)).bit_length() + 5  # at most one place in 32 is taken
+        bits = len(self.sorted).bit_length() + 5  # at most one place in 32 is taken
         return np.uint64(64 - min(_MAX_BITS, max(_MIN_BITS, bits)))
 
     @cached_property
