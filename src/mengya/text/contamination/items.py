@@ -40,8 +40,8 @@ class FoldedItem(NamedTuple):
 
     Attributes:
         quoted: [begin, end) of what the question quotes.
-        asks: whether it can only be a question: its words ask, or there are no options to complete it. Without
-            them a stem such as "必须向____提出申请" is a sentence of the law.
+        asks: whether it can only be a question: its words ask, or there are no options to complete it. A stem
+            such as "必须向____提出申请" is a sentence of the law.
     """
 
     question: str
