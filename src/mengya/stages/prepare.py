@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mengya.data.prepare.build import Build
+    from mengya.data.prepare.exam_check import ExamCheck, ExamItems
+    from mengya.data.prepare.exam_hits import ExamHits
     from mengya.data.prepare.request import Inputs, SavedRequest
     from mengya.evaluation.head_scores import HeadScores
 
@@ -27,6 +29,7 @@ FOLDER = FolderKind(
     (
         REQUEST,
         "bad_lines.jsonl",
+        "contamination.jsonl",
         *_SHARD_FILES,
         *(f"{split}/{name}" for split in ("train", "validation") for name in _SHARD_FILES),
     ),
@@ -35,6 +38,7 @@ FOLDER = FolderKind(
 _UNFINISHED = (
     "state.json",
     "hashes.bin",
+    "exam_hits.jsonl",
     "train",
     "validation",
 )  # more names in an unfinished build
@@ -49,6 +53,8 @@ def run(config: PrepareConfig) -> None:
     """
     paths = [source.path for source in config.sources]
     sources = [one for path in paths for one in ([path] if isinstance(path, str) else path)]
+    if config.contamination is not None:
+        sources += [exam.path for exam in config.contamination.exams]
     with open_folder(config.out, FOLDER, sources=sources, inputs=[config.tokenizer]) as folder:
         _prepare(config, folder, Console(stderr=True))
 
@@ -85,14 +91,17 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     if not config.skip_unknown_files:
         inputs.check_forms()
     _start(config, folder, inputs, console)
-    build = _open_build(config, folder.partial, inputs)
+    exam_check = _exam_check(config)
+    build = _open_build(config, folder.partial, inputs, exam_check)
     if build.chunks_done:
         read = sum(source.read for source in build.sources)
         console.print(f"resuming after {read:,} records that {folder.partial} holds already")
     build.commit()
-    _encode(config, inputs, build, console, scores)
+    _encode(config, inputs, build, console, scores, exam_check and exam_check.items)
     facts = {key: inputs.request[key] for key in ("tokenizer", "left_out") if key in inputs.request}
     build.finish(facts, inputs.source_facts())
+    if build.exam_hits is not None:
+        _say_contamination(build.exam_hits, console)
     if config.kind != "text":
         print_lengths(console, folder.partial)
     inputs.save(folder.partial / REQUEST)
@@ -100,6 +109,23 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     console.print(
         f"shards are in {', '.join(str(p.parent) for p in sorted(config.out.rglob(MANIFEST)))}"
     )
+
+
+def _say_contamination(hits: ExamHits, console: Console) -> None:
+    report = hits.report()
+    where = (
+        "were dropped"
+        if report["action"] == "drop"
+        else "stay (contamination.action=drop drops them)"
+    )
+    for exam in report["exams"]:
+        console.print(
+            f"exam {exam['name']}: {exam['contaminated']:,} of {exam['items']:,} items found, in "
+            f"{exam['documents']:,} documents, which {where}; OUT/contamination.jsonl has them"
+            if exam["contaminated"]
+            else f"exam {exam['name']}: none of {exam['items']:,} items found",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 def _scores(config: PrepareConfig) -> HeadScores | None:
@@ -139,7 +165,17 @@ def _start(config: PrepareConfig, folder: OutputFolder, inputs: Inputs, console:
         folder.start()
 
 
-def _open_build(config: PrepareConfig, directory: Path, inputs: Inputs) -> Build:
+def _exam_check(config: PrepareConfig) -> ExamCheck | None:
+    if config.contamination is None:
+        return None
+    from mengya.data.prepare.exam_check import ExamCheck
+
+    return ExamCheck.of(config.contamination, compose=config.clean.unicode == "none")
+
+
+def _open_build(
+    config: PrepareConfig, directory: Path, inputs: Inputs, exam_check: ExamCheck | None
+) -> Build:
     from mengya.data.prepare.build import Build
     from mengya.tokenizer.load import load_tokenizer
 
@@ -153,6 +189,7 @@ def _open_build(config: PrepareConfig, directory: Path, inputs: Inputs) -> Build
         validation_fraction=config.validation_fraction,
         max_bad_lines=config.max_bad_lines,
         max_bad_share=config.max_bad_share,
+        exam_check=exam_check,
     )
 
 
@@ -162,6 +199,7 @@ def _encode(
     build: Build,
     console: Console,
     scores: HeadScores | None,
+    exam_items: ExamItems | None,
 ) -> None:
     """Fill the build and print the table; an error or Ctrl-C keeps what is done."""
     from mengya.data.prepare.pipeline import encode_all, print_table
@@ -170,7 +208,7 @@ def _encode(
     title, names = f"prepare {config.kind}: {config.out}", [s.title for s in inputs.sources]
     left_out = [path.name for path in inputs.unknown]
     try:
-        encode_all(config, inputs, build, console, scores)
+        encode_all(config, inputs, build, console, scores, exam_items)
     except UserError:
         build.commit()  # an error comes between two chunks
         print_table(console, title, names, build.sources, left_out)

@@ -89,6 +89,11 @@ def exam_part(name: str, items: list[Item]) -> ExamPart:
     return ExamPart(name, items, keys, digest)
 
 
+def exam_name(source: ExamSource) -> str:
+    """The given name, or that of its folder or file."""
+    return source.name or Path(source.path).resolve().name.split(".")[0] or source.path
+
+
 def exam_files(source: ExamSource) -> list[Path]:
     """The files that `read_exams` reads of a source."""
     if (exam := _folder(source)) is not None:
@@ -97,8 +102,7 @@ def exam_files(source: ExamSource) -> list[Path]:
 
 
 def _read(source: ExamSource) -> NamedExam:
-    path = Path(source.path)
-    name = source.name or path.resolve().name.split(".")[0] or source.path
+    name = exam_name(source)
     if (exam := _folder(source)) is not None:
         return NamedExam(name, exam_parts(exam))
     parts = [_read_file(file, source) for file in find_files(source.path)]

@@ -22,6 +22,8 @@ from mengya.data.ingest.reading.records import SHOWN_BAD, BadLine, too_many_bad_
 from mengya.data.ingest.samples import held_out
 from mengya.data.prepare.counts import Kept, SourceCounts, add_up
 from mengya.data.prepare.encode import EncodedChunk
+from mengya.data.prepare.exam_check import ExamCheck
+from mengya.data.prepare.exam_hits import ExamHits
 from mengya.data.shards import ShardWriter
 from mengya.errors import UserError
 from mengya.runtime.files import write_text
@@ -38,6 +40,7 @@ class Build:
     Attributes:
         chunks_done: how many chunks a caller must skip.
         sources: the counts of every source.
+        exam_hits: which exam items it holds; None when nobody looks for them.
 
     Raises:
         UserError: a source has more bad lines than allowed, here, in `add` or in `finish`.
@@ -55,6 +58,7 @@ class Build:
         validation_fraction: float,
         max_bad_lines: int,
         max_bad_share: float = 0.0,
+        exam_check: ExamCheck | None = None,
     ) -> None:
         self.directory, self.request = directory, request
         self._kind, self._dedup, self._fraction = kind, dedup, validation_fraction
@@ -68,7 +72,7 @@ class Build:
             directory.mkdir(parents=True, exist_ok=True)
             for name in (HASHES, BAD_LINES):
                 (directory / name).write_bytes(b"")
-            state = {"splits": {}, "hashes": 0, "bad_bytes": 0}
+            state = {"splits": {}, "hashes": 0, "bad_bytes": 0, "exam_hits": None}
         else:
             self.chunks_done = state["chunks"]
             self.sources = [SourceCounts.of(source) for source in state["sources"]]
@@ -88,6 +92,7 @@ class Build:
             )
             for split in splits
         }
+        self.exam_hits = ExamHits(directory, exam_check, state["exam_hits"]) if exam_check else None
         self._seen = SeenHashes(np.fromfile(directory / HASHES, "<u8"))
         self._hashes = (directory / HASHES).open("ab")
         self._bad = (directory / BAD_LINES).open("ab")
@@ -105,10 +110,11 @@ class Build:
             counts.drop("duplicate", chunk, ~new)
         counts.keep(chunk, new)
         validation = held_out(chunk.split_hashes, self._fraction)
-        for split in self.writers:
-            self._write(
-                split, chunk, new & (validation if split == VALIDATION else ~validation), counts
-            )
+        chosen = {s: new & (validation if s == VALIDATION else ~validation) for s in self.writers}
+        for split, samples in chosen.items():
+            self._write(split, chunk, samples, counts)
+        if self.exam_hits is not None:
+            self.exam_hits.add(chunk, chosen)
         self.chunks_done += 1
         first = self._first_bad[chunk.source]
         first += chunk.bad[: max(0, SHOWN_BAD - len(first))]
@@ -129,6 +135,7 @@ class Build:
             "hashes": self._hashes.tell() // 8,
             "bad_bytes": self._bad.tell(),
             "sources": [source.state() for source in self.sources],
+            "exam_hits": self.exam_hits and self.exam_hits.commit(),
         }
         write_text(self.directory / STATE, json.dumps(state))
 
@@ -160,9 +167,12 @@ class Build:
         for source in self.sources:
             dropped.update(source.dropped)
         self.close()
+        if self.exam_hits is not None:
+            self.exam_hits.finish()
         for split, writer in self.writers.items():
             writer.close(
                 **facts,
+                **({"contamination": self.exam_hits.facts(split)} if self.exam_hits else {}),
                 split=split,
                 samples=totals[split].samples,
                 characters=totals[split].characters,
@@ -191,6 +201,8 @@ class Build:
     def close(self) -> None:
         for file in (self._hashes, self._bad):
             file.close()
+        if self.exam_hits is not None:
+            self.exam_hits.close()
 
     def _check_bad_lines(self, source: int, ended: bool = False) -> None:
         """Refuse too many; a share is compared only at the end, since bad lines come in heaps."""

@@ -43,6 +43,7 @@ from mengya.data.ingest.schema import (
     to_conversation,
     to_document,
 )
+from mengya.data.prepare.exam_check import ExamItems
 from mengya.data.prepare.examples import EXCERPT, Example, Examples, edit_example
 from mengya.data.prepare.own_filters import OwnFilter
 from mengya.data.prepare.tokenize import groups
@@ -85,6 +86,8 @@ class EncodedChunk:
             assistant turns.
         dropped_characters: as text_characters, of samples left out, by reason.
         edits: samples that each edit changed.
+        hits: (sample, exam item) for every item that a sample holds; dropped_hits: (line, exam item) of
+            samples that were dropped for it.
         examples: of what was dropped, by reason; edit_examples: of what was edited, by edit.
     """
 
@@ -107,6 +110,8 @@ class EncodedChunk:
     turns: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     dropped_characters: Counter[str] = field(default_factory=Counter)
     edits: Counter[str] = field(default_factory=Counter)
+    hits: list[tuple[int, int]] = field(default_factory=list)
+    dropped_hits: list[tuple[int, int]] = field(default_factory=list)
     examples: Examples = field(default_factory=Examples)
     edit_examples: Examples = field(default_factory=Examples)
 
@@ -127,12 +132,14 @@ class Candidate:
     Attributes:
         record: number of its record in the chunk; line: of that record in the file.
         sides: (ids, loss mask) of a conversation, or of both sides of a preference; nothing for text.
+        exam_items: that the sample holds.
     """
 
     record: int
     line: int
     sample: Sample
     sides: list[tuple[list[int], list[int]]] = field(default_factory=list)
+    exam_items: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +155,7 @@ class EncodingPlan:
         exact: whether samples are the same only when they are equal to the letter.
         filters: edits and filters of texts; None when there are none. own_filters: asked after them.
         batch_filters: called once in every process, each gives a filter that is asked after the others.
+        exam_items: what is looked for after them; None for nothing.
     """
 
     kind: Kind
@@ -161,6 +169,7 @@ class EncodingPlan:
     filters: FilterConfig | None = None
     own_filters: tuple[OwnFilter, ...] = ()
     batch_filters: tuple[Callable[[], BatchFilter], ...] = ()
+    exam_items: ExamItems | None = None
 
 
 def plan_encoding(
@@ -173,6 +182,7 @@ def plan_encoding(
     filters: FilterConfig | None = None,
     own_filters: tuple[OwnFilter, ...] = (),
     batch_filters: tuple[Callable[[], BatchFilter], ...] = (),
+    exam_items: ExamItems | None = None,
 ) -> EncodingPlan:
     """The plan for a tokenizer folder."""
     plan = EncodingPlan(
@@ -185,6 +195,7 @@ def plan_encoding(
         filters=filters,
         own_filters=own_filters,
         batch_filters=batch_filters,
+        exam_items=exam_items,
     )
     if kind != "text":
         return plan
@@ -206,6 +217,7 @@ class Encoder:
         if plan.filters is not None:
             self._filters = TextFilters(plan.filters, [own.load() for own in plan.own_filters])
         self._batch_filters = [make() for make in plan.batch_filters]
+        self._exam_items = plan.exam_items
         if plan.kind == "text":
             self._texts = Tokenizer.from_str(plan.text_tokenizer)
             self._edge = np.array([plan.document_token], np.uint32)
@@ -220,11 +232,14 @@ class Encoder:
         candidates = self._read(chunk, result)
         for keeps in self._batch_filters:
             candidates = _passing(keeps, candidates, result)
+        if self._exam_items is not None:
+            candidates = _with_exam_items(self._exam_items, candidates, result)
         if self.kind != "text":
             candidates = self._with_chat_ids(candidates, result)
         result.bad.sort(key=lambda bad: bad.line)
         self._describe([candidate.sample for candidate in candidates], result)
         result.lines = np.array([candidate.line for candidate in candidates], np.int64)
+        result.hits = [(at, item) for at, c in enumerate(candidates) for item in c.exam_items]
         if self.kind == "text":
             texts = [c.sample.text for c in candidates if isinstance(c.sample, Document)]
             _fill(result, self._encode_texts(texts), [])
@@ -403,6 +418,19 @@ def _passing(
         else:
             kept.append(candidate)
     return kept
+
+
+def _with_exam_items(
+    exam_items: ExamItems, candidates: list[Candidate], result: EncodedChunk
+) -> list[Candidate]:
+    """Those that stay, with the exam items that they hold."""
+    held = exam_items.held_by([candidate.sample for candidate in candidates])
+    for candidate, items in zip(candidates, held, strict=True):
+        candidate.exam_items = items
+        if items and exam_items.drop:
+            result.drop("contaminated", candidate)
+            result.dropped_hits += [(candidate.line, item) for item in items]
+    return [c for c in candidates if not (c.exam_items and exam_items.drop)]
 
 
 def _without_same_answers(candidates: list[Candidate], result: EncodedChunk) -> list[Candidate]:

@@ -24,6 +24,7 @@ from mengya.data.prepare.build import Build
 from mengya.data.prepare.config import PrepareConfig, PrepareFilters
 from mengya.data.prepare.counts import SourceCounts
 from mengya.data.prepare.encode import BatchFilter, EncodingPlan, plan_encoding
+from mengya.data.prepare.exam_check import ExamItems
 from mengya.data.prepare.perplexity import PerplexityBounds, Scorer
 from mengya.data.prepare.request import Inputs, source_form
 from mengya.data.prepare.workers import encode_in_order
@@ -43,11 +44,13 @@ def encode_all(
     build: Build,
     console: Console,
     make_scorer: Callable[[], Scorer] | None = None,
+    exam_items: ExamItems | None = None,
 ) -> None:
     """Read, encode and write chunk by chunk what `build` does not hold yet.
 
     Args:
         make_scorer: called once in every process, gives what the filter by perplexity goes by.
+        exam_items: what is looked for of exams.
 
     Raises:
         UserError: too many bad lines, or a worker process died; `build` holds complete chunks then.
@@ -61,7 +64,7 @@ def encode_all(
         TextColumn("{task.fields[counts]}"),
         console=console,
     )
-    plan = _plan(config, inputs, make_scorer)
+    plan = _plan(config, inputs, make_scorer, exam_items)
     workers = config.workers or (usable_cores() if inputs.total_bytes > SMALL_INPUT else 1)
     done = build.chunks_done
     committed = time.monotonic()
@@ -87,7 +90,10 @@ def encode_all(
 
 
 def _plan(
-    config: PrepareConfig, inputs: Inputs, make_scorer: Callable[[], Scorer] | None
+    config: PrepareConfig,
+    inputs: Inputs,
+    make_scorer: Callable[[], Scorer] | None,
+    exam_items: ExamItems | None,
 ) -> EncodingPlan:
     batch_filters: list[Callable[[], BatchFilter]] = []
     if (bounds := config.filters.perplexity) is not None and make_scorer is not None:
@@ -103,6 +109,7 @@ def _plan(
         filters=config.filters if config.filters != PrepareFilters() else None,
         own_filters=tuple(inputs.own_filters),
         batch_filters=tuple(batch_filters),
+        exam_items=exam_items,
     )
 
 

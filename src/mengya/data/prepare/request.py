@@ -24,6 +24,7 @@ from mengya.data.ingest.reading.records import Chunk
 from mengya.data.prepare.build import TRAIN, VALIDATION
 from mengya.data.prepare.config import REQUEST, PrepareConfig, PrepareFilters, PrepareSource
 from mengya.data.prepare.encode import Kind, SourceForm
+from mengya.data.prepare.exam_check import check_request
 from mengya.data.prepare.moved import (
     changed_facts,
     check_manifest,
@@ -190,6 +191,8 @@ class Inputs:
         self.own_filters = [find_own_filter(path, Path.cwd()) for path in config.filters.own]
         if filters := self._filters(config.filters, checkpoint_sha256):
             self.request["filters"] = filters
+        if config.contamination is not None:
+            self.request["contamination"] = check_request(config.contamination)
         if self.unknown:
             self.request["left_out"] = [str(path) for path in self.unknown]
         text = json.dumps(content(self.request), sort_keys=True, ensure_ascii=False)

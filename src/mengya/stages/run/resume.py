@@ -19,6 +19,7 @@ from rich.console import Console
 from mengya.config import load_config
 from mengya.errors import UserError, shown
 from mengya.runtime.output_folder import FolderKind, open_run_folder
+from mengya.runtime.training_data import TRAINING_DATA
 from mengya.stages.run.inputs import FILE as INPUTS
 from mengya.stages.run.inputs import (
     load_inputs,
@@ -48,6 +49,7 @@ _UNSAID = ("run_dir", "resume", "data.verify")
 _NAMES = (
     "config.yaml",
     INPUTS,
+    TRAINING_DATA,
     "metrics.jsonl",
     "samples.jsonl",
     "quarantine.jsonl",
