@@ -23,7 +23,7 @@ from mengya.data.ingest.samples import held_out
 from mengya.data.prepare.counts import Kept, SourceCounts, add_up
 from mengya.data.prepare.encode import EncodedChunk
 from mengya.data.prepare.exam_check import ExamCheck
-from mengya.data.prepare.exam_hits import ExamHits
+from mengya.data.prepare.exam_hits import HITS, ExamHits
 from mengya.data.shards import ShardWriter
 from mengya.errors import UserError
 from mengya.runtime.files import write_text
@@ -193,7 +193,7 @@ class Build:
                     for facts_of_source, source in zip(source_facts, self.sources, strict=True)
                 ],
             )
-        for name in (STATE, HASHES):
+        for name in (STATE, HASHES, HITS):
             (self.directory / name).unlink(missing_ok=True)
         if not any(source.bad for source in self.sources):
             (self.directory / BAD_LINES).unlink()

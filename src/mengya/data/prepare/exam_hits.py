@@ -85,7 +85,6 @@ class ExamHits:
                     self._documents[key] = self._documents.get(key, 0) + 1
         text = "".join(json_line(line) for line in self._lines())
         write_text(self._path.with_name(CONTAMINATION), text)
-        self._path.unlink()
 
     def report(self) -> dict[str, Any]:
         """For the data report, over all splits: items and documents by exam."""

@@ -41,7 +41,7 @@ class Folded:
 
 
 def fold(texts: Sequence[str]) -> Folded:
-    """Fold many texts at once: numpy's fixed cost is that of one."""
+    """Fold many texts (one at least) at once: numpy's fixed cost is that of one."""
     table, several = _table()
     raw = np.frombuffer("\n".join(texts).encode("utf-32-le", "surrogatepass"), "<u4")
     kept = table[raw]
@@ -52,7 +52,7 @@ def fold(texts: Sequence[str]) -> Folded:
     ends[escapes[raw[escapes + 1] == _ESCAPED[0]]] = True
     begins = np.concatenate([[0], np.flatnonzero(ends) + 1])
     places = np.flatnonzero(kept)
-    codes, lines = kept[places], np.searchsorted(places, [*begins, len(raw)])
+    codes, lines = kept[places], np.searchsorted(places, np.append(begins, len(raw)))
     codes, lines = _write_out(codes, lines, several)
     number_of_lines = [text.count("\n") + 1 for text in texts]
     first_raw = np.concatenate([[0], np.cumsum(number_of_lines)])
@@ -64,6 +64,8 @@ def fold(texts: Sequence[str]) -> Folded:
 
 def fold_strings(texts: Sequence[str]) -> list[str]:
     """What is kept of each text, as a string; the texts need not be in NFC."""
+    if not texts:
+        return []
     folded = fold([unicodedata.normalize("NFC", text) for text in texts])
     places = folded.texts.tolist()
     every = folded.string(0, len(folded.codes))
