@@ -249,7 +249,7 @@ def main() -> None:
             # Most errors occur on all ranks: once rank 0 has printed it, the launcher ends the others.
             time.sleep(_SECONDS_FOR_RANK_0)
         where = f"error on rank {rank}" if rank > 0 else "error"
-        Console(stderr=True).print(
+        Console(stderr=True, emoji=False).print(
             f"{where}: {message}", style="red", markup=False, highlight=False, soft_wrap=True
         )
         sys.exit(2)

@@ -6,6 +6,7 @@ resumes after an interruption, and does nothing when OUT already is what it woul
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -30,6 +31,8 @@ FOLDER = FolderKind(
         REQUEST,
         "bad_lines.jsonl",
         "contamination.jsonl",
+        "data_report.json",
+        "report.html",
         *_SHARD_FILES,
         *(f"{split}/{name}" for split in ("train", "validation") for name in _SHARD_FILES),
     ),
@@ -102,13 +105,22 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     build.finish(facts, inputs.source_facts())
     if build.exam_hits is not None:
         _say_contamination(build.exam_hits, console)
+    if config.report:
+        _write_report(folder.partial, build, inputs)
     if config.kind != "text":
         print_lengths(console, folder.partial)
     inputs.save(folder.partial / REQUEST)
     folder.publish()
-    console.print(
-        f"shards are in {', '.join(str(p.parent) for p in sorted(config.out.rglob(MANIFEST)))}"
-    )
+    places = ", ".join(str(p.parent) for p in sorted(config.out.rglob(MANIFEST)))
+    report = f"; {config.out / 'report.html'} says what was dropped" if config.report else ""
+    console.print(f"shards are in {places}{report}", soft_wrap=True)
+
+
+def _write_report(directory: Path, build: Build, inputs: Inputs) -> None:
+    from mengya.data.prepare.report.write import write_report
+
+    css = files("mengya.web").joinpath("page/base.css").read_text(encoding="utf-8")
+    write_report(directory, build.report(inputs.source_facts()), css)
 
 
 def _say_contamination(hits: ExamHits, console: Console) -> None:
@@ -202,7 +214,7 @@ def _encode(
     exam_items: ExamItems | None,
 ) -> None:
     """Fill the build and print the table; an error or Ctrl-C keeps what is done."""
-    from mengya.data.prepare.pipeline import encode_all, print_table
+    from mengya.data.prepare.pipeline import encode_all, print_table, warn_placeholders
 
     resume = f"kept in {build.directory}; the same command resumes from there"
     title, names = f"prepare {config.kind}: {config.out}", [s.title for s in inputs.sources]
@@ -218,3 +230,4 @@ def _encode(
         console.print(f"interrupted; what was done is {resume}")
         raise
     print_table(console, title, names, build.sources, left_out)
+    warn_placeholders(console, names, build.sources, dropped=config.placeholders == "drop")

@@ -6,7 +6,7 @@ Takes a text; gives counts that add up to its length. Knows nothing of languages
 from __future__ import annotations
 
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -25,6 +25,12 @@ SCRIPTS = (
     "space",
 )
 _INDEX = {name: index for index, name in enumerate(SCRIPTS)}
+
+_OTHERS = ("garbage", "digit", "punctuation", "symbol", "space")
+LETTERS = np.array([name not in _OTHERS for name in SCRIPTS])
+"""[S] bool: whether a script is one of letters."""
+HAN = np.array([name in ("han", "simplified", "traditional") for name in SCRIPTS])
+"""[S] bool: whether its characters are Chinese."""
 
 _HAN = ((0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF))
 _HAN_SUPPLEMENT = (0x20000, 0x3FFFF)
@@ -47,20 +53,29 @@ def count_scripts(text: str) -> dict[str, int]:
 
 def script_counts(text: str) -> np.ndarray:
     """[S] int64, in the order of `SCRIPTS`."""
+    return np.bincount(scripts_of(text), minlength=len(SCRIPTS))
+
+
+@lru_cache(maxsize=2)
+def scripts_of(text: str) -> np.ndarray:
+    """[N] uint8: the position in `SCRIPTS` of every character; that of the last text is kept."""
     codes = code_points(text)
-    if len(text) and codes.max() >= _TABLE_SIZE:
+    if len(codes) and codes.max() >= _TABLE_SIZE:
         codes = np.where(codes >= _TABLE_SIZE, _stand_in(codes), codes)
-    return np.bincount(_table()[codes], minlength=len(SCRIPTS))
+    scripts = _table()[codes]
+    scripts.flags.writeable = False
+    return scripts
 
 
+@lru_cache(maxsize=2)
 def code_points(text: str) -> np.ndarray:
-    """[N] uint32, one for each character."""
+    """[N] uint32, one for each character; those of the last text are kept."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 def _stand_in(codes: np.ndarray) -> np.ndarray:
     """A character of the table that is of the script of each code point beyond the table."""
-    first, last = _HAN_SUPPLEMENT
+    _, last = _HAN_SUPPLEMENT
     beyond = np.where(codes <= last, ord("\U00020000"), 0xE000)
     selectors = (codes >= 0xE0000) & (codes < 0xE1000)
     return np.where(selectors, ord(" "), beyond).astype(np.uint32)

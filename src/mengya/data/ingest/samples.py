@@ -51,6 +51,22 @@ def filter_texts(sample: Sample) -> list[str]:
     return [_said([*sample.prompt, *side]) for side in (sample.chosen, sample.rejected)]
 
 
+def learned_answers(sample: Sample) -> list[str]:
+    """The answers of a chat that a loss is taken on; of a preference the chosen one. None of a document."""
+    if isinstance(sample, Document):
+        return []
+    messages = sample.messages if isinstance(sample, Conversation) else sample.chosen
+    return [message["content"] for message in messages if _is_learned(message)]
+
+
+def asked(sample: Sample) -> str:
+    """All that is not said by the assistant in a chat; nothing of a document."""
+    if isinstance(sample, Document):
+        return ""
+    messages = sample.messages if isinstance(sample, Conversation) else sample.prompt
+    return "\n".join(message["content"] for message in messages if message["role"] != "assistant")
+
+
 def sample_characters(sample: Sample) -> int:
     """Characters of a document, or of the contents of every turn."""
     if isinstance(sample, Document):

@@ -24,6 +24,8 @@ from mengya.data.prepare.counts import Kept, SourceCounts, add_up
 from mengya.data.prepare.encode import EncodedChunk
 from mengya.data.prepare.exam_check import ExamCheck
 from mengya.data.prepare.exam_hits import HITS, ExamHits
+from mengya.data.prepare.examples import EXAMPLES
+from mengya.data.prepare.report.facts import report_facts
 from mengya.data.shards import ShardWriter
 from mengya.errors import UserError
 from mengya.runtime.files import write_text
@@ -32,6 +34,7 @@ from mengya.text.duplicates import SeenHashes
 
 STATE, HASHES, BAD_LINES = "state.json", "hashes.bin", "bad_lines.jsonl"
 TRAIN, VALIDATION = "train", "validation"
+ALL_EXAMPLES = 100  # of one reason over all sources, since state.json holds them
 
 
 class Build:
@@ -63,7 +66,8 @@ class Build:
         self.directory, self.request = directory, request
         self._kind, self._dedup, self._fraction = kind, dedup, validation_fraction
         self.chunks_done = 0
-        self.sources = [SourceCounts() for _ in range(sources)]
+        examples = max(1, min(EXAMPLES, ALL_EXAMPLES // sources))
+        self.sources = [SourceCounts.empty(examples) for _ in range(sources)]
         self._max_bad_lines, self._max_bad_share = max_bad_lines, max_bad_share
         self._first_bad: list[list[BadLine]] = [[] for _ in range(sources)]
         splits = (TRAIN, VALIDATION) if validation_fraction > 0 else (TRAIN,)
@@ -75,7 +79,7 @@ class Build:
             state = {"splits": {}, "hashes": 0, "bad_bytes": 0, "exam_hits": None}
         else:
             self.chunks_done = state["chunks"]
-            self.sources = [SourceCounts.of(source) for source in state["sources"]]
+            self.sources = [SourceCounts.of(source, examples) for source in state["sources"]]
             os.truncate(directory / HASHES, state["hashes"] * 8)
             os.truncate(directory / BAD_LINES, state["bad_bytes"])
             with (directory / BAD_LINES).open(encoding="utf-8", newline="\n") as lines:
@@ -197,6 +201,13 @@ class Build:
             (self.directory / name).unlink(missing_ok=True)
         if not any(source.bad for source in self.sources):
             (self.directory / BAD_LINES).unlink()
+
+    def report(self, source_facts: list[dict[str, Any]]) -> dict[str, Any]:
+        """The values of data_report.json; after `finish`."""
+        more: dict[str, Any] = {}
+        if self.exam_hits is not None:
+            more["contamination"] = self.exam_hits.report()
+        return report_facts(self._kind, self.sources, source_facts, self._first_bad, more)
 
     def close(self) -> None:
         for file in (self._hashes, self._bad):

@@ -132,6 +132,12 @@ class PrepareConfig(Config):
     filters: PrepareFilters = PrepareFilters()
     """Edits of texts, and filters that drop them and give the reason; `standard` switches on all that suit
     Chinese text from the web."""
+    fill: dict[str, str] = {}
+    """Replace placeholders in every text before anything else, for example
+    {"<NAME>": 小雅, "{{author}}": 李明}."""
+    placeholders: Literal["warn", "drop"] = "warn"
+    """For conversations and preferences: what is done about unfilled placeholders, such as <NAME>, {{author}}
+    or [姓名], in answers that are learned: say how many there are, or also drop these samples."""
     report: bool = True
     """Write report.html and data_report.json: what was dropped and edited, with examples."""
     contamination: ContaminationConfig | None = None
@@ -159,6 +165,13 @@ class PrepareConfig(Config):
 
     Only shards that `mengya prepare` wrote are replaced."""
 
+    @field_validator("fill")
+    @classmethod
+    def _no_empty_placeholder(cls, value: dict[str, str]) -> dict[str, str]:
+        if "" in value:
+            raise ValueError("an empty text cannot be replaced; name a placeholder such as <NAME>")
+        return value
+
     @model_validator(mode="after")
     def _known_formats(self) -> PrepareConfig:
         from mengya.data.ingest.preferences import PREFERENCE_FORMATS
@@ -180,5 +193,9 @@ class PrepareConfig(Config):
         if self.train_on != "all_turns" and self.kind != "conversation":
             raise ValueError(
                 f"train_on is for kind=conversation, not kind={self.kind}; leave it out"
+            )
+        if self.placeholders != "warn" and self.kind == "text":
+            raise ValueError(
+                f"placeholders={self.placeholders} is for chats, not kind=text; leave it out"
             )
         return self

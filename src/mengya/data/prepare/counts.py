@@ -11,10 +11,12 @@ import numpy as np
 
 from mengya.data.prepare.encode import EncodedChunk
 from mengya.data.prepare.examples import Example, Examples
+from mengya.data.prepare.histograms import Histograms
 
 KEPT = "kept"  # the name of examples of what was kept
+_EXAMPLES = ("examples", "edit_examples", "placeholder_examples")
 _NUMBERS = ("read", "bad", "cut_turns", "kept_characters")
-_COUNTERS = ("dropped", "dropped_characters", "edits", "unused")
+_COUNTERS = ("dropped", "dropped_characters", "edits", "unused", "placeholders")
 
 
 @dataclass
@@ -53,6 +55,9 @@ class SourceCounts:
     edits: Counter[str] = field(default_factory=Counter)
     examples: Examples = field(default_factory=Examples)
     edit_examples: Examples = field(default_factory=Examples)
+    histograms: Histograms = field(default_factory=Histograms)
+    placeholders: Counter[str] = field(default_factory=Counter)
+    placeholder_examples: Examples = field(default_factory=Examples)
 
     @property
     def total(self) -> Kept:
@@ -66,8 +71,8 @@ class SourceCounts:
         self.cut_turns += chunk.cut_turns
         for name in _COUNTERS:
             getattr(self, name).update(getattr(chunk, name))
-        self.examples.update(chunk.examples)
-        self.edit_examples.update(chunk.edit_examples)
+        for name in _EXAMPLES:
+            getattr(self, name).update(getattr(chunk, name))
 
     def drop(self, reason: str, chunk: EncodedChunk, samples: np.ndarray) -> None:
         """Count samples of a chunk (bool [N]) that are left out after they were encoded."""
@@ -80,6 +85,7 @@ class SourceCounts:
     def keep(self, chunk: EncodedChunk, samples: np.ndarray) -> None:
         """Count the samples of a chunk (bool [N]) that are kept, over all splits."""
         self.kept_characters += int(chunk.text_characters[samples].sum())
+        self.histograms.add(chunk, samples)
         self._show(KEPT, chunk, samples)
 
     def _show(self, name: str, chunk: EncodedChunk, samples: np.ndarray) -> None:
@@ -97,19 +103,28 @@ class SourceCounts:
             **{name: getattr(self, name) for name in _NUMBERS},
             "kept": {split: asdict(part) for split, part in self.kept.items()},
             **{name: dict(getattr(self, name)) for name in _COUNTERS},
-            "examples": self.examples.state(),
-            "edit_examples": self.edit_examples.state(),
+            **{name: getattr(self, name).state() for name in _EXAMPLES},
+            "histograms": self.histograms.state(),
         }
 
     @staticmethod
-    def of(state: dict[str, Any]) -> SourceCounts:
+    def empty(examples: int) -> SourceCounts:
+        """Nothing counted yet; so many examples of everything will be kept."""
+        counts = SourceCounts()
+        for name in _EXAMPLES:
+            setattr(counts, name, Examples(examples))
+        return counts
+
+    @staticmethod
+    def of(state: dict[str, Any], examples: int) -> SourceCounts:
         counts = SourceCounts(
             kept={split: Kept(**values) for split, values in state["kept"].items()},
-            examples=Examples.of(state.get("examples", {})),
-            edit_examples=Examples.of(state.get("edit_examples", {})),
+            histograms=Histograms.of(state.get("histograms", {})),
         )
         for name in _NUMBERS:
             setattr(counts, name, state.get(name, 0))
+        for name in _EXAMPLES:
+            setattr(counts, name, Examples.of(state.get(name, {}), examples))
         for name in _COUNTERS:
             setattr(counts, name, Counter(state.get(name, {})))
         return counts

@@ -24,12 +24,14 @@ from mengya.data.ingest.preferences import to_preferences
 from mengya.data.ingest.reading.read import parse_chunk
 from mengya.data.ingest.reading.records import BadLine, Chunk, Record
 from mengya.data.ingest.samples import (
+    asked,
     change_texts,
     clean_sample,
     completions,
     drop_reason,
     excerpt,
     filter_texts,
+    learned_answers,
     sample_characters,
     sample_hashes,
     sample_turns,
@@ -44,7 +46,13 @@ from mengya.data.ingest.schema import (
     to_document,
 )
 from mengya.data.prepare.exam_check import ExamItems
-from mengya.data.prepare.examples import EXCERPT, Example, Examples, edit_example
+from mengya.data.prepare.examples import (
+    EXCERPT,
+    Example,
+    Examples,
+    edit_example,
+    place_example,
+)
 from mengya.data.prepare.own_filters import OwnFilter
 from mengya.data.prepare.tokenize import groups
 from mengya.errors import UserError
@@ -52,11 +60,14 @@ from mengya.text.clean import CleanConfig
 from mengya.text.duplicates import text_hash
 from mengya.text.filters.config import FilterConfig
 from mengya.text.filters.pipeline import TextFilters
+from mengya.text.placeholders import unfilled
+from mengya.text.scripts import SCRIPTS, script_counts
 
 Kind = Literal["text", "conversation", "preference"]
 TrainOn = Literal["all_turns", "last_turn"]
 BatchFilter = Callable[[list[str]], list[str | None]]
 """Texts -> for each the reason to drop it, or None: for filters that are faster on many texts at once."""
+SCRIPTS_OF_ONE_IN = np.uint64(8)  # samples, chosen by their hash: a histogram needs no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +95,13 @@ class EncodedChunk:
         excerpts: [N], the beginning of each sample.
         text_characters: [N] int64, characters of the full sample, of all turns of a chat; turns: [N] int64,
             assistant turns.
+        scripts: [M, S] int64, characters of every script in the samples of the numbers script_samples: [M].
         dropped_characters: as text_characters, of samples left out, by reason.
         edits: samples that each edit changed.
         hits: (sample, exam item) for every item that a sample holds; dropped_hits: (line, exam item) of
             samples that were dropped for it.
         examples: of what was dropped, by reason; edit_examples: of what was edited, by edit.
+        placeholders: samples whose learned answers hold each of them; placeholder_examples: by placeholder.
     """
 
     source: int
@@ -108,12 +121,16 @@ class EncodedChunk:
     excerpts: list[str] = field(default_factory=list)
     text_characters: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     turns: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    scripts: np.ndarray = field(default_factory=lambda: np.zeros((0, len(SCRIPTS)), np.int64))
+    script_samples: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     dropped_characters: Counter[str] = field(default_factory=Counter)
     edits: Counter[str] = field(default_factory=Counter)
     hits: list[tuple[int, int]] = field(default_factory=list)
     dropped_hits: list[tuple[int, int]] = field(default_factory=list)
     examples: Examples = field(default_factory=Examples)
     edit_examples: Examples = field(default_factory=Examples)
+    placeholders: Counter[str] = field(default_factory=Counter)
+    placeholder_examples: Examples = field(default_factory=Examples)
 
     def drop(self, reason: str, candidate: Candidate) -> None:
         """Count a sample that is left out, and keep it as an example if its hash is small enough."""
@@ -154,6 +171,8 @@ class EncodingPlan:
         train_on: which assistant turns of a conversation are learned.
         exact: whether samples are the same only when they are equal to the letter.
         filters: edits and filters of texts; None when there are none. own_filters: asked after them.
+        fill: what is replaced in every text before all else, and by what.
+        drop_placeholders: whether samples are dropped whose learned answers hold unfilled placeholders.
         batch_filters: called once in every process, each gives a filter that is asked after the others.
         exam_items: what is looked for after them; None for nothing.
     """
@@ -168,6 +187,8 @@ class EncodingPlan:
     exact: bool = False
     filters: FilterConfig | None = None
     own_filters: tuple[OwnFilter, ...] = ()
+    fill: tuple[tuple[str, str], ...] = ()
+    drop_placeholders: bool = False
     batch_filters: tuple[Callable[[], BatchFilter], ...] = ()
     exam_items: ExamItems | None = None
 
@@ -177,26 +198,10 @@ def plan_encoding(
     tokenizer_path: str,
     sources: list[SourceForm],
     clean: CleanConfig,
-    train_on: TrainOn = "all_turns",
-    exact: bool = False,
-    filters: FilterConfig | None = None,
-    own_filters: tuple[OwnFilter, ...] = (),
-    batch_filters: tuple[Callable[[], BatchFilter], ...] = (),
-    exam_items: ExamItems | None = None,
+    **more: Any,
 ) -> EncodingPlan:
-    """The plan for a tokenizer folder."""
-    plan = EncodingPlan(
-        kind,
-        tokenizer_path,
-        sources,
-        clean,
-        train_on=train_on,
-        exact=exact,
-        filters=filters,
-        own_filters=own_filters,
-        batch_filters=batch_filters,
-        exam_items=exam_items,
-    )
+    """The plan for a tokenizer folder; `more` are other attributes of `EncodingPlan`."""
+    plan = EncodingPlan(kind, tokenizer_path, sources, clean, **more)
     if kind != "text":
         return plan
     from mengya.tokenizer.load import document_token_id, load_tokenizer, plain_backend
@@ -216,6 +221,7 @@ class Encoder:
         self._filters = None
         if plan.filters is not None:
             self._filters = TextFilters(plan.filters, [own.load() for own in plan.own_filters])
+        self._fill, self._drop_placeholders = plan.fill, plan.drop_placeholders
         self._batch_filters = [make() for make in plan.batch_filters]
         self._exam_items = plan.exam_items
         if plan.kind == "text":
@@ -271,11 +277,14 @@ class Encoder:
         for sample in to_samples(self.kind, record.value, form, result.unused):
             if isinstance(sample, Conversation):
                 result.cut_turns += sample.cut
+            if self._fill:
+                sample = change_texts(sample, self._filled)
             if self._filters is not None:
                 sample = self._edited(sample, record.line, result)
             sample = clean_sample(sample, self.clean)
             candidate = Candidate(number, record.line, sample)
-            if reason := drop_reason(sample, self.clean) or self._filter_reason(sample):
+            reason = drop_reason(sample, self.clean) or self._filter_reason(sample)
+            if reason or (reason := self._placeholder(candidate, result)):
                 result.drop(reason, candidate)
             else:
                 kept.append(candidate)
@@ -299,6 +308,23 @@ class Encoder:
             result.edits[name] += 1
             result.edit_examples.add(name, example)
         return sample
+
+    def _filled(self, text: str) -> str:
+        for placeholder, value in self._fill:
+            text = text.replace(placeholder, value)
+        return text
+
+    def _placeholder(self, candidate: Candidate, result: EncodedChunk) -> str | None:
+        """Count the unfilled placeholders of a chat; the reason for which it is dropped."""
+        found: dict[str, str] = {}
+        question = asked(candidate.sample)
+        for answer in learned_answers(candidate.sample):
+            found |= dict.fromkeys(unfilled(answer, question), answer)
+        for name, answer in found.items():
+            result.placeholders[name] += 1
+            example = place_example(answer, name, result.file, candidate.line)
+            result.placeholder_examples.add(name, example)
+        return "placeholder" if found and self._drop_placeholders else None
 
     def _filter_reason(self, sample: Sample) -> str | None:
         if self._filters is None:
@@ -326,6 +352,11 @@ class Encoder:
         result.excerpts = [excerpt(sample, EXCERPT) for sample in samples]
         result.text_characters = np.array([sample_characters(s) for s in samples], np.int64)
         result.turns = np.array([sample_turns(sample) for sample in samples], np.int64)
+        result.script_samples = np.flatnonzero(result.hashes % SCRIPTS_OF_ONE_IN == 0)
+        counted = [
+            script_counts(filter_texts(samples[i])[0]) for i in result.script_samples.tolist()
+        ]
+        result.scripts = np.array(counted, np.int64).reshape(-1, len(SCRIPTS))
 
     def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
         """[document token] ids [document token] of every text; a typed control token stays text."""

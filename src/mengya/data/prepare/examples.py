@@ -33,6 +33,13 @@ def edit_example(before: str, after: str, file: str, line: int) -> Example:
     return Example(text_hash(before), file, line, now, earlier)
 
 
+def place_example(text: str, part: str, file: str, line: int) -> Example:
+    """A part of a text, with what stands around it."""
+    start = max(text.find(part) - EXCERPT // 4, 0)
+    shown = text[start : start + EXCERPT // 2]
+    return Example(text_hash(text), file, line, f"…{shown}" if start else shown)
+
+
 def _first_difference(a: str, b: str) -> int:
     """Length of what both begin with."""
     low, high = 0, min(len(a), len(b))
@@ -76,7 +83,7 @@ class Examples:
         return {name: [asdict(one) for one in chosen] for name, chosen in self.by_name.items()}
 
     @staticmethod
-    def of(state: dict[str, list[dict[str, Any]]], limit: int = EXAMPLES) -> Examples:
+    def of(state: dict[str, list[dict[str, Any]]], limit: int) -> Examples:
         examples = Examples(limit)
         examples.by_name = {n: [Example(**one) for one in chosen] for n, chosen in state.items()}
         return examples

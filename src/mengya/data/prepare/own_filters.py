@@ -55,8 +55,8 @@ def check_path(path: str) -> str:
     Raises:
         ValueError: with the right spelling.
     """
-    if not _PATH.fullmatch(path):
-        module = path.removesuffix(".py").replace("/", ".").replace(".py:", ":").lstrip(".")
+    if not _PATH.fullmatch(path) or path.partition(":")[0].endswith(".py"):
+        module = path.replace("/", ".").replace(".py", "").lstrip(".")
         module, _, name = module.rpartition("." if ":" not in module else ":")
         near = f"{module}:{name}"
         example = near if _PATH.fullmatch(near) else "my_filters:no_poems"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -32,6 +34,7 @@ from mengya.data.rows.fitting import fit_rows
 from mengya.data.shards import MANIFEST, TokenShards
 from mengya.runtime.device import usable_cores
 
+MAX_REASONS = 3  # in a cell of the table
 COMMIT_SECONDS = 5.0  # how much work an interruption may cost
 # Bytes on disk: below that, starting more processes takes longer than the work.
 SMALL_INPUT = 16 << 20
@@ -104,10 +107,12 @@ def _plan(
         str(config.tokenizer),
         [source_form(source) for source in inputs.sources],
         config.clean,
-        config.train_on,
+        train_on=config.train_on,
         exact=config.dedup == "exact",
         filters=config.filters if config.filters != PrepareFilters() else None,
         own_filters=tuple(inputs.own_filters),
+        fill=tuple(config.fill.items()),
+        drop_placeholders=config.placeholders == "drop",
         batch_filters=tuple(batch_filters),
         exam_items=exam_items,
     )
@@ -129,9 +134,14 @@ def print_table(
     table.add_column("source", overflow="fold")
     for name in ("read", "bad", "dropped", "kept", "held out", "tokens", "characters"):
         table.add_column(name, justify="right", no_wrap=name != "dropped", overflow="fold")
+    long: list[str] = []
     for source, counted in zip(sources, counts, strict=True):
         total, held = counted.total, counted.kept.get("validation")
-        dropped = "\n".join(f"{n:,} {reason}" for reason, n in sorted(counted.dropped.items()) if n)
+        reasons = [f"{n:,} {reason}" for reason, n in sorted(counted.dropped.items()) if n]
+        dropped = "\n".join(reasons)
+        if len(reasons) > MAX_REASONS:
+            dropped = f"{sum(counted.dropped.values()):,}"
+            long.append(f"{source}: dropped {', '.join(reasons)}")
         numbers = (total.samples, held.samples if held else 0, total.tokens, total.characters)
         table.add_row(
             source,
@@ -143,6 +153,13 @@ def print_table(
     for name in left_out:
         table.add_row(name, "-", "-", "file left out: unknown form")
     console.print(table)
+    for line in long:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for source, counted in zip(sources, counts, strict=True):
+        if counted.edits:
+            edits = ", ".join(f"{edit} ({n:,})" for edit, n in sorted(counted.edits.items()))
+            line = f"{source}: edits (samples that they changed): {edits}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     unused = {name: c.unused for name, c in zip(sources, counts, strict=True) if c.unused}
     for name, fields in unused.items():
         listed = ", ".join(f"{field} ({n:,})" for field, n in fields.most_common())
@@ -152,6 +169,32 @@ def print_table(
         if counted.cut_turns:
             line = f"{name}: {counted.cut_turns:,} turns after the last answer of a conversation were cut"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def warn_placeholders(
+    console: Console, sources: Sequence[str], counts: Sequence[SourceCounts], dropped: bool
+) -> None:
+    """Say which placeholders nobody filled in, and what to type; nothing where there are none."""
+    found: Counter[str] = Counter()
+    for name, counted in zip(sources, counts, strict=True):
+        if not counted.placeholders:
+            continue
+        found += counted.placeholders
+        listed = ", ".join(f"{n:,} hold {what}" for what, n in counted.placeholders.most_common(5))
+        more = len(counted.placeholders) - 5
+        lines = [f"{name}: of the learned answers {listed}{f', {more} others' if more > 0 else ''}"]
+        most = counted.placeholders.most_common(1)[0][0]
+        for one in counted.placeholder_examples.by_name[most][:2]:
+            lines.append(f"  {one.file}:{one.line}: {' '.join(one.text.split())}")
+        for line in lines:
+            console.print(line, markup=False, highlight=False, soft_wrap=True, emoji=False)
+    if found and not dropped:
+        fill = json.dumps({what: "..." for what, _ in found.most_common(4)}, ensure_ascii=False)
+        advice = (
+            "Nobody filled these placeholders in: the model would learn to say them. Fill them with "
+            f"fill='{fill}', or drop these samples with placeholders=drop"
+        )
+        console.print(advice, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_lengths(console: Console, directory: Path) -> None:

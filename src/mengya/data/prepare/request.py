@@ -193,6 +193,10 @@ class Inputs:
             self.request["filters"] = filters
         if config.contamination is not None:
             self.request["contamination"] = check_request(config.contamination)
+        if config.fill:
+            self.request["fill"] = config.fill
+        if config.placeholders != "warn":
+            self.request["placeholders"] = config.placeholders
         if self.unknown:
             self.request["left_out"] = [str(path) for path in self.unknown]
         text = json.dumps(content(self.request), sort_keys=True, ensure_ascii=False)
@@ -257,7 +261,7 @@ class Inputs:
             return {}
         values = config.model_dump(mode="json", exclude_none=True, exclude={"own"})
         if self.own_filters:
-            values["own"] = [{"path": own.path, "sha256": own.sha256} for own in self.own_filters]
+            values["own"] = [f"{own.path} of SHA-256 {own.sha256}" for own in self.own_filters]
         if config.perplexity is not None:
             bounds = config.perplexity.model_dump(exclude={"checkpoint", "device"})
             values["perplexity"] = {**bounds, "checkpoint_sha256": checkpoint_sha256}

@@ -6,7 +6,7 @@ docs/log/2026-12-01-data-filters.md what was measured.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
@@ -27,7 +27,7 @@ class EncodingFilter(Config):
 class LengthFilter(Config):
     """Drop text with too few or too many letters: white space, punctuation and symbols do not count."""
 
-    min_letters: int = Field(default=10, ge=0)
+    min_letters: int = Field(default=6, ge=0)
     """Fewest letters, digits and Chinese characters."""
     max_letters: int | None = Field(default=None, ge=1)
     """Most letters, digits and Chinese characters; null for no limit."""
@@ -43,7 +43,8 @@ class LengthFilter(Config):
 
 
 class ScriptsFilter(Config):
-    """Drop text that is written in the wrong script. Shares are of all characters but white space."""
+    """Drop text that is written in the wrong script. Shares are of all characters but white space and code
+    blocks of Markdown."""
 
     min_han: float = Field(default=0.05, ge=0, le=1)
     """Smallest share of Chinese characters; 0 keeps text of any language."""
@@ -59,7 +60,7 @@ class ScriptsFilter(Config):
     """Largest share of digits."""
     max_symbols: float = Field(default=0.6, ge=0, le=1)
     """Largest share of punctuation and symbols together."""
-    max_garbage: float = Field(default=0.01, ge=0, le=1)
+    max_garbage: float = Field(default=0.03, ge=0, le=1)
     """Largest share of control, private and unassigned characters and U+FFFD."""
 
 
@@ -69,7 +70,9 @@ class InformationFilter(Config):
     min_compressed: float = Field(default=0.1, ge=0, le=1)
     """Smallest compressed size, as a part of the size in UTF-8."""
     min_bytes: int = Field(default=300, ge=0)
-    """Shorter texts are kept: a compressor needs some text to tell."""
+    """Of shorter texts different characters are counted: a compressor needs some text to tell."""
+    min_distinct: float = Field(default=0.2, ge=0, le=1)
+    """Smallest share of different characters of such a short text."""
 
 
 class LinesFilter(Config):
@@ -77,6 +80,8 @@ class LinesFilter(Config):
 
     max_share: float = Field(default=0.3, ge=0, le=1)
     """Largest share of characters in lines that stood above already."""
+    allowed: int = Field(default=3, ge=1)
+    """A line counts as repeated from its next appearance after so many: songs and poems have refrains."""
 
 
 class ParagraphsFilter(Config):
@@ -84,28 +89,39 @@ class ParagraphsFilter(Config):
 
     max_share: float = Field(default=0.3, ge=0, le=1)
     """Largest share of characters in paragraphs that stood above already."""
+    allowed: int = Field(default=1, ge=1)
+    """A paragraph counts as repeated from its next appearance after so many."""
 
 
 class NgramsFilter(Config):
-    """Drop text that repeats sequences of characters, wherever lines end."""
+    """Drop text that repeats sequences of letters, wherever lines end. Code, digits, punctuation and the
+    Latin letters of a Chinese text do not count."""
 
-    n: int = Field(default=13, ge=2, le=64)
-    """Characters of a sequence."""
-    max_duplicates: float = Field(default=0.4, ge=0, le=1)
-    """Largest share of positions whose next `n` characters stand elsewhere in the text too."""
-    max_top: float = Field(default=0.15, ge=0, le=1)
-    """Largest share of characters that the most frequent sequence of `n` takes."""
+    n: int = Field(default=12, ge=2, le=64)
+    """Letters of a sequence."""
+    max_repeated: float = Field(default=0.45, ge=0, le=1)
+    """Largest share of sequences that stood before."""
+    max_top: float = Field(default=0.3, ge=0, le=1)
+    """Largest share of letters that the most frequent sequence takes."""
     max_loop: float = Field(default=0.2, ge=0, le=1)
-    """Largest share of characters in the longest stretch that repeats a unit of up to 64 characters."""
+    """Largest share of letters in one stretch that repeats a unit of up to 64 letters three times or more."""
+    min_letters: int = Field(default=100, ge=0)
+    """Texts with fewer letters are kept."""
 
 
 class PunctuationFilter(Config):
-    """Drop lists of words, link lists and cut texts by the punctuation of their lines."""
+    """Drop lists of words or links and cut texts by the punctuation of their lines. Code does not count."""
 
+    max_unpunctuated: float = Field(default=0.9, ge=0, le=1)
+    """Largest share of characters in lines without any punctuation."""
+    min_characters: int = Field(default=200, ge=0)
+    """Texts with fewer characters are kept."""
     max_bullet_lines: float = Field(default=0.95, ge=0, le=1)
     """Largest share of lines that begin with a bullet."""
     max_ellipsis_lines: float = Field(default=0.5, ge=0, le=1)
     """Largest share of lines that end in an ellipsis."""
+    min_lines: int = Field(default=5, ge=1)
+    """Shares of lines are those of texts with so many lines or more."""
 
 
 class BoilerplateFilter(Config):
@@ -115,6 +131,8 @@ class BoilerplateFilter(Config):
     """Remove such lines where they do not dominate."""
     max_share: float = Field(default=0.3, ge=0, le=1)
     """Largest share of characters in such lines."""
+    min_lines: int = Field(default=2, ge=1)
+    """A text with fewer such lines is kept: it speaks about the thing."""
 
 
 class AdvertisementFilter(Config):
@@ -140,14 +158,12 @@ class PiiFilter(Config):
 
     action: Literal["replace", "drop"] = "replace"
     """Replace what is found, or drop the text."""
-    kinds: list[PiiKind] = Field(
-        default=["phone", "id_card", "bank_card", "email", "ip"], min_length=1
-    )
-    """What is looked for: Chinese mobile numbers, 18-character identity numbers with a valid check digit, bank
-    card numbers that pass Luhn, e-mail addresses, public IP addresses."""
+    kinds: list[PiiKind] = Field(default=list(get_args(PiiKind)), min_length=1)
+    """What is looked for: Chinese mobile numbers, 18-character identity numbers with a valid check digit,
+    bank card numbers that pass Luhn, e-mail addresses, public IP addresses."""
     placeholders: dict[PiiKind, str] = {}
-    """Own placeholders, for example {phone: 某手机号}; those not given are 【手机号】, 【身份证号】, 【银行卡号】,
-    【邮箱】 and 【IP地址】."""
+    """Own placeholders, for example {phone: 某手机号}; those not given are 【手机号】, 【身份证号】,
+    【银行卡号】, 【邮箱】 and 【IP地址】."""
 
 
 class SimplifyEdit(Config):

@@ -16,8 +16,8 @@ class Information:
 
     def __call__(self, text: str) -> str | None:
         """The reason for which the text is dropped, or None."""
-        data = text.encode("utf-8", "surrogatepass")
-        if len(data) < self._config.min_bytes:
-            return None
+        data, config = text.encode("utf-8", "surrogatepass"), self._config
+        if len(data) < config.min_bytes:
+            return "low_information" if len(set(text)) < config.min_distinct * len(text) else None
         size = len(self._compressor.compress(data))
-        return "low_information" if size < self._config.min_compressed * len(data) else None
+        return "low_information" if size < config.min_compressed * len(data) else None

@@ -1,19 +1,22 @@
-"""Text in the wrong script: too little Chinese, the wrong one of its two scripts, digits, symbols, garbage."""
+"""Text in the wrong script: too little Chinese, the wrong one of its two scripts, digits, garbage. Code
+does not count."""
 
 from __future__ import annotations
 
 from mengya.text.filters.config import ScriptsFilter
+from mengya.text.filters.markdown import prose
 from mengya.text.scripts import count_scripts
 
 
 class ScriptShares:
-    """garbage, symbols, digits, foreign, few_han, latin, traditional or simplified: the share out of bounds."""
+    """garbage, symbols, digits, foreign, few_han, latin, traditional or simplified."""
 
     def __init__(self, config: ScriptsFilter) -> None:
         self._config = config
 
     def __call__(self, text: str) -> str | None:
         """The reason for which the text is dropped, or None."""
+        text = prose(text)
         counts, limits = count_scripts(text), self._config
         seen = len(text) - counts["space"]
         only_one = counts["traditional"] + counts["simplified"]

@@ -1,0 +1,1 @@
+"""What `mengya prepare` says of the data: data_report.json, and report.html for people."""

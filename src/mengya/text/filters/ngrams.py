@@ -1,0 +1,96 @@
+"""Text that repeats sequences of letters wherever its lines end, and loops.
+
+Digits, punctuation, white space, code and the Latin letters of a Chinese text do not count, so tables of
+numbers, links and formulas are no repetition.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mengya.text.filters.config import NgramsFilter
+from mengya.text.filters.markdown import prose
+from mengya.text.scripts import HAN, LETTERS, code_points, scripts_of
+
+MAX_PERIOD = 64
+MIN_TOP = 4
+_MULTIPLIER = np.uint32(0x9E3779B1)
+
+
+class RepeatedNgrams:
+    """repeated_ngrams, top_ngram or loop."""
+
+    def __init__(self, config: NgramsFilter) -> None:
+        self._config = config
+
+    def __call__(self, text: str) -> str | None:
+        """The reason for which the text is dropped, or None."""
+        config = self._config
+        letters = compared_letters(prose(text), config.min_letters)
+        if len(letters) < max(config.min_letters, config.n):
+            return None
+        repeated, top = ngram_shares(letters, config.n)
+        if repeated > config.max_repeated:
+            return "repeated_ngrams"
+        if top > config.max_top:
+            return "top_ngram"
+        shortest_loop = config.max_loop * len(letters)
+        # A loop repeats its n-grams, so most texts need no search for one.
+        if repeated * len(letters) < shortest_loop * 2 / 3 - config.n:
+            return None
+        return "loop" if longest_loop(letters) > shortest_loop else None
+
+
+def compared_letters(text: str, min_letters: int) -> np.ndarray:
+    """[N] uint32: the code points of the Chinese characters, or of all letters when those are too few.
+
+    Latin letters of a Chinese text are names, addresses and formulas, which repeat with good reason.
+    """
+    scripts, codes = scripts_of(text), code_points(text)
+    chinese = codes[HAN[scripts]]
+    return chinese if len(chinese) >= min_letters else codes[LETTERS[scripts]]
+
+
+def ngram_shares(codes: np.ndarray, n: int) -> tuple[float, float]:
+    """The share of n-grams that stood before, and the share of letters that the most frequent one takes.
+
+    One that stands fewer than `MIN_TOP` times takes none.
+    """
+    hashes = np.sort(ngram_hashes(codes, n))
+    first = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))
+    most = int(np.diff(np.append(first, len(hashes))).max())
+    return 1 - len(first) / len(hashes), (most * n / len(codes) if most >= MIN_TOP else 0.0)
+
+
+def ngram_hashes(codes: np.ndarray, n: int) -> np.ndarray:
+    """[N - n + 1] uint32: a hash of every n characters, made of those of halves.
+
+    Two that differ are equal in one of 4 billion pairs, which moves a share by nothing that matters.
+    """
+    hashes, length = codes * _MULTIPLIER, 1
+    for bit in bin(n)[3:]:
+        hashes = _joined(hashes, hashes[length:])
+        length *= 2
+        if bit == "1":
+            hashes = _joined(hashes, codes[length:])
+            length += 1
+    return hashes
+
+
+def _joined(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    mixed = left[: len(right)] * _MULTIPLIER
+    mixed ^= mixed >> np.uint32(15)
+    mixed += right[: len(mixed)]
+    return mixed
+
+
+def longest_loop(codes: np.ndarray) -> int:
+    """Characters of the longest stretch that repeats a unit of at most `MAX_PERIOD` three times or more."""
+    longest = 0
+    for period in range(1, min(MAX_PERIOD, len(codes) // 3) + 1):
+        differs = np.flatnonzero(codes[period:] != codes[:-period])
+        edges = np.concatenate([[-1], differs, [len(codes) - period]])
+        stretch = int(np.diff(edges).max()) - 1 + period
+        if stretch >= 3 * period:
+            longest = max(longest, stretch)
+    return longest
