@@ -18,7 +18,9 @@ from tests.helpers.json_lines import write_lines
 from tests.helpers.stage_fixtures import MODEL, StageFixtures, sentence
 
 SHORT: dict[str, Any] = {"max_steps": 1, "loop": {"save_every": 1}}
-QUESTIONS = [f"小满在第{i}7天用{i}3元买了几个苹果和几把雨伞，问每个苹果多少元钱？" for i in range(1, 9)]
+QUESTIONS = [
+    f"小满在第{i}7天用{i}3元买了几个苹果和几把雨伞，问每个苹果多少元钱？" for i in range(1, 9)
+]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def test_folders_made_of_a_checkpoint_keep_it(trained: tuple[Path, Path], tmp_pa
     extend.run(extend.ExtendConfig(checkpoint=merged, out=tmp_path / "more", tokens=["木桥"]))
     quantize.run(
         load_config(quantize.QuantizeConfig, None, [f"checkpoint={merged}", f"out={tmp_path}/int8",
-                                                    "bits=8", "method=rtn"])
+                                                    "bits=8", "method=rtn", "group_size=32"])
     )  # fmt: skip
     export.run(load_config(export.ExportConfig, None, [f"checkpoint={merged}", f"out={tmp_path}/hf",
                                                        "to=hf"]))  # fmt: skip
@@ -96,9 +98,14 @@ def test_folders_made_of_a_checkpoint_keep_it(trained: tuple[Path, Path], tmp_pa
 
 
 def test_evaluate_shows_both_numbers(
-    trained: tuple[Path, Path], exam: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: tuple[Path, Path],
+    exam: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("lm_eval", reason="needs the extra eval")
+    monkeypatch.setenv("COLUMNS", "250")
     out = tmp_path / "numbers.json"
     overrides = [f"checkpoint={trained[1]}", f"exams={exam}", f"out={out}", "device=cpu"]
     evaluate.run(load_config(evaluate.EvaluateConfig, None, overrides))
@@ -108,12 +115,10 @@ def test_evaluate_shows_both_numbers(
     assert (known["checked"], known["contaminated"], known["clean"]["questions"]) == (8, 3, 5)
     printed = " ".join(capsys.readouterr().out.split())
     assert "3 of 8 questions are in the training" in printed
-    assert "town accuracy without" in printed and "5 questions" in printed
+    assert "town accuracy without contaminated questions" in printed and "5 questions" in printed
 
 
-def test_evaluate_says_that_nobody_looked(
-    fixtures: StageFixtures, exam: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_evaluate_says_that_nobody_looked(fixtures: StageFixtures, exam: Path) -> None:
     pytest.importorskip("lm_eval", reason="needs the extra eval")
     overrides = [f"checkpoint={fixtures.base}", f"exams={exam}", "limit=1", "device=cpu"]
     result = evaluate.measure(load_config(evaluate.EvaluateConfig, None, overrides))
