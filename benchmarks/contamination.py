@@ -111,14 +111,16 @@ def groups(data: Path, parts: Sequence[str]) -> Iterator[list[tuple[str, int, st
     yield group
 
 
-def windows(items: Sequence[Item]) -> tuple[HashSet, dict[int, list[int]]]:
-    """The first, middle and last 20 characters of questions, to the letter, and the items of each."""
+def windows(items: Sequence[Item]) -> tuple[HashSet, dict[int, list[int]], Counter[int]]:
+    """The first, middle and last 20 characters of questions, to the letter, the items of each, and how many
+    different ones an item has."""
     owners: dict[int, list[int]] = defaultdict(list)
     for number, item in enumerate(items):
         hashes = ngram_hashes(codes_of(item.question), WINDOW)
         for at in {0, len(hashes) // 2, len(hashes) - 1} if len(hashes) else ():
             owners[int(hashes[at])].append(number)
-    return HashSet(np.array(list(owners), np.uint64)), owners
+    counts = Counter(number for numbers in owners.values() for number in numbers)
+    return HashSet(np.array(list(owners), np.uint64)), owners, counts
 
 
 def around(question: str, text: str, n: int) -> str:
@@ -148,9 +150,9 @@ def main() -> None:
     started = time.process_time()
     index = build_index(items, values.ngram, values.share)
     print(f"index of {len(items):,} items: {time.process_time() - started:.1f} s")
-    by_window, window_owners = windows(items)
+    by_window, window_owners, window_counts = windows(items)
     hits: list[dict[str, Any]] = []
-    window_hits: set[int] = set()
+    seen_windows: set[int] = set()
     seconds = size = documents = 0
     for group in groups(values.data, values.parts.split(",")):
         bodies = [text for _, _, text in group]
@@ -174,12 +176,15 @@ def main() -> None:
                 }
             )
         _, at = by_window.find(ngram_hashes(codes_of("\0".join(bodies)), WINDOW))
-        for gram in by_window.sorted[np.unique(at)].tolist():
-            window_hits.update(window_owners[gram])
+        seen_windows.update(by_window.sorted[np.unique(at)].tolist())
+    seen_counts = Counter(number for gram in seen_windows for number in window_owners[gram])
+    every_window = {
+        number for number, count in seen_counts.items() if count == window_counts[number]
+    }
     print(
         f"{documents:,} documents, {size / 1e6:.0f} MB, {size / 1e6 / seconds:.0f} MB/s of one core"
     )
-    table(exams, owner, hits, window_hits, index.unchecked)
+    table(exams, owner, hits, set(seen_counts), every_window, index.unchecked)
     write(values.work / "hits.jsonl", hits)
     chosen = random.Random(values.seed).sample(hits, min(values.sample, len(hits)))
     write(values.work / "sample.jsonl", chosen)
@@ -189,19 +194,23 @@ def table(
     exams: Sequence[NamedExam],
     owner: Sequence[str],
     hits: Sequence[dict[str, Any]],
-    by_window: set[int],
+    any_window: set[int],
+    every_window: set[int],
     unchecked: frozenset[int],
 ) -> None:
-    """By exam: items, those not looked for, those found, and those that the windows find."""
+    """By exam: items, those not looked for, those found, and those of which windows are found."""
     ours = {hit["item"] for hit in hits}
     documents = Counter(hit["exam"] for hit in hits)
-    print("| exam | items | unchecked | found | documents | windows of 20 | both |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| exam | items | unchecked | found | documents | any window | all windows | all and found |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for exam in exams:
         mine = {number for number, name in enumerate(owner) if name == exam.name}
         print(
             f"| {exam.name} | {len(mine):,} | {len(unchecked & mine):,} | {len(ours & mine):,} "
-            f"| {documents[exam.name]:,} | {len(by_window & mine):,} | {len(ours & by_window & mine):,} |"
+            f"| {documents[exam.name]:,} | {len(any_window & mine):,} | {len(every_window & mine):,} "
+            f"| {len(ours & every_window & mine):,} |"
         )
 
 

@@ -123,10 +123,10 @@ def test_workers_and_a_resume_change_nothing(
     monkeypatch.setattr("mengya.data.prepare.pipeline.COMMIT_SECONDS", 0)
     sources = [str(write_lines(tmp_path / f"{i}.jsonl", planted(i))) for i in range(2)]
     settings = {"contamination": check(exam, action=action), "validation_fraction": 0.2}
-    whole = prepare(tmp_path / "one", tokenizer_folder, sources, **settings)
+    uninterrupted = prepare(tmp_path / "one", tokenizer_folder, sources, **settings)
     if action == "report":
         two = prepare(tmp_path / "two", tokenizer_folder, sources, workers=2, **settings)
-        assert contents(two) == contents(whole)
+        assert contents(two) == contents(uninterrupted)
     add, added = Build.add, 0
 
     def stopping_add(build: Build, chunk: Any) -> None:
@@ -142,8 +142,10 @@ def test_workers_and_a_resume_change_nothing(
     with pytest.raises(KeyboardInterrupt):
         prepare(tmp_path / "out", tokenizer_folder, sources, **settings)
     resumed = prepare(tmp_path / "out", tokenizer_folder, sources, **settings)
-    assert added > 4 and contents(resumed) == contents(whole)
-    splits = [TokenShards(whole / s).manifest["contamination"] for s in ("train", "validation")]
+    assert added > 4 and contents(resumed) == contents(uninterrupted)
+    splits = [
+        TokenShards(uninterrupted / s).manifest["contamination"] for s in ("train", "validation")
+    ]
     documents = [split["exams"][0]["documents"] for split in splits]
     assert sum(documents) == (8 if action == "report" else 0)
 

@@ -47,10 +47,10 @@ def trained(
     ]
     for kind, records in (("text", texts), ("conversation", chats)):
         data = write_lines(root / f"{kind}.jsonl", records)
-        settings = {"out": root / f"{kind}-shards", "kind": kind, "workers": 1}
-        settings |= {"tokenizer": fixtures.tokenizer, "sources": [str(data)]}
-        settings |= {"contamination": {"exams": [str(exam)]}}
-        prepare.run(prepare.PrepareConfig.model_validate(settings))
+        given = {"out": root / f"{kind}-shards", "kind": kind, "workers": 1}
+        given |= {"tokenizer": fixtures.tokenizer, "sources": [str(data)]}
+        given |= {"contamination": {"exams": [str(exam)]}}
+        prepare.run(prepare.PrepareConfig.model_validate(given))
 
     def settings(kind: str, name: str, **more: Any) -> dict[str, Any]:
         given = fixtures.settings(kind, root / name, **SHORT, **more)

@@ -133,9 +133,9 @@ def test_sent_to_another_process_it_finds_the_same() -> None:
 
 def test_blocks_of_the_text_join(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [between(with_options(item)) for item in (LONG, SHORT, LONG_STEM)]
-    whole = INDEX.find(texts)
+    in_large_blocks = INDEX.find(texts)
     monkeypatch.setattr("mengya.text.contamination.index._BLOCK", 17)
-    assert INDEX.find(texts) == whole != []
+    assert INDEX.find(texts) == in_large_blocks != []
 
 
 def test_keys_do_not_depend_on_marks_or_on_the_order_of_options() -> None:

@@ -63,7 +63,7 @@ def item_keys(items: Sequence[Item]) -> list[str]:
 
 def folded_items(items: Sequence[Item]) -> list[FoldedItem]:
     """Fold all at once."""
-    # In NFC as a whole: cut texts may begin with a mark that belongs to the character before.
+    # NFC before it is cut: a piece may begin with a mark that belongs to the character before.
     pieces = [_QUOTED.split(unicodedata.normalize("NFC", item.question)) for item in items]
     texts = [t for cut, item in zip(pieces, items, strict=True) for t in (*cut, *item.options)]
     folded = iter(fold_strings(texts))

@@ -1,4 +1,4 @@
-"""64-bit hashes of all runs of n characters of an array, and of whole lines; membership in a large set.
+"""64-bit hashes of all runs of n characters of an array, and of complete lines; membership in a large set.
 
 Equal characters have equal hashes; different ones share a hash about once in 2^64 comparisons.
 """
