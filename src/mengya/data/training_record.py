@@ -71,6 +71,6 @@ def read_training_record(folder: Path) -> list[TrainedOn] | None:
 
 
 def write_training_record(record: list[TrainedOn], folder: Path) -> None:
-    """Write the record beside a model."""
+    """Write the record next to the weights of a model."""
     values = {"format": FORMAT, "data": [asdict(entry) for entry in record]}
     write_text(folder / TRAINING_DATA, json.dumps(values, ensure_ascii=False) + "\n")

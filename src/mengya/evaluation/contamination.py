@@ -1,4 +1,4 @@
-"""The result of an exam without the questions that a model has seen, by the record beside its weights.
+"""The result of an exam without the questions that a model has seen, by the record next to its weights.
 
 Takes the record (data/training_record.py), the parts of an exam and which question was answered right; gives
 the share of right answers with and without the contaminated ones. Says so when nobody looked.

@@ -1,4 +1,4 @@
-"""The file beside a model that says what it was trained on; it goes wherever the weights go.
+"""The file next to the weights that says what a model was trained on; it goes wherever they go.
 
 What is in it is data/training_record.py's; here it is only carried from folder to folder.
 """

@@ -104,7 +104,7 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     facts = {key: inputs.request[key] for key in ("tokenizer", "left_out") if key in inputs.request}
     build.finish(facts, inputs.source_facts())
     if build.exam_hits is not None:
-        _say_contamination(build.exam_hits, console)
+        _say_contamination(config.out, build.exam_hits, console)
     if config.report:
         _write_report(folder.partial, build, inputs)
     if config.kind != "text":
@@ -123,7 +123,7 @@ def _write_report(directory: Path, build: Build, inputs: Inputs) -> None:
     write_report(directory, build.report(inputs.source_facts()), css)
 
 
-def _say_contamination(hits: ExamHits, console: Console) -> None:
+def _say_contamination(out: Path, hits: ExamHits, console: Console) -> None:
     report = hits.report()
     where = (
         "were dropped"
@@ -133,7 +133,7 @@ def _say_contamination(hits: ExamHits, console: Console) -> None:
     for exam in report["exams"]:
         console.print(
             f"exam {exam['name']}: {exam['contaminated']:,} of {exam['items']:,} items found, in "
-            f"{exam['documents']:,} documents, which {where}; OUT/contamination.jsonl has them"
+            f"{exam['documents']:,} documents, which {where}; {out / 'contamination.jsonl'} has them"
             if exam["contaminated"]
             else f"exam {exam['name']}: none of {exam['items']:,} items found",
             markup=False, highlight=False, soft_wrap=True,
