@@ -160,6 +160,9 @@ class PrepareConfig(Config):
     """Leave out files none of whose first records fits; without it they are refused before any work."""
     workers: int = Field(default=0, ge=0)
     """Processes; 0 takes one for every processor. The result is the same for any number."""
+    cluster: str | None = None
+    """Work on the machines of a Dask cluster: the scheduler's address (tcp://10.0.0.1:8786) or its scheduler
+    file. The result is the same; `workers` is not used then."""
     overwrite: bool = False
     """Replace OUT when it was made with other settings, or its shards are damaged or have no checksums.
 
@@ -190,6 +193,10 @@ class PrepareConfig(Config):
                     else "not given for text; name the field instead"
                 )
                 raise ValueError(f"sources.{number}.format {source.format!r} must be {names}")
+        if self.cluster is not None and self.workers:
+            raise ValueError(
+                f"workers={self.workers} is for this machine; leave it out with cluster="
+            )
         if self.train_on != "all_turns" and self.kind != "conversation":
             raise ValueError(
                 f"train_on is for kind=conversation, not kind={self.kind}; leave it out"

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from mengya.data.ingest.reading.records import Chunk
 from mengya.data.prepare.build import Build
+from mengya.data.prepare.cluster import encode_on_cluster
 from mengya.data.prepare.config import PrepareConfig, PrepareFilters
 from mengya.data.prepare.counts import SourceCounts
 from mengya.data.prepare.encode import BatchFilter, EncodingPlan, plan_encoding
@@ -77,7 +78,12 @@ def encode_all(
             if number >= done:
                 yield source, chunk
 
-    with progress, closing(encode_in_order(remaining(), workers, plan)) as results:
+    encoded_chunks = (
+        encode_on_cluster(remaining(), config.cluster, plan)
+        if config.cluster
+        else encode_in_order(remaining(), workers, plan)
+    )
+    with progress, closing(encoded_chunks) as results:
         bar = progress.add_task("", total=inputs.total_bytes, counts="")
         for chunk, encoded in results:
             build.add(encoded)

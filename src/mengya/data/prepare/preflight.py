@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mengya.data.ingest.messages import SchemaError
 from mengya.data.ingest.nearest import nearest_forms, suggested_columns
+from mengya.data.ingest.reading.documents.kinds import is_document
 from mengya.data.ingest.reading.files import file_kind
 from mengya.data.ingest.reading.read import TextSplit, parse_chunk, read_chunks
 from mengya.data.ingest.reading.records import BadLine
@@ -19,7 +20,7 @@ def unknown_form(
     path: Path, encoding: str, split_text: TextSplit, kind: Kind, form: SourceForm
 ) -> str | None:
     """Why no record in the first chunk of a file fits; None when one does, or when there are none."""
-    if kind == "text" and file_kind(path) == "text":
+    if kind == "text" and ((found := file_kind(path)) == "text" or is_document(found)):
         return None
     first = None
     for chunk in islice(read_chunks(path, encoding, split_text), 1):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from mengya.data.ingest.reading.compressed import DAMAGE, open_stream
+from mengya.data.ingest.reading.documents.kinds import is_document
 from mengya.data.ingest.reading.files import file_kind
 
 AUTO = "auto"
@@ -37,8 +38,8 @@ def detect_encoding(path: Path) -> str:
     A file that fits none of them, and one of which most lines are UTF-8, is utf-8: what is not, is reported
     line by line. The answer is a guess for other encodings only, which have to be named.
     """
-    if file_kind(path) == "parquet":
-        return "utf-8"
+    if (kind := file_kind(path)) == "parquet" or is_document(kind):
+        return "utf-8"  # they say themselves
     try:
         with open_stream(path) as (stream, _):
             sample = stream.read(SAMPLE)

@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
+from mengya.data.ingest.reading.documents.kinds import (
+    DOCUMENTS,
+    EXTRA,
+    is_document,
+    is_installed,
+    module_of,
+)
 from mengya.errors import UserError
+from mengya.runtime.optional import install_command
 from mengya.runtime.output_folder import MARKER
 from mengya.runtime.unicode import is_unicode
 
@@ -21,6 +29,7 @@ STRUCTURED = {
     ".csv": "csv", ".tsv": "csv",
 }  # fmt: skip
 TEXT = {".txt": "text", ".md": "text"}
+_NEVER_PACKED = {"parquet", *DOCUMENTS.values()}
 _ABOUT = ("readme", "license", "licence", "notice", "changelog", "citation", "contributing")
 
 
@@ -38,13 +47,14 @@ class FoundFiles:
 
 
 def file_kind(path: Path) -> str | None:
-    """lines, json, parquet, csv or text by the file's name, compression aside; None when unknown."""
+    """lines, json, parquet, csv, text or a kind of document (pdf, docx, epub, html) by the file's name,
+    compression aside; None when unknown."""
     suffixes = [s.lower() for s in path.suffixes]
     packed = bool(suffixes) and suffixes[-1] in (".gz", ".zst")
     if packed:
         suffixes.pop()
-    kind = (STRUCTURED | TEXT).get(suffixes[-1]) if suffixes else None
-    return None if packed and kind == "parquet" else kind
+    kind = (STRUCTURED | TEXT | DOCUMENTS).get(suffixes[-1]) if suffixes else None
+    return None if packed and kind in _NEVER_PACKED else kind
 
 
 def find_files(pattern: str) -> list[Path]:
@@ -55,22 +65,25 @@ def find_files(pattern: str) -> list[Path]:
 def find_data(pattern: str, *, texts: bool = True) -> FoundFiles:
     """The data files of a path, a folder (with its folders, also linked ones) or a glob.
 
-    Next to JSONL, JSON, parquet or CSV in a folder, a README or LICENSE is not taken for data. Shards and
-    tokenizers that lie below the named folder, or that wildcards find, are not read.
+    Next to JSONL, JSON, parquet or CSV in a folder, a README or LICENSE is not taken for data, nor are
+    documents (PDF, Word, EPUB, HTML), nor these where their library is not installed. Shards and tokenizers
+    that lie below the named folder, or that wildcards find, are not read.
 
     Args:
-        texts: whether .txt and .md files next to such files are wanted.
+        texts: whether documents, and .txt and .md files next to such files, are wanted.
 
     Raises:
-        UserError: nothing is there, or the kind of a named file is unknown.
+        UserError: nothing is there, or the kind of a named file is unknown or cannot be read here.
     """
     path = Path(pattern)
     if path.is_file():
         if file_kind(path) is None:
-            known = " ".join(STRUCTURED | TEXT)
+            known, documents = " ".join(STRUCTURED | TEXT), " ".join(DOCUMENTS)
             raise UserError(
-                f"{path}: unknown kind of file; known are {known}, each also .gz or .zst"
+                f"{path}: unknown kind of file; known are {known}, each but .parquet also .gz or .zst, "
+                f"and {documents}"
             )
+        _check_installed(path)
         _check_names([path])
         return FoundFiles([path])
     if path.is_fifo():
@@ -82,10 +95,12 @@ def find_data(pattern: str, *, texts: bool = True) -> FoundFiles:
     found = list(_below(path, left_out)) if path.is_dir() else list(_matching(pattern, left_out))
     kinds = {p: file_kind(p) for p in sorted(found)}
     files = [p for p, kind in kinds.items() if kind is not None]
-    if path.is_dir() and any(kind not in (None, "text") for kind in kinds.values()):
-        others = [p for p in files if kinds[p] == "text" and (not texts or _is_about(p))]
-        left_out.update(p.name if _is_about(p) else _suffix(p) for p in others)
-        files = [p for p in files if p not in set(others)]
+    structured = any(kind in STRUCTURED.values() for kind in kinds.values())
+    others = {
+        p: reason for p in files if (reason := _not_read(p, path.is_dir(), structured, texts))
+    }
+    left_out.update(others.values())
+    files = [p for p in files if p not in others]
     hidden = {p for p in found if any(part.startswith(".") for part in _parts(p, path))}
     left_out.update(_suffix(p) for p, kind in kinds.items() if kind is None and p not in hidden)
     if not files:
@@ -97,6 +112,29 @@ def find_data(pattern: str, *, texts: bool = True) -> FoundFiles:
         raise UserError(f"{pattern}: {problem}{others}{hint}")
     _check_names(files)
     return FoundFiles(files, left_out)
+
+
+def _not_read(path: Path, in_folder: bool, structured: bool, texts: bool) -> str | None:
+    """Under which name a found file is left out, if it is.
+
+    Args:
+        in_folder: it was not found by a glob of its own.
+        structured: JSONL, JSON, parquet or CSV lie in the same folder.
+    """
+    kind = file_kind(path)
+    if is_document(kind):
+        if not texts or structured:
+            return _suffix(path)
+        return None if is_installed(kind) else f"{_suffix(path)} ({install_command(EXTRA)})"
+    if kind == "text" and in_folder and structured and (not texts or _is_about(path)):
+        return path.name if _is_about(path) else _suffix(path)
+    return None
+
+
+def _check_installed(path: Path) -> None:
+    kind = file_kind(path)
+    if is_document(kind) and not is_installed(kind):
+        raise UserError(f"{path} is read by {module_of(kind)}; {install_command(EXTRA)}")
 
 
 def _check_names(files: Iterable[Path]) -> None:

@@ -1,4 +1,4 @@
-"""Files -> records, streaming: JSONL, JSON, parquet, CSV/TSV and plain text, each also .gz or .zst.
+"""Files -> records, streaming: JSONL, JSON, parquet, CSV/TSV, plain text (also .gz or .zst) and documents.
 
 `read_chunks` cuts a file into runs of raw records of about a megabyte (what one process hands to another);
 `parse_chunk` makes `Record`s and `BadLine`s of them; `read_records` is all of it in one process. A line that
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from mengya.data.ingest.reading.compressed import DAMAGE, open_stream
+from mengya.data.ingest.reading.documents.chunks import document_chunk, parse_document
+from mengya.data.ingest.reading.documents.kinds import is_document
 from mengya.data.ingest.reading.encoding import AUTO, as_utf8, detect_encoding
 from mengya.data.ingest.reading.files import file_kind, find_files
 from mengya.data.ingest.reading.json_values import json_chunks
@@ -34,6 +36,9 @@ def read_chunks(
     kind = file_kind(path)
     if kind == "parquet":
         yield from parquet_chunks(path)
+        return
+    if is_document(kind):
+        yield document_chunk(path, kind)
         return
     encoding = detect_encoding(path) if encoding == AUTO else encoding
     with open_stream(path) as (raw, position):
@@ -61,6 +66,9 @@ def parse_chunk(chunk: Chunk) -> Iterator[Record | BadLine]:
             next_bad = next(bad, None)
         if chunk.form == "value":
             yield Record(item, chunk.file, line)
+            continue
+        if chunk.form == "document":
+            yield from parse_document(chunk, item)
             continue
         try:
             text = item.removeprefix(b"\xef\xbb\xbf").decode(chunk.encoding)

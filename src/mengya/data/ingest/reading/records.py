@@ -40,15 +40,15 @@ class Chunk:
     """A run of raw records of one file.
 
     Attributes:
-        form: how to parse `items`: "json" and "text" are bytes, "value" is parsed already.
-        encoding: of those bytes.
+        form: how to parse `items`: "json", "text" and "document" are bytes, "value" is parsed already.
+        encoding: of those bytes; of a document, its kind.
         lines: the line number of every item.
         bad: lines that could not even be cut out: (line, reason).
         position: bytes of the file on disk that are read so far.
     """
 
     file: str
-    form: Literal["json", "text", "value"]
+    form: Literal["json", "text", "document", "value"]
     encoding: str = "utf-8"
     lines: list[int] = field(default_factory=list)
     items: list[Any] = field(default_factory=list)

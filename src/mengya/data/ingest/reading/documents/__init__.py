@@ -1,0 +1,1 @@
+"""PDF, Word, EPUB and HTML files -> their text: one document a file."""
