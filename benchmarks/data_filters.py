@@ -71,7 +71,9 @@ def write_samples(path: Path, drops: list[Drop]) -> None:
             shown = text if len(text) < 500 else (
                 f"{text[:260]}\n[...]\n{text[middle : middle + 120]}\n[...]\n{text[-100:]}"
             )  # fmt: skip
-            out.write(f"=== {number} {drop.reason} {drop.source} {len(text)} characters\n{shown}\n\n")
+            out.write(
+                f"=== {number} {drop.reason} {drop.source} {len(text)} characters\n{shown}\n\n"
+            )
 
 
 def print_table(title: str, rows: dict[str, Counter[str]], totals: Counter[str]) -> None:
@@ -118,7 +120,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=0, help="documents of each source, 0 for all")
     parser.add_argument("--sample", type=int, default=200)
     parser.add_argument("--samples", type=Path)
-    parser.add_argument("--megabytes", type=float, default=20.0, help="text to measure the speed on")
+    parser.add_argument(
+        "--megabytes", type=float, default=20.0, help="text to measure the speed on"
+    )
     args = parser.parse_args()
     filters = TextFilters(load_config(FilterConfig, None, args.set))
     files = sorted(path for path in args.folder.iterdir() if ".jsonl" in path.name)

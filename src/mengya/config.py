@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, model_validator
@@ -27,10 +27,14 @@ class Config(BaseModel):
     """Base of every configuration: unknown keys are refused, the docstring under a field is its help."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    text_field: ClassVar[str | None] = None
+    """The field that a text alone stands for, where a validator reads one so."""
 
 
 class PathConfig(Config):
     """A configuration with a `path`, which a path alone may stand for: FILE means {path: FILE}."""
+
+    text_field = "path"
 
     @model_validator(mode="before")
     @classmethod
@@ -90,7 +94,7 @@ def load_config(
             parts = _parts(key)
             if not as_text:
                 value = _merged_below(values, parts, value)
-            values = _with(values, parts, value, key)
+            values = _with(_spelled_out(cls, values, parts), parts, value, key)
         except ValueError as error:
             problems.append(str(error))
     config = None
@@ -226,6 +230,19 @@ def _with(old: Any, parts: Sequence[str | int], value: Any, key: str) -> Any:
         raise ValueError(f"{key}: {part!r} is below the value {shown(old)}, which has no keys")
     old = old or {}
     return {**old, part: _with(old.get(part), rest, value, key)}
+
+
+def _spelled_out(cls: type[Config], values: Any, parts: Sequence[str | int]) -> Any:
+    """`values` where a text that stands for a section above the key is that section: {base: standard}."""
+    name = parts[0]
+    field = cls.model_fields.get(name) if isinstance(name, str) else None
+    section = config_class_in(field.annotation) if field and not is_list(field.annotation) else None
+    if len(parts) < 2 or section is None or not isinstance(values, dict) or name not in values:
+        return values
+    below = values[name]
+    if isinstance(below, str) and section.text_field:
+        below = {section.text_field: below}
+    return {**values, name: _spelled_out(section, below, parts[1:])}
 
 
 def _merged_below(values: Any, parts: Sequence[str | int], value: Any) -> Any:

@@ -22,7 +22,7 @@ from mengya.models.hf.open_checkpoint import open_checkpoint, pick_dtype
 from mengya.runtime.device import DeviceName, init_device
 from mengya.tokenizer.load import document_token_id, plain_backend
 
-_CHARACTERS = 16  # of a token at most, in what is tokenized: whole books need not be
+_CHARACTERS = 16  # of a token at most, in what is tokenized: long documents need not be
 
 
 @dataclass(frozen=True)

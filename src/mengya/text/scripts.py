@@ -51,9 +51,12 @@ def count_scripts(text: str) -> dict[str, int]:
     return dict(zip(SCRIPTS, script_counts(text).tolist(), strict=True))
 
 
+@lru_cache(maxsize=2)
 def script_counts(text: str) -> np.ndarray:
-    """[S] int64, in the order of `SCRIPTS`."""
-    return np.bincount(scripts_of(text), minlength=len(SCRIPTS))
+    """[S] int64, in the order of `SCRIPTS`; those of the last text are kept."""
+    counts = np.bincount(scripts_of(text), minlength=len(SCRIPTS))
+    counts.flags.writeable = False
+    return counts
 
 
 @lru_cache(maxsize=2)
@@ -62,7 +65,7 @@ def scripts_of(text: str) -> np.ndarray:
     codes = code_points(text)
     if len(codes) and codes.max() >= _TABLE_SIZE:
         codes = np.where(codes >= _TABLE_SIZE, _stand_in(codes), codes)
-    scripts = _table()[codes]
+    scripts = _table().take(codes, mode="clip")  # three times as fast as indexing
     scripts.flags.writeable = False
     return scripts
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from mengya.errors import UserError
 from mengya.runtime.optional import install_command
@@ -55,7 +55,11 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
         if "auto_map" in config and (folder / "tokenizer.json").is_file():
             # The folder asks to run its own code; its tokenizer.json says the same without any.
             loaded = _load_without_code(folder, config)
+        elif _names_its_class(folder, config):
+            loaded = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
         else:
+            from transformers import AutoTokenizer  # imports torch
+
             loaded = AutoTokenizer.from_pretrained(
                 str(folder), local_files_only=True, trust_remote_code=False
             )
@@ -113,6 +117,17 @@ def _load_without_code(folder: Path, config: dict) -> PreTrainedTokenizerFast:
             )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, clean_up_tokenization_spaces=False, **kept
+    )
+
+
+def _names_its_class(folder: Path, config: dict) -> bool:
+    """Whether a tokenizer folder says what `AutoTokenizer` would find, which takes a second to import.
+
+    In a model folder the type of the model has a say too.
+    """
+    general = config.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend")
+    return (
+        general and (folder / "tokenizer.json").is_file() and not (folder / "config.json").exists()
     )
 
 

@@ -62,6 +62,17 @@ def texts(count: int, seed: int = 0) -> list[dict[str, str]]:
     ]
 
 
+def junk(count: int) -> list[dict[str, str]]:
+    """Texts that the standard filters drop or edit, in turns."""
+    kinds = (
+        "哈哈哈哈哈哈" * 60 + "{}",
+        "联系人{}，电话13812345678，春天来了，小镇上的花都开了，老王在河边钓鱼。",
+        "<p>第{}段，春天来了</p><br>小镇上的花都开了，老王在河边钓鱼。",
+        "first {} second third fourth fifth sixth seventh",
+    )
+    return [{"text": kinds[i % len(kinds)].format(i)} for i in range(count)]
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file but prepare.json, which holds times."""
     files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "prepare.json")
@@ -324,7 +335,11 @@ def test_the_number_of_workers_changes_nothing(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mengya.data.ingest.reading.records.CHUNK_RECORDS", 37)
-    write_lines(tmp_path / "a.jsonl", [*texts(400), b"broken", *texts(100)])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_number_filter.py").write_text(
+        "def odd(text):\n    return 'odd' if text[:2] in ('11', '13') else None\n"
+    )
+    write_lines(tmp_path / "a.jsonl", [*texts(400), b"broken", *junk(60), *texts(100)])
     write_lines(tmp_path / "b.jsonl", texts(300, seed=1))
     results = [
         contents(
@@ -334,12 +349,16 @@ def test_the_number_of_workers_changes_nothing(
                 [str(tmp_path / "*.jsonl")],
                 workers=workers,
                 validation_fraction=0.1,
+                filters={"base": "standard", "own": "my_number_filter:odd"},
             )
         )
         for workers in (1, 2)
     ]
     assert results[0] == results[1]
     assert "train/00000.tokens.bin" in results[0] and "bad_lines.jsonl" in results[0]
+    report = json.loads(results[0]["data_report.json"])
+    assert {"odd", "duplicate", "few_han"} <= report["sources"][0]["dropped"].keys()
+    assert {"pii", "html"} <= report["sources"][0]["edits"].keys()
 
 
 SLOW_RUN = """
@@ -357,7 +376,7 @@ if __name__ == "__main__":
     build.Build.commit = slow_commit
     prepare.run(prepare.PrepareConfig.model_validate(dict(
         out=sys.argv[1], tokenizer=sys.argv[2], sources=[sys.argv[3]], workers=2,
-        validation_fraction=0.1, max_bad_lines=50)))
+        validation_fraction=0.1, max_bad_lines=50, filters="standard")))
 """
 
 
@@ -366,10 +385,15 @@ def test_a_killed_run_resumes_and_ends_in_the_same_bytes(
 ) -> None:
     monkeypatch.setattr("mengya.data.ingest.reading.records.CHUNK_RECORDS", 20)
     data = write_lines(
-        tmp_path / "a.jsonl", [*texts(500), b"broken", *texts(60), b"[]", *texts(400, seed=2)]
+        tmp_path / "a.jsonl",
+        [*texts(480), *junk(20), b"broken", *texts(60), b"[]", *junk(40), *texts(360, seed=2)],
     )
     uninterrupted = prepare(
-        tmp_path / "uninterrupted", tokenizer_folder, [str(data)], validation_fraction=0.1
+        tmp_path / "uninterrupted",
+        tokenizer_folder,
+        [str(data)],
+        validation_fraction=0.1,
+        filters="standard",
     )
     out, partial = tmp_path / "out", tmp_path / ".out.mengya-partial"
     (tmp_path / "run.py").write_text(SLOW_RUN)

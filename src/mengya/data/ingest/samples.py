@@ -137,7 +137,8 @@ def sample_hashes(sample: Sample, exact: bool = False) -> tuple[int, int]:
     """
     form = str if exact else squeeze
     if isinstance(sample, Document):
-        return text_hash(form(sample.text)), text_hash(squeeze(sample.text))
+        squeezed = text_hash(squeeze(sample.text))
+        return (text_hash(sample.text) if exact else squeezed), squeezed
     messages = sample.messages if isinstance(sample, Conversation) else sample.prompt
     question = next((m["content"] for m in messages if m["role"] == "user"), "")
     parts: list[Any] = [sample.tools, _texts(messages, form)]

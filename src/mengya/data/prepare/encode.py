@@ -333,7 +333,7 @@ class Encoder:
         return next((reason for reason in reasons if reason), None)
 
     def _with_chat_ids(self, candidates: list[Candidate], result: EncodedChunk) -> list[Candidate]:
-        """Those that the template renders, with their ids and masks; a record is kept as a whole or not."""
+        """Those that the template renders, with their ids and masks; all samples of a record or none."""
         kept: list[Candidate] = []
         for _, samples in groupby(candidates, lambda candidate: candidate.record):
             of_record = list(samples)

@@ -44,8 +44,17 @@ class OwnFilter:
     sha256: str
 
     def load(self) -> Filter:
-        """The function, whose faults become `UserError`s."""
-        function, _ = _load(self.path, Path(self.folder))
+        """The function, whose faults become `UserError`s.
+
+        Raises:
+            UserError: this machine has another file of that name, or none.
+        """
+        function, sha256 = _load(self.path, Path(self.folder))
+        if sha256 != self.sha256:
+            raise UserError(
+                f"{KEY} {self.path}: the file in {self.folder} is not the one that `mengya prepare` started "
+                "with; leave it unchanged while it runs, and copy it to every machine of a cluster"
+            )
         return _Checked(self.path, function)
 
 

@@ -9,8 +9,9 @@ import re
 from functools import lru_cache
 
 from mengya.text.filters.config import BoilerplateFilter
-from mengya.text.filters.markdown import change_prose
+from mengya.text.filters.markdown import marked_lines
 
+_SENTENCE_END = ("。", "！", "？", "；", "，", "”", "：", "…")
 MAX_LINE = 80  # characters; a longer line is a paragraph that speaks of these things
 
 # One of these makes a line one of navigation.
@@ -25,7 +26,12 @@ _MENU = (
     "|新浪微博|腾讯微博|微博|微信好友|微信|朋友圈|QQ空间|推荐阅读|相关阅读|相关推荐|相关文章|相关新闻|热门推荐|热门文章|猜你喜欢"
     "|精彩推荐|为您推荐|热点新闻|最新文章|大家都在看|标签|字号|新闻|财经|体育|娱乐|科技|教育|汽车|房产|视频|图片|论坛|博客"
 )
-_GAP = r"[\s|｜/>»›·•,，、:：;；\[\]【】()（）<\-—]"
+_GAPS = " \t\u3000\xa0|｜/>»›·•,，、:：;；[]【】()（）<-—"
+_GAP = f"[{re.escape(_GAPS)}]"
+# What such a line begins with, gaps left out.
+_FIRST = frozenset(word[0] for word in _MENU.split("|")) | frozenset(
+    "上下当您你责浏点阅字C©c立马欢"
+)
 _MENU_LINE = re.compile(
     rf"{_GAP}*(?:(?:{_BUTTON}){_GAP}*|(?:{_MENU})(?:{_GAP}+(?:{_MENU})){{1,40}}{_GAP}*)$"
     r"|(?:上|下)一(?:篇|章|条)\s*[:：].*"
@@ -38,12 +44,12 @@ _MENU_LINE = re.compile(
 _PHRASE = re.compile(
     r"版权所有|版权归.{1,16}所有|ll [Rr]ights [Rr]eserved|LL RIGHTS RESERVED|转载请(?:注明|联系|标明|保留)"
     r"|如需转载|未经.{0,16}(?:不得|禁止|严禁|请勿)(?:转载|复制|镜像)|谢绝.{0,6}转载|严禁转载|请勿转载|侵权必究|如有侵权|侵权.{0,6}删除"
-    r"|ICP[备证]\s*案?号?\s*[:：]?\s*\w*\d|公网安备\s*\d|备案号\s*[:：]\s*\S*\d|(?:网络文化|增值电信业务|视听节目|电信业务)经营?许可证\s*[:：]?\s*\S{0,6}\d"
+    r"|ICP[备证]\s*案?号?\s*[:：]?\s*\w*\d|公网安备\s*\d|备案号\s*[:：]\s*\S*\d|许可证(?:编?号)?\s*[:：]?\s*[\w\[〔]{1,6}[-〔\[（(]?\d{4}"
     r"|不良信息举报(?:电话|热线|邮箱|中心)"
     r"|扫码(?:关注|下载|加群|进群|添加|加我|领取|咨询|报名|订阅|了解|查看)|扫一扫.{0,12}(?:关注|下载|二维码|加群|添加)"
     r"|扫描.{0,8}二维码.{0,14}(?:关注|下载|订阅|添加|加群|进群|领取|报名|咨询|了解|获取)|长按.{0,8}(?:二维码|识别)|识别.{0,4}二维码.{0,8}关注"
-    r"|关注[^的，。]{0,16}(?:公众号|微信号|订阅号|视频号)|点击.{0,6}(?:蓝字|在看|阅读原文)|点击.{0,6}关注|微信公众号\s*[:：]"
-    r"|(?:欢迎|记得|别忘|麻烦|顺手|随手|求).{0,8}点个?(?:赞|在看)|一键三连|分享(?:到|给).{0,6}(?:朋友圈|微信好友)"
+    r"|关注[^的，。]{0,16}(?:公众号|微信号|订阅号|视频号)|点击.{0,6}(?:蓝字|在看|阅读原文)|点击\W{0,4}关注|微信公众号\s*[:：]"
+    r"|欢迎.{0,8}点个?赞|记得.{0,8}点个?赞|别忘.{0,8}点个?赞|随手.{0,4}点个?赞|求点赞|一键三连|分享(?:到|给).{0,6}(?:朋友圈|微信好友)"
 )
 
 
@@ -58,7 +64,8 @@ class BoilerplateLines:
         found = boilerplate_lines(text)
         if not found or self(text):
             return text
-        return change_prose(text, _without_boilerplate)
+        lines = enumerate(text.split("\n"))
+        return "\n".join(line for number, line in lines if number not in found)
 
     def __call__(self, text: str) -> str | None:
         """The reason for which the text is dropped, or None."""
@@ -74,20 +81,24 @@ class BoilerplateLines:
 
 @lru_cache(maxsize=2)
 def boilerplate_lines(text: str) -> frozenset[int]:
-    """The numbers of the lines, from 0, that a site puts around its texts; those of the last text stay."""
+    """The numbers of the lines, from 0, that a site puts around its texts; code has none.
+
+    Those of the last text are kept, because an edit and a filter ask for them in turn.
+    """
     phrases = _PHRASE.search(text) is not None
-    return frozenset(
+    found = [
         number
         for number, line in enumerate(text.split("\n"))
-        if 1 < len(line) <= MAX_LINE and _is_boilerplate(line.strip(), phrases)
-    )
+        if 1 < len(line) <= MAX_LINE
+        and (phrases or line.lstrip(_GAPS)[:1] in _FIRST)
+        and _is_boilerplate(line.strip(), phrases)
+    ]
+    if found and ("```" in text or "~~~" in text):
+        fenced = [inside for _, inside in marked_lines(text)]
+        found = [number for number in found if not fenced[number]]
+    return frozenset(found)
 
 
 def _is_boilerplate(line: str, phrases: bool) -> bool:
-    return bool(_MENU_LINE.match(line) or (phrases and _PHRASE.search(line)))
-
-
-def _without_boilerplate(prose: str) -> str:
-    found = boilerplate_lines(prose)
-    lines = enumerate(prose.split("\n"))
-    return "\n".join(line for number, line in lines if number not in found) if found else prose
+    menu = not line.endswith(_SENTENCE_END) and _MENU_LINE.match(line)
+    return bool(menu or (phrases and _PHRASE.search(line)))

@@ -103,7 +103,7 @@ class NgramsFilter(Config):
     """Largest share of sequences that stood before."""
     max_top: float = Field(default=0.3, ge=0, le=1)
     """Largest share of letters that the most frequent sequence takes."""
-    max_loop: float = Field(default=0.2, ge=0, le=1)
+    max_loop: float = Field(default=0.4, ge=0, le=1)
     """Largest share of letters in one stretch that repeats a unit of up to 64 letters three times or more."""
     min_letters: int = Field(default=100, ge=0)
     """Texts with fewer letters are kept."""
@@ -113,7 +113,8 @@ class PunctuationFilter(Config):
     """Drop lists of words or links and cut texts by the punctuation of their lines. Code does not count."""
 
     max_unpunctuated: float = Field(default=0.9, ge=0, le=1)
-    """Largest share of characters in lines without any punctuation."""
+    """Largest share of characters in lines without any punctuation, of a text without the words of sentences:
+    verse and chats without punctuation are kept."""
     min_characters: int = Field(default=200, ge=0)
     """Texts with fewer characters are kept."""
     max_bullet_lines: float = Field(default=0.95, ge=0, le=1)
@@ -165,6 +166,18 @@ class PiiFilter(Config):
     """Own placeholders, for example {phone: 某手机号}; those not given are 【手机号】, 【身份证号】,
     【银行卡号】, 【邮箱】 and 【IP地址】."""
 
+    @model_validator(mode="after")
+    def _placeholders_are_used(self) -> PiiFilter:
+        if self.placeholders and self.action == "drop":
+            raise ValueError("placeholders are for replacing; write action=replace")
+        unused = [kind for kind in self.placeholders if kind not in self.kinds]
+        if unused:
+            kinds = ",".join([*self.kinds, *unused])
+            raise ValueError(
+                f"placeholders has {unused[0]}, which kinds leaves out; write kinds=[{kinds}]"
+            )
+        return self
+
 
 class SimplifyEdit(Config):
     """Traditional Chinese to Simplified, by OpenCC (pip install -e '.[opencc]')."""
@@ -176,6 +189,8 @@ class SimplifyEdit(Config):
 
 class FilterConfig(Config):
     """A section that is given is on; one that is null is off; one that is not given is as `base` says."""
+
+    text_field = "base"
 
     base: Literal["none", "standard"] = "none"
     """Which sections are on without being named: none, or all that suit Chinese text from the web (every one

@@ -44,7 +44,7 @@ class BrokenEncoding:
     def __call__(self, text: str) -> str | None:
         """The reason for which the text is dropped, or None."""
         # Every find of n characters has n / 3 of these or more, and most texts have none.
-        marks = int(np.count_nonzero(_marks()[np.minimum(code_points(text), 0xFFFF)]))
+        marks = int(np.count_nonzero(_marks().take(code_points(text), mode="clip")))
         if 3 * marks <= self._config.max_share * len(text):
             return None
         broken = sum(map(len, _BROKEN.findall(text)))

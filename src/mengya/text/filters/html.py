@@ -63,7 +63,8 @@ def remove_html(text: str) -> str:
     """The text without tags and comments, and with its entities decoded; code stays as it is."""
     if "<" not in text and "&" not in text:
         return text
-    return change_prose(text, _without_html)
+    edited = change_prose(text, _without_html)
+    return edited.lstrip("\n") if text[:1] == "<" else edited
 
 
 def _without_html(text: str) -> str:
@@ -85,8 +86,6 @@ def _comment(found: re.Match[str]) -> str:
 
 
 def _line_ends(found: re.Match[str]) -> str:
-    if found.start() == 0:
-        return ""
     return "\n\n" if found[0].count("\n") > 1 else "\n"
 
 

@@ -6,7 +6,7 @@ Takes a text; gives its lines of prose, or its pieces. Text that is no Markdown 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 from mengya.text.indentation import indentation
@@ -28,12 +28,11 @@ def prose(text: str) -> str:
 
     That of the last text is kept, because several filters ask for it in turn.
     """
-    lines = None
-    if "```" in text or "~~~" in text:
-        lines = _outside_fences(text)
-    if "\n  " in text or "\n\t" in text or "\n \t" in text:
-        lines = [line for line in lines or text.split("\n") if not indentation(line)]
-    return text if lines is None else "\n".join(lines)
+    indented = "\n  " in text or "\n\t" in text or "\n \t" in text
+    if not indented and "```" not in text and "~~~" not in text:
+        return text
+    lines = (line for line, fenced in marked_lines(text) if not fenced)
+    return "\n".join(line for line in lines if not indented or not indentation(line))
 
 
 @lru_cache(maxsize=2)
@@ -42,18 +41,19 @@ def prose_lines(text: str) -> list[str]:
     return [stripped for line in prose(text).split("\n") if (stripped := line.strip())]
 
 
-def _outside_fences(text: str) -> list[str]:
-    lines, fence = [], ""
+def marked_lines(text: str) -> Iterator[tuple[str, bool]]:
+    """Every line, and whether it is a fence or stands between two."""
+    fence = ""
     for line in text.split("\n"):
-        found = _FENCE.match(line)
+        found = _FENCE.match(line) if "```" in line or "~~~" in line else None
         if found is None:
+            yield line, bool(fence)
+        else:
+            yield line, True
             if not fence:
-                lines.append(line)
-        elif not fence:
-            fence = found[1]
-        elif found[1].startswith(fence):
-            fence = ""
-    return lines
+                fence = found[1]
+            elif found[1].startswith(fence):
+                fence = ""
 
 
 def change_prose(text: str, change: Callable[[str], str]) -> str:

@@ -13,7 +13,7 @@ from mengya.text.filters.markdown import prose
 from mengya.text.scripts import HAN, LETTERS, code_points, scripts_of
 
 MAX_PERIOD = 64
-MIN_TOP = 4
+MIN_TOP = 6
 _MULTIPLIER = np.uint32(0x9E3779B1)
 
 
@@ -26,6 +26,8 @@ class RepeatedNgrams:
     def __call__(self, text: str) -> str | None:
         """The reason for which the text is dropped, or None."""
         config = self._config
+        if len(text) < config.min_letters:
+            return None
         letters = compared_letters(prose(text), config.min_letters)
         if len(letters) < max(config.min_letters, config.n):
             return None
@@ -47,8 +49,8 @@ def compared_letters(text: str, min_letters: int) -> np.ndarray:
     Latin letters of a Chinese text are names, addresses and formulas, which repeat with good reason.
     """
     scripts, codes = scripts_of(text), code_points(text)
-    chinese = codes[HAN[scripts]]
-    return chinese if len(chinese) >= min_letters else codes[LETTERS[scripts]]
+    chinese = codes[HAN.take(scripts, mode="clip")]
+    return chinese if len(chinese) >= min_letters else codes[LETTERS.take(scripts, mode="clip")]
 
 
 def ngram_shares(codes: np.ndarray, n: int) -> tuple[float, float]:

@@ -42,7 +42,10 @@ _UNIONPAY = re.compile(r"62\d{14,17}|9558\d{15}|60\d{14,17}")
 _OTHER_ISSUER = re.compile(r"4\d{15}|5[1-5]\d{14}|35\d{14}|3[47]\d{13}")
 _ABOUT_CARDS = re.compile(r"卡|[账帐]号|[账帐]户|银行|支付|[Cc]ard|[Aa]ccount|VISA|Visa")
 _HOST = re.compile(
-    r"@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.([A-Za-z]{2,10})(?![A-Za-z0-9_-])", re.ASCII
+    r"@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\."
+    r"(com|net|org|edu|gov|info|biz|top|xyz|vip|club|site|online|tech|dev|app|[a-z]{2})"
+    r"(?![A-Za-z0-9_-]|\.[A-Za-z0-9])",
+    re.ASCII,
 )
 _LOCAL = re.compile(r"[A-Za-z0-9_.%+-]{1,64}\Z", re.ASCII)
 _IP = re.compile(
@@ -79,7 +82,9 @@ class Pii:
     """Finds personal data: replaces it as an edit, or drops the text (pii)."""
 
     def __init__(self, config: PiiFilter) -> None:
-        self._find = [(kind, _FINDERS[kind]) for kind in _FINDERS if kind in config.kinds]
+        self._find: list[tuple[PiiKind, Callable[[str], Iterator[Span]]]] = [
+            (kind, _FINDERS[kind]) for kind in _FINDERS if kind in config.kinds
+        ]
         self._placeholders = PLACEHOLDERS | config.placeholders
 
     def edit(self, text: str) -> str:

@@ -7,12 +7,12 @@ import re
 from mengya.text.filters.config import PunctuationFilter
 from mengya.text.filters.markdown import prose_lines
 
+MAX_FUNCTION_SHARE = 0.03
 _BULLETS = ("- ", "* ", "+ ", "•", "●", "·", "■", "◆", "▪", "►", "▶", "※", "◎", "★", "☆")
 _ELLIPSES = ("…", "...", "。。。")
-# Spaces between clauses of four characters or more stand for marks; words of a menu are shorter.
-_MARK = re.compile(
-    r"[。．！？；，、：,;!?:”」』）)]|\.(?=\s|$)|[\u4e00-\u9fff]{4}[ \u3000]+[\u4e00-\u9fff]{3}"
-)
+_MARK = re.compile(r"[。．！？；，、：,;!?:”」』）)]|\.(?=\s|$)")
+# Words that sentences and verse, old and new, cannot do without; lists of names and menus can.
+_FUNCTION = re.compile(r"[的了是在不有我你他她这那一就也都和与之其而以于为无何此]")
 
 
 class Punctuation:
@@ -28,8 +28,8 @@ class Punctuation:
         size = sum(map(len, lines))
         if size < config.min_characters:
             return None
-        bare = sum(len(line) for line in lines if not _MARK.search(line))
-        if bare > config.max_unpunctuated * size:
+        bare = [line for line in lines if not _MARK.search(line)]
+        if sum(map(len, bare)) > config.max_unpunctuated * size and _is_list(bare):
             return "unpunctuated"
         if len(lines) < config.min_lines:
             return None
@@ -38,3 +38,8 @@ class Punctuation:
         if sum(line.endswith(_ELLIPSES) for line in lines) > config.max_ellipsis_lines * len(lines):
             return "ellipsis_lines"
         return None
+
+
+def _is_list(lines: list[str]) -> bool:
+    words = sum(len(_FUNCTION.findall(line)) for line in lines)
+    return words < MAX_FUNCTION_SHARE * sum(map(len, lines))

@@ -42,7 +42,7 @@ class RepeatedParagraphs:
 def repeated_share(parts: list[str], allowed: int) -> float:
     """The share of characters in parts that stood before more than `allowed` times.
 
-    Parts without a letter (rules, rows of numbers, braces) are never repeated.
+    Rows of Markdown tables and parts without a letter (rules, rows of numbers, braces) do not count.
     """
     counts = Counter(parts)
     if len(counts) == len(parts):
@@ -50,6 +50,6 @@ def repeated_share(parts: list[str], allowed: int) -> float:
     repeated = sum(
         (count - allowed) * len(part)
         for part, count in counts.items()
-        if count > allowed and _LETTER.search(part)
+        if count > allowed and not part.startswith("|") and _LETTER.search(part)
     )
     return repeated / max(1, sum(map(len, parts)))

@@ -76,7 +76,7 @@ def _source(name: str, counts: SourceCounts, bad_lines: Sequence[BadLine]) -> di
             "samples": total.samples,
             "held_out": held.samples if held else 0,
             "characters": counts.kept_characters,
-            "learnt_characters": total.characters,
+            "learned_characters": total.characters,
             "tokens": total.tokens,
             "learnt_tokens": total.learnt_tokens,
             "examples": _examples(examples.get(KEPT, ())),

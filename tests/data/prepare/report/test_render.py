@@ -1,0 +1,142 @@
+"""report.html: every section, nothing from outside, and no text of the data that the page would run."""
+
+from __future__ import annotations
+
+import copy
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+from mengya.data.prepare.report.render import render_report
+
+HOSTILE = (
+    "</style><script>alert(1)</script><img src=x onerror=alert(2)>\x00\x1b[31m\u202e{{ 7*7 }}&lt;"
+)
+
+
+def example(text: str, **more: Any) -> dict[str, Any]:
+    return {"file": f"data/{text}.jsonl", "line": 3, "text": text, **more}
+
+
+def facts(text: str) -> dict[str, Any]:
+    """Values of data_report.json in which every text is `text`."""
+    source = {
+        "name": text,
+        "read": 12,
+        "bad": 1,
+        "bad_lines": [{"file": text, "line": 1, "reason": text}],
+        "dropped": {text: {"samples": 5, "characters": 500, "examples": [example(text)] * 12}},
+        "edits": {text: {"samples": 2, "examples": [example(text, before=f"a{text}b")]}},
+        "cut_turns": 0,
+        "unused_fields": {},
+        "kept": {
+            "samples": 6,
+            "held_out": 2,
+            "characters": 1500,
+            "learned_characters": 900,
+            "tokens": 1200,
+            "learnt_tokens": 700,
+            "examples": [example(text)],
+        },
+    }
+    pair = {"similarity": 0.9, "dropped": example(text), "kept": example(text)}
+    exam = {"name": text, "items": 50, "contaminated": 4, "documents": 3}
+    files = [{"path": text, "bytes": 12345, "sha256": "ab" * 32}]
+    return {
+        "format": 1,
+        "kind": "conversation",
+        "sources": [source],
+        "histograms": {
+            "characters": [{"from": 64, "to": 127, "samples": 4}],
+            "tokens": [{"from": 64, "to": 127, "samples": 6}],
+            "turns": [{"from": 10, "to": None, "samples": 6}],
+            "chinese": [{"from": 0.9, "to": 1.0, "samples": 6}],
+            "scripts": {"han": 90, "latin": 10},
+        },
+        "licenses": [
+            {"source": text, "license": text, "characters": 1500, "share": 1.0, "files": files}
+        ],
+        "placeholders": [
+            {"source": text, "placeholder": text, "samples": 3, "examples": [example(text)]}
+        ],
+        "near_duplicates": {
+            "method": text, "threshold": 0.85, "permutations": 128, "ngram": 5, "action": text,
+            "dropped": 3, "moved": 1, "pairs": [pair],
+        },
+        "contamination": {"ngram": 13, "action": text, "exams": [exam]},
+    }  # fmt: skip
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def parsed(page: str) -> Tags:
+    tags = Tags()
+    tags.feed(page)
+    return tags
+
+
+def test_every_section_is_there() -> None:
+    page = parsed(render_report(facts("小镇"), "body { color: red }"))
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    assert ids >= {
+        "funnel", "sources", "dropped", "kept", "edits", "placeholders", "histograms", "near",
+        "contamination", "licenses", "bad",
+    }  # fmt: skip
+    links = {str(a["href"])[1:] for tag, a in page.tags if tag == "a"}
+    assert links <= ids
+    text = " ".join(page.text.split())  # no-break spaces too
+    for shown in ("12 records read, 1 bad", "2 conversations held out", "10 or more", "12.3 KB", "4 8.0 %",
+                  "6 conversations kept, 54.5 %", "1,500 characters kept, 75.0 %"):  # fmt: skip
+        assert shown in text, shown
+    assert page.text.count("data/小镇.jsonl:3") >= 10
+
+
+def test_sections_without_facts_are_left_out() -> None:
+    without = copy.deepcopy(facts("小镇"))
+    for key in ("placeholders", "near_duplicates", "contamination"):
+        del without[key]
+    without["sources"][0] |= {"dropped": {}, "edits": {}, "bad": 0, "bad_lines": []}
+    without["histograms"] |= {"turns": [], "chinese": [], "scripts": {}}
+    page = parsed(render_report(without, ""))
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    assert not ids & {"dropped", "edits", "placeholders", "near", "contamination", "bad"}
+
+
+def test_hostile_text_stays_text() -> None:
+    page = render_report(facts(HOSTILE), "")
+    plain, hostile = parsed(render_report(facts("小镇"), "")), parsed(page)
+    assert hostile.tags == plain.tags  # nothing of the data became a tag or an attribute
+    assert "<script>alert(1)</script>" in hostile.text and "{{ 7*7 }}" in hostile.text
+    assert not re.search("[\x00\x1b\u202e]", page)
+
+
+def test_a_file_name_that_is_not_utf8_can_be_written() -> None:
+    assert "\ufffd" in render_report(facts("a\udcffb"), "").encode().decode()
+
+
+def test_nothing_comes_from_outside_and_nothing_runs() -> None:
+    page = render_report(facts("小镇"), "")
+    tags = parsed(page).tags
+    assert not {tag for tag, _ in tags} & {"script", "img", "link", "iframe", "object", "form"}
+    assert not re.search(r"https?:|//|@import|url\(", page)
+    policy = next(a["content"] for t, a in tags if t == "meta" and "http-equiv" in a)
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def test_an_edit_shows_what_was_removed_and_what_was_put_there() -> None:
+    with_edit = facts("小镇")
+    edit = with_edit["sources"][0]["edits"]["小镇"]["examples"][0]
+    edit |= {"before": "电话13812345678。", "text": "电话【手机号】。"}
+    page = render_report(with_edit, "")
+    assert "电话<del>13812345678</del><ins>【手机号】</ins>。" in page
