@@ -1,4 +1,4 @@
-"""Speed and memory of `mengya prepare` as a data factory, beside datatrove on the same files.
+"""Speed and memory of `mengya prepare` as a data factory, next to datatrove on the same files.
 
     python benchmarks/data_factory.py FOLDER --tokenizer TOKENIZER [--megabytes 10 40]
         [--datatrove /opt/oracles/datatrove/bin/python] [--near]

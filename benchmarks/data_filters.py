@@ -1,4 +1,4 @@
-"""What `filters=standard` drops of a folder of text: by source and reason, with samples to read, and its speed.
+"""What filters drop of a folder of text: by source and reason, with samples to read, and their speed.
 
     python benchmarks/data_filters.py FOLDER [--set base=standard pii.action=drop] [--limit 0]
         [--sample 200 --samples drops.txt] [--megabytes 20]

@@ -90,11 +90,11 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
         folder.publish()
         console.print(f"{config.out} was complete and only had to be renamed", soft_wrap=True)
         return
+    exam_check = _exam_check(config)  # before the folder is touched
     inputs.say_notices()
     if not config.skip_unknown_files:
         inputs.check_forms()
     _start(config, folder, inputs, console)
-    exam_check = _exam_check(config)
     build = _open_build(config, folder.partial, inputs, exam_check)
     if build.chunks_done:
         read = sum(source.read for source in build.sources)

@@ -82,5 +82,11 @@ def test_what_is_no_exam_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"bad\.jsonl:1"):
         items_of(tmp_path / "bad.jsonl")
     write_lines(tmp_path / "a.jsonl", [{"question": "甲"}])
-    with pytest.raises(UserError, match="give one of them a name"):
-        read_exams([ExamSource(path=str(tmp_path / "a.jsonl"))] * 2)
+    same = ExamSource(path=str(tmp_path / "a.jsonl"))
+    with pytest.raises(UserError, match="two exams are called a") as error:
+        read_exams([same, same])
+    (remedy,) = re.findall(r"write (\{.*\}) in", str(error.value))
+    assert len(read_exams([same, ExamSource.model_validate_json(remedy)])) == 2
+    (tmp_path / "exam.tar.gz").write_bytes(b"")
+    with pytest.raises(UserError, match="unpack it"):
+        items_of(tmp_path / "exam.tar.gz")

@@ -6,6 +6,7 @@ question. Of the folders the scored questions are read, those of `evaluate`. Kno
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -23,6 +24,8 @@ from mengya.text.contamination.items import Item, item_keys
 FIELDS = ("question", "Question", "problem", "prompt", "input", "text")
 _OPTIONS = ("options", "choices", "choice")
 _OPTION_LETTERS = "ABCDEFGH"
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+_MANY = 1 << 62  # bad lines: they are counted, then refused with words of our own
 _SHOWN = 12  # fields that a message names
 
 
@@ -60,12 +63,14 @@ def read_exams(sources: Sequence[ExamSource]) -> list[NamedExam]:
         UserError: no such file, no field that holds a question, a bad line, two exams of one name.
     """
     exams = [_read(source) for source in sources]
-    names = [exam.name for exam in exams]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(
-            f"two exams are called {twice[0]}; give one of them a name: "
-            f'contamination.exams=\'[{{"path": ..., "name": "{twice[0]}-2"}}, ...]\''
-        )
+    for number, exam in enumerate(exams):
+        if exam.name in {other.name for other in exams[:number]}:
+            values = {"path": sources[number].path, "name": f"{exam.name}-{number + 1}"}
+            named = json.dumps(values, ensure_ascii=False)
+            raise UserError(
+                f"two exams are called {exam.name}; write {named} in the place of the second in "
+                "contamination.exams, or leave it out"
+            )
     return exams
 
 
@@ -98,6 +103,10 @@ def exam_files(source: ExamSource) -> list[Path]:
     """The files that `read_exams` reads of a source."""
     if (exam := _folder(source)) is not None:
         return list(exam.scored.values())
+    if Path(source.path).name.lower().endswith(_ARCHIVES):
+        raise UserError(
+            f"the exam {source.path} is an archive: unpack it, and name the folder or file that comes out"
+        )
     return find_files(source.path)
 
 
@@ -105,7 +114,7 @@ def _read(source: ExamSource) -> NamedExam:
     name = exam_name(source)
     if (exam := _folder(source)) is not None:
         return NamedExam(name, exam_parts(exam))
-    parts = [_read_file(file, source) for file in find_files(source.path)]
+    parts = [_read_file(file, source) for file in exam_files(source)]
     if not any(part.items for part in parts):
         raise UserError(f"the exam {source.path} holds no question")
     return NamedExam(name, parts)
@@ -121,13 +130,25 @@ def _folder(source: ExamSource) -> Exam | None:
 
 
 def _read_file(file: Path, source: ExamSource) -> ExamPart:
-    values = [record.value for record in read_records(str(file), BadLines(0))]
+    values = _values(file)
     names = [source.field] if isinstance(source.field, str) else source.field
     if names is None:
         names = [next((name for name in FIELDS if _holds(values, name)), "")]
     if values and not _holds(values, names[0]):
         raise UserError(_no_field(file, source, values))
     return exam_part(file.name, list(_items(values, names)))
+
+
+def _values(file: Path) -> list[Any]:
+    bad = BadLines(_MANY)
+    values = [record.value for record in read_records(str(file), bad)]
+    if bad.count:
+        first = bad.first[0]
+        raise UserError(
+            f"the exam {file} has {bad.count} lines that cannot be read; the first, {first.file}:{first.line}: "
+            f"{first.reason}; fix them or remove them: an item that is not read is not looked for"
+        )
+    return values
 
 
 def _no_field(file: Path, source: ExamSource, values: list[Any]) -> str:

@@ -19,7 +19,7 @@ PiiKind = Literal["phone", "id_card", "bank_card", "email", "ip"]
 class EncodingFilter(Config):
     """Drop text that was decoded wrongly."""
 
-    max_share: float = Field(default=0.005, ge=0, le=1)
+    max_share: float = Field(default=0.01, ge=0, le=1)
     """Largest share of characters that only a wrong decoding writes: U+FFFD, 锟斤拷, 烫烫烫, UTF-8 that was
     read as Latin-1 or GBK."""
 
@@ -27,7 +27,7 @@ class EncodingFilter(Config):
 class LengthFilter(Config):
     """Drop text with too few or too many letters: white space, punctuation and symbols do not count."""
 
-    min_letters: int = Field(default=6, ge=0)
+    min_letters: int = Field(default=5, ge=0)
     """Fewest letters, digits and Chinese characters."""
     max_letters: int | None = Field(default=None, ge=1)
     """Most letters, digits and Chinese characters; null for no limit."""
@@ -56,7 +56,7 @@ class ScriptsFilter(Config):
     """Largest share of Latin letters."""
     max_foreign: float = Field(default=0.3, ge=0, le=1)
     """Largest share of letters that are neither Chinese nor Latin: kana, hangul, Cyrillic and so on."""
-    max_digits: float = Field(default=0.5, ge=0, le=1)
+    max_digits: float = Field(default=0.7, ge=0, le=1)
     """Largest share of digits."""
     max_symbols: float = Field(default=0.6, ge=0, le=1)
     """Largest share of punctuation and symbols together."""
@@ -97,12 +97,13 @@ class NgramsFilter(Config):
     """Drop text that repeats sequences of letters, wherever lines end. Code, digits, punctuation and the
     Latin letters of a Chinese text do not count."""
 
-    n: int = Field(default=12, ge=2, le=64)
-    """Letters of a sequence."""
-    max_repeated: float = Field(default=0.45, ge=0, le=1)
+    n: int = Field(default=24, ge=4, le=64, multiple_of=2)
+    """Letters of a sequence: longer than most phrases of contracts and judgments."""
+    max_repeated: float = Field(default=0.4, ge=0, le=1)
     """Largest share of sequences that stood before."""
-    max_top: float = Field(default=0.3, ge=0, le=1)
-    """Largest share of letters that the most frequent sequence takes."""
+    max_top: float = Field(default=0.4, ge=0, le=1)
+    """Largest share of letters that the most frequent sequence of n/2 takes; one that stands fewer than six
+    times takes none."""
     max_loop: float = Field(default=0.4, ge=0, le=1)
     """Largest share of letters in one stretch that repeats a unit of up to 64 letters three times or more."""
     min_letters: int = Field(default=100, ge=0)

@@ -1,4 +1,4 @@
-"""Text that was decoded wrongly, or lost characters before it came here."""
+"""Text that was decoded wrongly, or lost characters before it came here. Code does not count."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from mengya.text.filters.config import EncodingFilter
+from mengya.text.filters.markdown import prose
 from mengya.text.scripts import code_points
 
 _BROKEN = re.compile(
@@ -43,6 +44,7 @@ class BrokenEncoding:
 
     def __call__(self, text: str) -> str | None:
         """The reason for which the text is dropped, or None."""
+        text = prose(text)  # bytes that a book about programs shows are no fault
         # Every find of n characters has n / 3 of these or more, and most texts have none.
         marks = int(np.count_nonzero(_marks().take(code_points(text), mode="clip")))
         if 3 * marks <= self._config.max_share * len(text):

@@ -86,7 +86,9 @@ def _comment(found: re.Match[str]) -> str:
 
 
 def _line_ends(found: re.Match[str]) -> str:
-    return "\n\n" if found[0].count("\n") > 1 else "\n"
+    """A line end, and an empty line where the text had one: lines of tags alone are none."""
+    inner = found[0].split("\n")[1:-1]
+    return "\n\n" if any(not line.strip() for line in inner) else "\n"
 
 
 def _character(found: re.Match[str]) -> str:

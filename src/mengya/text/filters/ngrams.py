@@ -24,23 +24,29 @@ class RepeatedNgrams:
         self._config = config
 
     def __call__(self, text: str) -> str | None:
-        """The reason for which the text is dropped, or None."""
+        """The reason for which the text is dropped, or None.
+
+        Every repeat of a sequence repeats its half, so a count of halves tells most texts from these three.
+        """
         config = self._config
         if len(text) < config.min_letters:
             return None
         letters = compared_letters(prose(text), config.min_letters)
         if len(letters) < max(config.min_letters, config.n):
             return None
-        repeated, top = ngram_shares(letters, config.n)
-        if repeated > config.max_repeated:
+        half, size = config.n // 2, len(letters)
+        halves = ngram_hashes(letters, half)
+        repeats = count_repeats(halves)
+        most_repeats = config.max_repeated * (size - config.n + 1)
+        if repeats > most_repeats and count_repeats(_joined(halves, halves[half:])) > most_repeats:
             return "repeated_ngrams"
-        if top > config.max_top:
-            return "top_ngram"
-        shortest_loop = config.max_loop * len(letters)
-        # A loop repeats its n-grams, so most texts need no search for one.
-        if repeated * len(letters) < shortest_loop * 2 / 3 - config.n:
+        if (repeats + 1) * half > config.max_top * size:
+            highest = highest_count(halves)
+            if highest >= MIN_TOP and highest * half > config.max_top * size:
+                return "top_ngram"
+        if repeats + half < config.max_loop * size * 2 / 3:
             return None
-        return "loop" if longest_loop(letters) > shortest_loop else None
+        return "loop" if longest_loop(letters) > config.max_loop * size else None
 
 
 def compared_letters(text: str, min_letters: int) -> np.ndarray:
@@ -53,15 +59,17 @@ def compared_letters(text: str, min_letters: int) -> np.ndarray:
     return chinese if len(chinese) >= min_letters else codes[LETTERS.take(scripts, mode="clip")]
 
 
-def ngram_shares(codes: np.ndarray, n: int) -> tuple[float, float]:
-    """The share of n-grams that stood before, and the share of letters that the most frequent one takes.
+def count_repeats(hashes: np.ndarray) -> int:
+    """The number of sequences that stood before."""
+    hashes = np.sort(hashes)
+    return int(np.count_nonzero(hashes[1:] == hashes[:-1]))
 
-    One that stands fewer than `MIN_TOP` times takes none.
-    """
-    hashes = np.sort(ngram_hashes(codes, n))
-    first = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))
-    most = int(np.diff(np.append(first, len(hashes))).max())
-    return 1 - len(first) / len(hashes), (most * n / len(codes) if most >= MIN_TOP else 0.0)
+
+def highest_count(hashes: np.ndarray) -> int:
+    """How often the most frequent sequence stands in the text."""
+    hashes = np.sort(hashes)
+    first = np.flatnonzero(hashes[1:] != hashes[:-1])
+    return int(np.diff(first, prepend=-1, append=len(hashes) - 1).max())
 
 
 def ngram_hashes(codes: np.ndarray, n: int) -> np.ndarray:

@@ -19,14 +19,17 @@ PLACEHOLDERS: dict[PiiKind, str] = {
     "ip": "【IP地址】",
 }
 
+_LONG_NUMBER = re.compile(r"[0-9][0-9 -]{9}[0-9]")
 # Patterns begin with a plain character class, which the engine skips to; what must not stand before is
 # looked at from behind it.
 _PHONE = re.compile(
-    r"1(?<![0-9A-Za-z_.\-/=%#$]1)(?<!\d[ ,]1)(?:3\d|4[5-9]|5[0-35-9]|6[2567]|7[0-8]|8\d|9[0-35-9])"
+    r"1(?:(?<![0-9A-Za-z_.\-/=%#$]1)|(?<=861)|(?<=86-1))(?:3\d|4[5-9]|5[0-35-9]|6[2567]|7[0-8]|8\d|9[0-35-9])"
     r"(?:\d{8}|-\d{4}-\d{4}| \d{4} \d{4})"
     r"(?![0-9A-Za-z_$]|[.,:/-]\d| \d|\s*(?:元|万|亿|人次|人|吨|字节|美元|次|个|%|％))",
     re.ASCII,
 )
+_COUNTRY = re.compile(r"(?<![0-9A-Za-z])(?:\+|00)?86[- ]?\Z", re.ASCII)
+_LONGER_NUMBER = re.compile(r"\d[ ,-]?\Z", re.ASCII)
 _ID_CARD = re.compile(
     r"[1-9](?<![0-9A-Za-z_.]\d)\d{5}(?:18|19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dXx]"
     r"(?![0-9A-Za-z_]|\.\d)",
@@ -49,7 +52,8 @@ _HOST = re.compile(
 )
 _LOCAL = re.compile(r"[A-Za-z0-9_.%+-]{1,64}\Z", re.ASCII)
 _IP = re.compile(
-    r"[1-9](?<![0-9A-Za-z_.\-/=]\d)\d{0,2}(?:\.(?:25[0-5]|2[0-4]\d|1?\d?\d)){3}(?![0-9A-Za-z_]|\.\w|/\d)",
+    r"[1-9](?<![0-9A-Za-z_.\-=]\d)(?<![^/]/\d)\d{0,2}(?:\.(?:25[0-5]|2[0-4]\d|1?\d?\d)){3}"
+    r"(?![0-9A-Za-z_]|\.\w|/\d)",
     re.ASCII,
 )
 _VERSION = re.compile(r"(?:v|V|版本?|[Vv]ersion|[Vv]er\.?|[Rr]elease)\s*(?:号|为|是|:|：)?\s*$")
@@ -76,20 +80,21 @@ _PROVINCES = {11, 12, 13, 14, 15, 21, 22, 23, 31, 32, 33, 34, 35, 36, 37, 41, 42
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 
 Span = tuple[int, int]
+Finder = Callable[[str], Iterator[Span]]
 
 
 class Pii:
     """Finds personal data: replaces it as an edit, or drops the text (pii)."""
 
     def __init__(self, config: PiiFilter) -> None:
-        self._find: list[tuple[PiiKind, Callable[[str], Iterator[Span]]]] = [
+        self._find: list[tuple[PiiKind, Finder]] = [
             (kind, _FINDERS[kind]) for kind in _FINDERS if kind in config.kinds
         ]
         self._placeholders = PLACEHOLDERS | config.placeholders
 
     def edit(self, text: str) -> str:
         """The text with placeholders for what is found."""
-        for kind, find in self._find:
+        for kind, find in self._finders(text):
             spans = list(find(text))
             if spans:
                 text = _replaced(text, spans, self._placeholders[kind])
@@ -97,8 +102,14 @@ class Pii:
 
     def __call__(self, text: str) -> str | None:
         """The reason for which the text is dropped, or None."""
-        found = any(next(find(text), None) is not None for _, find in self._find)
+        found = any(next(find(text), None) is not None for _, find in self._finders(text))
         return "pii" if found else None
+
+    def _finders(self, text: str) -> list[tuple[PiiKind, Finder]]:
+        """Those that can find something: most texts have no long number."""
+        if _LONG_NUMBER.search(text):
+            return self._find
+        return [(kind, find) for kind, find in self._find if kind in ("email", "ip")]
 
 
 def _replaced(text: str, spans: list[Span], placeholder: str) -> str:
@@ -112,9 +123,10 @@ def _replaced(text: str, spans: list[Span], placeholder: str) -> str:
 def phones(text: str) -> Iterator[Span]:
     """Mobile numbers of mainland China, a country code included."""
     for found in _PHONE.finditer(text):
-        before = text[max(0, found.start() - 4) : found.start()]
-        code = re.search(r"(?:\+|00)86[- ]?$", before)
-        yield found.start() - (len(code[0]) if code else 0), found.end()
+        before = text[max(0, found.start() - 6) : found.start()]
+        code = _COUNTRY.search(before)
+        if code or not _LONGER_NUMBER.search(before):
+            yield found.start() - (len(code[0]) if code else 0), found.end()
 
 
 def id_cards(text: str) -> Iterator[Span]:
@@ -185,7 +197,7 @@ def ip_addresses(text: str) -> Iterator[Span]:
             yield found.span()
 
 
-_FINDERS: dict[PiiKind, Callable[[str], Iterator[Span]]] = {
+_FINDERS: dict[PiiKind, Finder] = {
     "phone": phones,
     "id_card": id_cards,
     "bank_card": bank_cards,

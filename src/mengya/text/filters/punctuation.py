@@ -7,7 +7,7 @@ import re
 from mengya.text.filters.config import PunctuationFilter
 from mengya.text.filters.markdown import prose_lines
 
-MAX_FUNCTION_SHARE = 0.03
+MAX_FUNCTION_SHARE = 0.015
 _BULLETS = ("- ", "* ", "+ ", "•", "●", "·", "■", "◆", "▪", "►", "▶", "※", "◎", "★", "☆")
 _ELLIPSES = ("…", "...", "。。。")
 _MARK = re.compile(r"[。．！？；，、：,;!?:”」』）)]|\.(?=\s|$)")
@@ -28,8 +28,7 @@ class Punctuation:
         size = sum(map(len, lines))
         if size < config.min_characters:
             return None
-        bare = [line for line in lines if not _MARK.search(line)]
-        if sum(map(len, bare)) > config.max_unpunctuated * size and _is_list(bare):
+        if _is_list(_bare_lines(lines, (1 - config.max_unpunctuated) * size)):
             return "unpunctuated"
         if len(lines) < config.min_lines:
             return None
@@ -38,6 +37,19 @@ class Punctuation:
         if sum(line.endswith(_ELLIPSES) for line in lines) > config.max_ellipsis_lines * len(lines):
             return "ellipsis_lines"
         return None
+
+
+def _bare_lines(lines: list[str], enough: float) -> list[str]:
+    """The lines without punctuation; none once those that have some hold `enough` characters."""
+    bare, marked = [], 0
+    for line in lines:
+        if not _MARK.search(line):
+            bare.append(line)
+            continue
+        marked += len(line)
+        if marked >= enough:
+            return []
+    return bare if enough else []
 
 
 def _is_list(lines: list[str]) -> bool:

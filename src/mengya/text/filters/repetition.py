@@ -32,7 +32,7 @@ class RepeatedParagraphs:
 
     def __call__(self, text: str) -> str | None:
         """The reason for which the text is dropped, or None."""
-        if "\n\n" not in text:
+        if "\n" not in text:
             return None
         paragraphs = [part.strip() for part in _BLANK_LINES.split(prose(text))]
         share = repeated_share(paragraphs, self._config.allowed)

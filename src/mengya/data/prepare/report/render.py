@@ -26,7 +26,7 @@ _HISTOGRAMS = {
     "turns": "Answers of a chat",
     "chinese": "Share of Chinese characters",
 }
-_SCRIPTS = {
+_SCRIPTS: dict[str, str] = {
     "han": "Chinese, both scripts",
     "simplified": "only Simplified",
     "traditional": "only Traditional",
@@ -166,7 +166,7 @@ def _charts(histograms: Mapping[str, Any]) -> Iterator[tuple[str, list[Bar]]]:
             )
     if scripts := histograms["scripts"]:
         total = sum(scripts.values())
-        shares = ((_SCRIPTS.get(name, name), count / total) for name, count in scripts.items())
+        shares = ((_SCRIPTS.get(name, str(name)), count / total) for name, count in scripts.items())
         yield (
             "Characters by script",
             [Bar(name, share, [_percent(share)]) for name, share in shares],
