@@ -145,8 +145,8 @@ def _values(file: Path) -> list[Any]:
     if bad.count:
         first = bad.first[0]
         raise UserError(
-            f"the exam {file} has {bad.count} lines that cannot be read; the first, {first.file}:{first.line}: "
-            f"{first.reason}; fix them or remove them: an item that is not read is not looked for"
+            f"the exam {file} has {bad.count} lines that cannot be read; the first is "
+            f"{first.file}:{first.line}: {first.reason}; fix them or remove them: an item that is not read is not looked for"
         )
     return values
 
