@@ -146,7 +146,8 @@ def _values(file: Path) -> list[Any]:
         first = bad.first[0]
         raise UserError(
             f"the exam {file} has {bad.count} lines that cannot be read; the first is "
-            f"{first.file}:{first.line}: {first.reason}; fix them or remove them: an item that is not read is not looked for"
+            f"{first.file}:{first.line}: {first.reason}; fix them or remove them: "
+            "an item that is not read is not looked for"
         )
     return values
 
