@@ -214,7 +214,7 @@ def load(checkpoint: StrPath, *, device: DeviceName = "auto", dtype: DtypeName =
 
 
 def train_tokenizer(recipe: StrPath | None = None, /, **keys: Any) -> Path:
-    """Train a byte-level BPE tokenizer; as `mengya tokenizer`.
+    """Train a tokenizer; as `mengya tokenizer`.
 
     Args:
         recipe: a YAML file.
@@ -226,7 +226,7 @@ def train_tokenizer(recipe: StrPath | None = None, /, **keys: Any) -> Path:
     Raises:
         UserError: a key is not valid, or a source cannot be read.
     """
-    from mengya.stages.tokenizer import TokenizerConfig, run
+    from mengya.stages.tokenizer.train import TokenizerConfig, run
 
     config = load_config(TokenizerConfig, _path(recipe), keys)
     run(config)
@@ -253,6 +253,25 @@ def prepare(recipe: StrPath | None = None, /, **keys: Any) -> dict[str, Path]:
     if config.validation_fraction == 0:
         return {"train": config.out}
     return {split: config.out / split for split in ("train", "validation")}
+
+
+def get_data(name: str, recipe: StrPath | None = None, /, **keys: Any) -> Path:
+    """Download a public data set, or a part of it; as `mengya data get`.
+
+    Args:
+        name: of `mengya data list`, or OWNER/NAME of a hub.
+        recipe: a YAML file.
+        keys: out=FOLDER at least, here or in the recipe; rows=, bytes= or tokens= take a part only.
+
+    Returns:
+        The folder, which `prepare` reads; `prepare(sources="hub:NAME")` needs no folder.
+
+    Raises:
+        UserError: a key is not valid, there is no such data set, or it cannot be had.
+    """
+    from mengya.stages.data.get import DataGetConfig, run
+
+    return run(load_config(DataGetConfig, _path(recipe), {"name": name, **keys})).folder
 
 
 def pretrain(recipe: StrPath | None = None, /, **keys: Any) -> TrainingRun:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from mengya.data.hub.reference import is_hub
 from mengya.data.prepare.config import REQUEST, PrepareConfig
 from mengya.errors import UserError
 from mengya.runtime.output_folder import FolderKind, OutputFolder, open_folder
@@ -55,7 +56,8 @@ def run(config: PrepareConfig) -> None:
             nothing to read, nothing kept.
     """
     paths = [source.path for source in config.sources]
-    sources = [one for path in paths for one in ([path] if isinstance(path, str) else path)]
+    named = [one for path in paths for one in ([path] if isinstance(path, str) else path)]
+    sources = [path for path in named if not is_hub(path)]
     if config.contamination is not None:
         sources += [exam.path for exam in config.contamination.exams]
     with open_folder(config.out, FOLDER, sources=sources, inputs=[config.tokenizer]) as folder:
@@ -63,6 +65,7 @@ def run(config: PrepareConfig) -> None:
 
 
 def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> None:
+    from mengya.data.prepare.hub_sources import with_local_files
     from mengya.data.prepare.pipeline import print_lengths
     from mengya.data.prepare.request import Inputs, SavedRequest, is_up_to_date, note_moved
     from mengya.data.shards import MANIFEST
@@ -76,6 +79,7 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     if saved is None:
         folder.check_replaceable(overwrite=True)  # before the sources are read
     scores = _scores(config)
+    config = with_local_files(config, saved, console)
     inputs = Inputs(config, saved, scores.sha256() if scores else "")
     if saved is not None and is_up_to_date(config, saved, inputs, console):
         note_moved(config.out, saved, inputs, console)

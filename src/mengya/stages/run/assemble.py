@@ -23,6 +23,9 @@ from mengya.config import save_config
 from mengya.data.prepare.encode import Kind
 from mengya.data.rows.batch_size import BatchSize
 from mengya.data.rows.loader import batches, validation_batches
+from mengya.data.rows.mixing.metrics import source_metrics
+from mengya.data.rows.mixing.plan import MixturePlan, plan_mixture
+from mengya.data.rows.mixing.use import MixtureUse, mixture_use
 from mengya.data.rows.mixture import Mixture
 from mengya.data.rows.provenance import step_documents
 from mengya.data.training_record import TrainedOn, training_record, write_training_record
@@ -43,16 +46,18 @@ from mengya.planning.inputs import Data as PlannedData
 from mengya.planning.inputs import Hardware, Verb
 from mengya.planning.lint import LintWarning, lint_run
 from mengya.runtime.seeding import seed_step
-from mengya.stages.run.resume import full_batch, new_run
+from mengya.stages.run.resume import check_rows, full_batch, new_run
 from mengya.stages.run.rows import open_rows
 from mengya.tokenizer.load import load_tokenizer
 from mengya.training.checkpoint.manager import CheckpointManager
 from mengya.training.distributed.registry import build_strategy
+from mengya.training.distributed.single import SingleDevice
 from mengya.training.distributed.strategy import Strategy
-from mengya.training.execution import Execution, resolve_execution
+from mengya.training.execution import Execution, execution_on, resolve_execution
 from mengya.training.optim.build import build_optimizers
 from mengya.training.optim.layout import run_layout
 from mengya.training.run_config import RunConfig
+from mengya.training.run_length import run_length
 from mengya.training.state import TrainState
 from mengya.training.telemetry.metrics import MetricsLog
 from mengya.training.telemetry.progress import LOG, ProgressBar
@@ -84,6 +89,7 @@ class _RunData:
     """The rows of a run, and how many steps they make."""
 
     train: Mixture
+    use: MixtureUse
     held_out: Mixture | None
     batch_size: BatchSize
     max_steps: int
@@ -164,6 +170,8 @@ def train(
         resolved = config.model_copy(update={"global_batch_size": data.batch_size.rows})
         save_config(resolved, config.run_dir / "config.yaml")
         progress.say(_summary(name, config, size, rows, data, state))
+        for line in data.use.lines():
+            progress.say(line)
         for warning in advice:
             progress.say(f"warning: {warning.message}; {warning.remedy} ({warning.rule})")
 
@@ -222,13 +230,26 @@ def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
 def _open_data(
     config: RunConfig, strategy: Strategy, tokenizer: Path, kinds: Sequence[Kind], console: Console
 ) -> _RunData:
-    train_rows = open_rows(config, config.data.train, kinds, tokenizer, console)
+    parts = open_rows(config, config.data.train, kinds, tokenizer, console)
+    batch_rows = full_batch(config, strategy.world_size)
+    lengths = [len(part) for part in parts]
+    length = run_length(config, sum(lengths), batch_rows)
+
+    def plan(settings: RunConfig) -> MixturePlan:
+        return plan_mixture(settings.data, lengths, run_length(settings, sum(lengths), batch_rows))
+
+    planned = plan(config)
+    check_rows(config, plan, length.batch_size)
+    train_rows = Mixture(
+        list(zip(parts, planned.weights, strict=True)), config.seed, planned.segments, length.rows
+    )
+    use = mixture_use(config.data, planned, train_rows, length)
     held_out = None
-    if config.data.validation:
-        held_out = open_rows(config, config.data.validation, kinds[:1], tokenizer, console)
-    batch_size = BatchSize(full_batch(config, strategy.world_size), config.batch_ramp)
-    max_steps = config.max_steps or batch_size.steps_for((config.epochs or 0) * len(train_rows))
-    return _RunData(train_rows, held_out, batch_size, max_steps)
+    if sources := config.data.validation:
+        held_parts = open_rows(config, sources, kinds[:1], tokenizer, console)
+        weights = [source.weight for source in sources]
+        held_out = Mixture(list(zip(held_parts, weights, strict=True)), config.seed)
+    return _RunData(train_rows, use, held_out, length.batch_size, length.max_steps)
 
 
 def _batches(config: RunConfig, strategy: Strategy, data: _RunData) -> Data:
@@ -246,8 +267,11 @@ def _batches(config: RunConfig, strategy: Strategy, data: _RunData) -> Data:
             world_size=world_size,
         )
 
+    def seen(since: int, step: int) -> dict[str, float]:
+        return source_metrics(data.train, config.data.names, data.batch_size, since, step)
+
     if held_out is None:
-        return Data(steps_from)
+        return Data(steps_from, seen=seen)
 
     def validation() -> Iterable[Batch]:
         return validation_batches(
@@ -255,7 +279,7 @@ def _batches(config: RunConfig, strategy: Strategy, data: _RunData) -> Data:
         )
 
     characters = _characters(held_out) if max_rows is None else None
-    return Data(steps_from, validation, characters, config.data.sequence_length)
+    return Data(steps_from, validation, characters, config.data.sequence_length, seen)
 
 
 def _advice(
@@ -263,7 +287,7 @@ def _advice(
 ) -> list[LintWarning]:
     """What `mengya plan` would warn of, before an engine shards the model."""
     rows = data.train
-    known = PlannedData(len(rows), rows.visible, rows.fill, labelled=1.0)
+    known = PlannedData(len(rows), rows.visible, rows.fill, labelled=1.0, use=data.use)
     hardware = Hardware(devices=strategy.world_size)
     return list(lint_run(estimate(verb, config, model, hardware, data=known)))
 
@@ -273,6 +297,16 @@ def _documents(data: _RunData, tokenizer_folder: Path, step: int) -> Iterator[di
     tokenizer = load_tokenizer(tokenizer_folder)
     rows = range(data.batch_size.first_row(step), data.batch_size.first_row(step + 1))
     return step_documents(data.train, rows, lambda ids: str(tokenizer.decode(ids)))
+
+
+def documents_of_step(
+    config: RunConfig, tokenizer_folder: Path, kinds: Sequence[Kind], step: int, console: Console
+) -> Iterator[dict[str, Any]]:
+    """The documents of step `step` (from 0) of a run with these settings, as `step_documents` has them."""
+    strategy = SingleDevice(execution_on(torch.device("cpu"), None, config))
+    return _documents(
+        _open_data(config, strategy, tokenizer_folder, kinds, console), tokenizer_folder, step
+    )
 
 
 def _set_training_modes(model: CausalLM, config: RunConfig, execution: Execution) -> None:
