@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mengya.data.exams.folders import CMMLU, find_exam, read_questions
 from mengya.errors import UserError
-from mengya.evaluation.exam import CMMLU, find_exam, read_questions, write_tasks
+from mengya.evaluation.exam import write_tasks
 from mengya.evaluation.multiple_choice import multiple_choice
 
 lm_eval = pytest.importorskip("lm_eval", reason="needs the extra eval")

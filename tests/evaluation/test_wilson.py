@@ -1,6 +1,6 @@
 import pytest
 
-from mengya.evaluation.multiple_choice import wilson
+from mengya.evaluation.score import wilson
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import os
 import shutil
 import sys
@@ -19,39 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from mengya.data.exams.folders import Layout, find_exam
+from mengya.data.exams.items import exam_parts, item_of
+from mengya.data.training_record import read_training_record
 from mengya.errors import UserError
-from mengya.evaluation.exam import find_exam, write_tasks
+from mengya.evaluation.contamination import (
+    ExamContamination,
+    answers_of,
+    without_contaminated,
+)
+from mengya.evaluation.exam import write_tasks
+from mengya.evaluation.score import Score
 from mengya.runtime.optional import require
+from mengya.text.contamination.items import item_keys
 
 CHANCE = 0.25
-_Z = 1.959964  # standard deviations on either side that hold 95 % of a normal distribution
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's score interval (Wilson 1927) of successes / trials, at 95 %.
-
-    Unlike the normal approximation it stays inside [0, 1] and is right for few trials.
-    """
-    if trials == 0:
-        return 0.0, 1.0
-    share, z = successes / trials, _Z
-    spread = z / trials * math.sqrt(share * (1 - share) * trials + z * z / 4)
-    centre = share + z * z / (2 * trials)
-    scale = 1 + z * z / trials
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
-
-
-@dataclass(frozen=True)
-class Score:
-    """Share of right answers, Wilson's 95 % interval around it, and the number of questions."""
-
-    accuracy: float
-    interval: tuple[float, float]
-    questions: int
-
-    @classmethod
-    def of(cls, right: int, questions: int) -> Score:
-        return cls(right / questions, wilson(right, questions), questions)
 
 
 @dataclass(frozen=True)
@@ -59,6 +40,7 @@ class MultipleChoice:
     """overall counts every question once, macro_accuracy every subject once.
 
     cut_prompts: questions whose prompt was longer than the model's context and was truncated on the left.
+    contamination: the score without questions that the training data hold.
     """
 
     overall: Score
@@ -68,6 +50,7 @@ class MultipleChoice:
     num_fewshot: int
     chat_template: bool
     cut_prompts: int
+    contamination: ExamContamination
 
 
 def multiple_choice(
@@ -108,6 +91,8 @@ def multiple_choice(
     right = {subject: sum(int(s["acc"]) for s in samples[name]) for subject, name in names.items()}
     asked = {subject: len(samples[name]) for subject, name in names.items()}
     scores = {subject: Score.of(right[subject], asked[subject]) for subject in names}
+    answered = {name: _answered(samples[task], exam.layout) for name, task in names.items()}
+    answers = answers_of(exam_parts(exam), answered)
     return MultipleChoice(
         overall=Score.of(sum(right.values()), sum(asked.values())),
         macro_accuracy=sum(score.accuracy for score in scores.values()) / len(scores),
@@ -116,7 +101,14 @@ def multiple_choice(
         num_fewshot=num_fewshot,
         chat_template=chat_template,
         cut_prompts=_count_cut(model, [s for rows in samples.values() for s in rows]),
+        contamination=without_contaminated(read_training_record(Path(checkpoint)), answers),
     )
+
+
+def _answered(samples: list[dict[str, Any]], layout: Layout) -> list[tuple[str, bool]]:
+    """(key, whether it was answered right) of every question that the harness scored."""
+    keys = item_keys([item_of(sample["doc"], layout) for sample in samples])
+    return [(key, bool(sample["acc"])) for key, sample in zip(keys, samples, strict=True)]
 
 
 def _harness_model(checkpoint: Path, device: str, dtype: str, batch_size: int) -> Any:

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mengya.config import Config
 from mengya.errors import UserError
-from mengya.evaluation.multiple_choice import wilson
+from mengya.evaluation.score import wilson
 from mengya.evaluation.scoring import evaluating
 from mengya.models.causal_lm import CausalLM
 from mengya.tokenizer.load import document_token_id, encode_texts

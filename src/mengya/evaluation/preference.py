@@ -14,7 +14,7 @@ from torch import Tensor, nn, tensor
 
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
-from mengya.evaluation.multiple_choice import wilson
+from mengya.evaluation.score import wilson
 from mengya.evaluation.scoring import sequence_nlls
 
 Ids = Sequence[int] | np.ndarray

@@ -8,9 +8,10 @@ from rich.table import Table
 
 from mengya.evaluation.bits_per_char import BitsPerChar
 from mengya.evaluation.by_position import ByPosition
-from mengya.evaluation.multiple_choice import MultipleChoice, Score
+from mengya.evaluation.multiple_choice import MultipleChoice
 from mengya.evaluation.passkey import PasskeyCell
 from mengya.evaluation.preference import PreferenceAccuracy
+from mengya.evaluation.score import Score
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,10 @@ def results_table(result: Evaluation) -> Table:
         what = f", {exam.num_fewshot}-shot as {style}; chance {exam.chance:.0%}"
         if exam.cut_prompts:
             what += f"; {exam.cut_prompts} prompts cut to the context"
-        _add_score(table, f"{name} accuracy", exam.overall, what)
+        note = exam.contamination.note
+        _add_score(table, f"{name} accuracy", exam.overall, f"{what}; {note}")
+        if exam.contamination.contaminated and (clean := exam.contamination.clean):
+            _add_score(table, f"{name} accuracy without contaminated questions", clean, "")
     return table
 
 

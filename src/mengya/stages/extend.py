@@ -18,6 +18,7 @@ from mengya.models.hf.checkpoint import check_vocabulary, load_causal_lm, write_
 from mengya.models.hf.open_checkpoint import ADAPTER, find_checkpoint
 from mengya.models.hf.vocabulary import extend_vocabulary
 from mengya.runtime.output_folder import FolderKind, new_folder
+from mengya.runtime.training_data import copy_training_data
 from mengya.tokenizer.added import AddedTokens, read_added
 from mengya.tokenizer.extend import extend_tokenizer, learn_tokens
 from mengya.tokenizer.load import load_tokenizer, save_tokenizer
@@ -102,6 +103,7 @@ def _write(config: ExtendConfig, folder: Path, directory: Path) -> tuple[list[st
     save_tokenizer(tokenizer, directory)
     dtype = getattr(torch, config.save_dtype)
     write_folder(model, tokenizer, directory, dtype, directory)
+    copy_training_data(folder, directory)
     earlier, new = read_added(folder), tuple(range(first, first + len(replaced)))
     known = AddedTokens((), ()) if earlier is None else earlier
     AddedTokens((*known.ids, *new), (*known.untrained, *new)).write(directory)

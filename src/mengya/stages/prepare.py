@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mengya.data.prepare.build import Build
+    from mengya.data.prepare.exam_check import ExamCheck, ExamItems
+    from mengya.data.prepare.exam_hits import ExamHits
     from mengya.data.prepare.request import Inputs, SavedRequest
     from mengya.evaluation.head_scores import HeadScores
 
@@ -29,6 +31,7 @@ FOLDER = FolderKind(
     (
         REQUEST,
         "bad_lines.jsonl",
+        "contamination.jsonl",
         "data_report.json",
         "report.html",
         *_SHARD_FILES,
@@ -41,6 +44,7 @@ _UNFINISHED = (
     "hashes.bin",
     "near_duplicates.bin",
     "near_splits.bin",
+    "exam_hits.jsonl",
     "train",
     "validation",
 )  # more names in an unfinished build
@@ -56,6 +60,8 @@ def run(config: PrepareConfig) -> None:
     paths = [source.path for source in config.sources]
     named = [one for path in paths for one in ([path] if isinstance(path, str) else path)]
     sources = [path for path in named if not is_hub(path)]
+    if config.contamination is not None:
+        sources += [exam.path for exam in config.contamination.exams]
     with open_folder(config.out, FOLDER, sources=sources, inputs=[config.tokenizer]) as folder:
         _prepare(config, folder, Console(stderr=True))
 
@@ -90,18 +96,21 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
         folder.publish()
         console.print(f"{config.out} was complete and only had to be renamed", soft_wrap=True)
         return
+    exam_check = _exam_check(config)  # before the folder is touched
     inputs.say_notices()
     if not config.skip_unknown_files:
         inputs.check_forms()
     _start(config, folder, inputs, console)
-    build = _open_build(config, folder.partial, inputs)
+    build = _open_build(config, folder.partial, inputs, exam_check)
     if build.chunks_done:
         read = sum(source.read for source in build.sources)
         console.print(f"resuming after {read:,} records that {folder.partial} holds already")
     build.commit()
-    _encode(config, inputs, build, console, scores)
+    _encode(config, inputs, build, console, scores, exam_check and exam_check.items)
     facts = {key: inputs.request[key] for key in ("tokenizer", "left_out") if key in inputs.request}
     build.finish(facts, inputs.source_facts())
+    if build.exam_hits is not None:
+        _say_contamination(config.out, build.exam_hits, console)
     if config.report:
         _write_report(config, folder.partial, build, inputs)
     if config.kind != "text":
@@ -120,6 +129,23 @@ def _write_report(config: PrepareConfig, directory: Path, build: Build, inputs: 
     css = files("mengya.web").joinpath("page/base.css").read_text(encoding="utf-8")
     text_of = KeptText(directory, config.tokenizer)
     write_report(directory, build.report(inputs.source_facts(), text_of), css)
+
+
+def _say_contamination(out: Path, hits: ExamHits, console: Console) -> None:
+    report = hits.report()
+    where = (
+        "were dropped"
+        if report["action"] == "drop"
+        else "stay (contamination.action=drop drops them)"
+    )
+    for exam in report["exams"]:
+        console.print(
+            f"exam {exam['name']}: {exam['contaminated']:,} of {exam['items']:,} items found, in "
+            f"{exam['documents']:,} documents, which {where}; {out / 'contamination.jsonl'} has them"
+            if exam["contaminated"]
+            else f"exam {exam['name']}: none of {exam['items']:,} items found",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 def _scores(config: PrepareConfig) -> HeadScores | None:
@@ -159,7 +185,17 @@ def _start(config: PrepareConfig, folder: OutputFolder, inputs: Inputs, console:
         folder.start()
 
 
-def _open_build(config: PrepareConfig, directory: Path, inputs: Inputs) -> Build:
+def _exam_check(config: PrepareConfig) -> ExamCheck | None:
+    if config.contamination is None:
+        return None
+    from mengya.data.prepare.exam_check import ExamCheck
+
+    return ExamCheck.of(config.contamination, compose=config.clean.unicode == "none")
+
+
+def _open_build(
+    config: PrepareConfig, directory: Path, inputs: Inputs, exam_check: ExamCheck | None
+) -> Build:
     from mengya.data.prepare.build import Build
     from mengya.data.prepare.signing import signing_for
     from mengya.tokenizer.load import load_tokenizer
@@ -175,6 +211,7 @@ def _open_build(config: PrepareConfig, directory: Path, inputs: Inputs) -> Build
         max_bad_lines=config.max_bad_lines,
         max_bad_share=config.max_bad_share,
         signing=signing_for(config.near_duplicates, config.kind, config.validation_fraction),
+        exam_check=exam_check,
     )
 
 
@@ -184,6 +221,7 @@ def _encode(
     build: Build,
     console: Console,
     scores: HeadScores | None,
+    exam_items: ExamItems | None,
 ) -> None:
     """Fill the build and print the table; an error or Ctrl-C keeps what is done."""
     from mengya.data.prepare.pipeline import encode_all, print_table, warn_placeholders
@@ -192,7 +230,7 @@ def _encode(
     title, names = f"prepare {config.kind}: {config.out}", [s.title for s in inputs.sources]
     left_out = [path.name for path in inputs.unknown]
     try:
-        encode_all(config, inputs, build, console, scores)
+        encode_all(config, inputs, build, console, scores, exam_items)
     except UserError:
         build.commit()  # an error comes between two chunks
         print_table(console, title, names, build.sources, left_out)

@@ -71,7 +71,7 @@ def sample_characters(sample: Sample) -> int:
     """Characters of a document, or of the contents of every turn."""
     if isinstance(sample, Document):
         return len(sample.text)
-    return sum(len(message["content"]) for message in _messages(sample))
+    return sum(len(message["content"]) for message in sample_messages(sample))
 
 
 def sample_turns(sample: Sample) -> int:
@@ -106,7 +106,7 @@ def drop_reason(sample: Sample, config: CleanConfig) -> str | None:
     """
     if isinstance(sample, Document):
         return too_short(sample.text, config) or too_long(len(sample.text), config)
-    if not all(map(_has_content, _messages(sample))):
+    if not all(map(_has_content, sample_messages(sample))):
         return "empty_turn"
     if isinstance(sample, Conversation) and not any(map(_is_learned, sample.messages)):
         return "nothing_learned"
@@ -157,7 +157,7 @@ def full_text(sample: Sample) -> str:
     """A document, or the contents of all turns but the system's, of both sides of a preference."""
     if isinstance(sample, Document):
         return sample.text
-    return _said(list(_messages(sample)))
+    return _said(list(sample_messages(sample)))
 
 
 def held_out(hashes: np.ndarray, fraction: float) -> np.ndarray:
@@ -167,7 +167,8 @@ def held_out(hashes: np.ndarray, fraction: float) -> np.ndarray:
     return mix64(hashes) < np.uint64(min(int(fraction * 2.0**64), 2**64 - 1))
 
 
-def _messages(sample: Conversation | Preference) -> Iterator[Message]:
+def sample_messages(sample: Conversation | Preference) -> Iterator[Message]:
+    """All turns; of a preference those of both sides."""
     if isinstance(sample, Conversation):
         yield from sample.messages
     else:

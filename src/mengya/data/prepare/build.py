@@ -23,6 +23,8 @@ from mengya.data.ingest.reading.records import SHOWN_BAD, BadLine, too_many_bad_
 from mengya.data.ingest.samples import held_out
 from mengya.data.prepare.counts import Kept, SourceCounts, add_up
 from mengya.data.prepare.encode import EncodedChunk
+from mengya.data.prepare.exam_check import ExamCheck
+from mengya.data.prepare.exam_hits import HITS, ExamHits
 from mengya.data.prepare.examples import EXAMPLES
 from mengya.data.prepare.near_duplicates import NEAR_FILES, NearDuplicates, TextOf
 from mengya.data.prepare.repeated_text import TABLE
@@ -46,6 +48,7 @@ class Build:
         chunks_done: how many chunks a caller must skip.
         sources: the counts of every source.
         near_duplicates: what becomes of near-duplicates; None when nobody looks for them.
+        exam_hits: which exam items it holds; None when nobody looks for them.
 
     Raises:
         UserError: a source has more bad lines than allowed, here, in `add` or in `finish`.
@@ -64,6 +67,7 @@ class Build:
         max_bad_lines: int,
         max_bad_share: float = 0.0,
         signing: Signing | None = None,
+        exam_check: ExamCheck | None = None,
     ) -> None:
         self.directory, self.request = directory, request
         self._kind, self._dedup, self._fraction = kind, dedup, validation_fraction
@@ -78,7 +82,8 @@ class Build:
             directory.mkdir(parents=True, exist_ok=True)
             for name in (HASHES, BAD_LINES):
                 (directory / name).write_bytes(b"")
-            state = {"splits": {}, "hashes": 0, "bad_bytes": 0, "near_duplicates": None}
+            state = {"splits": {}, "hashes": 0, "bad_bytes": 0}
+            state |= {"near_duplicates": None, "exam_hits": None}
         else:
             self.chunks_done = state["chunks"]
             self.sources = [SourceCounts.of(source, examples) for source in state["sources"]]
@@ -101,6 +106,7 @@ class Build:
         self.near_duplicates = (
             NearDuplicates(directory, signing, state["near_duplicates"]) if signing else None
         )
+        self.exam_hits = ExamHits(directory, exam_check, state["exam_hits"]) if exam_check else None
         self._seen = SeenHashes(np.fromfile(directory / HASHES, "<u8"))
         self._hashes = (directory / HASHES).open("ab")
         self._bad = (directory / BAD_LINES).open("ab")
@@ -122,10 +128,11 @@ class Build:
             for reason, samples in dropped.items():
                 counts.drop(reason, chunk, samples)
         counts.keep(chunk, new)
-        for split in self.writers:
-            self._write(
-                split, chunk, new & (validation if split == VALIDATION else ~validation), counts
-            )
+        chosen = {s: new & (validation if s == VALIDATION else ~validation) for s in self.writers}
+        for split, samples in chosen.items():
+            self._write(split, chunk, samples, counts)
+        if self.exam_hits is not None:
+            self.exam_hits.add(chunk, chosen)
         self.chunks_done += 1
         first = self._first_bad[chunk.source]
         first += chunk.bad[: max(0, SHOWN_BAD - len(first))]
@@ -147,6 +154,7 @@ class Build:
             "bad_bytes": self._bad.tell(),
             "sources": [source.state() for source in self.sources],
             "near_duplicates": self.near_duplicates and self.near_duplicates.commit(),
+            "exam_hits": self.exam_hits and self.exam_hits.commit(),
         }
         write_text(self.directory / STATE, json.dumps(state))
 
@@ -180,9 +188,12 @@ class Build:
         self.close()
         if self.near_duplicates is not None:
             facts = {**facts, "near_duplicates": self.near_duplicates.facts()}
+        if self.exam_hits is not None:
+            self.exam_hits.finish()
         for split, writer in self.writers.items():
             writer.close(
                 **facts,
+                **({"contamination": self.exam_hits.facts(split)} if self.exam_hits else {}),
                 split=split,
                 samples=totals[split].samples,
                 characters=totals[split].characters,
@@ -203,7 +214,7 @@ class Build:
                     for facts_of_source, source in zip(source_facts, self.sources, strict=True)
                 ],
             )
-        for name in (STATE, HASHES, *NEAR_FILES, TABLE):
+        for name in (STATE, HASHES, *NEAR_FILES, TABLE, HITS):
             (self.directory / name).unlink(missing_ok=True)
         if not any(source.bad for source in self.sources):
             (self.directory / BAD_LINES).unlink()
@@ -213,6 +224,8 @@ class Build:
         more: dict[str, Any] = {}
         if self.near_duplicates is not None:
             more["near_duplicates"] = self.near_duplicates.report(text_of)
+        if self.exam_hits is not None:
+            more["contamination"] = self.exam_hits.report()
         return report_facts(self._kind, self.sources, source_facts, self._first_bad, more)
 
     def close(self) -> None:
@@ -220,6 +233,8 @@ class Build:
             file.close()
         if self.near_duplicates is not None:
             self.near_duplicates.close()
+        if self.exam_hits is not None:
+            self.exam_hits.close()
 
     def _check_bad_lines(self, source: int, ended: bool = False) -> None:
         """Refuse too many; a share is compared only at the end, since bad lines come in heaps."""

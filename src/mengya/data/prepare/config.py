@@ -10,6 +10,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from rich.console import Console
 
 from mengya.config import Config, OneOrMany, PathConfig
+from mengya.data.exams.config import ContaminationConfig
 from mengya.data.hub.corpus import HubKey
 from mengya.data.hub.reference import is_hub
 from mengya.data.ingest.reading.encoding import AUTO
@@ -180,6 +181,10 @@ class PrepareConfig(Config):
     or [姓名], in answers that are learned: say how many there are, or also drop these samples."""
     report: bool = True
     """Write report.html and data_report.json: what was dropped and edited, with examples."""
+    contamination: ContaminationConfig | None = None
+    """Look for exam items, in all turns of a chat: {exams: [FOLDER, ...]}. What is found is in
+    OUT/contamination.jsonl and the manifest, goes into the checkpoints trained on it, and `mengya evaluate`
+    shows results without it."""
     train_on: Literal["all_turns", "last_turn"] = "all_turns"
     """For conversations: the assistant turns that are learned. A turn with `weight`, `loss`, `train` or
     `loss_mask` of 0 or false never is."""

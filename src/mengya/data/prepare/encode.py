@@ -45,6 +45,7 @@ from mengya.data.ingest.schema import (
     to_conversation,
     to_document,
 )
+from mengya.data.prepare.exam_check import ExamItems
 from mengya.data.prepare.examples import (
     EXCERPT,
     Example,
@@ -99,6 +100,8 @@ class EncodedChunk:
         scripts: [M, S] int64, characters of every script in the samples of the numbers script_samples: [M].
         dropped_characters: as text_characters, of samples left out, by reason.
         edits: samples that each edit changed.
+        hits: (sample, exam item) for every item that a sample holds; dropped_hits: (line, exam item) of
+            samples that were dropped for it.
         examples: of what was dropped, by reason; edit_examples: of what was edited, by edit.
         placeholders: samples whose learned answers hold each of them; placeholder_examples: by placeholder.
         signatures, split_signatures: [N, P] uint8, for near-duplicates; [N, 0] where they are not needed.
@@ -126,6 +129,8 @@ class EncodedChunk:
     script_samples: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     dropped_characters: Counter[str] = field(default_factory=Counter)
     edits: Counter[str] = field(default_factory=Counter)
+    hits: list[tuple[int, int]] = field(default_factory=list)
+    dropped_hits: list[tuple[int, int]] = field(default_factory=list)
     examples: Examples = field(default_factory=Examples)
     edit_examples: Examples = field(default_factory=Examples)
     placeholders: Counter[str] = field(default_factory=Counter)
@@ -151,12 +156,14 @@ class Candidate:
     Attributes:
         record: number of its record in the chunk; line: of that record in the file.
         sides: (ids, loss mask) of a conversation, or of both sides of a preference; nothing for text.
+        exam_items: that the sample holds.
     """
 
     record: int
     line: int
     sample: Sample
     sides: list[tuple[list[int], list[int]]] = field(default_factory=list)
+    exam_items: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +183,7 @@ class EncodingPlan:
         batch_filters: called once in every process, each gives a filter that is asked after the others.
         signing: the signatures that near-duplicates are found by; None when nobody looks for them.
         repeated_text: passages that are collected, or removed; None for neither.
+        exam_items: what is looked for after them; None for nothing.
     """
 
     kind: Kind
@@ -193,6 +201,7 @@ class EncodingPlan:
     batch_filters: tuple[Callable[[], BatchFilter], ...] = ()
     signing: Signing | None = None
     repeated_text: RepeatedTextPlan | None = None
+    exam_items: ExamItems | None = None
 
 
 def plan_encoding(
@@ -227,6 +236,7 @@ class Encoder:
         self._batch_filters = [make() for make in plan.batch_filters]
         self._signing = plan.signing
         self._repeated = RepeatedText(plan.repeated_text) if plan.repeated_text else None
+        self._exam_items = plan.exam_items
         if plan.kind == "text":
             self._texts = Tokenizer.from_str(plan.text_tokenizer)
             self._edge = np.array([plan.document_token], np.uint32)
@@ -246,11 +256,14 @@ class Encoder:
             return result
         if self._repeated is not None:
             candidates = self._without_repeated(self._repeated, candidates, result)
+        if self._exam_items is not None:
+            candidates = _with_exam_items(self._exam_items, candidates, result)
         if self.kind != "text":
             candidates = self._with_chat_ids(candidates, result)
         result.bad.sort(key=lambda bad: bad.line)
         self._describe([candidate.sample for candidate in candidates], result)
         result.lines = np.array([candidate.line for candidate in candidates], np.int64)
+        result.hits = [(at, item) for at, c in enumerate(candidates) for item in c.exam_items]
         if self.kind == "text":
             texts = [c.sample.text for c in candidates if isinstance(c.sample, Document)]
             _fill(result, self._encode_texts(texts), [])
@@ -483,6 +496,19 @@ def _passing(
         else:
             kept.append(candidate)
     return kept
+
+
+def _with_exam_items(
+    exam_items: ExamItems, candidates: list[Candidate], result: EncodedChunk
+) -> list[Candidate]:
+    """Those that stay, with the exam items that they hold."""
+    held = exam_items.held_by([candidate.sample for candidate in candidates])
+    for candidate, items in zip(candidates, held, strict=True):
+        candidate.exam_items = items
+        if items and exam_items.drop:
+            result.drop("contaminated", candidate)
+            result.dropped_hits += [(candidate.line, item) for item in items]
+    return [c for c in candidates if not (c.exam_items and exam_items.drop)]
 
 
 def _without_same_answers(candidates: list[Candidate], result: EncodedChunk) -> list[Candidate]:

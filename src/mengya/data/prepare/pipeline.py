@@ -29,6 +29,7 @@ from mengya.data.prepare.cluster import encode_on_cluster
 from mengya.data.prepare.config import PrepareConfig, PrepareFilters
 from mengya.data.prepare.counts import SourceCounts
 from mengya.data.prepare.encode import BatchFilter, EncodedChunk, EncodingPlan, plan_encoding
+from mengya.data.prepare.exam_check import ExamItems
 from mengya.data.prepare.perplexity import PerplexityBounds, Scorer
 from mengya.data.prepare.repeated_text import TABLE, RepeatedPassages, RepeatedTextPlan
 from mengya.data.prepare.request import Inputs, source_form
@@ -51,16 +52,18 @@ def encode_all(
     build: Build,
     console: Console,
     make_scorer: Callable[[], Scorer] | None = None,
+    exam_items: ExamItems | None = None,
 ) -> None:
     """Read, encode and write chunk by chunk what `build` does not hold yet.
 
     Args:
         make_scorer: called once in every process, gives what the filter by perplexity goes by.
+        exam_items: what is looked for of exams.
 
     Raises:
         UserError: too many bad lines, or a worker process died; `build` holds complete chunks then.
     """
-    plan = _plan(config, inputs, make_scorer)
+    plan = _plan(config, inputs, make_scorer, exam_items)
     workers = config.workers or (usable_cores() if inputs.total_bytes > SMALL_INPUT else 1)
     if config.repeated_text is not None:
         table = _repeated_text(config, inputs, plan, workers, build.directory, console)
@@ -136,7 +139,10 @@ def _progress(title: str, console: Console) -> Progress:
 
 
 def _plan(
-    config: PrepareConfig, inputs: Inputs, make_scorer: Callable[[], Scorer] | None
+    config: PrepareConfig,
+    inputs: Inputs,
+    make_scorer: Callable[[], Scorer] | None,
+    exam_items: ExamItems | None,
 ) -> EncodingPlan:
     batch_filters: list[Callable[[], BatchFilter]] = []
     if (bounds := config.filters.perplexity) is not None and make_scorer is not None:
@@ -155,6 +161,7 @@ def _plan(
         drop_placeholders=config.placeholders == "drop",
         batch_filters=tuple(batch_filters),
         signing=signing_for(config.near_duplicates, config.kind, config.validation_fraction),
+        exam_items=exam_items,
     )
 
 

@@ -24,6 +24,7 @@ from mengya.data.ingest.reading.records import Chunk
 from mengya.data.prepare.build import TRAIN, VALIDATION
 from mengya.data.prepare.config import REQUEST, PrepareConfig, PrepareFilters, PrepareSource
 from mengya.data.prepare.encode import Kind, SourceForm
+from mengya.data.prepare.exam_check import check_request
 from mengya.data.prepare.moved import (
     changed_facts,
     check_manifest,
@@ -193,6 +194,8 @@ class Inputs:
         self.own_filters = [find_own_filter(path, Path.cwd()) for path in config.filters.own]
         if filters := self._filters(config.filters, checkpoint_sha256):
             self.request["filters"] = filters
+        if config.contamination is not None:
+            self.request["contamination"] = check_request(config.contamination)
         if config.fill:
             self.request["fill"] = config.fill
         if config.placeholders != "warn":

@@ -25,6 +25,7 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.config import CLASSES, config_to_hf, load_model_config, load_quantization
 from mengya.models.hf.weight_files import StoredTensors, weight_files
+from mengya.runtime.training_data import copy_training_data
 from mengya.tokenizer.added import read_added
 from mengya.tokenizer.load import (
     copy_tokenizer,
@@ -96,8 +97,10 @@ def write_folder(
 
 
 def copy_tokenizer_files(tokenizer_folder: Path, directory: Path) -> None:
-    """The tokenizer, and what its folder says of tokens added by `mengya extend`, as trained."""
+    """The tokenizer, and what its folder says of tokens added by `mengya extend`, as trained, and of the
+    data that the model learned from."""
     copy_tokenizer(tokenizer_folder, directory)
+    copy_training_data(tokenizer_folder, directory)
     if added := read_added(tokenizer_folder):
         added.trained().write(directory)
 

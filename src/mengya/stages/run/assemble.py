@@ -28,6 +28,7 @@ from mengya.data.rows.mixing.plan import MixturePlan, plan_mixture
 from mengya.data.rows.mixing.use import MixtureUse, mixture_use
 from mengya.data.rows.mixture import Mixture
 from mengya.data.rows.provenance import step_documents
+from mengya.data.training_record import TrainedOn, training_record, write_training_record
 from mengya.errors import UserError
 from mengya.losses.dpo import DPO
 from mengya.losses.next_token import NextToken
@@ -138,6 +139,8 @@ def train(
     size, rows = _model_size(model), trained_rows(model)
     advice = _advice(name, config, model, data, strategy) if strategy.rank == 0 else []
     flops_per_token = _flops_per_token(model, data.train, loss)
+    start = getattr(config, "init_from", None)
+    record = training_record(name, (part.shards for part in data.train.sources), start)
     strategy.place(model)
     optimizers = build_optimizers(model, config.optimizer, strategy.dp_group)
     layout = run_layout(optimizers, model, config.optimizer)
@@ -152,7 +155,7 @@ def train(
         model,
         optimizers,
         model_tensors=trained.tensors,
-        write_model=trained.write,
+        write_model=partial(_write_with_record, trained.write, record),
         read_model=trained.restore,
         warn=progress.warn,
         master=lambda: trainable(model) if config.save_dtype != "float32" else None,
@@ -163,6 +166,7 @@ def train(
     state = checkpoints.resume()
     if strategy.rank == 0:
         config.run_dir.mkdir(parents=True, exist_ok=True)
+        write_training_record(record, config.run_dir)
         resolved = config.model_copy(update={"global_batch_size": data.batch_size.rows})
         save_config(resolved, config.run_dir / "config.yaml")
         progress.say(_summary(name, config, size, rows, data, state))
@@ -206,6 +210,16 @@ def train(
         progress.say(f"{name} {end}: {checkpoints.store.latest()}, curves in {report}")
     strategy.close()
     return done
+
+
+def _write_with_record(
+    write: Callable[[Path, Mapping[str, torch.Tensor]], object],
+    record: list[TrainedOn],
+    folder: Path,
+    tensors: Mapping[str, torch.Tensor],
+) -> None:
+    write(folder, tensors)
+    write_training_record(record, folder)
 
 
 def trainable(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -22,6 +22,7 @@ from mengya.data.rows.mixing.plan import MixturePlan
 from mengya.errors import UserError, shown
 from mengya.runtime.checkpoint_names import step_of
 from mengya.runtime.output_folder import FolderKind, open_run_folder
+from mengya.runtime.training_data import TRAINING_DATA
 from mengya.stages.run.inputs import FILE as INPUTS
 from mengya.stages.run.inputs import (
     load_inputs,
@@ -51,6 +52,7 @@ _UNSAID = ("run_dir", "resume", "data.verify")
 _NAMES = (
     "config.yaml",
     INPUTS,
+    TRAINING_DATA,
     "metrics.jsonl",
     "samples.jsonl",
     "quarantine.jsonl",
