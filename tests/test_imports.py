@@ -13,10 +13,10 @@ ROOT = Path(mengya.__file__).parent
 # From the bottom up; packages of one row are siblings.
 ROWS = [
     {"config", "runtime", "batch", "errors", "version"},
-    {"kernels", "text", "tokenizer", "world"},
+    {"kernels", "text", "tokenizer", "world", "endpoint"},
     {"models", "losses", "rewards", "data"},
     {"generation", "web"},
-    {"training", "evaluation", "quantization", "export", "serving", "board"},
+    {"training", "evaluation", "quantization", "export", "serving", "synthesis", "board"},
     {"planning"},
     {"stages"},
     {"cli", "api"},

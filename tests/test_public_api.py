@@ -30,6 +30,7 @@ SIGNATURES = {
     "load": "(checkpoint: 'StrPath', *, device: 'DeviceName' = 'auto', dtype: 'DtypeName' = 'auto')"
     " -> 'Model'",
     "train_tokenizer": f"{STAGE} -> 'Path'",
+    "get_data": "(name: 'str', recipe: 'StrPath | None' = None, /, **keys: 'Any') -> 'Path'",
     "prepare": f"{STAGE} -> 'dict[str, Path]'",
     "pretrain": f"{STAGE} -> 'TrainingRun'",
     "sft": f"{STAGE} -> 'TrainingRun'",

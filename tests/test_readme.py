@@ -21,7 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 import mengya
-from mengya.cli import VERBS, app, config_class_of, read_arguments
+from mengya.cli import GROUPS, VERBS, app, config_class_of, read_arguments
 from mengya.runtime.config_keys import describe
 from mengya.world import WorldConfig, generate
 from tests.helpers.doc_page import (
@@ -63,6 +63,17 @@ def commands(page: str) -> list[list[str]]:
         if match:
             found.append(shlex.split(match[1]))
     return found
+
+
+def verbs_of_the_cli() -> set[str]:
+    """With those in groups, which are two words."""
+    return {command.name or "" for command in app.registered_commands} | {*VERBS}
+
+
+def verb_of(arguments: list[str]) -> tuple[str, list[str]]:
+    """The verb of a command, with its group, and what follows it."""
+    count = 2 if arguments[0] in GROUPS else 1
+    return " ".join(arguments[:count]), arguments[count:]
 
 
 def inline_commands(page: str) -> list[str]:
@@ -172,12 +183,15 @@ def test_the_guides_python_is_that_of_the_example(page: str) -> None:
 
 @pytest.mark.parametrize("page", ["docs/guide.md", "docs/tutorial.md"])
 def test_every_verb_answers_help(page: str) -> None:
-    verbs = {arguments[0] for arguments in commands(page)}
-    assert verbs <= {command.name for command in app.registered_commands}
+    verbs = {verb_of(arguments)[0] for arguments in commands(page)}
+    assert verbs <= verbs_of_the_cli()
     assert {"tokenizer", "prepare", "pretrain", "sft", "evaluate", "chat"} <= verbs
     for verb in verbs:
         done = subprocess.run(
-            [BIN / "mengya", verb, "--help"], env=environment(), capture_output=True, text=True
+            [BIN / "mengya", *verb.split(), "--help"],
+            env=environment(),
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
         assert f"mengya {verb}" in done.stdout
@@ -186,8 +200,8 @@ def test_every_verb_answers_help(page: str) -> None:
 @pytest.mark.parametrize("page", [page for page in TRANSLATIONS if page != "docs/tutorial.md"])
 def test_every_command_is_a_valid_configuration(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # recipes are named from the clone
-    for verb, *arguments in commands(page):
-        assert verb in {command.name for command in app.registered_commands}
+    for verb, arguments in map(verb_of, commands(page)):
+        assert verb in verbs_of_the_cli()
         if re.search(r"RECIPE|CHECKPOINT|NAME", " ".join(arguments)):
             continue  # stands for the reader's own
         if verb in VERBS and arguments and not arguments[0].startswith("--"):

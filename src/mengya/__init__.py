@@ -5,10 +5,10 @@
     model = mengya.load("runs/my/sft")
     print(model.chat("你好"))
 
-From text to a model: `train_tokenizer`, `prepare`, `pretrain`, `sft`, `dpo`, `evaluate`, `quantize`,
-`export_model`. They take the recipes and keys of the commands of the same names;
-examples/train_in_python.py calls them in order. Errors that the caller can fix are `UserError`. Nothing heavy
-is imported before it is used.
+From text to a model: `get_data`, `train_tokenizer`, `prepare`, `pretrain`, `sft`, `dpo`, `evaluate`,
+`quantize`, `export_model`. They take the recipes and keys of the commands of the same names;
+examples/train_in_python.py calls them in order. Errors that the caller can fix are `UserError`. Nothing
+heavy is imported before it is used.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         dpo,
         evaluate,
         export_model,
+        get_data,
         load,
         prepare,
         pretrain,
@@ -42,6 +43,7 @@ __all__ = [
     "dpo",
     "evaluate",
     "export_model",
+    "get_data",
     "load",
     "prepare",
     "pretrain",

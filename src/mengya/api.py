@@ -255,6 +255,25 @@ def prepare(recipe: StrPath | None = None, /, **keys: Any) -> dict[str, Path]:
     return {split: config.out / split for split in ("train", "validation")}
 
 
+def get_data(name: str, recipe: StrPath | None = None, /, **keys: Any) -> Path:
+    """Download a public data set, or a part of it; as `mengya data get`.
+
+    Args:
+        name: of `mengya data list`, or OWNER/NAME of a hub.
+        recipe: a YAML file.
+        keys: out=FOLDER at least, here or in the recipe; rows=, bytes= or tokens= take a part only.
+
+    Returns:
+        The folder, which `prepare` reads; `prepare(sources="hub:NAME")` needs no folder.
+
+    Raises:
+        UserError: a key is not valid, there is no such data set, or it cannot be had.
+    """
+    from mengya.stages.data.get import DataGetConfig, run
+
+    return run(load_config(DataGetConfig, _path(recipe), {"name": name, **keys})).folder
+
+
 def pretrain(recipe: StrPath | None = None, /, **keys: Any) -> TrainingRun:
     """Train on text, from random weights or from a checkpoint; as `mengya pretrain`.
 

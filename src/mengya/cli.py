@@ -40,6 +40,8 @@ app = typer.Typer(
 class Verb(NamedTuple):
     """A stage with a configuration: module `mengya.stages.NAME` with `run` and the class `config`.
 
+    The name of a verb in a group is two words, and its module lies in the package of the group.
+
     Attributes:
         positional: the key that an argument before the recipe sets; None without one.
     """
@@ -51,6 +53,13 @@ class Verb(NamedTuple):
 
 VERBS = {
     "tokenizer": Verb("TokenizerConfig", "Train a byte-level BPE tokenizer."),
+    "data list": Verb("DataListConfig", "List the public data sets that are known by name."),
+    "data show": Verb("DataShowConfig", "Show what is known of a public data set.", "name"),
+    "data get": Verb("DataGetConfig", "Download a public data set, or a part of it.", "name"),
+    "synth": Verb(
+        "SynthConfig", "Make conversations from documents or seeds, through any endpoint."
+    ),
+    "identity": Verb("IdentityConfig", "Make conversations in which a model says who it is."),
     "prepare": Verb("PrepareConfig", "Turn documents into token shards."),
     "pretrain": Verb("PretrainConfig", "Train a model from scratch, or continue one, on text."),
     "sft": Verb("SftConfig", "Fine-tune on conversations; all weights or LoRA."),
@@ -71,6 +80,8 @@ VERBS = {
     "demo": Verb("DemoConfig", "Train and compare a model of a small world, all stages."),
 }
 
+GROUPS = {"data": "Find and download public data sets."}
+
 Arguments = Annotated[
     list[str] | None,
     typer.Argument(metavar="[RECIPE.yaml] [key.sub=value ...]", help="A recipe, then overrides."),
@@ -82,7 +93,7 @@ ShowSchema = Annotated[bool, typer.Option("--schema", help="Print the JSON schem
 
 
 def _run_verb(name: str, arguments: list[str], keys: bool, schema: bool) -> None:
-    with _waiting(f"mengya {name}: loading PyTorch"):
+    with _waiting(f"mengya {name}: loading" + ("" if name.startswith("data ") else " PyTorch")):
         stage = stage_of(name)
     config_class = config_class_of(name)
     if schema:
@@ -100,7 +111,7 @@ def _waiting(text: str) -> Status:
 
 def stage_of(verb: str) -> ModuleType:
     """The module of a verb of VERBS, with its `run`."""
-    return importlib.import_module(f"mengya.stages.{verb}")
+    return importlib.import_module(f"mengya.stages.{verb.replace(' ', '.')}")
 
 
 def config_class_of(verb: str) -> type[Config]:
@@ -156,9 +167,14 @@ def _add_verb(name: str, verb: Verb) -> None:
         f"{verb.summary}\n\nusage: mengya {name} {before}\\[RECIPE.yaml] \\[key.sub=value ...]\n\n"
         f"`mengya {name} --keys` lists every key."
     )
-    app.command(name, short_help=verb.summary)(command)
+    group, _, inner = name.rpartition(" ")
+    place = _groups[group] if group else app
+    place.command(inner, short_help=verb.summary)(command)
 
 
+_groups = {name: typer.Typer(no_args_is_help=True, help=about) for name, about in GROUPS.items()}
+for _name, _group in _groups.items():
+    app.add_typer(_group, name=_name)
 for _name, _verb in VERBS.items():
     _add_verb(_name, _verb)
 

@@ -371,4 +371,5 @@ def config_class_in(annotation: Any) -> type[Config] | None:
 
 
 def _verb(cls: type[Config]) -> str:
-    return cls.__name__.removesuffix("Config").removesuffix("Params").lower()
+    name = cls.__name__.removesuffix("Config").removesuffix("Params")
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()

@@ -54,22 +54,32 @@ class HubServer:
 @contextmanager
 def hub_server() -> Iterator[HubServer]:
     hub = HubServer()
-    handler = type("Handler", (_Handler,), {"hub": hub})
+    with serve_hub(hub, HubHandler):
+        yield hub
+
+
+@contextmanager
+def serve_hub(hub: HubServer, kind: type[HubHandler]) -> Iterator[None]:
+    handler = type("Handler", (kind,), {"hub": hub})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
-        yield hub
+        yield
     finally:
         hub.stopping.set()
         server.shutdown()
         server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class HubHandler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
+
+    @property
+    def routes(self) -> list[tuple[str, str]]:
+        return _ROUTES
 
     def log_message(self, format: str, *args: Any) -> None:
         """Not on stderr, where tests look for what mengya prints."""
@@ -98,10 +108,13 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(size)
         if isinstance(trouble, int):
             self._reply({"error": f"planted; your token {TOKEN} was seen"}, trouble)
-        elif not path.startswith("/lfs/") and TOKEN not in str(self.headers.get("Authorization")):
+        elif self._needs_token(path) and TOKEN not in str(self.headers.get("Authorization")):
             self._reply({"error": "Invalid username or password."}, 401)
         else:
             self._route(path, body)
+
+    def _needs_token(self, path: str) -> bool:
+        return not path.startswith("/lfs/")
 
     def _trouble(self, path: str) -> Trouble | None:
         for (method, part), trouble in self.hub.trouble.items():
@@ -119,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def _route(self, path: str, body: bytes) -> None:
-        for pattern, name in _ROUTES:
+        for pattern, name in self.routes:
             if found := re.fullmatch(pattern, f"{self.command} {path}"):
                 getattr(self, name)(*map(unquote, found.groups()), body)
                 return
@@ -261,20 +274,20 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 _LFS = (".safetensors", ".onnx", ".bin", ".gguf")
-_REPO, _PART = r"([\w.-]+/[\w.-]+)", r"([^/]+)"
+REPO, PART = r"([\w.-]+/[\w.-]+)", r"([^/]+)"
 _ROUTES = [
     (r"PUT /lfs/(\w+)", "_put_blob"),
     (r"POST /api/repos/create", "_hf_create"),
-    (rf"GET /api/models/{_REPO}", "_hf_info"),
-    (rf"GET /api/models/{_REPO}/tree/{_PART}", "_hf_tree"),
-    (rf"POST /api/models/{_REPO}/branch/{_PART}", "_hf_branch"),
+    (rf"GET /api/models/{REPO}", "_hf_info"),
+    (rf"GET /api/models/{REPO}/tree/{PART}", "_hf_tree"),
+    (rf"POST /api/models/{REPO}/branch/{PART}", "_hf_branch"),
     (r"POST /api/validate-yaml", "_hf_yaml"),
-    (rf"POST /api/models/{_REPO}/preupload/{_PART}", "_hf_preupload"),
-    (rf"POST /{_REPO}\.git/info/lfs/objects/batch", "_batch"),
-    (rf"POST /api/models/{_REPO}/commit/{_PART}", "_hf_commit"),
+    (rf"POST /api/models/{REPO}/preupload/{PART}", "_hf_preupload"),
+    (rf"POST /{REPO}\.git/info/lfs/objects/batch", "_batch"),
+    (rf"POST /api/models/{REPO}/commit/{PART}", "_hf_commit"),
     (r"POST /api/v1/models", "_ms_create"),
-    (rf"GET /openapi/v1/models/{_REPO}", "_ms_info"),
-    (rf"GET /api/v1/models/{_REPO}/repo/files", "_ms_files"),
-    (rf"POST /api/v1/repos/models/{_REPO}/info/lfs/objects/batch", "_ms_batch"),
-    (rf"POST /api/v1/repos/models/{_REPO}/commit/{_PART}", "_ms_commit"),
+    (rf"GET /openapi/v1/models/{REPO}", "_ms_info"),
+    (rf"GET /api/v1/models/{REPO}/repo/files", "_ms_files"),
+    (rf"POST /api/v1/repos/models/{REPO}/info/lfs/objects/batch", "_ms_batch"),
+    (rf"POST /api/v1/repos/models/{REPO}/commit/{PART}", "_ms_commit"),
 ]

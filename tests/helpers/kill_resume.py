@@ -58,7 +58,7 @@ def make_data(folder: Path) -> None:
     tokenizer = load_tokenizer(folder / "tokenizer")
     size, edge = len(tokenizer), document_token_id(tokenizer)
     rng = np.random.default_rng(0)
-    for split, count in (("train", 400), ("validation", 20)):
+    for split, count in (("train", 400), ("few", 60), ("validation", 20)):
         writer = ShardWriter(folder / split, "text", size)
         for length in rng.integers(10, 200, count):
             ids = rng.integers(0, size, length)
@@ -78,8 +78,12 @@ def settings(folder: Path, name: str, steps: int, save_every: int) -> PretrainCo
         {
             "run_dir": folder / name, "tokenizer": folder / "tokenizer", "model": shape,
             "data": {
-                "train": [str(folder / "train")], "validation": [str(folder / "validation")],
-                "sequence_length": 64,
+                "train": [
+                    {"path": str(folder / "train"), "name": "many", "order": "short_first"},
+                    {"path": str(folder / "few"), "max_epochs": 2},
+                ],
+                "validation": [str(folder / "validation")], "sequence_length": 64,
+                "phases": [{"until": 0.4}, {"weights": {"many": 1, "few": 1}}],
             },
             "micro_batch_size": 2, "max_steps": steps, "loop": every, "resume": True,
             "optimizer": {"name": "muon"}, "save_dtype": "bfloat16",

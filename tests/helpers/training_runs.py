@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 from mengya.stages import dpo, pretrain, sft
@@ -54,3 +58,17 @@ def final_bytes(run_dir: Path) -> dict[str, bytes]:
     """Every tensor file of the last checkpoint."""
     folder = run_dir / "checkpoints/latest"
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.safetensors")}
+
+
+def stop_after(run_dir: Path, step: int) -> threading.Thread:
+    """Send this process SIGTERM once the run has logged `step`."""
+
+    def watch() -> None:
+        metrics = run_dir / "metrics.jsonl"
+        while not (metrics.is_file() and metrics.read_bytes().count(b'"loss"') >= step):
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread

@@ -198,7 +198,7 @@ def test_json_has_its_keys_and_needs_no_gpu(recipe: Path) -> None:
         found = json.loads(done.stdout)
         assert {name: sorted(v) for name, v in found.items() if isinstance(v, dict)} == {
             "parameters": ["active", "embedding", "total", "trained"],
-            "data": ["fill", "missing", "rows", "visible"],
+            "data": ["fill", "missing", "phases", "rows", "sources", "visible"],
             "run": ["batch_rows", "epochs", "sequence_length", "steps", "tokens"],
             "flops": ["attention", "layers", "output", "per_token", "recomputed", "run"],
             "device": ["devices", "memory", "name", "peak_flops"],

@@ -11,7 +11,7 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from mengya.training.schedule import ScheduleConfig, lr_factor
+from mengya.training.schedule import ScheduleConfig, decay_start, lr_factor
 
 
 def theirs(make, steps: int, **options: float) -> list[float]:
@@ -59,3 +59,15 @@ def test_wsd_is_flat_then_falls_to_the_floor() -> None:
 def test_two_warmups_are_one_too_many() -> None:
     with pytest.raises(ValueError, match="keep one of them"):
         ScheduleConfig(warmup_steps=3, warmup_ratio=0.1)
+
+
+@pytest.mark.parametrize(
+    ("steps", "ratio", "warmup"), [(100, 0.2, 5), (7, 0.5, 0), (450, 0.13, 40)]
+)
+def test_decay_starts_at_the_first_lower_rate(steps: int, ratio: float, warmup: int) -> None:
+    wsd = ScheduleConfig(name="wsd", decay_ratio=ratio, warmup_steps=warmup)
+    start = decay_start(steps, wsd)
+    assert start is not None
+    rates = [lr_factor(step, steps, wsd) for step in range(steps)]
+    assert set(rates[warmup:start]) == {1.0} and max(rates[start:]) < 1
+    assert decay_start(steps, ScheduleConfig()) is None

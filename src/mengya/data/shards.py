@@ -242,6 +242,18 @@ class TokenShards:
         labelled = sum(int(mask.sum(dtype=np.int64)) for mask in self._masks)
         return labelled / max(1, int(self.lengths.sum())) if self._masks else 1.0
 
+    @property
+    def answers(self) -> np.ndarray:
+        """[documents] int64, stretches of tokens that a loss is taken on: the answers; reads all masks."""
+        counts = []
+        for part, mask in enumerate(self._masks):
+            documents = slice(self._first_document[part], self._first_document[part + 1])
+            begins = self._starts[documents]
+            ends = begins + self.lengths[documents]
+            at = _stretches(mask, begins[begins < ends])
+            counts.append(np.searchsorted(at, ends) - np.searchsorted(at, begins))
+        return np.concatenate(counts) if counts else np.zeros(len(self), np.int64)
+
     def require(
         self,
         *kinds: str,
@@ -368,6 +380,17 @@ _AGAIN = "run its `mengya prepare` again with overwrite=true"
 def _damage(directory: Path, files: list[str]) -> UserError:
     lines = "\n".join(f"  - {line}" for line in files)
     return UserError(f"{directory} is damaged:\n{lines}\n{_AGAIN}")
+
+
+def _stretches(mask: np.ndarray, begins: np.ndarray) -> np.ndarray:
+    """Positions where ones begin, after a zero or at `begins` of documents; in pieces, as parts are long."""
+    found = [begins[mask[begins] > 0]]
+    for start in range(0, len(mask), _READ_BYTES):
+        piece = mask[max(0, start - 1) : start + _READ_BYTES] > 0
+        if start == 0:
+            piece = np.concatenate([[False], piece])
+        found.append(start + np.flatnonzero(piece[1:] & ~piece[:-1]))
+    return np.unique(np.concatenate(found))
 
 
 def _crc32(path: Path, advance: Callable[[int], object] = lambda read: None) -> int:

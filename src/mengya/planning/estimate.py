@@ -60,11 +60,12 @@ def estimate(
     device, execution = open_device(config, hardware, model.config, measure=data is None)
     # Where the loss takes logits of labelled positions only (stages/run/losses.py).
     labelled_only = verb == "sft" and not execution.compile and device.kind != "cuda"
-    data = data or open_data(config, data_tokens, needs_labels=labelled_only)
+    batch_rows = config.global_batch_size or config.micro_batch_size * hardware.devices
+    data = data or open_data(config, data_tokens, labelled_only, batch_rows)
     labelled = data.labelled if labelled_only else 1.0
 
     settings = _memory_settings(verb, config, execution, hardware.devices, labelled)
-    length = _length(config, data, hardware.devices)
+    length = _length(config, data, batch_rows)
     flops = training_flops(model, data.visible, labelled, reference=verb == "dpo")
     recomputed = recomputed_flops(model, data.visible) if config.gradient_checkpointing else 0.0
     expected = _expected(model, settings, flops, device)
@@ -123,8 +124,7 @@ class _Length(NamedTuple):
     tokens: float | None
 
 
-def _length(config: RunConfig, data: Data, devices: int) -> _Length:
-    batch_rows = config.global_batch_size or config.micro_batch_size * devices
+def _length(config: RunConfig, data: Data, batch_rows: int) -> _Length:
     batch = BatchSize(batch_rows, config.batch_ramp)
     steps, epochs = config.max_steps, config.epochs
     if steps is None and data.rows is not None:

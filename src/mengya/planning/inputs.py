@@ -5,13 +5,15 @@ Shards do not have to exist yet: what is missing is assumed, and named.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from mengya.data.rows.datasets import PackedRows
+from mengya.data.rows.mixing.plan import plan_mixture
+from mengya.data.rows.mixing.use import MixtureUse, mixture_use
 from mengya.data.rows.mixture import Mixture
 from mengya.data.shards import MANIFEST, TokenShards
 from mengya.errors import UserError
@@ -19,6 +21,7 @@ from mengya.models.config.model import ModelConfig
 from mengya.planning.hardware import Device, named_device, this_device
 from mengya.training.execution import Execution, execution_on, resolve_execution
 from mengya.training.run_config import RunConfig
+from mengya.training.run_length import run_length
 
 Verb = Literal["pretrain", "sft", "dpo"]
 
@@ -33,6 +36,7 @@ class Data:
         labelled: share of the positions with a label.
         missing: shard folders that do not exist; then visible and fill are those of full rows.
         too_long: for every shard folder with chats that do not fit a row, how many they are and the remedy.
+        use: what the run takes of every source.
     """
 
     rows: int | None
@@ -41,6 +45,7 @@ class Data:
     labelled: float
     missing: tuple[Path, ...] = ()
     too_long: tuple[tuple[str, str], ...] = ()
+    use: MixtureUse = field(default_factory=MixtureUse)
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,16 @@ class Hardware:
     price_per_hour: float | None = None
 
 
-def open_data(config: RunConfig, tokens: float | None, needs_labels: bool) -> Data:
+def open_data(config: RunConfig, tokens: float | None, needs_labels: bool, batch_rows: int) -> Data:
     """What one epoch has: from the shards where they exist, else from `tokens`.
 
     Args:
         tokens: of one epoch, given by the user; used only where shards are missing.
         needs_labels: whether to read the masks.
+        batch_rows: of a full step over all devices.
+
+    Raises:
+        UserError: phases or caps that the run cannot have.
     """
     S = config.data.sequence_length
     missing = tuple(s.path for s in config.data.train if not (s.path / MANIFEST).is_file())
@@ -72,16 +81,22 @@ def open_data(config: RunConfig, tokens: float | None, needs_labels: bool) -> Da
         rows = None if tokens is None else max(1, round(tokens / S))
         return Data(rows, visible=(S + 1) / 2, fill=1.0, labelled=1.0, missing=missing)
     parts = [
-        (PackedRows(TokenShards(source.path), S, config.seed), source.weight)
+        PackedRows(TokenShards(source.path), S, config.seed, source.order)
         for source in config.data.train
     ]
-    mixture = Mixture(parts, config.seed)
+    lengths = [len(part) for part in parts]
+    length = run_length(config, sum(lengths), batch_rows)
+    planned = plan_mixture(config.data, lengths, length)
+    mixture = Mixture(
+        list(zip(parts, planned.weights, strict=True)), config.seed, planned.segments, length.rows
+    )
+    use = mixture_use(config.data, planned, mixture, length)
     labelled = mixture.labelled if needs_labels else 1.0
     lines = ((rows, rows.fitting.describe(rows.shards.kind, S)) for rows in mixture.sources)
     too_long = tuple(
         (f"{rows.shards.directory}: {line}", rows.fitting.remedy) for rows, line in lines if line
     )
-    return Data(len(mixture), mixture.visible, mixture.fill, labelled, too_long=too_long)
+    return Data(len(mixture), mixture.visible, mixture.fill, labelled, too_long=too_long, use=use)
 
 
 def open_device(

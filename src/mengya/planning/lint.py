@@ -5,6 +5,7 @@ Takes a `Plan`; gives `LintWarning`s. A rule is common practice or a fit of a pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -166,6 +167,65 @@ def _epochs(plan: Plan) -> Iterator[LintWarning]:
         )
 
 
+def _source_epochs(plan: Plan) -> Iterator[LintWarning]:
+    use = plan.data.use
+    for number, source in enumerate(use.sources if len(use.sources) > 1 else ()):
+        if source.max_epochs is not None or source.epochs <= EPOCHS * 1.01:
+            continue
+        alone = any(p.shares and p.shares[number] > 0.999 for p in use.phases)
+        others = any(s.max_epochs is None for s in use.sources if s is not source)
+        more = f"more of {source.name}, or a smaller weight"
+        yield LintWarning(
+            "source_epochs",
+            f"{source.name} is repeated {source.epochs:.1f} times; after {EPOCHS} passes repeated tokens are "
+            "worth clearly less than new ones (arXiv:2305.16264)",
+            f"write data.train[{number}].max_epochs={EPOCHS}, which gives its share to the others"
+            if others and not alone
+            else more,
+        )
+
+
+def _capped(plan: Plan) -> Iterator[LintWarning]:
+    for number, source in enumerate(plan.data.use.sources):
+        if source.max_epochs is None or source.share >= 0.99 * source.wanted:
+            continue
+        needed = math.ceil(source.max_epochs * source.wanted / max(source.share, 1e-9))
+        yield LintWarning(
+            "capped",
+            f"max_epochs {source.max_epochs:g} leaves {source.name} {source.share:.1%} of the rows, and not "
+            f"the {source.wanted:.1%} of its weight: the others take the rest in proportion",
+            f"more of {source.name}, or data.train[{number}].max_epochs={needed} for its full weight",
+        )
+
+
+def _first_pass(plan: Plan) -> Iterator[LintWarning]:
+    for number, source in enumerate(plan.data.use.sources):
+        order = plan.config.data.train[number].order
+        if order != "shuffled" and source.epochs < 0.99:
+            hard = "the longest documents" if order == "short_first" else "the most turns"
+            yield LintWarning(
+                "first_pass",
+                f"order={order} puts the rows of {source.name} with {hard} last, and the run ends at "
+                f"{source.epochs:.0%} of its first pass: they never come",
+                f"write data.train[{number}].order=shuffled, or train for a full pass",
+            )
+
+
+def _phases(plan: Plan) -> Iterator[LintWarning]:
+    phases = plan.data.use.phases
+    for number, phase in enumerate(phases if plan.steps is not None else ()):
+        if phase.shares:
+            continue
+        if number and phase.start == plan.steps and phases[number - 1].shares:
+            earlier = max(2, phases[number - 1].start + 2, phase.start // 2)
+            why = "the phase before it ends with the run or later"
+            remedy = f"write data.phases[{number - 1}].until={earlier}, or more steps"
+        else:
+            why = f"it ends where it begins, at step {phase.start:,} of {plan.steps:,}"
+            remedy = f"earlier ends before it, a later data.phases[{number}].until, or leave it out"
+        yield LintWarning("phase", f"data.phases[{number}] never comes: {why}", remedy)
+
+
 def _from_scratch(plan: Plan) -> bool:
     return plan.verb == "pretrain" and getattr(plan.config, "init_from", None) is None
 
@@ -301,6 +361,7 @@ def _too_long(plan: Plan) -> Iterator[LintWarning]:
 
 
 _RULES: list[Callable[[Plan], Iterator[LintWarning]]] = [
-    _memory, _batch_split, _context, _vocabulary, _unused_rows, _router, _epochs, _tokens, _batch,
+    _memory, _batch_split, _context, _vocabulary, _unused_rows, _router, _epochs, _source_epochs,
+    _capped, _first_pass, _phases, _tokens, _batch,
     _learning_rate, _untrained_tokens, _warmup, _widths, _data, _too_long, _peak,
 ]  # fmt: skip

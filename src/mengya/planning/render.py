@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
+from mengya.data.rows.mixing.use import shares_said
 from mengya.models.hf.config import CLASSES
 from mengya.planning.lint import LintWarning
 from mengya.planning.plan import Plan
@@ -28,7 +29,7 @@ _MEMORY_NAMES = {
 
 
 def print_plan(plan: Plan, warnings: Sequence[LintWarning], console: Console) -> None:
-    """One table of four parts, then the warnings of lint."""
+    """One table of four parts, five for a mixture, then the warnings of lint."""
     devices = plan.hardware.devices
     on = plan.device.name if devices == 1 else f"{devices} x {plan.device.name}"
     title = f"{plan.recipe or 'command line'}: estimate of {plan.verb} on {on}"
@@ -38,10 +39,11 @@ def print_plan(plan: Plan, warnings: Sequence[LintWarning], console: Console) ->
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, justify="right")
     table.add_column(style="dim")
-    for rows in (_model(plan), _work(plan), _memory(plan), _time(plan)):
+    for rows in (_model(plan), _work(plan), _sources(plan), _memory(plan), _time(plan)):
         for row in rows:
             table.add_row(*row)
-        table.add_row()
+        if rows:
+            table.add_row()
     console.print(table, highlight=False)
     for warning in warnings:
         console.print(f"warning: {warning.rule}", style="yellow", highlight=False)
@@ -79,6 +81,22 @@ def _work(plan: Plan) -> list[_TableRow]:
         rows.append(("", "epochs", f"{plan.epochs:.2f}", ""))
     visible = f"a token sees {plan.data.visible:,.0f} positions"
     rows.append(("", "FLOPs per token", f"{plan.flops.total / 1e6:,.1f}M", visible))
+    return rows
+
+
+def _sources(plan: Plan) -> list[_TableRow]:
+    use = plan.data.use
+    if len(use.sources) < 2:
+        return []
+    rows = [
+        ("" if number else "sources", s.name, f"{s.share:.1%}", f"{s.epochs:.2f} epochs")
+        for number, s in enumerate(use.sources)
+    ]
+    names = [source.name for source in use.sources]
+    for phase in use.phases if len(use.phases) > 1 else ():
+        steps = f"steps {phase.start + 1:,} to {phase.end:,}"
+        said = shares_said(names, phase.shares) if phase.shares else "never comes"
+        rows.append(("", steps, "", said))
     return rows
 
 
@@ -135,6 +153,8 @@ def to_json(plan: Plan, warnings: Sequence[LintWarning]) -> dict[str, Any]:
             "visible": plan.data.visible,
             "fill": plan.data.fill,
             "missing": [str(path) for path in plan.data.missing],
+            "sources": [asdict(source) for source in plan.data.use.sources],
+            "phases": [asdict(phase) for phase in plan.data.use.phases],
         },
         "run": {
             "batch_rows": plan.batch_rows,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from mengya.data.hub.reference import is_hub
 from mengya.data.prepare.config import REQUEST, PrepareConfig
 from mengya.errors import UserError
 from mengya.runtime.output_folder import FolderKind, OutputFolder, open_folder
@@ -51,12 +52,14 @@ def run(config: PrepareConfig) -> None:
             nothing to read, nothing kept.
     """
     paths = [source.path for source in config.sources]
-    sources = [one for path in paths for one in ([path] if isinstance(path, str) else path)]
+    named = [one for path in paths for one in ([path] if isinstance(path, str) else path)]
+    sources = [path for path in named if not is_hub(path)]
     with open_folder(config.out, FOLDER, sources=sources, inputs=[config.tokenizer]) as folder:
         _prepare(config, folder, Console(stderr=True))
 
 
 def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> None:
+    from mengya.data.prepare.hub_sources import with_local_files
     from mengya.data.prepare.pipeline import print_lengths
     from mengya.data.prepare.request import Inputs, SavedRequest, is_up_to_date, note_moved
     from mengya.data.shards import MANIFEST
@@ -69,6 +72,7 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
         saved = None
     if saved is None:
         folder.check_replaceable(overwrite=True)  # before the sources are read
+    config = with_local_files(config, saved, console)
     scores = _scores(config)
     inputs = Inputs(config, saved, scores.sha256() if scores else "")
     if saved is not None and is_up_to_date(config, saved, inputs, console):

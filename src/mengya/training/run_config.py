@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from mengya.config import Config, OneOrMany, PathConfig
+from mengya.config import Config, OneOrMany
 from mengya.data.rows.batch_size import BatchRamp, BatchSize
+from mengya.data.rows.mixing.config import DECAY, MixtureConfig, Source
 from mengya.runtime.device import DeviceName, PrecisionName
 from mengya.training.distributed.config import StrategyConfig
 from mengya.training.optim.config import OptimizerConfig
@@ -16,16 +17,7 @@ from mengya.training.schedule import ScheduleConfig
 from mengya.training.telemetry.metrics import TrackerName
 
 
-class Source(PathConfig):
-    path: Path
-    """A shard folder written by `mengya prepare`."""
-    weight: float | None = Field(default=None, gt=0)
-    """Share of this source in every step; without weights each row comes once an epoch."""
-
-
-class DataConfig(Config):
-    train: OneOrMany[Source] = Field(min_length=1)
-    """Shards to train on; a plain path stands for {path: ...}."""
+class DataConfig(MixtureConfig):
     validation: OneOrMany[Source] = []
     """Shards held out; without them there is no validation loss and no best checkpoint."""
     sequence_length: int = Field(default=512, ge=8)
@@ -35,6 +27,18 @@ class DataConfig(Config):
     verify: bool = False
     """Compare all shards with their checksums before the run; reads every byte once. For shards that were
     copied, or when a run fails for no visible reason."""
+
+    @model_validator(mode="after")
+    def _plain_validation(self) -> DataConfig:
+        for number, source in enumerate(self.validation):
+            mixed = ["max_epochs"] if source.max_epochs is not None else []
+            mixed += ["order"] if source.order != "shuffled" else []
+            if mixed:
+                raise ValueError(
+                    f"validation[{number}].{' and '.join(mixed)}: held-out rows are read once, in no order; "
+                    f"leave {' and '.join(mixed)} out"
+                )
+        return self
 
 
 class LoopConfig(Config):
@@ -133,6 +137,16 @@ class RunConfig(Config):
             if self.global_batch_size is None:
                 raise ValueError("batch_ramp needs the global_batch_size that it ends with")
             BatchSize(self.global_batch_size, self.batch_ramp)
+        return self
+
+    @model_validator(mode="after")
+    def _phase_of_decay(self) -> RunConfig:
+        named = self.schedule.name
+        if named != "wsd" and any(phase.until == DECAY for phase in self.data.phases):
+            raise ValueError(
+                f"data.phases: until decay is where the rate of schedule.name=wsd begins to fall, and "
+                f"{named} has no such step; write schedule.name=wsd, or until as a share of the run"
+            )
         return self
 
     @model_validator(mode="after")

@@ -31,8 +31,7 @@ class ScheduleConfig(Config):
 
 def lr_factor(step: int, max_steps: int, schedule: ScheduleConfig) -> float:
     """Share of the peak learning rate used by `step` (counted from 0) of `max_steps`."""
-    ratio = 0.02 if schedule.warmup_ratio is None else schedule.warmup_ratio
-    warmup = round(ratio * max_steps) if schedule.warmup_steps is None else schedule.warmup_steps
+    warmup = _warmup(max_steps, schedule)
     if step < warmup:
         return (step + 1) / warmup
     floor = schedule.min_lr_ratio
@@ -45,6 +44,21 @@ def lr_factor(step: int, max_steps: int, schedule: ScheduleConfig) -> float:
         case "cosine":
             remaining = 0.5 * (1 + math.cos(math.pi * done))
         case "wsd":
-            decay = max(1, round(schedule.decay_ratio * max_steps))
-            remaining = min(1.0, (max_steps - 1 - step) / decay)
+            remaining = min(1.0, (max_steps - 1 - step) / _decay(max_steps, schedule))
     return floor + (1 - floor) * min(1.0, max(0.0, remaining))
+
+
+def decay_start(max_steps: int, schedule: ScheduleConfig) -> int | None:
+    """The first step of wsd whose rate is below the peak for the decay; None for other shapes."""
+    if schedule.name != "wsd":
+        return None
+    return max(max_steps - _decay(max_steps, schedule), _warmup(max_steps, schedule))
+
+
+def _warmup(max_steps: int, schedule: ScheduleConfig) -> int:
+    ratio = 0.02 if schedule.warmup_ratio is None else schedule.warmup_ratio
+    return round(ratio * max_steps) if schedule.warmup_steps is None else schedule.warmup_steps
+
+
+def _decay(max_steps: int, schedule: ScheduleConfig) -> int:
+    return max(1, round(schedule.decay_ratio * max_steps))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,12 +49,14 @@ class Data:
         validation: called for every validation: the held-out batches of this rank. None: no validation.
         characters: of text that the held-out labels stand for; gives bits per character.
         window: longest context of a held-out token, shown with the figures: they depend on it.
+        seen: (since, step) -> metrics of what the steps before `step` read, shares from `since` on.
     """
 
     batches: Callable[[int], Iterator[list[Batch]]]
     validation: Callable[[], Iterable[Batch]] | None = None
     characters: int | None = None
     window: int | None = None
+    seen: Callable[[int, int], Mapping[str, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -314,6 +316,9 @@ class Trainer:
             self._values["mfu"] = flops / peak
         if self.strategy.device.type == "cuda":
             self._values["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        if self._metrics is not None and self.data.seen is not None:
+            since = (self.state.step - 1) // self.loop.log_every * self.loop.log_every
+            self._values |= self.data.seen(since, self.state.step)
         self._progress.update(self.state.step, self._values)
         if self._metrics is not None:
             self._metrics.log(self.state.step, self._values)

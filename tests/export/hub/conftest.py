@@ -29,6 +29,7 @@ from huggingface_hub import constants
 from mengya.export.hub import huggingface, modelscope
 from mengya.export.hub.hub import Hub
 from mengya.export.parity.files import file_hashes
+from mengya.runtime.hub import huggingface as calls
 from tests.helpers.hub_server import TOKEN, HubServer, hub_server
 
 
@@ -40,7 +41,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServe
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-login"))
         monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(tmp_path / "harnesses"), False)
-        monkeypatch.setattr(huggingface, "SILENCE", 0.3)
+        monkeypatch.setattr(calls, "SILENCE", 0.3)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setenv("MODELSCOPE_ENDPOINT", running.url)
         monkeypatch.setenv("MODELSCOPE_API_TOKEN", TOKEN)

@@ -12,9 +12,10 @@ import pytest
 from pydantic import ValidationError
 
 from mengya.errors import UserError
-from mengya.export.hub.hub import Hub, without
+from mengya.export.hub.hub import Hub
 from mengya.export.hub.options import HubOptions
 from mengya.export.hub.push import push_folder
+from mengya.runtime.hub.failure import without
 from tests.helpers.hub_server import OWNER, TOKEN, HubServer, Repository, Trouble
 
 REPO = f"{OWNER}/little"

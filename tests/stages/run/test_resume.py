@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +18,9 @@ from mengya.stages import pretrain, sft
 from mengya.stages.pretrain import PretrainConfig
 from mengya.stages.sft import SftConfig
 from tests.helpers.stage_fixtures import MODEL, StageFixtures
-from tests.helpers.training_runs import CASES, LORA, final_bytes
+from tests.helpers.training_runs import CASES, LORA, final_bytes, stop_after
 
 ROOT = Path(__file__).parents[3]
-
-
-def stop_after(run_dir: Path, step: int) -> threading.Thread:
-    """Send this process SIGTERM once the run has logged `step`."""
-
-    def watch() -> None:
-        metrics = run_dir / "metrics.jsonl"
-        while not (metrics.is_file() and metrics.read_bytes().count(b'"loss"') >= step):
-            time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    return thread
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -67,13 +67,29 @@ Sample = Document | Conversation | Preference
 
 
 def to_document(value: Any, field: str | list[str]) -> Document:
-    """The text in `field`; several fields are joined by line breaks, missing or empty ones are skipped."""
+    """The text in `field`; several fields are joined by line breaks, missing or empty ones are skipped.
+
+    `a[].b` is the field b of every object in the list a that is not null, joined by line breaks.
+    """
     fields = as_object(value)
     if isinstance(field, str):
-        return Document(as_text(fields, field))
-    if not any(name in fields for name in field):
+        return Document(_text_at(fields, field))
+    if not any(name.partition("[].")[0] in fields for name in field):
         raise SchemaError(f"none of the fields {', '.join(field)}; {known_fields(fields)}")
-    return Document("\n".join(as_text(fields, name) for name in field if fields.get(name)))
+    filled = (name for name in field if fields.get(name.partition("[].")[0]))
+    return Document("\n".join(_text_at(fields, name) for name in filled))
+
+
+def _text_at(fields: Mapping[str, Any], name: str) -> str:
+    listed, dots, inner = name.partition("[].")
+    if not dots:
+        return as_text(fields, name)
+    if listed not in fields:
+        raise SchemaError(f"no field {listed!r}; {known_fields(fields)}")
+    if not isinstance(fields[listed], list):
+        raise SchemaError(f"field {listed!r} is {json_type(fields[listed])}, not a list")
+    items = map(as_object, fields[listed])
+    return "\n".join(_text_at(item, inner) for item in items if item.get(inner, "") is not None)
 
 
 def to_conversation(value: Any, format: str | None = None) -> Conversation:

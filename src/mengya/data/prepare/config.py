@@ -6,10 +6,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 from rich.console import Console
 
 from mengya.config import Config, OneOrMany, PathConfig
+from mengya.data.hub.corpus import HubKey
+from mengya.data.hub.reference import is_hub
 from mengya.data.ingest.reading.encoding import AUTO
 from mengya.data.prepare.own_filters import check_path
 from mengya.runtime.device import DeviceName
@@ -21,7 +23,9 @@ REQUEST = "prepare.json"  # in OUT: what it was made of
 
 class PrepareSource(PathConfig):
     path: str | list[str]
-    """A file, a folder or a glob, or a list of them."""
+    """A file, a folder or a glob, or a list of them; or a public data set: hub:NAME of `mengya data list`,
+    or hub:OWNER/NAME, each with @REVISION and :FILES behind where wanted. Its license, format, field and
+    columns are those of the registry unless given here."""
     name: str | None = None
     """The name in the table and the manifest; without it every file is a source of its own."""
     format: str | None = None
@@ -37,13 +41,48 @@ class PrepareSource(PathConfig):
     license: str | None = None
     """Noted in the manifest, for example Apache-2.0."""
     limit: int | None = Field(default=None, ge=1)
-    """Read only so many records."""
+    """Read only so many records; of hub:NAME no more is downloaded than they need."""
+    limit_bytes: int | None = Field(default=None, ge=1)
+    """For hub:NAME: only so many bytes of records."""
+    limit_tokens: int | None = Field(default=None, ge=1)
+    """For hub:NAME: only so many tokens."""
+    hub: HubKey | None = None
+    """For hub:NAME: where from; without it MENGYA_HUB, else the first hub that has it."""
+    _origin: dict[str, Any] | None = PrivateAttr(default=None)
 
     @property
     def title(self) -> str:
         """The given name, or that of the first path without its suffixes."""
         first = self.path if isinstance(self.path, str) else self.path[0]
         return self.name or Path(first).name.split(".")[0] or first
+
+    @property
+    def origin(self) -> dict[str, Any] | None:
+        """Hub, name and revision of files that came from a hub."""
+        return self._origin
+
+    def fetched(self, origin: dict[str, Any], **known: Any) -> PrepareSource:
+        """The same source with the files that came for it, and what is known of them."""
+        local = self.model_copy(update=known)
+        local._origin = origin
+        return local
+
+    @model_validator(mode="after")
+    def _hub_alone(self) -> PrepareSource:
+        paths = [self.path] if isinstance(self.path, str) else self.path
+        if not any(map(is_hub, paths)):
+            given = [
+                key
+                for key in ("limit_bytes", "limit_tokens", "hub")
+                if getattr(self, key) is not None
+            ]
+            if given:
+                raise ValueError(
+                    f"{given[0]} is for a path hub:NAME; leave it out, or write limit=N"
+                )
+        elif len(paths) > 1:
+            raise ValueError("a path hub:NAME is a source of its own; write one source each")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -153,6 +192,8 @@ class PrepareConfig(Config):
     """Where that allows more: skip up to this share of the lines of a source, counted at its end."""
     skip_unknown_files: bool = False
     """Leave out files none of whose first records fits; without it they are refused before any work."""
+    registry: Path | None = None
+    """A file of data sets for hub:NAME besides those of `mengya data list`; its entries win."""
     workers: int = Field(default=0, ge=0)
     """Processes; 0 takes one for every processor. The result is the same for any number."""
     cluster: str | None = None

@@ -16,7 +16,7 @@ from mengya.data.shards import MANIFEST
 from mengya.errors import UserError, shown
 from mengya.runtime.files import write_text
 
-_FACTS = ("name", "license")  # of a source
+_FACTS = ("name", "license", "hub")  # of a source; the last one only where it came from a hub
 
 
 def content(request: dict[str, Any]) -> dict[str, Any]:
@@ -39,11 +39,11 @@ def changed_facts(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         paths = [(a["path"], b["path"]) for a, b in files if a["path"] != b["path"]]
         lines += [f"{a} -> {b}" for a, b in paths]
         # Without a name of its own a source is called after its file.
-        named = ("license",) if paths else _FACTS
+        named = ("license", "hub") if paths else _FACTS
         lines += [
-            f"{key} of {new['name']}: {_shown(old[key])} -> {_shown(new[key])}"
+            f"{key} of {new['name']}: {_shown(old.get(key))} -> {_shown(new.get(key))}"
             for key in named
-            if old[key] != new[key]
+            if old.get(key) != new.get(key)
         ]
     left_out = [set(request.get("left_out", [])) for request in (before, now)]
     if left_out[0] != left_out[1]:
@@ -64,7 +64,8 @@ def write_facts(folder: Path, request: dict[str, Any]) -> None:
     for path in sorted(folder.rglob(MANIFEST)):
         manifest = json.loads(path.read_text(encoding="utf-8"))
         for stored, source in zip(manifest["sources"], request["sources"], strict=True):
-            stored.update({key: source[key] for key in (*_FACTS, "files")})
+            stored.pop("hub", None)
+            stored.update({key: source[key] for key in (*_FACTS, "files") if key in source})
         manifest.pop("left_out", None)
         if "left_out" in request:
             manifest["left_out"] = request["left_out"]

@@ -183,6 +183,7 @@ class Inputs:
                     "limit": source.limit,
                     "files": files,
                     **({"columns": source.columns} if source.columns else {}),
+                    **({"hub": source.origin} if source.origin else {}),
                 }
                 for source, files in zip(self.sources, described, strict=True)
             ],
@@ -214,9 +215,12 @@ class Inputs:
                     break
 
     def source_facts(self) -> list[dict[str, Any]]:
-        """Name, license, format and files of every source, for the manifest."""
-        facts = ("name", "license", "format", "files")
-        return [{name: source[name] for name in facts} for source in self.request["sources"]]
+        """Name, license, format, files and hub of every source, for the manifest."""
+        facts = ("name", "license", "format", "files", "hub")
+        return [
+            {name: source[name] for name in facts if name in source}
+            for source in self.request["sources"]
+        ]
 
     def save(self, path: Path) -> None:
         """Write the request and the files' stamps, for the next run to compare with."""

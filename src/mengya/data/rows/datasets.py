@@ -8,16 +8,21 @@ ranks.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 
 from mengya.batch import IGNORE_INDEX
 from mengya.data.rows.fitting import fit_rows
+from mengya.data.rows.mixing.config import Order
+from mengya.data.rows.mixing.row_order import check_order, first_pass
 from mengya.data.rows.order import row_permutation
 from mengya.data.rows.packing import Packing, pack
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
+
+KEPT_EPOCHS = 2  # orders in memory: of the loader, and of the log a few steps behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +57,33 @@ class RowSource(Protocol):
 class PackedRows:
     """The rows of one shard folder.
 
+    Args:
+        first_order: of the rows in epoch 0; later epochs are shuffled.
+
     Attributes:
         max_documents: the most runs of documents and padding in any row, so that batch shapes are static.
         packing: the plan.
         fitting: how much of the documents is used.
 
     Raises:
-        UserError: no row holds anything.
+        UserError: no row holds anything, or the shards have nothing to order by.
     """
 
-    def __init__(self, shards: TokenShards, sequence_length: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        shards: TokenShards,
+        sequence_length: int,
+        seed: int = 0,
+        first_order: Order = "shuffled",
+    ) -> None:
         self.shards, self.sequence_length, self.seed = shards, sequence_length, seed
+        check_order(shards, first_order)
         group = 2 if shards.kind == "preference" else 1
         self.fitting = fit_rows(shards, sequence_length)
         self.packing: Packing = pack(self.fitting.lengths, sequence_length, group=group, seed=seed)
         self.max_documents = self.packing.max_pieces + 1  # one more for the padding
+        self.first_order: Order = first_order
+        self.permutation = lru_cache(KEPT_EPOCHS)(self._permutation)
         self._order: tuple[int, np.ndarray] | None = None  # epoch last asked for, its permutation
         if len(self.packing) == 0:
             if left_out := self.fitting.describe(shards.kind, sequence_length):
@@ -87,8 +104,16 @@ class PackedRows:
         """Which stored row is row `index` of epoch `epoch`."""
         order = self._order  # one read: another thread may replace it
         if order is None or order[0] != epoch:
-            order = self._order = (epoch, row_permutation(self.seed, epoch, len(self)))
+            order = self._order = (epoch, self.permutation(epoch))
         return int(order[1][index])
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        shuffled = row_permutation(self.seed, epoch, len(self))
+        if epoch or self.first_order == "shuffled":
+            return shuffled
+        return first_pass(
+            self.shards, self.fitting.lengths, self.packing, self.first_order, shuffled
+        )
 
     def global_row(self, index: int) -> PackedRow:
         """Row `index` of the endless sequence of epochs."""

@@ -2,21 +2,24 @@
 
 Without weights the sources are one pool, all of it permuted every epoch: each row comes once an epoch. With
 weights the sequence is made of blocks; every block holds each source in its share, shuffled within the block,
-and each source runs through its own epochs. Knows nothing of torch, batches or ranks.
+and each source runs through its own epochs. Segments are blocks whose shares change during the run
+(mixing/plan.py). Knows nothing of torch, batches or ranks.
 """
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_right
 from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from itertools import accumulate
 
 import numpy as np
 
-from mengya.data.rows.datasets import PackedRow, PackedRows
+from mengya.data.rows.datasets import KEPT_EPOCHS, PackedRow, PackedRows
+from mengya.data.rows.mixing.seen import SeenTokens
+from mengya.data.rows.mixing.sequences import EvenBlocks, Segment, SegmentBlocks, block_counts
 from mengya.data.rows.order import row_permutation
 from mengya.errors import UserError
-
-_MIN_BLOCK, _MAX_BLOCK = 1_000, 1_000_000
 
 
 class Mixture:
@@ -25,11 +28,21 @@ class Mixture:
     `len()` is the number of stored rows of all sources. Weights are relative shares of *rows* (hence of
     tokens); give one to every source or to none.
 
+    Args:
+        segments: other shares in other parts of the run; then they decide, not the weights.
+        rows: of the run, which the mean over its segments is taken of.
+
     Raises:
         UserError: weights for some sources only, not positive, or sources of different sequence_length.
     """
 
-    def __init__(self, sources: Sequence[tuple[PackedRows, float | None]], seed: int = 0) -> None:
+    def __init__(
+        self,
+        sources: Sequence[tuple[PackedRows, float | None]],
+        seed: int = 0,
+        segments: Sequence[Segment] = (),
+        rows: int = 0,
+    ) -> None:
         if not sources:
             raise UserError("a mixture needs at least one source; name a shard folder")
         self.sources = [rows for rows, _ in sources]
@@ -38,18 +51,27 @@ class Mixture:
         if any(rows.sequence_length != self.sequence_length for rows in self.sources):
             raise UserError("the sources of a mixture must share one sequence_length")
         self.max_documents = max(rows.max_documents for rows in self.sources)
-        self._first = np.concatenate([[0], np.cumsum([len(rows) for rows in self.sources])])
-        self._counts = _block_counts([weight for _, weight in sources])
-        self._cached: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._first = [0, *accumulate(len(rows) for rows in self.sources)]
+        counts = block_counts([weight for _, weight in sources])
+        self._sequence: EvenBlocks | SegmentBlocks | None = None  # None: one pool
+        if segments:
+            self._sequence = SegmentBlocks(segments, seed)
+            counts = self._sequence.before(rows or segments[-1].start + segments[-1].rows)
+        elif counts is not None:
+            self._sequence = EvenBlocks(counts, seed)
+        self._mean_rows = np.diff(self._first) if counts is None else counts
+        self._pool = lru_cache(KEPT_EPOCHS)(self._permutation)
+        self._last: tuple[int, np.ndarray] | None = (
+            None  # epoch of the pool last asked for, its order
+        )
 
     def __len__(self) -> int:
-        return int(self._first[-1])
+        return self._first[-1]
 
     @property
     def shares(self) -> np.ndarray:
-        """The part of a long run's rows that each source gives; they sum to one."""
-        rows = np.diff(self._first) if self._counts is None else self._counts
-        return rows / rows.sum()
+        """The part of a run's rows that each source gives; they sum to one."""
+        return self._mean_rows / self._mean_rows.sum()
 
     @property
     def fill(self) -> float:
@@ -69,21 +91,33 @@ class Mixture:
 
     def locate(self, index: int) -> tuple[int, int]:
         """(source, stored row) of global row `index`."""
-        cached = self._cached  # one read: another thread may replace it
-        if self._counts is None:
-            epoch, position = divmod(index, len(self))
-            if cached is None or cached[0] != epoch:
-                order = row_permutation(self.seed, epoch, len(self))
-                cached = self._cached = (epoch, order, order)
-            return self._pooled(int(cached[1][position]))
-        block, position = divmod(index, int(self._counts.sum()))
-        if cached is None or cached[0] != block:
-            cached = self._cached = (block, *self._pattern(block))
-        _, source_of, rank = cached
-        source = int(source_of[position])
-        rows = self.sources[source]
-        epoch, local = divmod(block * int(self._counts[source]) + int(rank[position]), len(rows))
-        return source, rows.order(epoch, local)
+        if self._sequence is not None:
+            source, rank = self._sequence.place(index)
+            rows = self.sources[source]
+            return source, rows.order(*divmod(rank, len(rows)))
+        epoch, position = divmod(index, len(self))
+        last = self._last  # one read: another thread may replace it
+        if last is None or last[0] != epoch:
+            last = self._last = (epoch, self._pool(epoch))
+        return self._pooled(int(last[1][position]))
+
+    def rows_before(self, index: int) -> np.ndarray:
+        """[sources] float64, rows of every source before global row `index`; of a pool the mean."""
+        if self._sequence is not None:
+            return self._sequence.before(index).astype(np.float64)
+        return index * self.shares
+
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        """[sources] int64, tokens of every source: what one epoch of it has."""
+        return np.array([rows.packing.length.sum() for rows in self.sources])
+
+    def tokens_before(self, index: int) -> np.ndarray:
+        """[sources] int64, tokens (padding not counted) of every source before global row `index`."""
+        if self._sequence is None:
+            return self._seen_pool(index)
+        rows = self._sequence.before(index)
+        return np.array([seen(int(n))[0] for seen, n in zip(self._seen, rows, strict=True)])
 
     def global_row(self, index: int) -> PackedRow:
         """Row `index` of the endless sequence."""
@@ -96,33 +130,20 @@ class Mixture:
         return self.sources[source].stored_row(stored)
 
     def _pooled(self, index: int) -> tuple[int, int]:
-        source = int(np.searchsorted(self._first, index, side="right")) - 1
-        return source, index - int(self._first[source])
+        source = bisect_right(self._first, index) - 1
+        return source, index - self._first[source]
 
-    def _pattern(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """For every position of a block: its source, and how many rows of that source precede it there."""
-        assert self._counts is not None
-        ordered = np.repeat(np.arange(len(self._counts)), self._counts)
-        source_of = ordered[row_permutation(self.seed, block, len(ordered))]
-        rank = np.empty(len(source_of), np.int64)
-        for source, count in enumerate(self._counts):
-            rank[source_of == source] = np.arange(count)
-        return source_of, rank
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return row_permutation(self.seed, epoch, len(self))
 
+    @cached_property
+    def _seen_pool(self) -> SeenTokens:
+        tokens = np.concatenate([rows.packing.row_tokens for rows in self.sources])
+        return SeenTokens(self._pool, tokens, self._first)
 
-def _block_counts(weights: list[float | None]) -> np.ndarray | None:
-    """Rows of every source in one block, by largest remainder; None when no weights are given.
-
-    The block is long enough to hold ten rows of the rarest source, so a share is never off by more than 5 %.
-    """
-    given = [weight for weight in weights if weight is not None]
-    if not given:
-        return None
-    if len(given) < len(weights) or not all(w > 0 and math.isfinite(w) for w in given):
-        raise UserError(f"weights {weights}: give a positive weight to every source, or to none")
-    share = np.array(given) / sum(given)
-    block = min(_MAX_BLOCK, max(_MIN_BLOCK, math.ceil(10 / float(share.min()))))
-    counts = np.floor(share * block).astype(np.int64)
-    rest = np.argsort(counts - share * block, kind="stable")[: block - int(counts.sum())]
-    counts[rest] += 1
-    return np.maximum(counts, 1)
+    @cached_property
+    def _seen(self) -> list[SeenTokens]:
+        return [
+            SeenTokens(rows.permutation, rows.packing.row_tokens, [0, len(rows)])
+            for rows in self.sources
+        ]

@@ -47,6 +47,11 @@ class Packing:
         return float(self.length.sum()) / max(1, len(self) * self.sequence_length)
 
     @property
+    def row_tokens(self) -> np.ndarray:
+        """[rows] int64, pairs in every row."""
+        return np.add.reduceat(self.length, self.row_starts[:-1])
+
+    @property
     def visible(self) -> float:
         """Positions of its own document that a pair sees on average, itself included."""
         length = self.length.astype(np.float64)

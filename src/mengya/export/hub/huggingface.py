@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-import httpx2
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import disable_progress_bars, set_client_factory
-from huggingface_hub.utils._http import default_client_factory
 
 from mengya.errors import UserError
 from mengya.export.hub.files import PushedFile
-from mengya.export.hub.hub import HubFailure, without
 from mengya.export.hub.options import HubOptions
-
-_REAL = "https://huggingface.co"
-# Seconds without a byte: the library itself waits for ever. It asks six times before it gives up.
-SILENCE = 60.0
+from mengya.runtime.hub.huggingface import hugging_face_calls
 
 
 class HuggingFaceHub:
@@ -48,7 +39,7 @@ class HuggingFaceHub:
 
     def create(self, options: HubOptions) -> bool:
         """As `Hub.create`."""
-        with self._calls():
+        with hugging_face_calls(self.endpoint):
             try:
                 self._api.create_repo(_repo(options), private=options.private)
             except HfHubHTTPError as error:
@@ -59,7 +50,7 @@ class HuggingFaceHub:
 
     def existing(self, options: HubOptions) -> tuple[dict[str, int], bool]:
         """As `Hub.existing`."""
-        with self._calls():
+        with hugging_face_calls(self.endpoint):
             info = self._api.model_info(_repo(options))
             try:
                 entries = list(
@@ -77,53 +68,13 @@ class HuggingFaceHub:
     def upload(self, files: Sequence[PushedFile], options: HubOptions, message: str) -> str:
         """As `Hub.upload`."""
         additions = [CommitOperationAdd(file.name, file.path) for file in files]
-        with self._calls():
+        with hugging_face_calls(self.endpoint):
             if options.branch:
                 self._api.create_branch(_repo(options), branch=options.branch, exist_ok=True)
             commit = self._api.create_commit(
                 _repo(options), additions, commit_message=message, revision=options.branch
             )
         return str(commit.commit_url)
-
-    @contextmanager
-    def _calls(self) -> Iterator[None]:
-        """Calls of the library, with a limit on silence, and without Xet on another server than the real
-        one (it hangs there); failures become HubFailure."""
-        xet_off = constants.HF_HUB_DISABLE_XET
-        constants.HF_HUB_DISABLE_XET = xet_off or self.endpoint != _REAL
-        set_client_factory(_impatient_client)
-        try:
-            if sys.stderr.isatty():
-                yield
-            else:
-                with disable_progress_bars():
-                    yield
-        except (HfHubHTTPError, httpx2.HTTPError, OfflineModeIsEnabled, HFValidationError) as error:
-            raise _failure(error) from None
-        except RuntimeError as error:  # of one file, among several that are sent at once
-            if error.__cause__ is None:
-                raise
-            raise _failure(error.__cause__) from None
-        except (ValueError, OSError) as error:  # a malformed answer; a certificate
-            raise HubFailure(without(str(error), get_token()), 400) from None
-        finally:
-            set_client_factory(default_client_factory)
-            constants.HF_HUB_DISABLE_XET = xet_off
-
-
-def _impatient_client() -> httpx2.Client:
-    client = default_client_factory()
-    client.timeout = httpx2.Timeout(SILENCE, pool=None)
-    return client
-
-
-def _failure(error: BaseException) -> HubFailure:
-    said = without(str(error), get_token())
-    if isinstance(error, HfHubHTTPError):
-        return HubFailure(said, error.response.status_code)
-    if isinstance(error, HFValidationError):
-        return HubFailure(said, 400)
-    return HubFailure(said, timeout=isinstance(error, httpx2.TimeoutException))
 
 
 def _repo(options: HubOptions) -> str:

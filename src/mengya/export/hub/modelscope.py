@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import glob
-import io
-import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
 
 from mengya.errors import UserError
 from mengya.export.hub.files import PushedFile
-from mengya.export.hub.hub import HubFailure, without
 from mengya.export.hub.options import HubOptions
+from mengya.runtime.hub.modelscope import modelscope_calls
 from mengya.runtime.optional import require
 
 # The library waits an hour, five times, for a server that says nothing; it reads this when imported.
@@ -47,7 +44,7 @@ class ModelScopeHub:
     def create(self, options: HubOptions) -> bool:
         """As `Hub.create`."""
         visibility = "private" if options.private else "public"
-        with self._calls():
+        with modelscope_calls(self._library, self._config.token):
             try:
                 self._api.create_repo(options.repo, "model", visibility=visibility)
             except self._library.errors.AlreadyExistsError:
@@ -56,7 +53,7 @@ class ModelScopeHub:
 
     def existing(self, options: HubOptions) -> tuple[dict[str, int], bool]:
         """As `Hub.existing`."""
-        with self._calls():
+        with modelscope_calls(self._library, self._config.token):
             private = self._api.get_repo(options.repo, "model").visibility != 5  # PUBLIC
             try:
                 entries = self._api.list_repo_files(options.repo, "model", revision=options.branch)
@@ -66,7 +63,7 @@ class ModelScopeHub:
 
     def upload(self, files: Sequence[PushedFile], options: HubOptions, message: str) -> str:
         """As `Hub.upload`."""
-        with self._calls():
+        with modelscope_calls(self._library, self._config.token):
             self._api.upload_folder(
                 options.repo,
                 "model",
@@ -78,47 +75,6 @@ class ModelScopeHub:
                 disable_tqdm=not sys.stderr.isatty(),
             )
         return f"{self.endpoint}/models/{options.repo}"
-
-    @contextmanager
-    def _calls(self) -> Iterator[None]:
-        """Calls of the library without its report and log; failures become HubFailure."""
-        errors, token = self._library.errors, self._config.token
-        with redirect_stdout(io.StringIO()), _log_kept("modelscope_hub") as noted:
-            try:
-                yield
-            except errors.StorageError as error:  # it says of how many files only
-                causes = [cause for cause in noted if getattr(cause, "status_code", None)] or noted
-                raise _failure(causes[-1] if causes else error, token) from None
-            except errors.HubError as error:
-                raise _failure(error, token) from None
-            except (ValueError, OSError) as error:
-                raise HubFailure(without(str(error), token), 400) from None
-
-
-@contextmanager
-def _log_kept(name: str) -> Iterator[list[Exception]]:
-    """What a library logs is neither printed nor passed on; yields the exceptions that it logs."""
-    noted: list[Exception] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            arguments = record.args if isinstance(record.args, tuple) else ()
-            noted.extend(argument for argument in arguments if isinstance(argument, Exception))
-
-    log = logging.getLogger(name)
-    keep: list[logging.Handler] = [Keep()]
-    handlers, log.handlers, propagates = log.handlers, keep, log.propagate
-    log.propagate = False
-    try:
-        yield noted
-    finally:
-        log.handlers, log.propagate = handlers, propagates
-
-
-def _failure(error: Exception, token: str | None) -> HubFailure:
-    status = getattr(error, "status_code", None)
-    timeout = isinstance(error, TimeoutError) or "timed out" in str(error)
-    return HubFailure(without(str(error), token), status, timeout and status is None)
 
 
 def _root(files: Sequence[PushedFile]) -> Path:

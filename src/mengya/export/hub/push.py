@@ -13,9 +13,10 @@ from rich.console import Console
 
 from mengya.errors import UserError
 from mengya.export.hub.files import PushedFile, files_table, files_to_push
-from mengya.export.hub.hub import Hub, HubFailure, explain
+from mengya.export.hub.hub import Hub, explain
 from mengya.export.hub.options import HubOptions
 from mengya.export.hub.proven import check_proven
+from mengya.runtime.hub.failure import HubFailure
 from mengya.version import __version__
 
 _GIVEN_BY_HUB = {".gitattributes", ".gitignore", "README.md", "configuration.json"}

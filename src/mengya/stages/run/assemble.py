@@ -23,6 +23,9 @@ from mengya.config import save_config
 from mengya.data.prepare.encode import Kind
 from mengya.data.rows.batch_size import BatchSize
 from mengya.data.rows.loader import batches, validation_batches
+from mengya.data.rows.mixing.metrics import source_metrics
+from mengya.data.rows.mixing.plan import MixturePlan, plan_mixture
+from mengya.data.rows.mixing.use import MixtureUse, mixture_use
 from mengya.data.rows.mixture import Mixture
 from mengya.data.rows.provenance import step_documents
 from mengya.errors import UserError
@@ -42,7 +45,7 @@ from mengya.planning.inputs import Data as PlannedData
 from mengya.planning.inputs import Hardware, Verb
 from mengya.planning.lint import LintWarning, lint_run
 from mengya.runtime.seeding import seed_step
-from mengya.stages.run.resume import full_batch, new_run
+from mengya.stages.run.resume import check_rows, full_batch, new_run
 from mengya.stages.run.rows import open_rows
 from mengya.tokenizer.load import load_tokenizer
 from mengya.training.checkpoint.manager import CheckpointManager
@@ -52,6 +55,7 @@ from mengya.training.execution import Execution, resolve_execution
 from mengya.training.optim.build import build_optimizers
 from mengya.training.optim.layout import run_layout
 from mengya.training.run_config import RunConfig
+from mengya.training.run_length import run_length
 from mengya.training.state import TrainState
 from mengya.training.telemetry.metrics import MetricsLog
 from mengya.training.telemetry.progress import LOG, ProgressBar
@@ -83,6 +87,7 @@ class _RunData:
     """The rows of a run, and how many steps they make."""
 
     train: Mixture
+    use: MixtureUse
     held_out: Mixture | None
     batch_size: BatchSize
     max_steps: int
@@ -160,6 +165,8 @@ def train(
         resolved = config.model_copy(update={"global_batch_size": data.batch_size.rows})
         save_config(resolved, config.run_dir / "config.yaml")
         progress.say(_summary(name, config, size, rows, data, state))
+        for line in data.use.lines():
+            progress.say(line)
         for warning in advice:
             progress.say(f"warning: {warning.message}; {warning.remedy} ({warning.rule})")
 
@@ -208,13 +215,26 @@ def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
 def _open_data(
     config: RunConfig, strategy: Strategy, tokenizer: Path, kinds: Sequence[Kind], console: Console
 ) -> _RunData:
-    train_rows = open_rows(config, config.data.train, kinds, tokenizer, console)
+    parts = open_rows(config, config.data.train, kinds, tokenizer, console)
+    batch_rows = full_batch(config, strategy.world_size)
+    lengths = [len(part) for part in parts]
+    length = run_length(config, sum(lengths), batch_rows)
+
+    def plan(settings: RunConfig) -> MixturePlan:
+        return plan_mixture(settings.data, lengths, run_length(settings, sum(lengths), batch_rows))
+
+    planned = plan(config)
+    check_rows(config, plan, length.batch_size)
+    train_rows = Mixture(
+        list(zip(parts, planned.weights, strict=True)), config.seed, planned.segments, length.rows
+    )
+    use = mixture_use(config.data, planned, train_rows, length)
     held_out = None
-    if config.data.validation:
-        held_out = open_rows(config, config.data.validation, kinds[:1], tokenizer, console)
-    batch_size = BatchSize(full_batch(config, strategy.world_size), config.batch_ramp)
-    max_steps = config.max_steps or batch_size.steps_for((config.epochs or 0) * len(train_rows))
-    return _RunData(train_rows, held_out, batch_size, max_steps)
+    if sources := config.data.validation:
+        held_parts = open_rows(config, sources, kinds[:1], tokenizer, console)
+        weights = [source.weight for source in sources]
+        held_out = Mixture(list(zip(held_parts, weights, strict=True)), config.seed)
+    return _RunData(train_rows, use, held_out, length.batch_size, length.max_steps)
 
 
 def _batches(config: RunConfig, strategy: Strategy, data: _RunData) -> Data:
@@ -232,8 +252,11 @@ def _batches(config: RunConfig, strategy: Strategy, data: _RunData) -> Data:
             world_size=world_size,
         )
 
+    def seen(since: int, step: int) -> dict[str, float]:
+        return source_metrics(data.train, config.data.names, data.batch_size, since, step)
+
     if held_out is None:
-        return Data(steps_from)
+        return Data(steps_from, seen=seen)
 
     def validation() -> Iterable[Batch]:
         return validation_batches(
@@ -241,7 +264,7 @@ def _batches(config: RunConfig, strategy: Strategy, data: _RunData) -> Data:
         )
 
     characters = _characters(held_out) if max_rows is None else None
-    return Data(steps_from, validation, characters, config.data.sequence_length)
+    return Data(steps_from, validation, characters, config.data.sequence_length, seen)
 
 
 def _advice(
@@ -249,7 +272,7 @@ def _advice(
 ) -> list[LintWarning]:
     """What `mengya plan` would warn of, before an engine shards the model."""
     rows = data.train
-    known = PlannedData(len(rows), rows.visible, rows.fill, labelled=1.0)
+    known = PlannedData(len(rows), rows.visible, rows.fill, labelled=1.0, use=data.use)
     hardware = Hardware(devices=strategy.world_size)
     return list(lint_run(estimate(verb, config, model, hardware, data=known)))
 

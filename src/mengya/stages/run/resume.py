@@ -17,7 +17,10 @@ import yaml
 from rich.console import Console
 
 from mengya.config import load_config
+from mengya.data.rows.batch_size import BatchSize
+from mengya.data.rows.mixing.plan import MixturePlan
 from mengya.errors import UserError, shown
+from mengya.runtime.checkpoint_names import step_of
 from mengya.runtime.output_folder import FolderKind, open_run_folder
 from mengya.stages.run.inputs import FILE as INPUTS
 from mengya.stages.run.inputs import (
@@ -141,6 +144,38 @@ def check_run(config: C) -> C:
             say = f"{config.run_dir} is resumed with other settings: {'; '.join(allowed)}"
             Console(stderr=True).print(say, highlight=False, markup=False, soft_wrap=True)
     return config
+
+
+def check_rows(
+    config: RunConfig, plan: Callable[[RunConfig], MixturePlan], batch_size: BatchSize
+) -> None:
+    """Refuse a resumed run whose new length gives steps that were trained other rows.
+
+    The length may change where no phase that has begun, and no cap, depends on it.
+
+    Args:
+        plan: the mixture of this data at the length of other settings.
+    """
+    latest = CheckpointStore(config.run_dir, config.loop.keep_last).latest()
+    earlier = config.run_dir / "config.yaml"
+    if latest is None or not earlier.is_file():
+        return
+    before, step = load_config(type(config), earlier, ["resume=true"]), step_of(latest)
+    if plan(before).same_until(plan(config), batch_size.first_row(step)):
+        return
+    length = ("max_steps", "epochs", "schedule")
+    changes = [
+        (key, was, now)
+        for key, was, now in _changes(_compared(before), _compared(config))
+        if key.partition(".")[0] in length
+    ]
+    said = "; ".join(f"{key}: was {_value(was)}, now {_value(now)}" for key, was, now in changes)
+    typed = " ".join(f"{key}={json.dumps(was, ensure_ascii=False)}" for key, was, _ in changes)
+    raise UserError(
+        f"{config.run_dir} cannot be resumed with another length: {said}: data.phases or max_epochs would "
+        f"have given the {step:,} steps that it trained other rows. Restore it ({typed}), or start a new "
+        f"run: {new_run(config, latest)}"
+    )
 
 
 def _compared(config: RunConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The rows of a run: its shards, checked against the tokenizer and mixed by weight."""
+"""The rows of a run: its shards, checked against the tokenizer and packed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rich.progress import Progress
 
 from mengya.data.prepare.encode import Kind
 from mengya.data.rows.datasets import PackedRows
-from mengya.data.rows.mixture import Mixture
+from mengya.data.rows.mixing.config import Source
 from mengya.data.shards import TokenShards
 from mengya.tokenizer.chat_template import chat_template_hash
 from mengya.tokenizer.load import document_token_id, load_tokenizer, tokenizer_hash
-from mengya.training.run_config import RunConfig, Source
+from mengya.training.run_config import RunConfig
 
 
 def open_rows(
@@ -23,8 +23,8 @@ def open_rows(
     kinds: Sequence[Kind],
     tokenizer_folder: Path,
     console: Console,
-) -> Mixture:
-    """The rows of the sources; at least one must be of the first of `kinds`."""
+) -> list[PackedRows]:
+    """The rows of each source; at least one must be of the first of `kinds`."""
     fingerprint = tokenizer_hash(tokenizer_folder)
     opened = [TokenShards(source.path) for source in sources]
     tokenizer = load_tokenizer(tokenizer_folder)
@@ -35,7 +35,7 @@ def open_rows(
         _verify(opened, console)
     if all(shards.kind != kinds[0] for shards in opened):
         kinds = kinds[:1]
-    parts: list[tuple[PackedRows, float | None]] = []
+    parts: list[PackedRows] = []
     for source, shards in zip(sources, opened, strict=True):
         shards.require(
             *kinds,
@@ -43,13 +43,13 @@ def open_rows(
             chat_template_sha256=template,
             document_token_id=document_token,
         )
-        rows = PackedRows(shards, config.data.sequence_length, config.seed)
+        rows = PackedRows(shards, config.data.sequence_length, config.seed, source.order)
         if left_out := rows.fitting.describe(shards.kind, config.data.sequence_length):
             console.print(
                 f"{source.path}: {left_out}; {rows.fitting.remedy}", highlight=False, soft_wrap=True
             )
-        parts.append((rows, source.weight))
-    return Mixture(parts, config.seed)
+        parts.append(rows)
+    return parts
 
 
 def _verify(opened: Sequence[TokenShards], console: Console) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ HELD_OUT = "validation/"
 _SAME = 0.005  # of the height of a picture: about a line's width
 
 _SHARE = r"experts/layer\d+/\d+"
+_SOURCE_SHARE = re.compile(r"data/(.+)/share")
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,30 @@ def _drawn(sample: dict[str, Any]) -> str:
 def _pictures(metrics: Sequence[dict[str, Any]]) -> Iterator[Markup | None]:
     for title, names in _PICTURES:
         yield _draw(metrics, title, names)
+    yield _draw_sources(metrics)
     entropy = sorted(
         {n for m in metrics for n in m if re.fullmatch(r"experts/layer\d+/entropy", n)}
     )
     yield _draw(metrics, "evenness of the load (entropy, 1 = even)", entropy)
     yield _draw_load(metrics)
+
+
+def _draw_sources(metrics: Sequence[dict[str, Any]]) -> Markup | None:
+    """The share of every source in the tokens of each line, one on the other; None for a single source."""
+    steps = [m for m in metrics if any(_SOURCE_SHARE.fullmatch(name) for name in m)]
+    names = list(dict.fromkeys(n for m in steps for n in m if _SOURCE_SHARE.fullmatch(n)))
+    if len(names) < 2:
+        return None
+    figure, axes = _figure(height=3.0)
+    labels = [name.split("/", 1)[1].removesuffix("/share") for name in names]
+    values = [[m.get(name, 0.0) for m in steps] for name in names]
+    axes.stackplot([m["step"] for m in steps], values, labels=labels, alpha=0.8)
+    axes.set_ylim(0, 1)
+    axes.margins(x=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(fontsize=8, loc="lower left")
+    # Text stays text, in the fonts of the reader: those of matplotlib have no Chinese for the names.
+    return _svg(figure, axes, "share of tokens by source", fonttype="none")
 
 
 def _draw_load(metrics: Sequence[dict[str, Any]]) -> Markup | None:
@@ -174,10 +195,16 @@ def _figure(height: float) -> tuple[Any, Any]:
     return figure, figure.subplots()
 
 
-def _svg(figure: Any, axes: Any, title: str) -> Markup:
+def _svg(figure: Any, axes: Any, title: str, fonttype: str = "path") -> Markup:
+    from matplotlib import rc_context
+
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("step", fontsize=9)
     text = io.StringIO()
-    figure.savefig(text, format="svg")
+    with rc_context({"svg.fonttype": fonttype}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(text, format="svg")
     svg = text.getvalue()
-    return Markup(svg[svg.index("<svg") :])  # our own drawing: numbers and fixed names only
+    return Markup(
+        svg[svg.index("<svg") :]
+    )  # our own drawing; matplotlib escapes the names of sources

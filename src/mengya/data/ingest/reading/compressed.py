@@ -34,15 +34,21 @@ def open_stream(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
         raw = path.open("rb")
     except OSError as error:
         raise UserError(f"{path} cannot be opened: {error.strerror}") from None
-    with raw:
-        if path.suffix.lower() == ".gz":
-            with gzip.GzipFile(fileobj=raw) as stream:
-                yield cast(IO[bytes], stream), raw.tell
-        elif path.suffix.lower() == ".zst":
-            with io.BufferedReader(_Zstd(raw), 1 << 17) as stream:
-                yield cast(IO[bytes], stream), raw.tell
-        else:
-            yield raw, raw.tell
+    with raw, unpacked(path, raw) as stream:
+        yield stream, raw.tell
+
+
+@contextmanager
+def unpacked(path: Path, raw: IO[bytes]) -> Iterator[IO[bytes]]:
+    """The bytes of an open file, uncompressed as the name of `path` says."""
+    if path.suffix.lower() == ".gz":
+        with gzip.GzipFile(fileobj=raw) as stream:
+            yield cast(IO[bytes], stream)
+    elif path.suffix.lower() == ".zst":
+        with io.BufferedReader(_Zstd(raw), 1 << 17) as stream:
+            yield cast(IO[bytes], stream)
+    else:
+        yield raw
 
 
 class _Zstd(io.RawIOBase):

@@ -45,6 +45,11 @@ def detect_encoding(path: Path) -> str:
             sample = stream.read(SAMPLE)
     except DAMAGE:
         return "utf-8"  # the reader says what is damaged
+    return encoding_of(sample)
+
+
+def encoding_of(sample: bytes) -> str:
+    """As `detect_encoding`, of the first bytes of a file."""
     if marked := marked_encoding(sample):
         return marked
     if b"\0" in sample and (name := _utf16(sample)):

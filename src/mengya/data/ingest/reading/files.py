@@ -29,6 +29,10 @@ STRUCTURED = {
     ".csv": "csv", ".tsv": "csv",
 }  # fmt: skip
 TEXT = {".txt": "text", ".md": "text"}
+_MAKERS, _MADE = (
+    ("synth", "identity"),
+    "conversations.jsonl",
+)  # verbs, and their file that is learned
 _NEVER_PACKED = {"parquet", *DOCUMENTS.values()}
 _ABOUT = ("readme", "license", "licence", "notice", "changelog", "citation", "contributing")
 
@@ -93,6 +97,9 @@ def find_data(pattern: str, *, texts: bool = True) -> FoundFiles:
         )
     left_out: Counter[str] = Counter()
     found = list(_below(path, left_out)) if path.is_dir() else list(_matching(pattern, left_out))
+    kept_back = [p for p in found if _is_kept_back(p)]
+    left_out.update(p.name for p in kept_back)
+    found = [p for p in found if p not in set(kept_back)]
     kinds = {p: file_kind(p) for p in sorted(found)}
     files = [p for p, kind in kinds.items() if kind is not None]
     structured = any(kind in STRUCTURED.values() for kind in kinds.values())
@@ -106,6 +113,8 @@ def find_data(pattern: str, *, texts: bool = True) -> FoundFiles:
     if not files:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near and near[0] != path.name else ""
+        if pattern.startswith("hub:"):
+            hint = f"; only `prepare` reads it by name: type mengya data get {pattern} out=FOLDER first"
         others = f", only {shown_counts(left_out)}" if left_out else ""
         is_missing = not glob.has_magic(pattern) and not path.exists()
         problem = "does not exist" if is_missing else "no data files found"
@@ -199,10 +208,20 @@ def _matching(pattern: str, left_out: Counter[str]) -> Iterator[Path]:
 
 def _is_ours(folder: Path) -> bool:
     """Whether `mengya prepare` or `mengya tokenizer` wrote it, which puts nothing else there."""
+    return _writer(folder) in ("prepare", "tokenizer")
+
+
+def _is_kept_back(path: Path) -> bool:
+    """Whether it lies next to made conversations: those held out, questions of the test, the report."""
+    return path.name != _MADE and _writer(path.parent) in _MAKERS
+
+
+def _writer(folder: Path) -> str | None:
+    """The verb that wrote the folder."""
     try:
-        return json.loads((folder / MARKER).read_text("utf-8"))["verb"] in ("prepare", "tokenizer")
+        return str(json.loads((folder / MARKER).read_text("utf-8"))["verb"])
     except (OSError, ValueError, TypeError, KeyError):
-        return False
+        return None
 
 
 def _parts(path: Path, folder: Path) -> tuple[str, ...]:

@@ -42,18 +42,24 @@ def read_chunks(
         return
     encoding = detect_encoding(path) if encoding == AUTO else encoding
     with open_stream(path) as (raw, position):
-        stream, encoding = as_utf8(raw, encoding)
-        if kind == "csv":
-            chunks = csv_chunks(path, stream, encoding)
-        elif kind == "json":
-            chunks = json_chunks(path, stream, encoding)
-        elif kind == "text" and split_text != "line":
-            chunks = _text_chunks(path, stream, encoding, split_text == "blank_line")
-        else:
-            chunks = _line_chunks(path, stream, encoding, "text" if kind == "text" else "json")
-        for chunk in chunks:
+        for chunk in stream_chunks(path, raw, encoding, split_text):
             chunk.position = position()
             yield chunk
+
+
+def stream_chunks(
+    path: Path, raw: IO[bytes], encoding: str, split_text: TextSplit = "file"
+) -> Iterator[Chunk]:
+    """The chunks of an open file, uncompressed already, of the kind that its name says; not of parquet."""
+    kind = file_kind(path)
+    stream, encoding = as_utf8(raw, encoding)
+    if kind == "csv":
+        return csv_chunks(path, stream, encoding)
+    if kind == "json":
+        return json_chunks(path, stream, encoding)
+    if kind == "text" and split_text != "line":
+        return _text_chunks(path, stream, encoding, split_text == "blank_line")
+    return _line_chunks(path, stream, encoding, "text" if kind == "text" else "json")
 
 
 def parse_chunk(chunk: Chunk) -> Iterator[Record | BadLine]:

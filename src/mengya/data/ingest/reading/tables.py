@@ -14,6 +14,7 @@ from mengya.data.ingest.reading.records import MAX_RECORD, Chunk, damage
 from mengya.runtime.unicode import is_unicode
 
 _PARQUET_ROWS = 1024
+_BUFFER = 1 << 18  # bytes of a column
 
 
 def csv_chunks(path: Path, stream: IO[bytes], encoding: str) -> Iterator[Chunk]:
@@ -130,22 +131,38 @@ def _doubled(names: list[str]) -> str:
     return f"two columns are named {shown}; rename one. This file is not read"
 
 
-def parquet_chunks(path: Path) -> Iterator[Chunk]:
-    """Rows of a parquet file, a thousand at a time, numbered from 1."""
+def parquet_chunks(path: Path, stream: IO[bytes] | None = None, skip: int = 0) -> Iterator[Chunk]:
+    """Rows of a parquet file, a thousand at a time, numbered from 1.
+
+    Args:
+        stream: where the bytes are; None: in the file.
+        skip: rows at the beginning that are left out; row groups of nothing else are not even read.
+    """
     import pyarrow
     from pyarrow import parquet
 
     chunk, row = Chunk(str(path), "value"), 1
-    size = path.stat().st_size
+    size = path.stat().st_size if stream is None else 0
     try:
-        with parquet.ParquetFile(path, memory_map=True) as file:
+        opened = (
+            parquet.ParquetFile(path, memory_map=True)
+            if stream
+            is None  # a column is read in pieces, so that its first rows do not take all of it
+            else parquet.ParquetFile(stream, buffer_size=_BUFFER, pre_buffer=False)
+        )
+        with opened as file:
             total = max(1, file.metadata.num_rows)
             doubled = _doubled(file.schema_arrow.names)
             if doubled:
                 chunk.bad.append((row, doubled))
-            for batch in () if doubled else file.iter_batches(_PARQUET_ROWS, use_threads=False):
+            groups, before = _row_groups(file.metadata, skip)
+            row += before
+            batches = file.iter_batches(_PARQUET_ROWS, row_groups=groups, use_threads=False)
+            for batch in () if doubled else batches:
                 for value, problem in _rows(batch):
-                    if problem:
+                    if row <= skip:
+                        pass
+                    elif problem:
                         chunk.bad.append((row, problem))
                     elif chunk.add(row, value, _size(value)):
                         chunk.position = size * row // total
@@ -159,6 +176,17 @@ def parquet_chunks(path: Path) -> Iterator[Chunk]:
         )
     chunk.position = size
     yield chunk
+
+
+def _row_groups(metadata: Any, skip: int) -> tuple[list[int], int]:
+    """The row groups that are left when `skip` rows are, and the rows before them."""
+    before = 0
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group).num_rows
+        if before + rows > skip:
+            return list(range(group, metadata.num_row_groups)), before
+        before += rows
+    return [], before
 
 
 def _rows(batch: Any) -> Iterator[tuple[dict[str, Any], str]]:

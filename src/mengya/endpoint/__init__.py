@@ -1,0 +1,1 @@
+"""A client of OpenAI-compatible endpoints: messages in, completions out. Knows nothing of models or data."""

@@ -1,0 +1,1 @@
+"""`mengya data`: public data sets by name, one file a verb."""
