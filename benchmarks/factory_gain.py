@@ -1,4 +1,4 @@
-"""Does cleaned text train a better model than raw text? The same tokens of both, held-out text of every domain.
+"""Does cleaned text train a better model than raw text? Equal tokens, held-out text of every domain.
 
 Takes a folder of JSONL files ({"text": ...}), a file a domain. Of every file about one document in fifty is
 held back as it is; what is left is prepared raw, and once more with `filters=standard` and near-duplicates

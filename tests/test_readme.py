@@ -21,7 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 import mengya
-from mengya.cli import GROUPS, VERBS, app, config_class_of, read_arguments
+from mengya.cli import VERBS, app, config_class_of, find_verb, read_arguments
 from mengya.runtime.config_keys import describe
 from mengya.world import WorldConfig, generate
 from tests.helpers.doc_page import (
@@ -68,12 +68,6 @@ def commands(page: str) -> list[list[str]]:
 def verbs_of_the_cli() -> set[str]:
     """With those in groups, which are two words."""
     return {command.name or "" for command in app.registered_commands} | {*VERBS}
-
-
-def verb_of(arguments: list[str]) -> tuple[str, list[str]]:
-    """The verb of a command, with its group, and what follows it."""
-    count = 2 if arguments[0] in GROUPS else 1
-    return " ".join(arguments[:count]), arguments[count:]
 
 
 def inline_commands(page: str) -> list[str]:
@@ -183,7 +177,7 @@ def test_the_guides_python_is_that_of_the_example(page: str) -> None:
 
 @pytest.mark.parametrize("page", ["docs/guide.md", "docs/tutorial.md"])
 def test_every_verb_answers_help(page: str) -> None:
-    verbs = {verb_of(arguments)[0] for arguments in commands(page)}
+    verbs = {find_verb(arguments)[0] for arguments in commands(page)}
     assert verbs <= verbs_of_the_cli()
     assert {"tokenizer", "prepare", "pretrain", "sft", "evaluate", "chat"} <= verbs
     for verb in verbs:
@@ -200,7 +194,7 @@ def test_every_verb_answers_help(page: str) -> None:
 @pytest.mark.parametrize("page", [page for page in TRANSLATIONS if page != "docs/tutorial.md"])
 def test_every_command_is_a_valid_configuration(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # recipes are named from the clone
-    for verb, arguments in map(verb_of, commands(page)):
+    for verb, arguments in map(find_verb, commands(page)):
         assert verb in verbs_of_the_cli()
         if re.search(r"RECIPE|CHECKPOINT|NAME", " ".join(arguments)):
             continue  # stands for the reader's own

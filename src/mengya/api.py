@@ -214,7 +214,7 @@ def load(checkpoint: StrPath, *, device: DeviceName = "auto", dtype: DtypeName =
 
 
 def train_tokenizer(recipe: StrPath | None = None, /, **keys: Any) -> Path:
-    """Train a byte-level BPE tokenizer; as `mengya tokenizer`.
+    """Train a tokenizer; as `mengya tokenizer`.
 
     Args:
         recipe: a YAML file.
@@ -226,7 +226,7 @@ def train_tokenizer(recipe: StrPath | None = None, /, **keys: Any) -> Path:
     Raises:
         UserError: a key is not valid, or a source cannot be read.
     """
-    from mengya.stages.tokenizer import TokenizerConfig, run
+    from mengya.stages.tokenizer.train import TokenizerConfig, run
 
     config = load_config(TokenizerConfig, _path(recipe), keys)
     run(config)

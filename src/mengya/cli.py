@@ -20,16 +20,29 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.status import Status
 from rich.text import Text
+from typer.core import TyperGroup
 
 from mengya import __version__
-from mengya.config import Config, load_config
+from mengya.config import Config, is_list, load_config
 from mengya.errors import UserError, user_message
 from mengya.runtime.config_keys import describe, recipe_schema
 
 _SECONDS_FOR_RANK_0 = 10.0
 _ABOUT = "Grow a small Chinese language model from nothing."
 
+
+class _InOrder(TyperGroup):
+    """The verbs in the order of VERBS, those that are groups too; then the others."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        first = [name.split()[0] for name in VERBS]
+        return sorted(
+            self.commands, key=lambda name: first.index(name) if name in first else len(first)
+        )
+
+
 app = typer.Typer(
+    cls=_InOrder,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,16 +56,26 @@ class Verb(NamedTuple):
     The name of a verb in a group is two words, and its module lies in the package of the group.
 
     Attributes:
-        positional: the key that an argument before the recipe sets; None without one.
+        positional: the key that an argument before the recipe sets, or several where it is a list; None
+            without one.
+        module: of a verb that has the name of its group.
     """
 
     config: str
     summary: str
     positional: str | None = None
+    module: str | None = None
 
 
 VERBS = {
-    "tokenizer": Verb("TokenizerConfig", "Train a byte-level BPE tokenizer."),
+    "tokenizer": Verb("TokenizerConfig", "Train, convert and compare tokenizers.", module="train"),
+    "tokenizer convert": Verb(
+        "TokenizerConvertConfig", "Convert a .model or .tiktoken file to a folder.", "file"
+    ),
+    "tokenizer compare": Verb(
+        "TokenizerCompareConfig", "Compare tokenizers on text.", "tokenizers"
+    ),
+    "tokenizer count": Verb("TokenizerCountConfig", "Count the tokens of files.", "tokenizer"),
     "data list": Verb("DataListConfig", "List the public data sets that are known by name."),
     "data show": Verb("DataShowConfig", "Show what is known of a public data set.", "name"),
     "data get": Verb("DataGetConfig", "Download a public data set, or a part of it.", "name"),
@@ -61,6 +84,7 @@ VERBS = {
     ),
     "identity": Verb("IdentityConfig", "Make conversations in which a model says who it is."),
     "prepare": Verb("PrepareConfig", "Turn documents into token shards."),
+    "inspect": Verb("InspectConfig", "Look at the samples of token shards.", "shards"),
     "pretrain": Verb("PretrainConfig", "Train a model from scratch, or continue one, on text."),
     "sft": Verb("SftConfig", "Fine-tune on conversations; all weights or LoRA."),
     "dpo": Verb("DpoConfig", "Align a model with preference pairs."),
@@ -80,7 +104,10 @@ VERBS = {
     "demo": Verb("DemoConfig", "Train and compare a model of a small world, all stages."),
 }
 
-GROUPS = {"data": "Find and download public data sets."}
+GROUPS = {
+    "tokenizer": "Train, convert and compare tokenizers, and count tokens.",
+    "data": "Find and download public data sets.",
+}
 
 Arguments = Annotated[
     list[str] | None,
@@ -111,7 +138,9 @@ def _waiting(text: str) -> Status:
 
 def stage_of(verb: str) -> ModuleType:
     """The module of a verb of VERBS, with its `run`."""
-    return importlib.import_module(f"mengya.stages.{verb.replace(' ', '.')}")
+    module = VERBS[verb].module
+    name = f"{verb}.{module}" if module else verb.replace(" ", ".")
+    return importlib.import_module(f"mengya.stages.{name}")
 
 
 def config_class_of(verb: str) -> type[Config]:
@@ -119,8 +148,16 @@ def config_class_of(verb: str) -> type[Config]:
     return getattr(stage_of(verb), VERBS[verb].config)
 
 
+def find_verb(arguments: list[str]) -> tuple[str, list[str]]:
+    """The verb of VERBS that arguments begin with, of one word or two, and the rest of them."""
+    both = " ".join(arguments[:2])
+    return (both, arguments[2:]) if both in VERBS else (arguments[0], arguments[1:])
+
+
 def read_arguments(config_class: type[Config], positional: str | None, arguments: list[str]) -> Any:
-    """The configuration from the positional argument, the recipe and the overrides."""
+    """The configuration from the positional arguments, the recipe and the overrides."""
+    if positional is not None and is_list(config_class.model_fields[positional].annotation):
+        return _read_many(config_class, positional, arguments)
     first = next((a for a in arguments if not _is_override(a)), None)
     if positional is None or first is None:
         return load_config(config_class, *_split(arguments))
@@ -128,6 +165,16 @@ def read_arguments(config_class: type[Config], positional: str | None, arguments
     rest.remove(first)
     recipe, overrides = _split(rest)
     return load_config(config_class, recipe, [f"{positional}={json.dumps(first)}", *overrides])
+
+
+def _read_many(config_class: type[Config], positional: str, arguments: list[str]) -> Any:
+    """The configuration where all arguments but recipes and overrides are items of one key."""
+    given = [a for a in arguments if not _is_override(a)]
+    recipes = [a for a in given if Path(a).suffix in (".yaml", ".yml")]
+    items = [a for a in given if a not in recipes]
+    recipe, overrides = _split([*recipes, *(a for a in arguments if _is_override(a))])
+    first = [f"{positional}={json.dumps(items)}"] if items else []
+    return load_config(config_class, recipe, [*first, *overrides])
 
 
 def _split(arguments: list[str]) -> tuple[Path | None, list[str]]:
@@ -156,6 +203,20 @@ def _print_keys(config_class: type[Config]) -> None:
         console.print(Padding(Text(text), (0, 0, 0, 4)))
 
 
+class _Group(TyperGroup):
+    """A group whose name is a verb too: that runs where the first argument names none of the others."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = VERBS[str(ctx.info_name)].module if ctx.info_name in VERBS else None
+        if (
+            own is not None
+            and args[:1] != ["--help"]
+            and (not args or args[0] not in self.commands)
+        ):
+            args = [own, *args]
+        return super().parse_args(ctx, args)
+
+
 def _add_verb(name: str, verb: Verb) -> None:
     def command(
         arguments: Arguments = None, keys: ShowKeys = False, schema: ShowSchema = False
@@ -168,13 +229,22 @@ def _add_verb(name: str, verb: Verb) -> None:
         f"`mengya {name} --keys` lists every key."
     )
     group, _, inner = name.rpartition(" ")
+    if verb.module is not None:
+        group, inner = name, verb.module
     place = _groups[group] if group else app
-    place.command(inner, short_help=verb.summary)(command)
+    place.command(inner, short_help=verb.summary, hidden=verb.module is not None)(command)
 
 
-_groups = {name: typer.Typer(no_args_is_help=True, help=about) for name, about in GROUPS.items()}
+def _about_group(name: str) -> str:
+    if name not in VERBS:
+        return GROUPS[name]
+    usage = f"usage: mengya {name} \\[RECIPE.yaml] \\[key.sub=value ...]"
+    return f"{GROUPS[name]}\n\n{usage}\n\n`mengya {name} --keys` lists every key."
+
+
+_groups = {name: typer.Typer(cls=_Group, no_args_is_help=True) for name in GROUPS}
 for _name, _group in _groups.items():
-    app.add_typer(_group, name=_name)
+    app.add_typer(_group, name=_name, help=_about_group(_name))
 for _name, _verb in VERBS.items():
     _add_verb(_name, _verb)
 

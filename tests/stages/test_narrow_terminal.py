@@ -7,7 +7,8 @@ import io
 from rich.console import Console
 from rich.table import Table
 
-from mengya.stages.tokenizer import _table, short_names
+from mengya.stages.tokenizer.names import short_names
+from mengya.stages.tokenizer.train import _table
 from mengya.tokenizer.report import TokenizerReport
 
 

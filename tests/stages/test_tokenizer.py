@@ -6,7 +6,7 @@ import pytest
 
 from mengya.config import load_config
 from mengya.errors import UserError
-from mengya.stages.tokenizer import REPORT_FILE, TokenizerConfig, run
+from mengya.stages.tokenizer.train import REPORT_FILE, TokenizerConfig, run
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 from mengya.tokenizer.report import report
 

@@ -34,7 +34,7 @@ from mengya.runtime.files import write_text
 from mengya.runtime.jsonl import read_jsonl
 from mengya.runtime.output_folder import FolderKind, open_run_folder
 from mengya.stages import dpo, evaluate, export, prepare, pretrain, quantize, sft
-from mengya.stages import tokenizer as tokenizer_stage
+from mengya.stages.tokenizer import train as tokenizer_stage
 from mengya.tokenizer.chat_template import encode_prompt
 from mengya.tokenizer.load import load_tokenizer, stop_token_ids
 from mengya.training.telemetry.report import ReportTable, write_report

@@ -39,6 +39,8 @@ FOLDER = FolderKind(
 _UNFINISHED = (
     "state.json",
     "hashes.bin",
+    "near_duplicates.bin",
+    "near_splits.bin",
     "train",
     "validation",
 )  # more names in an unfinished build
@@ -72,8 +74,8 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
         saved = None
     if saved is None:
         folder.check_replaceable(overwrite=True)  # before the sources are read
-    config = with_local_files(config, saved, console)
     scores = _scores(config)
+    config = with_local_files(config, saved, console)
     inputs = Inputs(config, saved, scores.sha256() if scores else "")
     if saved is not None and is_up_to_date(config, saved, inputs, console):
         note_moved(config.out, saved, inputs, console)
@@ -101,7 +103,7 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     facts = {key: inputs.request[key] for key in ("tokenizer", "left_out") if key in inputs.request}
     build.finish(facts, inputs.source_facts())
     if config.report:
-        _write_report(folder.partial, build, inputs)
+        _write_report(config, folder.partial, build, inputs)
     if config.kind != "text":
         print_lengths(console, folder.partial)
     inputs.save(folder.partial / REQUEST)
@@ -111,11 +113,13 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     console.print(f"shards are in {places}{report}", soft_wrap=True)
 
 
-def _write_report(directory: Path, build: Build, inputs: Inputs) -> None:
+def _write_report(config: PrepareConfig, directory: Path, build: Build, inputs: Inputs) -> None:
+    from mengya.data.prepare.report.kept_text import KeptText
     from mengya.data.prepare.report.write import write_report
 
     css = files("mengya.web").joinpath("page/base.css").read_text(encoding="utf-8")
-    write_report(directory, build.report(inputs.source_facts()), css)
+    text_of = KeptText(directory, config.tokenizer)
+    write_report(directory, build.report(inputs.source_facts(), text_of), css)
 
 
 def _scores(config: PrepareConfig) -> HeadScores | None:
@@ -157,6 +161,7 @@ def _start(config: PrepareConfig, folder: OutputFolder, inputs: Inputs, console:
 
 def _open_build(config: PrepareConfig, directory: Path, inputs: Inputs) -> Build:
     from mengya.data.prepare.build import Build
+    from mengya.data.prepare.signing import signing_for
     from mengya.tokenizer.load import load_tokenizer
 
     return Build(
@@ -169,6 +174,7 @@ def _open_build(config: PrepareConfig, directory: Path, inputs: Inputs) -> Build
         validation_fraction=config.validation_fraction,
         max_bad_lines=config.max_bad_lines,
         max_bad_share=config.max_bad_share,
+        signing=signing_for(config.near_duplicates, config.kind, config.validation_fraction),
     )
 
 

@@ -32,11 +32,21 @@ def extend_tokenizer(
         special: control tokens, such as tags of a template; a person's text never becomes one.
 
     Raises:
-        UserError: an empty token, one given twice, or one that the tokenizer has as one token already.
+        UserError: an empty token, one given twice, or one that the tokenizer has as one token already; or
+            words for a tokenizer that writes a space before every piece of text.
     """
     twice = [token for token, count in Counter(tokens).items() if count > 1]
     if twice or "" in tokens:
         raise UserError(f"tokens must be different and not empty; fix {twice or ['']}")
+    if (
+        not special
+        and '"Prepend"' in (tokenizer.backend_tokenizer.to_str().partition('"model"')[0])
+    ):
+        raise UserError(
+            "the tokenizer writes a space before every piece of text (Llama's does), so text behind an added "
+            "word would get one; add control tokens alone, with special=true and without sources, or join "
+            "vocabularies with `mengya tokenizer convert`, for a new model"
+        )
     before = encode_texts(tokenizer, list(tokens))
     vocabulary = tokenizer.get_vocab()
     if known := [

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import re
+import shlex
 import shutil
 from functools import lru_cache
 from pathlib import Path
@@ -46,9 +47,15 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise UserError(
             f"{str(folder)!r} holds no tokenizer: no tokenizer.json, tokenizer_config.json, vocab.txt "
-            "or tokenizer.model; convert other vocabularies to a tokenizer.json first"
+            f"or tokenizer.model{_conversion(folder)}"
         )
     _check_converter(folder)
+    if not any((folder / name).is_file() for name in (*_SAY_HOW, "config.json")):
+        # transformers would guess what the file does not say, and give other ids than its library.
+        raise UserError(
+            f"{str(folder)!r} holds no tokenizer.json, and no tokenizer_config.json that says what its "
+            f"vocabulary is{_conversion(folder)}"
+        )
     config_file = folder / "tokenizer_config.json"
     try:
         config = json.loads(config_file.read_text("utf-8")) if config_file.is_file() else {}
@@ -66,7 +73,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     except Exception as error:  # transformers raises many kinds for a broken folder
         raise UserError(
             f"cannot load a tokenizer from {str(folder)!r}: {_first_line(error)}. "
-            "A folder with a tokenizer.json is what works everywhere."
+            f"A folder with a tokenizer.json is what works everywhere{_conversion(folder)}"
         ) from error
     if not isinstance(loaded, PreTrainedTokenizerFast):
         raise UserError(
@@ -74,6 +81,18 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
             "it needs a tokenizer.json next to it"
         )
     return loaded
+
+
+# Files that decide how a text becomes ids, besides a bare vocabulary.
+_SAY_HOW = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
+
+
+def _conversion(folder: Path) -> str:
+    """The command that converts the folder's vocabulary file, where there is one."""
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".model", ".tiktoken"))
+    if not files:
+        return "; train one with `mengya tokenizer`"
+    return f"; convert its vocabulary: mengya tokenizer convert {shlex.quote(str(files[0]))} out=FOLDER"
 
 
 _TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+")

@@ -11,11 +11,11 @@ import heapq
 import json
 from collections.abc import Iterable, Iterator
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from mengya.errors import UserError
-from mengya.tokenizer.template import CHAT_TEMPLATE
+from mengya.tokenizer.special_tokens import ALL_SPECIAL, chat_tokenizer
 
 # From Qwen2 (transformers, tokenization_qwen2.py): contractions, letters, single digits,
 # punctuation, line ends, spaces.
@@ -24,23 +24,6 @@ SPLIT_PATTERN = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-DOCUMENT_TOKEN = "<|endoftext|>"
-TURN_START = "<|im_start|>"
-TURN_END = "<|im_end|>"
-PAD_TOKEN = "<|pad|>"
-# Ids follow this order. `special` tokens vanish when decoding with skip_special_tokens; thinking
-# and tool tags stay visible, for the programs that parse them out of a reply.
-CONTROL_TOKENS = (DOCUMENT_TOKEN, TURN_START, TURN_END, PAD_TOKEN)
-TAG_TOKENS = (
-    "<think>",
-    "</think>",
-    "<tool_call>",
-    "</tool_call>",
-    "<tool_response>",
-    "</tool_response>",
-)
-RESERVED_TOKENS = tuple(f"<|reserved_{i}|>" for i in range(6))
-ALL_SPECIAL = CONTROL_TOKENS + TAG_TOKENS + RESERVED_TOKENS
 MINIMUM_VOCAB_SIZE = len(ALL_SPECIAL) + 256
 
 PIECE_CHARACTERS = 4096
@@ -149,21 +132,8 @@ def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
 
 def _assemble(trained: Tokenizer) -> PreTrainedTokenizerFast:
     """The trained vocabulary as a tokenizer: no normaliser, so that the round trip is exact."""
-    tags = [AddedToken(t, normalized=False, special=False) for t in TAG_TOKENS]
-    control = [
-        AddedToken(t, normalized=False, special=True) for t in CONTROL_TOKENS + RESERVED_TOKENS
-    ]
     bpe = json.loads(trained.to_str())["model"]
     backend = Tokenizer(models.BPE(bpe["vocab"], [tuple(merge) for merge in bpe["merges"]]))
     backend.pre_tokenizer = _pre_tokenizer()
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(control)
-    backend.add_tokens(tags)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token=DOCUMENT_TOKEN,
-        eos_token=TURN_END,
-        pad_token=PAD_TOKEN,
-        clean_up_tokenization_spaces=False,
-        chat_template=CHAT_TEMPLATE,
-    )
+    return chat_tokenizer(backend)

@@ -24,6 +24,8 @@ from tests.helpers.waiting import wait_until
 
 pytest.importorskip("distributed")
 
+from mengya.data.prepare.cluster_worker import PlanPlugin
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -146,8 +148,7 @@ def test_no_cluster_at_the_address(
 
 def test_conversations_need_no_tokenizer_folder_on_the_workers(tokenizer_folder: Path) -> None:
     plan = EncodingPlan("conversation", str(tokenizer_folder), [], CleanConfig())
-    shipped = cluster.ShippedPlan.of(plan)
-    unpacked = Path(shipped.unpacked().tokenizer_path)
+    unpacked = Path(PlanPlugin(plan).unpacked().tokenizer_path)
     assert unpacked != tokenizer_folder
     assert {p.name: p.read_bytes() for p in unpacked.iterdir()} == {
         p.name: p.read_bytes() for p in tokenizer_folder.iterdir() if p.is_file()

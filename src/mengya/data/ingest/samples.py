@@ -140,12 +140,24 @@ def sample_hashes(sample: Sample, exact: bool = False) -> tuple[int, int]:
         squeezed = text_hash(squeeze(sample.text))
         return (text_hash(sample.text) if exact else squeezed), squeezed
     messages = sample.messages if isinstance(sample, Conversation) else sample.prompt
-    question = next((m["content"] for m in messages if m["role"] == "user"), "")
     parts: list[Any] = [sample.tools, _texts(messages, form)]
     if isinstance(sample, Preference):
         parts += [_texts(sample.chosen, form), _texts(sample.rejected, form)]
     full = json.dumps(parts, ensure_ascii=False, sort_keys=True)
-    return text_hash(full), text_hash(squeeze(question))
+    return text_hash(full), text_hash(squeeze(first_question(sample)))
+
+
+def first_question(sample: Conversation | Preference) -> str:
+    """What the user says first; "" where no user speaks."""
+    messages = sample.messages if isinstance(sample, Conversation) else sample.prompt
+    return next((m["content"] for m in messages if m["role"] == "user"), "")
+
+
+def full_text(sample: Sample) -> str:
+    """A document, or the contents of all turns but the system's, of both sides of a preference."""
+    if isinstance(sample, Document):
+        return sample.text
+    return _said(list(_messages(sample)))
 
 
 def held_out(hashes: np.ndarray, fraction: float) -> np.ndarray:

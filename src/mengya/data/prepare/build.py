@@ -1,8 +1,9 @@
 """Encoded chunks -> shard folders: deduplication, the validation split, the counts, resuming.
 
 A build lives in a folder of its own: a shard folder per split, `bad_lines.jsonl`, and until it is finished
-`state.json` and `hashes.bin`. `commit` notes how much of every file belongs to the chunks done; a build that
-is opened again cuts the files back to that and resumes with the next chunk, so it ends in the same bytes.
+`state.json`, `hashes.bin` and the files of near_duplicates.py. `commit` notes how much of every file belongs
+to the chunks done; a build that is opened again cuts the files back to that and resumes with the next chunk,
+so it ends in the same bytes.
 Knows nothing of processes.
 """
 
@@ -23,7 +24,10 @@ from mengya.data.ingest.samples import held_out
 from mengya.data.prepare.counts import Kept, SourceCounts, add_up
 from mengya.data.prepare.encode import EncodedChunk
 from mengya.data.prepare.examples import EXAMPLES
+from mengya.data.prepare.near_duplicates import NEAR_FILES, NearDuplicates, TextOf
+from mengya.data.prepare.repeated_text import TABLE
 from mengya.data.prepare.report.facts import report_facts
+from mengya.data.prepare.signing import Signing
 from mengya.data.shards import ShardWriter
 from mengya.errors import UserError
 from mengya.runtime.files import write_text
@@ -41,6 +45,7 @@ class Build:
     Attributes:
         chunks_done: how many chunks a caller must skip.
         sources: the counts of every source.
+        near_duplicates: what becomes of near-duplicates; None when nobody looks for them.
 
     Raises:
         UserError: a source has more bad lines than allowed, here, in `add` or in `finish`.
@@ -58,6 +63,7 @@ class Build:
         validation_fraction: float,
         max_bad_lines: int,
         max_bad_share: float = 0.0,
+        signing: Signing | None = None,
     ) -> None:
         self.directory, self.request = directory, request
         self._kind, self._dedup, self._fraction = kind, dedup, validation_fraction
@@ -72,7 +78,7 @@ class Build:
             directory.mkdir(parents=True, exist_ok=True)
             for name in (HASHES, BAD_LINES):
                 (directory / name).write_bytes(b"")
-            state = {"splits": {}, "hashes": 0, "bad_bytes": 0}
+            state = {"splits": {}, "hashes": 0, "bad_bytes": 0, "near_duplicates": None}
         else:
             self.chunks_done = state["chunks"]
             self.sources = [SourceCounts.of(source, examples) for source in state["sources"]]
@@ -92,6 +98,9 @@ class Build:
             )
             for split in splits
         }
+        self.near_duplicates = (
+            NearDuplicates(directory, signing, state["near_duplicates"]) if signing else None
+        )
         self._seen = SeenHashes(np.fromfile(directory / HASHES, "<u8"))
         self._hashes = (directory / HASHES).open("ab")
         self._bad = (directory / BAD_LINES).open("ab")
@@ -107,8 +116,12 @@ class Build:
             new = self._seen.add(chunk.hashes)
             self._hashes.write(chunk.hashes[new].astype("<u8").tobytes())
             counts.drop("duplicate", chunk, ~new)
-        counts.keep(chunk, new)
         validation = held_out(chunk.split_hashes, self._fraction)
+        if self.near_duplicates is not None:
+            new, validation, dropped = self.near_duplicates.decide(chunk, new, validation)
+            for reason, samples in dropped.items():
+                counts.drop(reason, chunk, samples)
+        counts.keep(chunk, new)
         for split in self.writers:
             self._write(
                 split, chunk, new & (validation if split == VALIDATION else ~validation), counts
@@ -133,6 +146,7 @@ class Build:
             "hashes": self._hashes.tell() // 8,
             "bad_bytes": self._bad.tell(),
             "sources": [source.state() for source in self.sources],
+            "near_duplicates": self.near_duplicates and self.near_duplicates.commit(),
         }
         write_text(self.directory / STATE, json.dumps(state))
 
@@ -164,6 +178,8 @@ class Build:
         for source in self.sources:
             dropped.update(source.dropped)
         self.close()
+        if self.near_duplicates is not None:
+            facts = {**facts, "near_duplicates": self.near_duplicates.facts()}
         for split, writer in self.writers.items():
             writer.close(
                 **facts,
@@ -187,19 +203,23 @@ class Build:
                     for facts_of_source, source in zip(source_facts, self.sources, strict=True)
                 ],
             )
-        for name in (STATE, HASHES):
+        for name in (STATE, HASHES, *NEAR_FILES, TABLE):
             (self.directory / name).unlink(missing_ok=True)
         if not any(source.bad for source in self.sources):
             (self.directory / BAD_LINES).unlink()
 
-    def report(self, source_facts: list[dict[str, Any]]) -> dict[str, Any]:
+    def report(self, source_facts: list[dict[str, Any]], text_of: TextOf) -> dict[str, Any]:
         """The values of data_report.json; after `finish`."""
         more: dict[str, Any] = {}
+        if self.near_duplicates is not None:
+            more["near_duplicates"] = self.near_duplicates.report(text_of)
         return report_facts(self._kind, self.sources, source_facts, self._first_bad, more)
 
     def close(self) -> None:
         for file in (self._hashes, self._bad):
             file.close()
+        if self.near_duplicates is not None:
+            self.near_duplicates.close()
 
     def _check_bad_lines(self, source: int, ended: bool = False) -> None:
         """Refuse too many; a share is compared only at the end, since bad lines come in heaps."""

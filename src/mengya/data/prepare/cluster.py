@@ -8,18 +8,13 @@ one machine, byte for byte, whatever workers come, go or die meanwhile.
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-import tempfile
-import threading
 from collections import deque
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mengya.data.ingest.reading.records import Chunk
-from mengya.data.prepare.encode import EncodedChunk, Encoder, EncodingPlan
+from mengya.data.prepare.encode import EncodedChunk, EncodingPlan
 from mengya.errors import UserError
 from mengya.runtime.optional import require
 from mengya.version import __version__
@@ -45,51 +40,24 @@ def encode_on_cluster(
             every worker that took it.
     """
     distributed = require("distributed", "cluster")
+    from mengya.data.prepare.cluster_worker import PlanPlugin, encode
+
     client = _connect(distributed, address)
     pending: deque[tuple[Chunk, Future]] = deque()
+    plugin = PlanPlugin(plan)
     try:
-        shipped = client.scatter(ShippedPlan.of(plan), broadcast=True)
+        client.register_plugin(plugin)
         for source, chunk in chunks:
             if len(pending) >= _room(client):
                 yield _finished(distributed, pending)
-            pending.append((chunk, client.submit(_work, shipped, source, chunk, pure=False)))
+            pending.append((chunk, client.submit(encode, plugin.name, source, chunk, pure=False)))
         while pending:
             yield _finished(distributed, pending)
     finally:
         for _, future in pending:
             future.cancel()
+        client.unregister_worker_plugin(plugin.name)
         client.close()
-
-
-@dataclass(frozen=True)
-class ShippedPlan:
-    """A plan with the files of its tokenizer, for machines that do not have its folder.
-
-    Attributes:
-        digest: of all the rest: a worker makes one encoder for each plan.
-    """
-
-    plan: EncodingPlan
-    tokenizer: dict[str, bytes]
-    digest: str
-
-    @staticmethod
-    def of(plan: EncodingPlan) -> ShippedPlan:
-        """Text needs no files: the plan has its tokenizer as JSON."""
-        folder = Path(plan.tokenizer_path)
-        files = sorted(folder.iterdir()) if plan.kind != "text" else []
-        read = {path.name: path.read_bytes() for path in files if path.is_file()}
-        digest = hashlib.sha256(pickle.dumps((plan, read))).hexdigest()
-        return ShippedPlan(plan, read, digest)
-
-    def unpacked(self) -> EncodingPlan:
-        """The plan with a folder of this machine."""
-        if not self.tokenizer:
-            return self.plan
-        folder = Path(tempfile.mkdtemp(prefix="mengya-tokenizer-"))
-        for name, content in self.tokenizer.items():
-            (folder / name).write_bytes(content)
-        return replace(self.plan, tokenizer_path=str(folder))
 
 
 def _connect(distributed: Any, address: str) -> Any:
@@ -110,9 +78,11 @@ def _connect(distributed: Any, address: str) -> Any:
 
 
 def _check_workers(client: Any, address: str) -> None:
+    from mengya.data.prepare.cluster_worker import version
+
     try:
         client.wait_for_workers(1, timeout=WORKER_SECONDS)
-        versions: dict[str, str] = client.run(_version)
+        versions: dict[str, str] = client.run(version)
     except TimeoutError:
         raise UserError(
             f"cluster={address} has no workers; start some with `dask worker {client.scheduler.address}`"
@@ -148,23 +118,3 @@ def _finished(distributed: Any, pending: deque[tuple[Chunk, Future]]) -> tuple[C
         ) from None
     chunk.items = []
     return chunk, result
-
-
-class _Encoders(threading.local):
-    """Of each thread of a worker, the encoder of the last run that it worked for."""
-
-    digest = ""
-    encoder: Encoder | None = None
-
-
-_encoders = _Encoders()
-
-
-def _work(shipped: ShippedPlan, source: int, chunk: Chunk) -> EncodedChunk:
-    if _encoders.encoder is None or _encoders.digest != shipped.digest:
-        _encoders.encoder, _encoders.digest = Encoder(shipped.unpacked()), shipped.digest
-    return _encoders.encoder(source, chunk)
-
-
-def _version() -> str:
-    return __version__

@@ -17,6 +17,8 @@ from mengya.data.prepare.own_filters import check_path
 from mengya.runtime.device import DeviceName
 from mengya.text.clean import CleanConfig
 from mengya.text.filters.config import FilterConfig
+from mengya.text.near_duplicates.config import NearDuplicateConfig
+from mengya.text.repeated_text.config import RepeatedTextConfig
 
 REQUEST = "prepare.json"  # in OUT: what it was made of
 
@@ -184,6 +186,11 @@ class PrepareConfig(Config):
     dedup: bool | Literal["exact"] = True
     """Keep only the first of samples that are equal but for white space (the indentation of lines counts)
     and case, over all sources; exact: that are equal to the letter."""
+    repeated_text: RepeatedTextConfig | None = None
+    """For kind=text: remove passages that stand in an earlier document too, over all sources. Everything is
+    read twice for that."""
+    near_duplicates: NearDuplicateConfig = NearDuplicateConfig()
+    """What is done with samples that nearly equal an earlier one, over all sources."""
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
     """Hold out about this part, chosen by the hash of a document or of the first question of a chat."""
     max_bad_lines: int = Field(default=100, ge=0)
@@ -229,6 +236,11 @@ class PrepareConfig(Config):
                     else "not given for text; name the field instead"
                 )
                 raise ValueError(f"sources.{number}.format {source.format!r} must be {names}")
+        if self.repeated_text is not None and self.kind != "text":
+            raise ValueError(
+                f"repeated_text is for kind=text, not kind={self.kind}: a chat without some of its lines is "
+                "broken; leave it out"
+            )
         if self.cluster is not None and self.workers:
             raise ValueError(
                 f"workers={self.workers} is for this machine; leave it out with cluster="

@@ -53,6 +53,8 @@ from mengya.data.prepare.examples import (
     place_example,
 )
 from mengya.data.prepare.own_filters import OwnFilter
+from mengya.data.prepare.repeated_text import REPEATED_TEXT, RepeatedText, RepeatedTextPlan
+from mengya.data.prepare.signing import Signing, sign
 from mengya.data.prepare.tokenize import groups
 from mengya.errors import UserError
 from mengya.text.clean import CleanConfig
@@ -99,6 +101,8 @@ class EncodedChunk:
         edits: samples that each edit changed.
         examples: of what was dropped, by reason; edit_examples: of what was edited, by edit.
         placeholders: samples whose learned answers hold each of them; placeholder_examples: by placeholder.
+        signatures, split_signatures: [N, P] uint8, for near-duplicates; [N, 0] where they are not needed.
+        passages: of all samples, when only these are asked for, to find text that repeats; nothing else then.
     """
 
     source: int
@@ -126,6 +130,9 @@ class EncodedChunk:
     edit_examples: Examples = field(default_factory=Examples)
     placeholders: Counter[str] = field(default_factory=Counter)
     placeholder_examples: Examples = field(default_factory=Examples)
+    signatures: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
+    split_signatures: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
+    passages: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def drop(self, reason: str, candidate: Candidate) -> None:
         """Count a sample that is left out, and keep it as an example if its hash is small enough."""
@@ -167,6 +174,8 @@ class EncodingPlan:
         fill: what is replaced in every text before all else, and by what.
         drop_placeholders: whether samples are dropped whose learned answers hold unfilled placeholders.
         batch_filters: called once in every process, each gives a filter that is asked after the others.
+        signing: the signatures that near-duplicates are found by; None when nobody looks for them.
+        repeated_text: passages that are collected, or removed; None for neither.
     """
 
     kind: Kind
@@ -182,6 +191,8 @@ class EncodingPlan:
     fill: tuple[tuple[str, str], ...] = ()
     drop_placeholders: bool = False
     batch_filters: tuple[Callable[[], BatchFilter], ...] = ()
+    signing: Signing | None = None
+    repeated_text: RepeatedTextPlan | None = None
 
 
 def plan_encoding(
@@ -214,6 +225,8 @@ class Encoder:
             self._filters = TextFilters(plan.filters, [own.load() for own in plan.own_filters])
         self._fill, self._drop_placeholders = plan.fill, plan.drop_placeholders
         self._batch_filters = [make() for make in plan.batch_filters]
+        self._signing = plan.signing
+        self._repeated = RepeatedText(plan.repeated_text) if plan.repeated_text else None
         if plan.kind == "text":
             self._texts = Tokenizer.from_str(plan.text_tokenizer)
             self._edge = np.array([plan.document_token], np.uint32)
@@ -228,6 +241,11 @@ class Encoder:
         candidates = self._read(chunk, result)
         for keeps in self._batch_filters:
             candidates = _passing(keeps, candidates, result)
+        if self._repeated is not None and self._repeated.table is None:
+            result.passages = self._repeated.collect(map(_text, candidates))
+            return result
+        if self._repeated is not None:
+            candidates = self._without_repeated(self._repeated, candidates, result)
         if self.kind != "text":
             candidates = self._with_chat_ids(candidates, result)
         result.bad.sort(key=lambda bad: bad.line)
@@ -313,6 +331,28 @@ class Encoder:
             result.placeholder_examples.add(name, example)
         return "placeholder" if found and self._drop_placeholders else None
 
+    def _without_repeated(
+        self, repeated: RepeatedText, candidates: list[Candidate], result: EncodedChunk
+    ) -> list[Candidate]:
+        """Documents without the passages that an earlier one has; those that lose too much are dropped."""
+        kept = []
+        for candidate in candidates:
+            text = _text(candidate)
+            left = repeated.remove(text)
+            if left is None:
+                result.drop(REPEATED_TEXT, candidate)
+                continue
+            if left != text:
+                result.edits[REPEATED_TEXT] += 1
+                example = edit_example(text, left, result.file, candidate.line)
+                result.edit_examples.add(REPEATED_TEXT, example)
+                candidate.sample = clean_sample(Document(left), self.clean)
+            if reason := drop_reason(candidate.sample, self.clean):
+                result.drop(reason, candidate)
+            else:
+                kept.append(candidate)
+        return kept
+
     def _filter_reason(self, sample: Sample) -> str | None:
         if self._filters is None:
             return None
@@ -344,6 +384,8 @@ class Encoder:
             script_counts(filter_texts(samples[i])[0]) for i in result.script_samples.tolist()
         ]
         result.scripts = np.array(counted, np.int64).reshape(-1, len(SCRIPTS))
+        if self._signing is not None:
+            result.signatures, result.split_signatures = sign(samples, self._signing)
 
     def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
         """[document token] ids [document token] of every text; a typed control token stays text."""
@@ -370,6 +412,11 @@ class Encoder:
     def _labelled_characters(self, ids: list[int], mask: list[int]) -> int:
         labelled = [token for token, one in zip(ids, mask, strict=True) if one]
         return len(self._chats.backend_tokenizer.decode(labelled, skip_special_tokens=True))
+
+
+def _text(candidate: Candidate) -> str:
+    assert isinstance(candidate.sample, Document)
+    return candidate.sample.text
 
 
 def to_samples(

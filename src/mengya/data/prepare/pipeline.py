@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
@@ -26,9 +28,11 @@ from mengya.data.prepare.build import Build
 from mengya.data.prepare.cluster import encode_on_cluster
 from mengya.data.prepare.config import PrepareConfig, PrepareFilters
 from mengya.data.prepare.counts import SourceCounts
-from mengya.data.prepare.encode import BatchFilter, EncodingPlan, plan_encoding
+from mengya.data.prepare.encode import BatchFilter, EncodedChunk, EncodingPlan, plan_encoding
 from mengya.data.prepare.perplexity import PerplexityBounds, Scorer
+from mengya.data.prepare.repeated_text import TABLE, RepeatedPassages, RepeatedTextPlan
 from mengya.data.prepare.request import Inputs, source_form
+from mengya.data.prepare.signing import signing_for
 from mengya.data.prepare.workers import encode_in_order
 from mengya.data.rows.fitting import fit_rows
 from mengya.data.shards import MANIFEST, TokenShards
@@ -56,17 +60,12 @@ def encode_all(
     Raises:
         UserError: too many bad lines, or a worker process died; `build` holds complete chunks then.
     """
-    progress = Progress(
-        TextColumn("prepare"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[counts]}"),
-        console=console,
-    )
     plan = _plan(config, inputs, make_scorer)
     workers = config.workers or (usable_cores() if inputs.total_bytes > SMALL_INPUT else 1)
+    if config.repeated_text is not None:
+        table = _repeated_text(config, inputs, plan, workers, build.directory, console)
+        sent = np.load(table) if config.cluster else table
+        plan = replace(plan, repeated_text=RepeatedTextPlan(config.repeated_text, sent))
     done = build.chunks_done
     committed = time.monotonic()
 
@@ -75,12 +74,8 @@ def encode_all(
             if number >= done:
                 yield source, chunk
 
-    encoded_chunks = (
-        encode_on_cluster(remaining(), config.cluster, plan)
-        if config.cluster
-        else encode_in_order(remaining(), workers, plan)
-    )
-    with progress, closing(encoded_chunks) as results:
+    progress = _progress("prepare", console)
+    with progress, closing(_encoded(config, remaining(), workers, plan)) as results:
         bar = progress.add_task("", total=inputs.total_bytes, counts="")
         for chunk, encoded in results:
             build.add(encoded)
@@ -93,6 +88,51 @@ def encode_all(
                 build.commit()
                 committed = time.monotonic()
         progress.update(bar, completed=inputs.total_bytes)
+
+
+def _encoded(
+    config: PrepareConfig, chunks: Iterator[tuple[int, Chunk]], workers: int, plan: EncodingPlan
+) -> Generator[tuple[Chunk, EncodedChunk], None, None]:
+    """(chunk, what became of it), in order, from the processes of this machine or of a cluster."""
+    if config.cluster:
+        return encode_on_cluster(chunks, config.cluster, plan)
+    return encode_in_order(chunks, workers, plan)
+
+
+def _repeated_text(
+    config: PrepareConfig,
+    inputs: Inputs,
+    plan: EncodingPlan,
+    workers: int,
+    directory: Path,
+    console: Console,
+) -> Path:
+    """Read everything once to find the passages that repeat, unless an interrupted run did; their table."""
+    if (directory / TABLE).is_file():
+        return directory / TABLE
+    assert config.repeated_text is not None
+    plan = replace(plan, signing=None, repeated_text=RepeatedTextPlan(config.repeated_text))
+    repeated = RepeatedPassages(directory)
+    progress = _progress("find repeated text", console)
+    with progress, closing(_encoded(config, inputs.chunks(), workers, plan)) as results:
+        bar = progress.add_task("", total=inputs.total_bytes, counts="")
+        for chunk, encoded in results:
+            repeated.add(encoded.passages)
+            progress.update(bar, completed=inputs.bytes_before[chunk.file] + chunk.position)
+        progress.update(bar, completed=inputs.total_bytes)
+    return repeated.finish()
+
+
+def _progress(title: str, console: Console) -> Progress:
+    return Progress(
+        TextColumn(title),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[counts]}"),
+        console=console,
+    )
 
 
 def _plan(
@@ -114,6 +154,7 @@ def _plan(
         fill=tuple(config.fill.items()),
         drop_placeholders=config.placeholders == "drop",
         batch_filters=tuple(batch_filters),
+        signing=signing_for(config.near_duplicates, config.kind, config.validation_fraction),
     )
 
 

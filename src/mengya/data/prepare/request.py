@@ -37,12 +37,14 @@ from mengya.data.prepare.preflight import refuse_unknown, unknown_form
 from mengya.data.shards import TokenShards, rename_license
 from mengya.errors import UserError, shown
 from mengya.runtime.files import write_text
+from mengya.text.near_duplicates.config import NearDuplicateConfig
 from mengya.tokenizer.chat_template import chat_template_hash
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 
 VERSION = 2  # raised when the same settings would give other shards than before
 MAX_ROWS = 100  # of the table, for one folder or glob
 MAX_LISTED = 20  # lines of a message
+_NEAR_BY_DEFAULT = NearDuplicateConfig().settings()
 
 
 class _SavedFile(BaseModel):
@@ -195,6 +197,10 @@ class Inputs:
             self.request["fill"] = config.fill
         if config.placeholders != "warn":
             self.request["placeholders"] = config.placeholders
+        if config.near_duplicates.action == "drop" or config.validation_fraction > 0:
+            self.request["near_duplicates"] = config.near_duplicates.settings()
+        if config.repeated_text is not None:
+            self.request["repeated_text"] = config.repeated_text.model_dump(mode="json")
         if self.unknown:
             self.request["left_out"] = [str(path) for path in self.unknown]
         text = json.dumps(content(self.request), sort_keys=True, ensure_ascii=False)
@@ -310,10 +316,10 @@ def is_up_to_date(
     Raises:
         UserError: overwrite is false, and it holds something else, or files are missing or have wrong sizes.
     """
-    older = saved.request["version"] < VERSION
+    older = _what_was_otherwise(saved.request, inputs.request)
     if older and config.overwrite:
         return False
-    before = _in_words_of_today(saved.request) if older else saved.request
+    before = _in_words_of_today(saved.request, inputs.request)
     if content(before) != content(inputs.request):
         if config.overwrite:
             return False
@@ -334,8 +340,8 @@ def is_up_to_date(
         return False
     if older:
         message = (
-            f"{config.out} was made by an earlier version of mengya, which read some records in another "
-            "way (docs/data_format.md); it can be used as it is, overwrite=true makes it again"
+            f"{config.out} was made by an earlier version of mengya, which {older}; it can be used as it "
+            "is, overwrite=true makes it again"
         )
         console.print(message, markup=False, soft_wrap=True, highlight=False)
     return True
@@ -344,7 +350,7 @@ def is_up_to_date(
 def note_moved(folder: Path, saved: SavedRequest, inputs: Inputs, console: Console) -> None:
     """Where the same content lies elsewhere now, or is called otherwise, say so and correct `folder`."""
     lines = changed_facts(saved.request, inputs.request)
-    if not lines or saved.request["version"] < VERSION:
+    if not lines or _what_was_otherwise(saved.request, inputs.request):
         return
     write_facts(folder, inputs.request)
     inputs.save(folder / REQUEST)
@@ -389,10 +395,32 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
     return [f"{key}: {_entries(old)} -> {_entries(new)}"]
 
 
-def _in_words_of_today(request: dict[str, Any]) -> dict[str, Any]:
-    """A request of version 1; a setting that did not exist then has its default."""
-    clean = {"white_space": "indentation", **request["clean"]}
-    return {"train_on": "all_turns", **request, "clean": clean, "version": VERSION}
+def _what_was_otherwise(request: dict[str, Any], now: dict[str, Any]) -> str:
+    """What an earlier version, which made a request, did otherwise with settings of now; or ""."""
+    if request["version"] < VERSION:
+        return "read some records in another way (docs/data_format.md)"
+    if _before_near_duplicates(request) and now.get("near_duplicates") == _NEAR_BY_DEFAULT:
+        return (
+            "kept only exact duplicates apart: validation may hold texts that nearly equal one of training "
+            "(docs/data_factory.md)"
+        )
+    return ""
+
+
+def _in_words_of_today(request: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """A request of an earlier version; a setting that did not exist then has its default."""
+    if request["version"] < VERSION:
+        clean = {"white_space": "indentation", **request["clean"]}
+        request = {"train_on": "all_turns", **request, "clean": clean, "version": VERSION}
+    if not _before_near_duplicates(request):
+        return request
+    default = now.get("near_duplicates") == _NEAR_BY_DEFAULT
+    return request | {"near_duplicates": _NEAR_BY_DEFAULT if default else {"action": "ignore"}}
+
+
+def _before_near_duplicates(request: dict[str, Any]) -> bool:
+    """Whether it is of a version that knew of none, and has a split that they matter for."""
+    return request["validation_fraction"] > 0 and "near_duplicates" not in request
 
 
 def _entries(value: Any) -> str:

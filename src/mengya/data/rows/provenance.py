@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
-
+from mengya.data.inspection import source_of
 from mengya.data.rows.mixture import Mixture
 
 _TOKENS = 64  # of a document that are shown
@@ -41,11 +40,7 @@ def step_documents(
 
 
 def _source(manifest: dict[str, Any], document: int) -> dict[str, Any]:
-    """The source that `prepare` read the document from: it writes one source after the other."""
-    sources = manifest.get("sources", [])
-    ends = np.cumsum([source["documents"] for source in sources])
-    place = int(np.searchsorted(ends, document, side="right"))
-    if place >= len(sources):
+    source = source_of(manifest, document)
+    if source is None:
         return {}
-    source = sources[place]
     return {"source": source["name"], "files": [file["path"] for file in source["files"]]}

@@ -50,8 +50,9 @@ from mengya.stages.run.rows import open_rows
 from mengya.tokenizer.load import load_tokenizer
 from mengya.training.checkpoint.manager import CheckpointManager
 from mengya.training.distributed.registry import build_strategy
+from mengya.training.distributed.single import SingleDevice
 from mengya.training.distributed.strategy import Strategy
-from mengya.training.execution import Execution, resolve_execution
+from mengya.training.execution import Execution, execution_on, resolve_execution
 from mengya.training.optim.build import build_optimizers
 from mengya.training.optim.layout import run_layout
 from mengya.training.run_config import RunConfig
@@ -282,6 +283,16 @@ def _documents(data: _RunData, tokenizer_folder: Path, step: int) -> Iterator[di
     tokenizer = load_tokenizer(tokenizer_folder)
     rows = range(data.batch_size.first_row(step), data.batch_size.first_row(step + 1))
     return step_documents(data.train, rows, lambda ids: str(tokenizer.decode(ids)))
+
+
+def documents_of_step(
+    config: RunConfig, tokenizer_folder: Path, kinds: Sequence[Kind], step: int, console: Console
+) -> Iterator[dict[str, Any]]:
+    """The documents of step `step` (from 0) of a run with these settings, as `step_documents` has them."""
+    strategy = SingleDevice(execution_on(torch.device("cpu"), None, config))
+    return _documents(
+        _open_data(config, strategy, tokenizer_folder, kinds, console), tokenizer_folder, step
+    )
 
 
 def _set_training_modes(model: CausalLM, config: RunConfig, execution: Execution) -> None:

@@ -61,7 +61,7 @@ def facts(text: str) -> dict[str, Any]:
         ],
         "near_duplicates": {
             "method": text, "threshold": 0.85, "permutations": 128, "ngram": 5, "action": text,
-            "dropped": 3, "moved": 1, "pairs": [pair],
+            "near": 4, "dropped": 3, "near_both_splits": 1, "moved": 1, "pairs": [pair],
         },
         "contamination": {"ngram": 13, "action": text, "exams": [exam]},
     }  # fmt: skip

@@ -1,20 +1,22 @@
-"""`mengya tokenizer`: train a byte-level BPE tokenizer and report how it fits the text."""
+"""`mengya tokenizer`: train a tokenizer (byte-level BPE, SentencePiece) and report how it fits the text."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from transformers import PreTrainedTokenizerFast
 
 from mengya.config import Config, OneOrMany, save_config
 from mengya.data.ingest.reading.files import find_files
@@ -22,10 +24,15 @@ from mengya.data.ingest.reading.records import BadLines
 from mengya.data.ingest.texts import TextSource, read_texts
 from mengya.errors import UserError
 from mengya.runtime.files import write_text
+from mengya.runtime.optional import require
 from mengya.runtime.output_folder import FolderKind, new_folder
+from mengya.stages.tokenizer.names import short_names
 from mengya.tokenizer.load import TOKENIZER_FILES, load_tokenizer, save_tokenizer, tokenizer_hash
 from mengya.tokenizer.report import TokenizerReport, report
-from mengya.tokenizer.train import MAX_TOKEN_CHARACTERS, train_tokenizer
+from mengya.tokenizer.sentencepiece_model import EXTRA, MODEL_FILE
+from mengya.tokenizer.sentencepiece_train import SentencePieceConfig, train_sentencepiece
+from mengya.tokenizer.train import MAX_TOKEN_CHARACTERS, sample_pieces, train_tokenizer
+from mengya.tokenizer.vocabulary_file import sentencepiece_tokenizer
 
 REPORT_FILE = "tokenizer_report.json"
 REPORT_SHARE = 50  # one document in so many is kept out of training, for the report
@@ -42,8 +49,12 @@ class TokenizerConfig(Config):
     """Folder to write: tokenizer.json, tokenizer_config.json, chat_template.jinja."""
     sources: OneOrMany[TextSource] = Field(min_length=1)
     """Text to train on; a plain path stands for {path: ...}."""
+    model: Literal["bpe", "sentencepiece_bpe", "sentencepiece_unigram"] = "bpe"
+    """bpe: byte-level BPE, every text exactly, and what llama.cpp and all programs read. The others:
+    SentencePiece's BPE and unigram, trained by its library; the folder has its tokenizer.model too."""
     vocab_size: int = Field(default=6400, ge=272)
     """Tokens, with 256 bytes and 16 special ones among them."""
+    sentencepiece: SentencePieceConfig = SentencePieceConfig()
     max_characters: int = Field(default=10_000_000, ge=1)
     """Longer text is sampled down to this, evenly and repeatably; each takes 170 bytes of memory."""
     max_token_characters: int | None = Field(default=MAX_TOKEN_CHARACTERS, ge=2)
@@ -54,6 +65,15 @@ class TokenizerConfig(Config):
     """Other tokenizer folders to compare with in the report."""
     overwrite: bool = False
     """Replace a tokenizer in `out`; shards and models made with the old one will not fit the new one."""
+
+    @model_validator(mode="after")
+    def _whose_settings(self) -> TokenizerConfig:
+        if self.model == "bpe" and self.sentencepiece != SentencePieceConfig():
+            raise ValueError(
+                "sentencepiece.* is for model=sentencepiece_bpe or model=sentencepiece_unigram; write one "
+                "of them, or leave those keys out"
+            )
+        return self
 
 
 def run(config: TokenizerConfig) -> None:
@@ -77,13 +97,8 @@ def _write(config: TokenizerConfig, folder: Path) -> int:
     others = {str(path): load_tokenizer(path) for path in config.compare}
     bad_lines = BadLines(config.max_bad_lines)
     for_report: list[str] = []
-    show = sys.stderr.isatty()
-    tokenizer = train_tokenizer(
-        _training_texts(config, bad_lines, for_report, console),
-        config.vocab_size,
-        max_characters=config.max_characters,
-        max_token_characters=config.max_token_characters,
-        show_progress=show,
+    tokenizer = _train(
+        config, _training_texts(config, bad_lines, for_report, console), folder, console
     )
     save_tokenizer(tokenizer, folder)
     save_config(config, folder / "tokenizer_run.yaml")
@@ -104,6 +119,35 @@ def _write(config: TokenizerConfig, folder: Path) -> int:
     if reports:
         Console().print(_table(reports))
     return len(tokenizer)
+
+
+def _train(
+    config: TokenizerConfig, texts: Iterator[str], folder: Path, console: Console
+) -> PreTrainedTokenizerFast:
+    """The tokenizer; of SentencePiece its own file is written as well."""
+    if config.model == "bpe":
+        return train_tokenizer(
+            texts,
+            config.vocab_size,
+            max_characters=config.max_characters,
+            max_token_characters=config.max_token_characters,
+            show_progress=sys.stderr.isatty(),
+        )
+    require("sentencepiece", EXTRA)  # before the text is read
+    require("google.protobuf", EXTRA)
+    kind: Literal["bpe", "unigram"] = "bpe" if config.model == "sentencepiece_bpe" else "unigram"
+    texts = iter(sample_pieces(texts, config.max_characters))
+    with console.status(f"training SentencePiece's {kind} ..."):
+        data = train_sentencepiece(
+            texts,
+            kind,
+            config.vocab_size,
+            config.sentencepiece,
+            max_characters=config.max_characters,
+            max_token_characters=config.max_token_characters,
+        )
+    (folder / MODEL_FILE).write_bytes(data)
+    return sentencepiece_tokenizer(data, config.model)
 
 
 def _training_texts(
@@ -138,15 +182,6 @@ def _training_texts(
 def _is_for_report(text: str) -> bool:
     digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8, person=b"report")
     return int.from_bytes(digest.digest(), "big") % REPORT_SHARE == 0
-
-
-def short_names(paths: Sequence[str]) -> list[str]:
-    """The last parts of paths, as many as tell them apart: a/tokenizer and b/tokenizer keep their folders."""
-    for count in range(1, max(len(Path(path).parts) for path in paths) + 1):
-        short = [str(Path(*Path(path).parts[-count:])) for path in paths]
-        if len(set(short)) == len(set(paths)):
-            return short
-    return list(paths)
 
 
 def _table(reports: dict[str, TokenizerReport]) -> Table:

@@ -1,0 +1,114 @@
+"""Passages of earlier documents are removed, the same ones however `prepare` is run."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mengya.data.prepare.repeated_text import (
+    SORTED,
+    TABLE,
+    RepeatedPassages,
+    RepeatedText,
+    RepeatedTextPlan,
+)
+from mengya.data.shards import TokenShards
+from mengya.stages.prepare import PrepareConfig
+from mengya.text.repeated_text.config import RepeatedTextConfig
+from tests.data.prepare.test_near_duplicates import contents, interrupt_twice, prepare, texts
+from tests.helpers.json_lines import write_lines
+from tests.text.near_duplicates.texts import text
+
+FOOTER = (
+    "版权声明：本文为原创文章，转载请注明出处。欢迎关注我们的公众号，第一时间获取更多精彩内容。"
+)
+
+
+def test_boilerplate_stays_in_the_first_document_alone(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    rng = random.Random(0)
+    bodies = [f"{text(rng, 60)}\n{text(rng, 80)}" for _ in range(12)]
+    write_lines(tmp_path / "a.jsonl", [{"text": f"{one}\n{FOOTER}"} for one in bodies])
+    quote = bodies[3].split("\n")[1]
+    more = [f"{text(rng, 30)}{quote}{text(rng, 30)}", f"{quote}\n{text(rng, 20)}"]
+    short = {"text": f"{FOOTER}\n短"}
+    write_lines(tmp_path / "b.jsonl", [*({"text": one} for one in more), short, short])
+    write_lines(tmp_path / "c.jsonl", [{"text": f"{bodies[5]}\n{FOOTER}"}])  # an exact duplicate
+    sources = [str(tmp_path / f"{name}.jsonl") for name in "abc"]
+    out = prepare(
+        tmp_path / "lines", tokenizer_folder, sources,
+        repeated_text={"min_characters": 40}, validation_fraction=0,
+    )  # fmt: skip
+    assert texts(tokenizer_folder, out) == [f"{bodies[0]}\n{FOOTER}", *bodies[1:], more[0]]
+    manifest = TokenShards(out).manifest
+    assert manifest["dropped"] == {"duplicate": 1, "repeated_text": 3}
+    report = json.loads((out / "data_report.json").read_text("utf-8"))
+    assert report["sources"][0]["edits"]["repeated_text"]["samples"] == 11
+    assert report["sources"][1]["dropped"]["repeated_text"]["samples"] == 3
+    assert not (out / TABLE).exists() and not (out / SORTED).exists()
+
+    out = prepare(
+        tmp_path / "runs", tokenizer_folder, sources, dedup=False,
+        repeated_text={"unit": "substring", "min_characters": 40, "max_removed": 1},
+    )  # fmt: skip
+    kept = texts(tokenizer_folder, out)
+    (quoting,) = [one for one in kept if one.startswith(more[0][:20])]
+    assert quoting.endswith(more[0][-20:]) and len(quoting) < len(more[0]) - 40
+
+
+def test_workers_and_a_resume_change_nothing(
+    tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mengya.data.ingest.reading.records.CHUNK_RECORDS", 20)
+    monkeypatch.setattr("mengya.data.prepare.pipeline.COMMIT_SECONDS", 0)
+    rng = random.Random(1)
+    lines = [text(rng, 60) for _ in range(300)]
+    records = [{"text": "\n".join(rng.choices(lines, k=4))} for _ in range(240)]
+    source = str(write_lines(tmp_path / "a.jsonl", records))
+    settings = {"repeated_text": {"max_removed": 0.8}}
+    full = prepare(tmp_path / "full", tokenizer_folder, source, **settings)
+    two = prepare(tmp_path / "two", tokenizer_folder, source, **settings, workers=2)
+    assert contents(two) == contents(full)
+    kept = [line for one in texts(tokenizer_folder, full) for line in set(one.split("\n"))]
+    assert len(kept) == len(set(kept)) > 100  # every line once
+    out = tmp_path / "out"
+    interrupt_twice(
+        lambda: prepare(out, tokenizer_folder, source, **settings),
+        tmp_path / ".out.mengya-partial",
+        monkeypatch,
+    )
+    assert contents(out) == contents(full)
+
+
+def test_the_table_holds_what_several_documents_have(tmp_path: Path) -> None:
+    config = RepeatedTextConfig(min_characters=20)
+    lines = ["甲" * 30, "乙" * 30, "丙" * 30]
+    documents = [f"{lines[0]}\n{lines[0]}", f"{lines[1]}\n{lines[2]}", f"{lines[2]}\n{lines[0]}"]
+    (tmp_path / SORTED).mkdir()
+    (tmp_path / SORTED / "left over").touch()  # of a run that was killed
+    found = RepeatedPassages(tmp_path)
+    collect = RepeatedText(RepeatedTextPlan(config))
+    for document in documents:
+        found.add(collect.collect([document]))
+    remove = RepeatedText(RepeatedTextPlan(config, found.finish()))
+    assert remove.table is not None and len(remove.table) == 2
+    assert np.all(np.diff(remove.table["hash"].astype(np.float64)) > 0)
+    assert [remove.remove(one) for one in documents] == [*documents[:2], None]
+    assert list(tmp_path.iterdir()) == [tmp_path / TABLE]
+
+
+def test_an_empty_table_removes_nothing(tmp_path: Path) -> None:
+    table = RepeatedPassages(tmp_path).finish()
+    remove = RepeatedText(RepeatedTextPlan(RepeatedTextConfig(), table))
+    assert remove.remove("长" * 200) == "长" * 200
+
+
+def test_chats_are_refused() -> None:
+    values = {"out": "o", "tokenizer": "t", "sources": "a", "repeated_text": {}}
+    with pytest.raises(ValueError, match="repeated_text is for kind=text"):
+        PrepareConfig.model_validate({**values, "kind": "conversation"})
