@@ -27,7 +27,7 @@ def test_of_a_long_text_the_first_tokens_count(checkpoint: Path) -> None:
     model, tokenizer = load_causal_lm(checkpoint), load_tokenizer(checkpoint)
     text = "小明每天早上七点起床，八点去学校。" * 40
     ids = encode_texts(tokenizer, [text])[0][:9]
-    characters = len(tokenizer.decode(ids).rstrip("\ufffd"))
+    characters = len(str(tokenizer.decode(ids)).rstrip("\ufffd"))
     nll = sequence_nlls(model, [[document_token_id(tokenizer), *ids]])[0]
     expected = nll.double().sum().item() / math.log(2) / characters
     assert HeadScores(checkpoint, 9, "cpu")()([text]) == pytest.approx([expected], rel=1e-5)
