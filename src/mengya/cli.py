@@ -337,6 +337,10 @@ def main() -> None:
             time.sleep(_SECONDS_FOR_RANK_0)
         where = f"error on rank {rank}" if rank > 0 else "error"
         Console(stderr=True, emoji=False).print(
-            f"{where}: {visible(message)}", style="red", markup=False, highlight=False, soft_wrap=True
+            f"{where}: {visible(message)}",
+            style="red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
         sys.exit(2)

@@ -183,7 +183,8 @@ def test_a_folder_that_takes_no_files_is_refused() -> None:
     """/proc says that the file is missing, however often it is made."""
     if not Path("/proc/self").is_dir():
         pytest.skip("no /proc")
-    with pytest.raises(UserError, match="choose another out="), hold_lock(
-        Path("/proc/.x.mengya-lock"), Path("/proc/x"), "prepare", "out"
+    with (
+        pytest.raises(UserError, match="choose another out="),
+        hold_lock(Path("/proc/.x.mengya-lock"), Path("/proc/x"), "prepare", "out"),
     ):
         pass

@@ -8,9 +8,9 @@ import yaml
 from mengya.runtime.yaml_values import load_value, load_yaml
 
 
-@pytest.mark.parametrize("text", ["a: &a\n  b: *a\n", "a: &a [x, *a]\n", f"a: {'[' * 5000}"])
+@pytest.mark.parametrize("text", ["a: &a\n  b: *a\n", "a: &a [x, *a]\n", f"a: {'[' * 1000}"])
 def test_endless_nesting_is_an_error_of_the_yaml(text: str) -> None:
-    with pytest.raises(yaml.YAMLError, match="nested too deeply|its own anchor"):
+    with pytest.raises(yaml.YAMLError, match=r"nested too deeply|its own anchor"):
         load_yaml(text)
 
 

@@ -27,9 +27,9 @@ from mengya.data.prepare.exam_check import ExamCheck
 from mengya.data.prepare.exam_hits import HITS, ExamHits
 from mengya.data.prepare.examples import EXAMPLES
 from mengya.data.prepare.near_duplicates import NEAR_FILES, NearDuplicates, TextOf
+from mengya.data.prepare.reasons import key_of
 from mengya.data.prepare.repeated_text import TABLE
 from mengya.data.prepare.report.facts import report_facts
-from mengya.data.prepare.reasons import key_of
 from mengya.data.prepare.signing import Signing
 from mengya.data.shards import ShardWriter
 from mengya.errors import UserError
@@ -229,7 +229,9 @@ class Build:
             return ""
         reason, count = dropped.most_common(1)[0]
         key = key_of(reason)
-        return f": {count:,} were dropped as {reason}" + (f"; write {key} to keep them" if key else "")
+        return f": {count:,} were dropped as {reason}" + (
+            f"; write {key} to keep them" if key else ""
+        )
 
     def report(self, source_facts: list[dict[str, Any]], text_of: TextOf) -> dict[str, Any]:
         """The values of data_report.json; after `finish`."""

@@ -36,8 +36,8 @@ def _point(value: float) -> float:
 
 
 def _weight(value: float) -> float:
-    if value and not 1e-9 <= value <= 1e9:
-        raise ValueError("is a share beside others; write one from 1e-9 to 1e9")
+    if value > 0 and not 1e-9 <= value <= 1e9:
+        raise ValueError("cannot be compared with others; write one from 1e-9 to 1e9")
     return value
 
 
