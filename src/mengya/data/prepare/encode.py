@@ -15,7 +15,6 @@ from itertools import groupby, islice
 from typing import Any, Literal
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from mengya.data.ingest.fields import Fields
 from mengya.data.ingest.forms import known_form, renamed
@@ -56,7 +55,7 @@ from mengya.data.prepare.examples import (
 from mengya.data.prepare.own_filters import OwnFilter
 from mengya.data.prepare.repeated_text import REPEATED_TEXT, RepeatedText, RepeatedTextPlan
 from mengya.data.prepare.signing import Signing, sign
-from mengya.data.prepare.tokenize import groups
+from mengya.data.prepare.tokenize import TextIds
 from mengya.errors import UserError
 from mengya.text.clean import CleanConfig
 from mengya.text.duplicates import text_hash
@@ -173,7 +172,8 @@ class EncodingPlan:
     Attributes:
         tokenizer_path: the folder, read by processes that render conversations.
         text_tokenizer: for text, the tokenizer without control tokens as JSON, so that the processes need not
-            load transformers (a quarter of a gigabyte each).
+            load transformers (a quarter of a gigabyte each). text_ranks: the same for tiktoken, which is
+            faster; None where it does not give the same ids.
         document_token: the id that opens and closes a text.
         train_on: which assistant turns of a conversation are learned.
         exact: whether samples are the same only when they are equal to the letter.
@@ -191,6 +191,7 @@ class EncodingPlan:
     sources: list[SourceForm]
     clean: CleanConfig
     text_tokenizer: str = ""
+    text_ranks: dict[bytes, int] | None = None
     document_token: int = -1
     train_on: TrainOn = "all_turns"
     exact: bool = False
@@ -216,10 +217,16 @@ def plan_encoding(
     if kind != "text":
         return plan
     from mengya.tokenizer.load import document_token_id, load_tokenizer, plain_backend
+    from mengya.tokenizer.tiktoken_ids import tiktoken_ranks
 
     tokenizer = load_tokenizer(tokenizer_path)
-    backend = plain_backend(tokenizer).to_str()
-    return replace(plan, text_tokenizer=backend, document_token=document_token_id(tokenizer))
+    backend = plain_backend(tokenizer)
+    return replace(
+        plan,
+        text_tokenizer=backend.to_str(),
+        text_ranks=tiktoken_ranks(backend),
+        document_token=document_token_id(tokenizer),
+    )
 
 
 class Encoder:
@@ -238,8 +245,7 @@ class Encoder:
         self._repeated = RepeatedText(plan.repeated_text) if plan.repeated_text else None
         self._exam_items = plan.exam_items
         if plan.kind == "text":
-            self._texts = Tokenizer.from_str(plan.text_tokenizer)
-            self._edge = np.array([plan.document_token], np.uint32)
+            self._texts = TextIds(plan.text_tokenizer, plan.document_token, plan.text_ranks)
         else:
             from mengya.tokenizer.load import load_tokenizer
 
@@ -266,7 +272,7 @@ class Encoder:
         result.hits = [(at, item) for at, c in enumerate(candidates) for item in c.exam_items]
         if self.kind == "text":
             texts = [c.sample.text for c in candidates if isinstance(c.sample, Document)]
-            _fill(result, self._encode_texts(texts), [])
+            _fill(result, self._texts(texts), [])
             result.characters = result.text_characters
         else:
             sides = [side for candidate in candidates for side in candidate.sides]
@@ -399,17 +405,6 @@ class Encoder:
         result.scripts = np.array(counted, np.int64).reshape(-1, len(SCRIPTS))
         if self._signing is not None:
             result.signatures, result.split_signatures = sign(samples, self._signing)
-
-    def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
-        """[document token] ids [document token] of every text; a typed control token stays text."""
-        parts = [[self._edge] for _ in texts]
-        for group in groups(texts, self._texts):
-            encodings = self._texts.encode_batch_fast(
-                [piece for _, piece in group], add_special_tokens=False
-            )
-            for (number, _), encoding in zip(group, encodings, strict=True):
-                parts[number].append(np.array(encoding.ids, np.uint32))
-        return [np.concatenate([*part, self._edge]) for part in parts]
 
     def _encode_chat(self, sample: Conversation | Preference) -> list[tuple[list[int], list[int]]]:
         """(ids, loss mask) of a conversation, or of chosen and rejected with the prompt's turns masked."""
