@@ -75,7 +75,9 @@ class TiktokenIds:
         from tiktoken import Encoding
 
         self._backend = backend
-        self._encoding = Encoding("text", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={})
+        self._encoding = Encoding(
+            "text", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={}
+        )
         self._probe = Encoding(
             "probe", pat_str=SPLIT_PATTERN, mergeable_ranks=_probe_ranks(), special_tokens={}
         )

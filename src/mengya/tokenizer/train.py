@@ -11,7 +11,7 @@ import heapq
 import json
 from collections.abc import Iterable, Iterator
 
-from tokenizers import Tokenizer, decoders, models, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from mengya.errors import UserError
