@@ -249,3 +249,8 @@ def test_settings_of_another_method_are_refused() -> None:
             PrepareConfig.model_validate(
                 {"out": "o", "tokenizer": "t", "sources": "a", "near_duplicates": settings}
             )
+
+
+def test_yes_and_no_are_answered_with_the_words_to_write() -> None:
+    with pytest.raises(UserError, match="write near_duplicates=drop, together or ignore"):
+        load_config(PrepareConfig, None, ["out=o", "tokenizer=t", "sources=a", "near_duplicates=yes"])

@@ -134,3 +134,11 @@ def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / TRAINING_DATA).write_text('{"format": 99, "data": []}')
     with pytest.raises(UserError, match="format 99"):
         read_training_record(tmp_path)
+
+
+def test_train_of_every_folder_keeps_the_name_of_its_folder(fixtures: StageFixtures) -> None:
+    folder = fixtures.root / "two"
+    for name in ("web", "books"):
+        shutil.copytree(fixtures.shards["text"][0], folder / name / "train")
+    record = training_record("pretrain", [TokenShards(folder / n / "train") for n in ("web", "books")], None)
+    assert [entry.shards for entry in record] == ["web/train", "books/train"]
