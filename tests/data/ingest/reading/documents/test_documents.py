@@ -119,7 +119,7 @@ def test_a_missing_library_leaves_out_by_folder_and_refuses_by_name(
     assert "pip install -e '.[documents]'" in next(iter(found.left_out))
     (tmp_path / "a.txt").unlink()
     monkeypatch.setattr("mengya.data.ingest.reading.files.is_installed", lambda kind: False)
-    (tmp_path / "c.docx").write_bytes(documents.word([PARAGRAPHS[0]], []))
+    (tmp_path / "c.docx").write_bytes(documents.word([PARAGRAPHS[0]], [["甲"]]))
     with pytest.raises(UserError, match=r"only 1 \.docx, 1 \.pdf; to read documents type") as error:
         find_data(str(tmp_path))
     assert str(error.value).count("'.[documents]'") == 1
