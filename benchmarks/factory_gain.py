@@ -18,7 +18,8 @@ import gzip
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from mengya import load
@@ -26,34 +27,51 @@ from mengya.data.shards import TokenShards
 from mengya.evaluation.bits_per_char import bits_per_char
 from mengya.text.duplicates import squeeze, text_hash
 from mengya.text.near_duplicates.config import NearDuplicateConfig
-from mengya.text.near_duplicates.index import NearDuplicates
+from mengya.text.near_duplicates.index import KeyIndex
+from mengya.text.near_duplicates.method import keys, near, signatures
 
 HELD_OUT_OF, HELD_OUT_MOST = 50, 150  # one document of so many, at most so many of a domain
 FACTORY = ["filters=standard", "near_duplicates.action=drop"]
 
 
 def documents(path: Path) -> Iterator[str]:
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open()
-    with opened as lines:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
         for line in lines:
             yield json.loads(line)["text"]
 
 
 def split(sources: Path, out: Path) -> None:
     """Write OUT/train/DOMAIN.jsonl and OUT/held_out/DOMAIN.jsonl."""
-    near = NearDuplicates(NearDuplicateConfig(action="drop"))
     files = sorted(path for path in sources.iterdir() if ".jsonl" in path.name)
     held: dict[str, list[str]] = {}
     for path in files:
         chosen = (text for text in documents(path) if _is_held_out(text))
         held[_domain(path)] = [text for text, _ in zip(chosen, range(HELD_OUT_MOST), strict=False)]
-    for texts in held.values():
-        near.add_texts(texts)
+    held_out = HeldOut([text for texts in held.values() for text in texts])
     for path in files:
         domain = _domain(path)
-        kept = (text for text in documents(path) if not (_is_held_out(text) or near.knows(text)))
-        _write(out / "train" / f"{domain}.jsonl", kept)
+        rest = (text for text in documents(path) if not _is_held_out(text))
+        _write(out / "train" / f"{domain}.jsonl", held_out.unlike(rest))
         _write(out / "held_out" / f"{domain}.jsonl", held[domain])
+
+
+class HeldOut:
+    """Held-out texts, and which others are no near-duplicates of them."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.config = NearDuplicateConfig()
+        self.signatures = signatures(texts, self.config)
+        self.index = KeyIndex()
+        self.index.add(keys(self.signatures, self.config))
+
+    def unlike(self, texts: Iterable[str]) -> Iterator[str]:
+        remaining = iter(texts)
+        while batch := list(islice(remaining, 500)):
+            signed = signatures(batch, self.config)
+            pairs = self.index.candidates(keys(signed, self.config)).earlier
+            alike = near(signed[pairs[:, 0]], self.signatures[pairs[:, 1]], self.config) > 0
+            left_out = set(pairs[alike, 0].tolist())
+            yield from (text for row, text in enumerate(batch) if row not in left_out)
 
 
 def _is_held_out(text: str) -> bool:
@@ -102,7 +120,7 @@ def measure(checkpoint: Path, held_out: Path) -> dict[str, float]:
     """Bits per character of every domain."""
     loaded = load(str(checkpoint))
     return {
-        path.stem: bits_per_char(loaded.model, loaded.tokenizer, documents(path)).bits_per_char
+        path.stem: bits_per_char(loaded.network, loaded.tokenizer, documents(path)).bits_per_char
         for path in sorted(held_out.glob("*.jsonl"))
     }
 
@@ -142,7 +160,9 @@ def _print(figures: dict[str, dict[str, float]], seeds: list[int]) -> None:
     print("domain | raw | factory | gain of each seed")
     domains = list(next(iter(figures.values())))
     for domain in domains:
-        raw, ours = ([figures[f"{name}-{seed}"][domain] for seed in seeds] for name in ("raw", "factory"))
+        raw, ours = (
+            [figures[f"{name}-{seed}"][domain] for seed in seeds] for name in ("raw", "factory")
+        )
         gains = " ".join(f"{a - b:+.3f}" for a, b in zip(raw, ours, strict=True))
         means = (sum(values) / len(seeds) for values in (raw, ours))
         print(" | ".join([domain, *(f"{mean:.3f}" for mean in means), gains]))

@@ -20,7 +20,7 @@ from typing import Any
 from mengya.config import load_config
 from mengya.runtime.device import tune_cpu_allocator
 from mengya.stages import evaluate, prepare, pretrain
-from mengya.stages import tokenizer as tokenizer_stage
+from mengya.stages.tokenizer import train as tokenizer_stage
 from mengya.world import WorldConfig, generate
 
 RECIPES = Path(__file__).parents[1] / "recipes/mini"

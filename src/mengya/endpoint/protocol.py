@@ -22,7 +22,6 @@ from mengya.runtime.optional import require
 if TYPE_CHECKING:
     import openai
 
-EXTRA = "synth"
 _SHOWN = 300  # characters of an endpoint's message
 _FINISHED: dict[str, Problem] = {"length": "cut", "content_filter": "refused"}
 _WRONG_SET_UP = {401: "the key is wrong or missing", 402: "no money is left", 403: "not permitted"}
@@ -50,7 +49,7 @@ def open_client(config: EndpointConfig, key: str) -> openai.AsyncOpenAI:
     Raises:
         UserError: the library is not installed, or there is no model's name.
     """
-    library = require("openai", EXTRA)
+    library = require("openai", "synth")
     if not config.model:
         raise UserError(
             "endpoint.model is not set; write endpoint.model=VALUE, a name that the endpoint lists at "
@@ -88,7 +87,7 @@ async def ask(
     Raises:
         UserError: nothing that is sent to this endpoint will succeed: wrong key, no such model.
     """
-    library = require("openai", EXTRA)
+    library = require("openai", "synth")
     try:
         async with asyncio.timeout(config.timeout_seconds):
             answer = await client.chat.completions.with_raw_response.create(

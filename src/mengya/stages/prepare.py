@@ -119,8 +119,9 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     inputs.save(folder.partial / REQUEST)
     folder.publish()
     places = ", ".join(str(p.parent) for p in sorted(config.out.rglob(MANIFEST)))
-    report = f"; {config.out / 'report.html'} says what was dropped" if config.report else ""
-    console.print(f"shards are in {places}{report}", soft_wrap=True)
+    console.print(f"shards are in {places}", soft_wrap=True)
+    if config.report:
+        console.print(f"what was kept and dropped: {config.out / 'report.html'}", soft_wrap=True)
 
 
 def _check_filters(config: PrepareConfig) -> None:

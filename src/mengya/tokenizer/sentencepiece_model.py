@@ -25,7 +25,6 @@ from mengya.errors import UserError, shown
 from mengya.runtime.optional import require
 from mengya.tokenizer.merges import merges_of
 
-EXTRA = "sentencepiece"
 MODEL_FILE = "tokenizer.model"  # its usual name in a folder
 SPACE = "\u2581"  # how SentencePiece writes a space
 # Types of a piece, and of a model, in sentencepiece_model.proto.
@@ -43,8 +42,8 @@ def parse_model(data: bytes, name: str) -> Any:
     Raises:
         UserError: they are damaged or of another kind, or the package is missing.
     """
-    require("google.protobuf", EXTRA)
-    proto = require("sentencepiece.sentencepiece_model_pb2", EXTRA).ModelProto()
+    require("google.protobuf", "sentencepiece")
+    proto = require("sentencepiece.sentencepiece_model_pb2", "sentencepiece").ModelProto()
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
         raise UserError(
             f"{name} holds weights or a pickle, not a vocabulary; name the tokenizer.model next to it"

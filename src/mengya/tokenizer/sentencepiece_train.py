@@ -19,7 +19,7 @@ from pydantic import Field
 from mengya.config import Config
 from mengya.errors import UserError
 from mengya.runtime.optional import require
-from mengya.tokenizer.sentencepiece_model import EXTRA, NORMAL, UNIGRAM, parse_model
+from mengya.tokenizer.sentencepiece_model import NORMAL, UNIGRAM, parse_model
 from mengya.tokenizer.special_tokens import ALL_SPECIAL, CONTROL_TOKENS, TAG_TOKENS
 from mengya.tokenizer.train import MAX_TOKEN_CHARACTERS, TEMPLATE_WORDS, sample_pieces
 
@@ -112,7 +112,7 @@ _SPECIAL: dict[str, Any] = {
 
 
 def _run(**settings: Any) -> None:
-    trainer = require("sentencepiece", EXTRA).SentencePieceTrainer
+    trainer = require("sentencepiece", "sentencepiece").SentencePieceTrainer
     try:
         trainer.train(**settings)
     except RuntimeError as error:

@@ -19,7 +19,6 @@ from mengya.errors import UserError, shown
 from mengya.runtime.optional import require
 from mengya.tokenizer.load import encode_texts, load_tokenizer
 from mengya.tokenizer.sentencepiece_model import (
-    EXTRA,
     control_pieces,
     only_rounding,
     parse_model,
@@ -118,7 +117,7 @@ def with_added(base: Path, more: Path) -> tuple[VocabularyFile, bytes, int]:
     merged, count = with_pieces_of(first, second, str(base))
     data = merged.SerializeToString(deterministic=True)
     vocabulary = _sentencepiece(base, data)
-    library = require("sentencepiece", EXTRA).SentencePieceProcessor(model_proto=data)
+    library = require("sentencepiece", "sentencepiece").SentencePieceProcessor(model_proto=data)
     own = len(first.pieces)
     texts = [library.decode([i]) for i in range(own, own + count)]
     written = sum(i in library.encode(text) for i, text in enumerate(texts, own))
@@ -173,7 +172,7 @@ def _sentencepiece(path: Path, data: bytes) -> VocabularyFile:
     proto = parse_model(data, str(path))
     kind = {1: "sentencepiece unigram", 2: "sentencepiece bpe"}.get(proto.trainer_spec.model_type)
     tokenizer = _chat_tokenizer(proto, str(path))
-    library = require("sentencepiece", EXTRA).SentencePieceProcessor(model_proto=data)
+    library = require("sentencepiece", "sentencepiece").SentencePieceProcessor(model_proto=data)
     return VocabularyFile(
         path,
         str(kind),

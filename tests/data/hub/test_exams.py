@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mengya.data.exams.folders import find_exam
 from mengya.data.hub import archive
 from mengya.errors import UserError
-from mengya.evaluation.exam import find_exam
 from tests.data.hub.conftest import Get
 from tests.helpers.data_hub_server import DataHubServer, DataSet
 

@@ -13,8 +13,8 @@ from mengya.config import load_config
 from mengya.data.prepare.config import PrepareSource
 from mengya.errors import UserError
 from mengya.stages.prepare import PrepareConfig, run
-from mengya.stages.tokenizer import TokenizerConfig
-from mengya.stages.tokenizer import run as train_tokenizer
+from mengya.stages.tokenizer.train import TokenizerConfig
+from mengya.stages.tokenizer.train import run as train_tokenizer
 from tests.data.hub.conftest import jsonl, one_kind, records, rows
 from tests.helpers.data_hub_server import DataHubServer, DataSet
 

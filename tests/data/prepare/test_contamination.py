@@ -168,4 +168,4 @@ def test_the_check_is_part_of_what_the_shards_were_made_of(
     with pytest.raises(UserError, match="contamination"):
         prepare(plain, tokenizer_folder, sources, contamination=named)
     with pytest.raises(UserError, match="not there"):
-        prepare(tmp_path / "new", tokenizer_folder, sources, contamination=check("not there"))
+        prepare(tmp_path / "new", tokenizer_folder, sources, contamination=check(Path("not there")))

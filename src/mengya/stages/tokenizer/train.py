@@ -29,7 +29,7 @@ from mengya.runtime.output_folder import FolderKind, new_folder
 from mengya.stages.tokenizer.names import short_names
 from mengya.tokenizer.load import TOKENIZER_FILES, load_tokenizer, save_tokenizer, tokenizer_hash
 from mengya.tokenizer.report import TokenizerReport, report
-from mengya.tokenizer.sentencepiece_model import EXTRA, MODEL_FILE
+from mengya.tokenizer.sentencepiece_model import MODEL_FILE
 from mengya.tokenizer.sentencepiece_train import SentencePieceConfig, train_sentencepiece
 from mengya.tokenizer.train import MAX_TOKEN_CHARACTERS, sample_pieces, train_tokenizer
 from mengya.tokenizer.vocabulary_file import sentencepiece_tokenizer
@@ -133,8 +133,8 @@ def _train(
             max_token_characters=config.max_token_characters,
             show_progress=sys.stderr.isatty(),
         )
-    require("sentencepiece", EXTRA)  # before the text is read
-    require("google.protobuf", EXTRA)
+    require("sentencepiece", "sentencepiece")  # before the text is read
+    require("google.protobuf", "sentencepiece")
     kind: Literal["bpe", "unigram"] = "bpe" if config.model == "sentencepiece_bpe" else "unigram"
     texts = iter(sample_pieces(texts, config.max_characters))
     with console.status(f"training SentencePiece's {kind} ..."):

@@ -198,7 +198,7 @@ def test_prepare_says_what_it_leaves_out_and_which_encodings_it_found(
     assert found.left_out == {".docx": 1, f"folder {out} of mengya's own files": 1}
     assert find_data(str(tmp_path / "**")) == found
     named = find_data(str(out / "*.json"))  # no wildcard found the folder
-    assert [p.name for p in named.files] == ["manifest.json", "prepare.json"]
+    assert [p.name for p in named.files] == ["data_report.json", "manifest.json", "prepare.json"]
 
 
 def test_texts_of_the_tokenizer_are_read_the_same_way(
