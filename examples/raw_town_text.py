@@ -3,7 +3,7 @@
     python examples/raw_town_text.py FOLDER
 
 writes FOLDER/news.jsonl, FOLDER/forum.jsonl and FOLDER/ceval, an exam in the layout of C-Eval.
-docs/data_tutorial.md goes on from there. Nobody and nothing in it is real.
+docs/data_tutorial.md begins there. Nobody and nothing in it is real.
 """
 
 from __future__ import annotations
