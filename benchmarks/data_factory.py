@@ -119,8 +119,8 @@ def commands(arguments: argparse.Namespace, out: Path) -> dict[str, list[str]]:
         "mengya, filters=standard": [*prepare, "filters=standard"],
     }
     if arguments.near:
-        near = [*prepare, "filters=standard", "near_duplicates={}"]
-        named["mengya, filters=standard near_duplicates={}"] = near
+        near = [*prepare, "filters=standard", "near_duplicates=drop"]
+        named["mengya, filters=standard near_duplicates=drop"] = near
     if arguments.datatrove:
         tokenizer = str(arguments.tokenizer / "tokenizer.json")
         start = [str(arguments.datatrove), "-c", DATATROVE, "DATA", str(out), tokenizer]

@@ -264,6 +264,7 @@ def test_instructions_grow_from_seeds_with_answers_and_further_turns(
         "count": 16,
         "per_request": 4,
         "turns": 2,
+        "near_duplicates": False,
         "out": tmp_path / "ins",
     }
     endpoint = {"base_url": server.base_url, "model": "teacher"}

@@ -13,7 +13,8 @@ from transformers.models.qwen2 import tokenization_qwen2
 from mengya.errors import UserError
 from mengya.tokenizer.load import encode_texts, load_tokenizer, save_tokenizer
 from mengya.tokenizer.special_tokens import ALL_SPECIAL
-from mengya.tokenizer.train import SPLIT_PATTERN, sample_pieces, train_tokenizer
+from mengya.tokenizer.train import sample_pieces, train_tokenizer
+from mengya.tokenizer.word_split import SPLIT_PATTERN
 
 AWKWARD = [
     "",

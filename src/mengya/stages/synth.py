@@ -89,7 +89,7 @@ def _make(
     with Endpoint(config.endpoint, config.out / LEDGER, console.print) as endpoint:
         if paid := len(endpoint.ledger):
             console.print(f"{paid:,} replies are paid for already", highlight=False)
-        selection = Selection()
+        selection = Selection(config.kind == "instructions" and config.near_duplicates)
         try:
             conversations, complete = _asked(maker, endpoint, selection, console)
         except (UserError, KeyboardInterrupt):

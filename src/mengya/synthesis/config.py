@@ -15,7 +15,7 @@ from mengya.synthesis.passages import PassageConfig
 
 ONLY_FOR = {
     "qa": ("per_passage", "show_passage", "passages"),
-    "instructions": ("count", "per_request", "shown", "seed"),
+    "instructions": ("count", "per_request", "shown", "seed", "near_duplicates"),
 }
 
 
@@ -49,6 +49,8 @@ class SynthConfig(Config):
     """instructions: how many a request asks for."""
     shown: int = Field(default=5, ge=1, le=20)
     """instructions: examples in a request; two in five are earlier new ones."""
+    near_duplicates: bool = True
+    """instructions: drop those that nearly equal an earlier one."""
     turns: int = Field(default=1, ge=1, le=8)
     """Questions with answers in one conversation at most."""
     system: str | None = None

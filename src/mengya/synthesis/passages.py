@@ -10,14 +10,9 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from mengya.config import Config
-from mengya.data.ingest.messages import SchemaError
-from mengya.data.ingest.reading.encoding import AUTO, detect_encoding
-from mengya.data.ingest.reading.files import file_kind, find_data
-from mengya.data.ingest.reading.notices import say_encodings, say_left_out
-from mengya.data.ingest.reading.read import parse_chunk, read_chunks
-from mengya.data.ingest.reading.records import BadLine, BadLines
-from mengya.data.ingest.schema import to_document
-from mengya.data.ingest.texts import TextSource
+from mengya.data.ingest.reading.files import file_kind
+from mengya.data.ingest.reading.records import BadLines
+from mengya.data.ingest.texts import TextSource, read_texts_of_files
 from mengya.text.clean import CleanConfig, clean_text
 
 _SENTENCE_END = re.compile(r"(?<=[。！？!?；;\n])")
@@ -60,7 +55,12 @@ def read_passages(
     Raises:
         UserError: a source has no files, or there are too many bad lines.
     """
-    found = (piece for one in _documents(sources, bad_lines) for piece in cut(one, config))
+    clean = CleanConfig(white_space="none")  # lines are counted
+    documents = (
+        Passage(clean_text(text, clean), file, line)
+        for text, file, line in read_texts_of_files(sources, bad_lines)
+    )
+    found = (piece for document in documents for piece in cut(document, config))
     for number, passage in enumerate(found):
         if number == config.limit:
             return
@@ -90,25 +90,3 @@ def _parts(text: str, most: int) -> Iterator[str]:
             continue
         for sentence in _SENTENCE_END.split(paragraph):
             yield from (sentence[at : at + most] for at in range(0, len(sentence), most))
-
-
-def _documents(sources: Iterable[TextSource], bad_lines: BadLines) -> Iterator[Passage]:
-    clean = CleanConfig(white_space="none")  # lines are counted
-    for source in sources:
-        found = find_data(source.path)
-        say_left_out(source.path, found)
-        encodings = dict.fromkeys(found.files, source.encoding)
-        if source.encoding == AUTO:
-            encodings = {file: detect_encoding(file) for file in found.files}
-            say_encodings(encodings)
-        for file, encoding in encodings.items():
-            for parsed in (p for chunk in read_chunks(file, encoding) for p in parse_chunk(chunk)):
-                if isinstance(parsed, BadLine):
-                    bad_lines.add(parsed)
-                    continue
-                try:
-                    text = to_document(parsed.value, source.field).text
-                except SchemaError as error:
-                    bad_lines.add(BadLine(parsed.file, parsed.line, str(error)))
-                    continue
-                yield Passage(clean_text(text, clean), parsed.file, parsed.line)

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mengya.synthesis.conversation import MadeConversation
 from mengya.text.duplicates import squeeze, text_hash
+from mengya.text.near_duplicates.config import NearDuplicateConfig
+from mengya.text.near_duplicates.seen import SeenTexts
 
 _EXAMPLES = 10  # of every reason, in the report
 _SHOWN = 300  # characters of a text there
 
-Near = Callable[[str], bool]
-"""A text -> whether it nearly equals one of those that were given before."""
+NEAR = NearDuplicateConfig(threshold=0.7, ngram=3)  # questions are short
 
 
 class Selection:
     """What was kept and dropped so far.
 
     Args:
-        near: finds near-duplicates of questions; None for exact ones alone.
+        drops_near: whether questions are dropped that nearly equal an earlier one.
 
     Attributes:
         kept, turns: conversations and their answers.
         dropped: by reason; examples: the first ones of every reason.
     """
 
-    def __init__(self, near: Near | None = None) -> None:
-        self._near = near
+    def __init__(self, drops_near: bool = False) -> None:
+        self._is_near = SeenTexts(NEAR) if drops_near else None
         self._seen: set[int] = set()
         self.kept = self.turns = 0
         self.dropped: Counter[str] = Counter()
@@ -40,7 +41,7 @@ class Selection:
         if key in self._seen:
             return "duplicate"
         self._seen.add(key)
-        return "near_duplicate" if self._near is not None and self._near(question) else None
+        return "near_duplicate" if self._is_near is not None and self._is_near(question) else None
 
     def drop(self, reason: str, text: str, provenance: Mapping[str, Any]) -> None:
         """Count something that is not kept."""

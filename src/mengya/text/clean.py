@@ -15,7 +15,8 @@ from pydantic import Field, model_validator
 from mengya.config import Config
 from mengya.text.indentation import indentation
 
-_LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+# It begins with a plain character class, which the engine skips to.
+_LINE_ENDS = re.compile("[\r\x0b\x0c\x85\u2028\u2029](?:(?<=\r)\n)?")
 # Control characters but tab and newline, soft hyphen, zero-width space and marks of direction, word joiner,
 # byte order mark, noncharacters. Zero-width joiners stay: emoji and some scripts are written with them.
 _INVISIBLE = re.compile(

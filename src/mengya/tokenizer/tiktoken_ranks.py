@@ -17,7 +17,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from mengya.errors import UserError, shown
 from mengya.tokenizer.merges import merges_of
-from mengya.tokenizer.train import SPLIT_PATTERN
+from mengya.tokenizer.word_split import SPLIT_PATTERN
 
 Split = Literal["qwen2", "llama3", "gpt2"]
 

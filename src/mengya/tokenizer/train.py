@@ -11,18 +11,12 @@ import heapq
 import json
 from collections.abc import Iterable, Iterator
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from mengya.errors import UserError
 from mengya.tokenizer.special_tokens import ALL_SPECIAL, chat_tokenizer
-
-# From Qwen2 (transformers, tokenization_qwen2.py): contractions, letters, single digits,
-# punctuation, line ends, spaces.
-SPLIT_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+from mengya.tokenizer.word_split import word_split
 
 MINIMUM_VOCAB_SIZE = len(ALL_SPECIAL) + 256
 
@@ -67,7 +61,7 @@ def train_tokenizer(
     # cost a token a letter in Chinese text.
     pieces.append(TEMPLATE_WORDS * max(1000, sum(map(len, pieces)) // 1000))
     trained = Tokenizer(models.BPE())
-    trained.pre_tokenizer = _pre_tokenizer()
+    trained.pre_tokenizer = word_split()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
@@ -121,19 +115,10 @@ def _pieces(text: str) -> Iterator[str]:
         yield text[start:]
 
 
-def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
-    return pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated", invert=False),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False),
-        ]
-    )
-
-
 def _assemble(trained: Tokenizer) -> PreTrainedTokenizerFast:
     """The trained vocabulary as a tokenizer: no normaliser, so that the round trip is exact."""
     bpe = json.loads(trained.to_str())["model"]
     backend = Tokenizer(models.BPE(bpe["vocab"], [tuple(merge) for merge in bpe["merges"]]))
-    backend.pre_tokenizer = _pre_tokenizer()
+    backend.pre_tokenizer = word_split()
     backend.decoder = decoders.ByteLevel()
     return chat_tokenizer(backend)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mengya.data.prepare import cluster
-from mengya.data.prepare.encode import EncodingPlan
+from mengya.data.prepare.encoding_plan import EncodingPlan
 from mengya.errors import UserError
 from mengya.text.clean import CleanConfig
 from tests.data.prepare.test_prepare import prepare, texts

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from mengya.data.prepare.encode import EncodedChunk
+from mengya.data.prepare.encoded_chunk import EncodedChunk
 from mengya.data.prepare.examples import Example, Examples, edit_example, place_example
 from mengya.data.prepare.histograms import MAX_TURNS, Histograms, add_histograms
 from mengya.text.scripts import SCRIPTS

@@ -11,7 +11,7 @@ from transformers import AddedToken, PreTrainedTokenizerFast
 
 from mengya.errors import UserError
 from mengya.export.gguf.vocabulary import composes_characters, read_vocabulary
-from mengya.tokenizer.train import SPLIT_PATTERN
+from mengya.tokenizer.word_split import SPLIT_PATTERN
 from tests.helpers.export_source import small_tokenizer
 
 LLAMA3 = SPLIT_PATTERN.replace(r"\p{N}|", r"\p{N}{1,3}|", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from mengya.config import PathConfig
 from mengya.data.ingest.messages import SchemaError
@@ -24,12 +25,29 @@ class TextSource(PathConfig):
     """Encoding of the files; auto finds UTF-8, UTF-16, gb18030 and big5 for each."""
 
 
+class TextOfFile(NamedTuple):
+    """A text, and where its record begins."""
+
+    text: str
+    file: str
+    line: int
+
+
 def read_texts(
     sources: Iterable[TextSource],
     bad_lines: BadLines,
     advance: Callable[[Path, int], object] = lambda file, position: None,
 ) -> Iterator[str]:
-    """Every text of the sources.
+    """Every text of the sources; as `read_texts_of_files`."""
+    return (found.text for found in read_texts_of_files(sources, bad_lines, advance))
+
+
+def read_texts_of_files(
+    sources: Iterable[TextSource],
+    bad_lines: BadLines,
+    advance: Callable[[Path, int], object] = lambda file, position: None,
+) -> Iterator[TextOfFile]:
+    """Every text of the sources, and where it stands.
 
     Args:
         bad_lines: counts the lines that are skipped because they give no text.
@@ -56,5 +74,5 @@ def read_texts(
                     except SchemaError as error:
                         bad_lines.add(BadLine(parsed.file, parsed.line, str(error)))
                         continue
-                    yield text
+                    yield TextOfFile(text, parsed.file, parsed.line)
                 advance(file, chunk.position)

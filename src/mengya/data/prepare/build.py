@@ -22,7 +22,7 @@ import numpy as np
 from mengya.data.ingest.reading.records import SHOWN_BAD, BadLine, too_many_bad_lines
 from mengya.data.ingest.samples import held_out
 from mengya.data.prepare.counts import Kept, SourceCounts, add_up
-from mengya.data.prepare.encode import EncodedChunk
+from mengya.data.prepare.encoded_chunk import EncodedChunk
 from mengya.data.prepare.exam_check import ExamCheck
 from mengya.data.prepare.exam_hits import HITS, ExamHits
 from mengya.data.prepare.examples import EXAMPLES

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mengya.data.ingest.reading.records import Chunk
-from mengya.data.prepare.encode import EncodedChunk, EncodingPlan
+from mengya.data.prepare.encoded_chunk import EncodedChunk
+from mengya.data.prepare.encoding_plan import EncodingPlan
 from mengya.errors import UserError
 from mengya.runtime.optional import require
 from mengya.version import __version__

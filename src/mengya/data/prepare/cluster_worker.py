@@ -17,7 +17,9 @@ from typing import Any
 from distributed import WorkerPlugin
 
 from mengya.data.ingest.reading.records import Chunk
-from mengya.data.prepare.encode import EncodedChunk, Encoder, EncodingPlan
+from mengya.data.prepare.encode import Encoder
+from mengya.data.prepare.encoded_chunk import EncodedChunk
+from mengya.data.prepare.encoding_plan import EncodingPlan
 from mengya.version import __version__
 
 _plans: dict[str, PlanPlugin] = {}

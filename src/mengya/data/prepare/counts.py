@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mengya.data.prepare.encode import EncodedChunk
+from mengya.data.prepare.encoded_chunk import EncodedChunk
 from mengya.data.prepare.examples import Example, Examples
 from mengya.data.prepare.histograms import Histograms
 

@@ -7,20 +7,13 @@ nothing of processes or files on disk.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import groupby, islice
-from typing import Any, Literal
+from itertools import groupby
 
 import numpy as np
-from tokenizers import Tokenizer
 
-from mengya.data.ingest.fields import Fields
-from mengya.data.ingest.forms import known_form, renamed
 from mengya.data.ingest.messages import SchemaError
-from mengya.data.ingest.preferences import to_preferences
 from mengya.data.ingest.reading.read import parse_chunk
 from mengya.data.ingest.reading.records import BadLine, Chunk, Record
 from mengya.data.ingest.samples import (
@@ -37,189 +30,27 @@ from mengya.data.ingest.samples import (
     sample_turns,
     train_on_last,
 )
-from mengya.data.ingest.schema import (
-    Conversation,
-    Document,
-    Preference,
-    Sample,
-    to_conversation,
-    to_document,
+from mengya.data.ingest.schema import Conversation, Document, Preference, Sample
+from mengya.data.prepare.encoded_chunk import Candidate, EncodedChunk
+from mengya.data.prepare.encoding_plan import EncodingPlan, Kind
+from mengya.data.prepare.examples import EXCERPT, Example, edit_example, place_example
+from mengya.data.prepare.record_samples import to_samples
+from mengya.data.prepare.repeated_text import RepeatedText
+from mengya.data.prepare.sifting import (
+    candidate_text,
+    passing,
+    with_exam_items,
+    without_repeated,
+    without_same_answers,
 )
-from mengya.data.prepare.exam_check import ExamItems
-from mengya.data.prepare.examples import (
-    EXCERPT,
-    Example,
-    Examples,
-    edit_example,
-    place_example,
-)
-from mengya.data.prepare.own_filters import OwnFilter
-from mengya.data.prepare.repeated_text import REPEATED_TEXT, RepeatedText, RepeatedTextPlan
-from mengya.data.prepare.signing import Signing, sign
-from mengya.data.prepare.tokenize import groups
+from mengya.data.prepare.signing import sign
+from mengya.data.prepare.tokenize import TextIds
 from mengya.errors import UserError
-from mengya.text.clean import CleanConfig
-from mengya.text.duplicates import text_hash
-from mengya.text.filters.config import FilterConfig
 from mengya.text.filters.pipeline import TextFilters
 from mengya.text.placeholders import unfilled
 from mengya.text.scripts import SCRIPTS, script_counts
 
-Kind = Literal["text", "conversation", "preference"]
-TrainOn = Literal["all_turns", "last_turn"]
-BatchFilter = Callable[[list[str]], list[str | None]]
-"""Texts -> for each the reason to drop it, or None: for filters that are faster on many texts at once."""
 SCRIPTS_OF_ONE_IN = np.uint64(8)  # samples, chosen by their hash: a histogram needs no more
-
-
-@dataclass(frozen=True, slots=True)
-class SourceForm:
-    """How the records of a source are to be understood."""
-
-    format: str | None = None
-    field: str | list[str] = "text"
-    columns: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(slots=True)
-class EncodedChunk:
-    """What became of a chunk: N samples kept, D documents (2N for preferences, else N), T tokens.
-
-    Attributes:
-        tokens: [T] uint32, the documents end to end; loss_mask: [T] uint8, or nothing for text.
-        lengths: [D] int64, tokens of each document.
-        hashes, split_hashes: [N] uint64, of the sample, and what decides whether it is held out.
-        characters: [N] int64, characters of the text that a loss is taken on (both sides of a preference).
-        read: records read, bad lines included; bad: those; dropped: samples left out, by reason.
-        unused: for every field that no format knows, how many records hold something in it.
-        cut_turns: of conversations, after their last answer.
-        file: that the chunk is of; lines: [N] int64, the line of each sample in it.
-        excerpts: [N], the beginning of each sample.
-        text_characters: [N] int64, characters of the full sample, of all turns of a chat; turns: [N] int64,
-            assistant turns.
-        scripts: [M, S] int64, characters of every script in the samples of the numbers script_samples: [M].
-        dropped_characters: as text_characters, of samples left out, by reason.
-        edits: samples that each edit changed.
-        hits: (sample, exam item) for every item that a sample holds; dropped_hits: (line, exam item) of
-            samples that were dropped for it.
-        examples: of what was dropped, by reason; edit_examples: of what was edited, by edit.
-        placeholders: samples whose learned answers hold each of them; placeholder_examples: by placeholder.
-        signatures, split_signatures: [N, P] uint8, for near-duplicates; [N, 0] where they are not needed.
-        passages: of all samples, when only these are asked for, to find text that repeats; nothing else then.
-    """
-
-    source: int
-    file: str = ""
-    read: int = 0
-    bad: list[BadLine] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
-    unused: Counter[str] = field(default_factory=Counter)
-    cut_turns: int = 0
-    tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))
-    loss_mask: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
-    lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    hashes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
-    split_hashes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
-    characters: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    lines: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    excerpts: list[str] = field(default_factory=list)
-    text_characters: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    turns: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    scripts: np.ndarray = field(default_factory=lambda: np.zeros((0, len(SCRIPTS)), np.int64))
-    script_samples: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    dropped_characters: Counter[str] = field(default_factory=Counter)
-    edits: Counter[str] = field(default_factory=Counter)
-    hits: list[tuple[int, int]] = field(default_factory=list)
-    dropped_hits: list[tuple[int, int]] = field(default_factory=list)
-    examples: Examples = field(default_factory=Examples)
-    edit_examples: Examples = field(default_factory=Examples)
-    placeholders: Counter[str] = field(default_factory=Counter)
-    placeholder_examples: Examples = field(default_factory=Examples)
-    signatures: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
-    split_signatures: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
-    passages: np.ndarray = field(default_factory=lambda: np.zeros(0))
-
-    def drop(self, reason: str, candidate: Candidate) -> None:
-        """Count a sample that is left out, and keep it as an example if its hash is small enough."""
-        self.dropped[reason] += 1
-        self.dropped_characters[reason] += sample_characters(candidate.sample)
-        text = excerpt(candidate.sample, EXCERPT)
-        key = text_hash(text)
-        if self.examples.wants(reason, key):
-            self.examples.add(reason, Example(key, self.file, candidate.line, text))
-
-
-@dataclass(slots=True)
-class Candidate:
-    """A sample on its way to be kept.
-
-    Attributes:
-        record: number of its record in the chunk; line: of that record in the file.
-        sides: (ids, loss mask) of a conversation, or of both sides of a preference; nothing for text.
-        exam_items: that the sample holds.
-    """
-
-    record: int
-    line: int
-    sample: Sample
-    sides: list[tuple[list[int], list[int]]] = field(default_factory=list)
-    exam_items: list[int] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class EncodingPlan:
-    """All that a process needs to encode chunks, small enough to be sent to it.
-
-    Attributes:
-        tokenizer_path: the folder, read by processes that render conversations.
-        text_tokenizer: for text, the tokenizer without control tokens as JSON, so that the processes need not
-            load transformers (a quarter of a gigabyte each).
-        document_token: the id that opens and closes a text.
-        train_on: which assistant turns of a conversation are learned.
-        exact: whether samples are the same only when they are equal to the letter.
-        filters: edits and filters of texts; None when there are none. own_filters: asked after them.
-        fill: what is replaced in every text before all else, and by what.
-        drop_placeholders: whether samples are dropped whose learned answers hold unfilled placeholders.
-        batch_filters: called once in every process, each gives a filter that is asked after the others.
-        signing: the signatures that near-duplicates are found by; None when nobody looks for them.
-        repeated_text: passages that are collected, or removed; None for neither.
-        exam_items: what is looked for after them; None for nothing.
-    """
-
-    kind: Kind
-    tokenizer_path: str
-    sources: list[SourceForm]
-    clean: CleanConfig
-    text_tokenizer: str = ""
-    document_token: int = -1
-    train_on: TrainOn = "all_turns"
-    exact: bool = False
-    filters: FilterConfig | None = None
-    own_filters: tuple[OwnFilter, ...] = ()
-    fill: tuple[tuple[str, str], ...] = ()
-    drop_placeholders: bool = False
-    batch_filters: tuple[Callable[[], BatchFilter], ...] = ()
-    signing: Signing | None = None
-    repeated_text: RepeatedTextPlan | None = None
-    exam_items: ExamItems | None = None
-
-
-def plan_encoding(
-    kind: Kind,
-    tokenizer_path: str,
-    sources: list[SourceForm],
-    clean: CleanConfig,
-    **more: Any,
-) -> EncodingPlan:
-    """The plan for a tokenizer folder; `more` are other attributes of `EncodingPlan`."""
-    plan = EncodingPlan(kind, tokenizer_path, sources, clean, **more)
-    if kind != "text":
-        return plan
-    from mengya.tokenizer.load import document_token_id, load_tokenizer, plain_backend
-
-    tokenizer = load_tokenizer(tokenizer_path)
-    backend = plain_backend(tokenizer).to_str()
-    return replace(plan, text_tokenizer=backend, document_token=document_token_id(tokenizer))
 
 
 class Encoder:
@@ -238,8 +69,7 @@ class Encoder:
         self._repeated = RepeatedText(plan.repeated_text) if plan.repeated_text else None
         self._exam_items = plan.exam_items
         if plan.kind == "text":
-            self._texts = Tokenizer.from_str(plan.text_tokenizer)
-            self._edge = np.array([plan.document_token], np.uint32)
+            self._texts = TextIds(plan.text_tokenizer, plan.document_token, plan.text_ranks)
         else:
             from mengya.tokenizer.load import load_tokenizer
 
@@ -250,14 +80,14 @@ class Encoder:
         result = EncodedChunk(source, chunk.file)
         candidates = self._read(chunk, result)
         for keeps in self._batch_filters:
-            candidates = _passing(keeps, candidates, result)
+            candidates = passing(keeps, candidates, result)
         if self._repeated is not None and self._repeated.table is None:
-            result.passages = self._repeated.collect(map(_text, candidates))
+            result.passages = self._repeated.collect(map(candidate_text, candidates))
             return result
         if self._repeated is not None:
-            candidates = self._without_repeated(self._repeated, candidates, result)
+            candidates = without_repeated(self._repeated, candidates, self.clean, result)
         if self._exam_items is not None:
-            candidates = _with_exam_items(self._exam_items, candidates, result)
+            candidates = with_exam_items(self._exam_items, candidates, result)
         if self.kind != "text":
             candidates = self._with_chat_ids(candidates, result)
         result.bad.sort(key=lambda bad: bad.line)
@@ -266,7 +96,7 @@ class Encoder:
         result.hits = [(at, item) for at, c in enumerate(candidates) for item in c.exam_items]
         if self.kind == "text":
             texts = [c.sample.text for c in candidates if isinstance(c.sample, Document)]
-            _fill(result, self._encode_texts(texts), [])
+            _fill(result, self._texts(texts), [])
             result.characters = result.text_characters
         else:
             sides = [side for candidate in candidates for side in candidate.sides]
@@ -344,28 +174,6 @@ class Encoder:
             result.placeholder_examples.add(name, example)
         return "placeholder" if found and self._drop_placeholders else None
 
-    def _without_repeated(
-        self, repeated: RepeatedText, candidates: list[Candidate], result: EncodedChunk
-    ) -> list[Candidate]:
-        """Documents without the passages that an earlier one has; those that lose too much are dropped."""
-        kept = []
-        for candidate in candidates:
-            text = _text(candidate)
-            left = repeated.remove(text)
-            if left is None:
-                result.drop(REPEATED_TEXT, candidate)
-                continue
-            if left != text:
-                result.edits[REPEATED_TEXT] += 1
-                example = edit_example(text, left, result.file, candidate.line)
-                result.edit_examples.add(REPEATED_TEXT, example)
-                candidate.sample = clean_sample(Document(left), self.clean)
-            if reason := drop_reason(candidate.sample, self.clean):
-                result.drop(reason, candidate)
-            else:
-                kept.append(candidate)
-        return kept
-
     def _filter_reason(self, sample: Sample) -> str | None:
         if self._filters is None:
             return None
@@ -381,7 +189,7 @@ class Encoder:
                 for candidate in of_record:
                     assert not isinstance(candidate.sample, Document)
                     candidate.sides = self._encode_chat(candidate.sample)
-                kept += _without_same_answers(of_record, result)
+                kept += without_same_answers(of_record, result)
         return kept
 
     def _describe(self, samples: list[Sample], result: EncodedChunk) -> None:
@@ -400,17 +208,6 @@ class Encoder:
         if self._signing is not None:
             result.signatures, result.split_signatures = sign(samples, self._signing)
 
-    def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
-        """[document token] ids [document token] of every text; a typed control token stays text."""
-        parts = [[self._edge] for _ in texts]
-        for group in groups(texts, self._texts):
-            encodings = self._texts.encode_batch_fast(
-                [piece for _, piece in group], add_special_tokens=False
-            )
-            for (number, _), encoding in zip(group, encodings, strict=True):
-                parts[number].append(np.array(encoding.ids, np.uint32))
-        return [np.concatenate([*part, self._edge]) for part in parts]
-
     def _encode_chat(self, sample: Conversation | Preference) -> list[tuple[list[int], list[int]]]:
         """(ids, loss mask) of a conversation, or of chosen and rejected with the prompt's turns masked."""
         from mengya.tokenizer.chat_template import encode_conversation
@@ -425,42 +222,6 @@ class Encoder:
     def _labelled_characters(self, ids: list[int], mask: list[int]) -> int:
         labelled = [token for token, one in zip(ids, mask, strict=True) if one]
         return len(self._chats.backend_tokenizer.decode(labelled, skip_special_tokens=True))
-
-
-def _text(candidate: Candidate) -> str:
-    assert isinstance(candidate.sample, Document)
-    return candidate.sample.text
-
-
-def to_samples(
-    kind: Kind, value: Any, form: SourceForm, unused: Counter[str] | None = None
-) -> list[Sample]:
-    """The samples of a record.
-
-    Args:
-        unused: counts the fields of the record that no sample took.
-
-    Raises:
-        SchemaError: it does not have the form.
-    """
-    value, format = known_record(kind, value, form)
-    fields = Fields(value) if isinstance(value, dict) else value
-    if kind == "text":
-        samples: list[Sample] = [to_document(fields, form.field)]
-    elif kind == "conversation":
-        samples = [to_conversation(fields, format)]
-    else:
-        samples = list(to_preferences(fields, format))
-    if unused is not None and isinstance(fields, Fields):
-        unused.update(fields.unused())
-    return samples
-
-
-def known_record(kind: Kind, value: Any, form: SourceForm) -> tuple[Any, str | None]:
-    """The record with the names and turns that the schemas know, and its format where that still holds."""
-    value = renamed(value, dict(form.columns))
-    known = value if kind == "text" else known_form(value)
-    return known, form.format if known is value else None
 
 
 def _fill(result: EncodedChunk, ids: list[np.ndarray], masks: list[np.ndarray]) -> None:
@@ -480,43 +241,3 @@ def _bad_line(result: EncodedChunk, line: int) -> Iterator[None]:
         result.bad.append(BadLine(result.file, line, " ".join(str(error).split())))
     except RecursionError:
         result.bad.append(BadLine(result.file, line, "nested too deeply"))
-
-
-def _passing(
-    keeps: BatchFilter, candidates: list[Candidate], result: EncodedChunk
-) -> list[Candidate]:
-    """Those that a filter of many texts keeps; a preference pair is dropped for either of its sides."""
-    texts = [filter_texts(candidate.sample) for candidate in candidates]
-    reasons = iter(keeps([text for of_sample in texts for text in of_sample]))
-    kept = []
-    for candidate, of_sample in zip(candidates, texts, strict=True):
-        found = [reason for reason in islice(reasons, len(of_sample)) if reason]
-        if found:
-            result.drop(found[0], candidate)
-        else:
-            kept.append(candidate)
-    return kept
-
-
-def _with_exam_items(
-    exam_items: ExamItems, candidates: list[Candidate], result: EncodedChunk
-) -> list[Candidate]:
-    """Those that stay, with the exam items that they hold."""
-    held = exam_items.held_by([candidate.sample for candidate in candidates])
-    for candidate, items in zip(candidates, held, strict=True):
-        candidate.exam_items = items
-        if items and exam_items.drop:
-            result.drop("contaminated", candidate)
-            result.dropped_hits += [(candidate.line, item) for item in items]
-    return [c for c in candidates if not (c.exam_items and exam_items.drop)]
-
-
-def _without_same_answers(candidates: list[Candidate], result: EncodedChunk) -> list[Candidate]:
-    """A template may cut what differs."""
-    kept = []
-    for candidate in candidates:
-        if len(candidate.sides) == 2 and candidate.sides[0] == candidate.sides[1]:
-            result.drop("same_answers", candidate)
-        else:
-            kept.append(candidate)
-    return kept

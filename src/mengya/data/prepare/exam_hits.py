@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mengya.data.exams.items import NamedExam
-from mengya.data.prepare.encode import EncodedChunk
+from mengya.data.prepare.encoded_chunk import EncodedChunk
 from mengya.data.prepare.exam_check import ExamCheck
 from mengya.runtime.files import write_text
 from mengya.runtime.jsonl import json_line

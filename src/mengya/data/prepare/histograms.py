@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mengya.data.prepare.encode import EncodedChunk
+from mengya.data.prepare.encoded_chunk import EncodedChunk
 from mengya.text.scripts import SCRIPTS
 
 MAX_TURNS = 10  # the last bin holds what has more

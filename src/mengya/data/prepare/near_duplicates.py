@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mengya.data.prepare.encode import EncodedChunk
+from mengya.data.prepare.encoded_chunk import EncodedChunk
 from mengya.data.prepare.signing import Signing
 from mengya.text.near_duplicates.config import NearDuplicateConfig
 from mengya.text.near_duplicates.index import KeyIndex

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mengya.data.prepare.encode import BatchFilter
+from mengya.data.prepare.encoding_plan import BatchFilter
 
 Scorer = Callable[[list[str]], list[float]]
 """Texts -> bits per character of each."""

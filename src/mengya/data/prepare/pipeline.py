@@ -28,7 +28,8 @@ from mengya.data.prepare.build import Build
 from mengya.data.prepare.cluster import encode_on_cluster
 from mengya.data.prepare.config import PrepareConfig, PrepareFilters
 from mengya.data.prepare.counts import SourceCounts
-from mengya.data.prepare.encode import BatchFilter, EncodedChunk, EncodingPlan, plan_encoding
+from mengya.data.prepare.encoded_chunk import EncodedChunk
+from mengya.data.prepare.encoding_plan import BatchFilter, EncodingPlan, plan_encoding
 from mengya.data.prepare.exam_check import ExamItems
 from mengya.data.prepare.perplexity import PerplexityBounds, Scorer
 from mengya.data.prepare.repeated_text import TABLE, RepeatedPassages, RepeatedTextPlan

@@ -12,7 +12,8 @@ from mengya.data.ingest.reading.documents.kinds import is_document
 from mengya.data.ingest.reading.files import file_kind
 from mengya.data.ingest.reading.read import TextSplit, parse_chunk, read_chunks
 from mengya.data.ingest.reading.records import BadLine
-from mengya.data.prepare.encode import Kind, SourceForm, to_samples
+from mengya.data.prepare.encoding_plan import Kind, SourceForm
+from mengya.data.prepare.record_samples import to_samples
 from mengya.errors import UserError
 
 

@@ -23,7 +23,7 @@ from mengya.data.ingest.reading.read import read_chunks
 from mengya.data.ingest.reading.records import Chunk
 from mengya.data.prepare.build import TRAIN, VALIDATION
 from mengya.data.prepare.config import REQUEST, PrepareConfig, PrepareFilters, PrepareSource
-from mengya.data.prepare.encode import Kind, SourceForm
+from mengya.data.prepare.encoding_plan import Kind, SourceForm
 from mengya.data.prepare.exam_check import check_request
 from mengya.data.prepare.moved import (
     changed_facts,

@@ -1,17 +1,64 @@
-"""Long texts in pieces to tokenize: the ids of the pieces, end to end, are those of the text.
+"""Texts -> token ids, in groups of bounded size.
 
-Takes texts and a tokenizer of the library; gives pieces in groups of bounded size.
+Long texts are tokenized in pieces, whose ids are, end to end, those of the text. tiktoken makes the ids where
+it is installed and sure to give the same as tokenizers.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import islice
 
+import numpy as np
 from tokenizers import Tokenizer
 
+from mengya.tokenizer.tiktoken_ids import TiktokenIds
+
 TOKENIZE_CHARACTERS = 1 << 16  # longer texts are tokenized in pieces where the ids allow it
+
+
+class TextIds:
+    """Token ids of documents.
+
+    Args:
+        tokenizer: without control tokens, as JSON: a typed control token stays text.
+        edge: the id that opens and closes a document.
+        ranks: of `tiktoken_ranks`; None where only tokenizers will do.
+    """
+
+    def __init__(self, tokenizer: str, edge: int, ranks: dict[bytes, int] | None) -> None:
+        self._tokenizer = Tokenizer.from_str(tokenizer)
+        self._edge = np.array([edge], np.uint32)
+        self._tiktoken = None
+        if ranks is not None and find_spec("tiktoken") is not None:
+            self._tiktoken = TiktokenIds(ranks, self._tokenizer)
+
+    def __call__(self, texts: list[str]) -> list[np.ndarray]:
+        """uint32 ids of every text, the edge at both ends."""
+        parts = [[self._edge] for _ in texts]
+        for group in groups(texts, self._tokenizer):
+            ids = self._ids([piece for _, piece in group])
+            for (number, _), of_piece in zip(group, ids, strict=True):
+                parts[number].append(of_piece)
+        return [np.concatenate([*part, self._edge]) for part in parts]
+
+    def _ids(self, pieces: list[str]) -> list[np.ndarray]:
+        tiktoken = self._tiktoken
+        if tiktoken is None:
+            return self._by_tokenizers(pieces)
+        sure = [tiktoken.is_sure(piece) for piece in pieces]
+        unsure = [piece for piece, one in zip(pieces, sure, strict=True) if not one]
+        others = iter(self._by_tokenizers(unsure))
+        return [
+            tiktoken(piece) if one else next(others)
+            for piece, one in zip(pieces, sure, strict=True)
+        ]
+
+    def _by_tokenizers(self, pieces: list[str]) -> list[np.ndarray]:
+        encodings = self._tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
+        return [np.array(encoding.ids, np.uint32) for encoding in encodings]
 
 
 def groups(texts: list[str], tokenizer: Tokenizer) -> Iterator[list[tuple[int, str]]]:

@@ -16,7 +16,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 
 from mengya.data.ingest.reading.records import Chunk
-from mengya.data.prepare.encode import EncodedChunk, Encoder, EncodingPlan
+from mengya.data.prepare.encode import Encoder
+from mengya.data.prepare.encoded_chunk import EncodedChunk
+from mengya.data.prepare.encoding_plan import EncodingPlan
 from mengya.errors import UserError
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mengya.errors import UserError, shown
 from mengya.tokenizer.load import TURN_END_TOKENS, document_token_id, stop_token_ids
-from mengya.tokenizer.train import SPLIT_PATTERN
+from mengya.tokenizer.word_split import SPLIT_PATTERN
 
 _LLAMA3 = SPLIT_PATTERN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 # Split rule -> llama.cpp's name for it, and whether it looks for the word in the vocabulary before merging.
