@@ -26,6 +26,7 @@ from mengya import __version__
 from mengya.config import Config, is_list, load_config
 from mengya.errors import UserError, user_message
 from mengya.runtime.config_keys import describe, recipe_schema
+from mengya.text.visible import visible
 
 _SECONDS_FOR_RANK_0 = 10.0
 _ABOUT = "Grow a small Chinese language model from nothing."
@@ -336,6 +337,10 @@ def main() -> None:
             time.sleep(_SECONDS_FOR_RANK_0)
         where = f"error on rank {rank}" if rank > 0 else "error"
         Console(stderr=True, emoji=False).print(
-            f"{where}: {message}", style="red", markup=False, highlight=False, soft_wrap=True
+            f"{where}: {visible(message)}",
+            style="red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
         sys.exit(2)

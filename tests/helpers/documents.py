@@ -63,11 +63,11 @@ def word(paragraphs: list[str], table: list[list[str]]) -> bytes:
     return written.getvalue()
 
 
-def epub(chapters: dict[str, str], missing: str | None = None) -> bytes:
+def epub(chapters: dict[str, str], missing: str | None = None, repeat: int = 1) -> bytes:
     """An EPUB with an XHTML file a chapter, in the order given, under names that sort otherwise."""
     files = [f"c{len(chapters) - at}.xhtml" for at in range(len(chapters))]
     items = "".join(f'<item id="{at}" href="{name}"/>' for at, name in enumerate(files))
-    spine = "".join(f'<itemref idref="{at}"/>' for at in range(len(files)))
+    spine = "".join(f'<itemref idref="{at}"/>' for at in range(len(files))) * repeat
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as archive:
         archive.writestr("mimetype", "application/epub+zip")

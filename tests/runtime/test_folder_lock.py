@@ -177,3 +177,14 @@ def test_of_many_that_come_at_once_one_gets_the_lock(
     for process in [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(4)]:
         assert process.wait(timeout=60) == 0
     assert (tmp_path / "winners").read_text() == "x"
+
+
+def test_a_folder_that_takes_no_files_is_refused() -> None:
+    """/proc says that the file is missing, however often it is made."""
+    if not Path("/proc/self").is_dir():
+        pytest.skip("no /proc")
+    with (
+        pytest.raises(UserError, match="choose another out="),
+        hold_lock(Path("/proc/.x.mengya-lock"), Path("/proc/x"), "prepare", "out"),
+    ):
+        pass

@@ -117,6 +117,7 @@ def read_reply(config: EndpointConfig, prompt: Prompt, body: str) -> Completion 
         text = message.get("content") or ""
         if not isinstance(text, str):
             raise TypeError("content is no text")
+        text = _storable(text)
         refusal = message.get("refusal")
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         detail = f"no completion in it ({type(error).__name__}): {body[:_SHOWN]}"
@@ -128,7 +129,7 @@ def read_reply(config: EndpointConfig, prompt: Prompt, body: str) -> Completion 
     elif not text.strip() and problem is None:
         problem = "empty"
     usage, is_ours = _usage(values.get("usage"), text, most_usage(config, prompt))
-    detail = str(refusal)[:_SHOWN] if refusal else ""
+    detail = _storable(str(refusal))[:_SHOWN] if refusal else ""
     return Completion(prompt.id, text, problem, detail, usage, _named(values), is_ours)
 
 
@@ -177,4 +178,9 @@ def _unconnected(error: openai.APIConnectionError, key: str) -> Failure:
 
 def _named(values: Mapping[str, Any]) -> str:
     model = values.get("model")
-    return model[:200] if isinstance(model, str) else ""
+    return _storable(model[:200]) if isinstance(model, str) else ""
+
+
+def _storable(text: str) -> str:
+    """The text with U+FFFD for halves of surrogate pairs, which JSON can name and no file can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -28,6 +28,7 @@ from mengya.errors import UserError
 
 _NAME_TIMEOUT = 2.0  # seconds from making a lock to writing its owner into it, at most
 _SETTLE = 0.2  # seconds between two processes that take over the same lock, at most
+_ATTEMPTS = 1000  # to make a file in a folder that others remove; /proc never lets one be made
 
 
 @dataclass(frozen=True)
@@ -143,20 +144,20 @@ def _take(lock: Path, folder: Path, verb: str, key: str) -> int:
 
 def _open(lock: Path, key: str) -> tuple[int, bool]:
     """The lock file, and whether it was made just now."""
-    while True:
+    error: OSError | None = None
+    for _ in range(_ATTEMPTS):
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
             return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644), True
         except FileExistsError:
             if not lock.parent.is_dir():
                 raise UserError(f"{key}: {lock.parent} is not a folder") from None
-        except FileNotFoundError:
-            continue  # the folder was removed by the process that had made it
-        except OSError as error:
-            raise UserError(
-                f"{lock}, which keeps other runs out, cannot be written: {error}; choose a {key} "
-                "where you may write"
-            ) from error
+        except FileNotFoundError as missing:
+            error = missing  # the folder was removed by the process that had made it
+            continue
+        except OSError as refused:
+            error = refused
+            break
         try:
             return os.open(lock, os.O_RDWR), False
         except FileNotFoundError:
@@ -165,6 +166,10 @@ def _open(lock: Path, key: str) -> tuple[int, bool]:
             raise UserError(
                 f"{lock} cannot be opened: {error}; another user's run made it"
             ) from error
+    raise UserError(
+        f"{lock}, which keeps other runs out, cannot be written: {error}; choose another {key}= where you "
+        "may write"
+    ) from error
 
 
 def _try_flock(descriptor: int) -> bool:

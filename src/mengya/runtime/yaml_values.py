@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import yaml
+
+T = TypeVar("T")
 
 
 class _Loader(yaml.SafeLoader):
@@ -39,9 +42,36 @@ def load_yaml(text: str) -> Any:
     """The value of a YAML document.
 
     Raises:
-        yaml.YAMLError: it is none, or a key is given twice.
+        yaml.YAMLError: it is none, a key is given twice, it is nested too deeply, or it holds itself.
     """
-    return yaml.load(text, _Loader)
+    value = within_depth(lambda: yaml.load(text, _Loader))
+    within_depth(lambda: _refuse_circles(value, set(), set()))
+    return value
+
+
+def within_depth(read: Callable[[], T]) -> T:
+    """What `read` gives; nesting that Python cannot follow is an error of the YAML.
+
+    Raises:
+        yaml.YAMLError: it is nested too deeply.
+    """
+    try:
+        return read()
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+
+
+def _refuse_circles(value: Any, around: set[int], known: set[int]) -> None:
+    """Refuse a value that holds itself; whatever many aliases name is looked at once."""
+    if not isinstance(value, dict | list) or id(value) in known:
+        return
+    if id(value) in around:
+        raise yaml.YAMLError("an alias stands inside of its own anchor")
+    around.add(id(value))
+    for inner in value.values() if isinstance(value, dict) else value:
+        _refuse_circles(inner, around, known)
+    around.remove(id(value))
+    known.add(id(value))
 
 
 def load_value(text: str) -> Any:
@@ -51,7 +81,7 @@ def load_value(text: str) -> Any:
         yaml.YAMLError: it is neither, or a key is given twice.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        return within_depth(lambda: json.loads(text, object_pairs_hook=_unique))
     except json.JSONDecodeError:
         return load_yaml(text)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
-from mengya.data.inspection import Inspection, histogram
+from mengya.data.inspection import Inspection, Source, histogram
 from mengya.runtime.files import write_text
 from mengya.stages.inspect_samples import Sample
 from mengya.stages.inspect_terminal import summary
@@ -20,7 +20,7 @@ def write_page(path: Path, title: str, numbers: Inspection | None, samples: list
     text = page.get_template("inspect.html").render(
         title=visible(title),
         summary=[] if numbers is None else summary(numbers),
-        sources=[] if numbers is None else numbers.sources,
+        sources=[] if numbers is None else [_visible_source(source) for source in numbers.sources],
         histograms=[] if numbers is None else _histograms(numbers),
         samples=[_visible(sample) for sample in samples],
     )
@@ -33,6 +33,15 @@ def _visible(sample: Sample) -> Sample:
         title=visible(sample.title),
         segments=[replace(s, text=visible(s.text)) for s in sample.segments],
         tokens=[replace(t, text=visible(t.text).replace("\n", "\\n")) for t in sample.tokens],
+    )
+
+
+def _visible_source(source: Source) -> Source:
+    return replace(
+        source,
+        name=visible(source.name),
+        license=visible(source.license) if source.license else source.license,
+        dropped={visible(reason): count for reason, count in source.dropped.items()},
     )
 
 

@@ -628,8 +628,26 @@ def test_limits_fields_and_text_files(tmp_path: Path, tokenizer_folder: Path) ->
 
 def test_nothing_kept_is_refused(tmp_path: Path, tokenizer_folder: Path) -> None:
     data = write_lines(tmp_path / "a.jsonl", [{"text": "短"}])
-    with pytest.raises(UserError, match="nothing is left for train of 1 records"):
+    with pytest.raises(
+        UserError, match=r"nothing is left for train of 1 records.*min_characters=0"
+    ):
         prepare(tmp_path / "out", tokenizer_folder, [str(data)])
+    write_lines(data, [{"text": "nothing but English words here, today"}])
+    with pytest.raises(UserError, match=r"1 were dropped as few_han; write filters.scripts=null"):
+        prepare(tmp_path / "out", tokenizer_folder, [str(data)], filters="standard")
+    with pytest.raises(UserError, match="lower validation_fraction"):
+        prepare(tmp_path / "out", tokenizer_folder, [str(data)], validation_fraction=0.999999)
+
+
+def test_names_of_files_steer_no_terminal(
+    tmp_path: Path, tokenizer_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = write_lines(
+        tmp_path / "[red]x\x1b[31m.jsonl", [{"text": "春天来了，花都开了。", "x\x1b[1m": 1}]
+    )
+    prepare(tmp_path / "out", tokenizer_folder, [str(data)])
+    said = capfd.readouterr().err
+    assert "\x1b" not in said and "[red]x␛[31m" in said
 
 
 def test_wrong_settings_are_refused_before_any_work(tmp_path: Path) -> None:

@@ -112,3 +112,18 @@ def test_chats_are_refused() -> None:
     values = {"out": "o", "tokenizer": "t", "sources": "a", "repeated_text": {}}
     with pytest.raises(ValueError, match="repeated_text is for kind=text"):
         PrepareConfig.model_validate({**values, "kind": "conversation"})
+
+
+def test_a_contaminated_document_is_not_the_one_that_keeps_a_passage(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    rng = random.Random(5)
+    question, shared = text(rng, 60), text(rng, 80)
+    write_lines(tmp_path / "exam.jsonl", [{"question": question}])
+    good = f"{text(rng, 200)}\n{shared}"
+    write_lines(tmp_path / "a.jsonl", [{"text": f"{question}\n{shared}"}, {"text": good}])
+    out = prepare(
+        tmp_path / "out", tokenizer_folder, [str(tmp_path / "a.jsonl")], validation_fraction=0,
+        repeated_text={}, contamination={"exams": str(tmp_path / "exam.jsonl"), "action": "drop"},
+    )  # fmt: skip
+    assert texts(tokenizer_folder, out) == [good]

@@ -19,7 +19,7 @@ import yaml
 from mengya.config import load_config
 from mengya.data.hub.corpus import Corpus
 from mengya.errors import UserError
-from mengya.runtime.yaml_values import load_yaml
+from mengya.runtime.yaml_values import load_yaml, within_depth
 
 OWN = Path(__file__).with_name("corpora")
 VARIABLE = "MENGYA_REGISTRY"
@@ -93,7 +93,7 @@ def _read(file: Path, problems: list[str]) -> dict[str, Corpus]:
 
 def _entries(text: str) -> Iterator[tuple[str, int, Any]]:
     """(name, line, values) of every entry, those of a name that is given twice as well."""
-    node = yaml.compose(text, yaml.SafeLoader)
+    node = within_depth(lambda: yaml.compose(text, yaml.SafeLoader))
     if node is None:
         return
     if not isinstance(node, yaml.MappingNode):

@@ -27,6 +27,7 @@ from mengya.data.prepare.exam_check import ExamCheck
 from mengya.data.prepare.exam_hits import HITS, ExamHits
 from mengya.data.prepare.examples import EXAMPLES
 from mengya.data.prepare.near_duplicates import NEAR_FILES, NearDuplicates, TextOf
+from mengya.data.prepare.reasons import key_of
 from mengya.data.prepare.repeated_text import TABLE
 from mengya.data.prepare.report.facts import report_facts
 from mengya.data.prepare.signing import Signing
@@ -175,12 +176,7 @@ class Build:
                 read = sum(source.read for source in self.sources)
                 raise UserError(
                     f"nothing is left for {split} of {read} records read"
-                    + (
-                        "; raise validation_fraction or set it to 0"
-                        if any(other.samples for other in totals.values())
-                        else ""
-                    )
-                    + "; the table and bad_lines.jsonl say why"
+                    f"{self._way_out(split, read, totals)}; the table and bad_lines.jsonl say why"
                 )
         dropped: Counter[str] = Counter()
         for source in self.sources:
@@ -218,6 +214,24 @@ class Build:
             (self.directory / name).unlink(missing_ok=True)
         if not any(source.bad for source in self.sources):
             (self.directory / BAD_LINES).unlink()
+
+    def _way_out(self, split: str, read: int, totals: dict[str, Kept]) -> str:
+        """What to type when a split is empty."""
+        if any(total.samples for total in totals.values()):
+            verb = "lower" if split == TRAIN else "raise"
+            return f"; {verb} validation_fraction or set it to 0"
+        if not read:
+            return ", which have none: name other sources"
+        dropped: Counter[str] = Counter()
+        for source in self.sources:
+            dropped.update(source.dropped)
+        if not dropped:
+            return ""
+        reason, count = dropped.most_common(1)[0]
+        key = key_of(reason)
+        return f": {count:,} were dropped as {reason}" + (
+            f"; write {key} to keep them" if key else ""
+        )
 
     def report(self, source_facts: list[dict[str, Any]], text_of: TextOf) -> dict[str, Any]:
         """The values of data_report.json; after `finish`."""

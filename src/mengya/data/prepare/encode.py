@@ -82,6 +82,9 @@ class Encoder:
         for keeps in self._batch_filters:
             candidates = passing(keeps, candidates, result)
         if self._repeated is not None and self._repeated.table is None:
+            if self._exam_items is not None and self._exam_items.drop:
+                # A document that is going to be dropped must not be the one that keeps a passage.
+                candidates = with_exam_items(self._exam_items, candidates, result)
             result.passages = self._repeated.collect(map(candidate_text, candidates))
             return result
         if self._repeated is not None:

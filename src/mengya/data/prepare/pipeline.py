@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -39,6 +40,7 @@ from mengya.data.prepare.workers import encode_in_order
 from mengya.data.rows.fitting import fit_rows
 from mengya.data.shards import MANIFEST, TokenShards
 from mengya.runtime.device import usable_cores
+from mengya.text.visible import visible
 
 MAX_REASONS = 3  # in a cell of the table
 COMMIT_SECONDS = 5.0  # how much work an interruption may cost
@@ -178,7 +180,8 @@ def print_table(
     Args:
         left_out: names of files of an unknown form, a row each.
     """
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    sources, left_out = [visible(name) for name in sources], [visible(name) for name in left_out]
+    table = Table(title=escape(visible(title)), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("source", overflow="fold")
     for name in ("read", "bad", "dropped", "kept", "held out", "tokens", "characters"):
         table.add_column(name, justify="right", no_wrap=name != "dropped", overflow="fold")
@@ -189,17 +192,17 @@ def print_table(
         dropped = "\n".join(reasons)
         if len(reasons) > MAX_REASONS:
             dropped = f"{sum(counted.dropped.values()):,}"
-            long.append(f"{source}: dropped {', '.join(reasons)}")
+            long.append(visible(f"{source}: dropped {', '.join(reasons)}"))
         numbers = (total.samples, held.samples if held else 0, total.tokens, total.characters)
         table.add_row(
-            source,
+            escape(source),
             f"{counted.read:,}",
             f"{counted.bad:,}",
-            dropped or "0",
+            escape(visible(dropped)) or "0",
             *(f"{n:,}" for n in numbers),
         )
     for name in left_out:
-        table.add_row(name, "-", "-", "file left out: unknown form")
+        table.add_row(escape(name), "-", "-", "file left out: unknown form")
     console.print(table)
     for line in long:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -208,10 +211,11 @@ def print_table(
             edits = ", ".join(f"{edit} ({n:,})" for edit, n in sorted(counted.edits.items()))
             line = f"{source}: edits (samples that they changed): {edits}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-    unused = {name: c.unused for name, c in zip(sources, counts, strict=True) if c.unused}
-    for name, fields in unused.items():
+    for name, counted in zip(sources, counts, strict=True):
+        if not (fields := counted.unused):
+            continue
         listed = ", ".join(f"{field} ({n:,})" for field, n in fields.most_common())
-        line = f"{name}: fields that were not used (records that have them): {listed}"
+        line = visible(f"{name}: fields that were not used (records that have them): {listed}")
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for name, counted in zip(sources, counts, strict=True):
         if counted.cut_turns:
@@ -234,7 +238,7 @@ def warn_placeholders(
         most = counted.placeholders.most_common(1)[0][0]
         for one in counted.placeholder_examples.by_name[most][:2]:
             lines.append(f"  {one.file}:{one.line}: {' '.join(one.text.split())}")
-        for line in lines:
+        for line in map(visible, lines):
             console.print(line, markup=False, highlight=False, soft_wrap=True, emoji=False)
     if found and not dropped:
         fill = json.dumps({what: "..." for what, _ in found.most_common(4)}, ensure_ascii=False)

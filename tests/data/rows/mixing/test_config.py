@@ -114,3 +114,15 @@ def test_the_recipes_of_the_page_are_accepted(page: str) -> None:
         values.setdefault("schedule", {"name": "wsd"})
         values.setdefault("max_steps", None if "epochs" in values else 100)
         load_config(PretrainConfig, None, {"run_dir": "r", "tokenizer": "t", "model": {}, **values})
+
+
+@pytest.mark.parametrize("weight", [float("inf"), 1e308, 1e-320])
+def test_a_weight_that_no_share_can_be_made_of_is_refused(weight: float) -> None:
+    with pytest.raises(
+        UserError, match=r"weight: cannot be compared with others; write one from 1e-9 to 1e9"
+    ):
+        load_config(
+            MixtureConfig, None, {"train": [{"path": "a", "weight": weight}, {"path": "b"}]}
+        )
+    with pytest.raises(UserError, match="from 1e-9 to 1e9"):
+        load_config(MixtureConfig, None, {"train": ["a"], "phases": [{"weights": {"a": weight}}]})

@@ -35,10 +35,19 @@ def _point(value: float) -> float:
     return value
 
 
+def _weight(value: float) -> float:
+    if value > 0 and not 1e-9 <= value <= 1e9:
+        raise ValueError("cannot be compared with others; write one from 1e-9 to 1e9")
+    return value
+
+
+Weight = Annotated[float, AfterValidator(_weight)]
+
+
 class Source(PathConfig):
     path: Path
     """A shard folder written by `mengya prepare`."""
-    weight: float | None = Field(default=None, gt=0)
+    weight: Weight | None = Field(default=None, gt=0)
     """Share of this source in every step; without weights each row comes once an epoch."""
     name: Annotated[str, AfterValidator(_readable)] | None = None
     """What phases, metrics and reports call it; null: the folder's name (of chat/train: chat)."""
@@ -54,7 +63,7 @@ class Phase(Config):
     until: Annotated[float, Field(gt=0), AfterValidator(_point)] | Literal["decay"] | None = None
     """Where the phase ends: a share of the run's steps (0.6), a step (3000), or decay: where the rate of
     schedule.name=wsd begins to fall. null: with the run, for the last phase."""
-    weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    weights: dict[str, Annotated[Weight, Field(ge=0)]] | None = None
     """Share of each source by name; those not named take no part. null: the weights of data.train."""
     temperature: float | None = Field(default=None, gt=0)
     """Instead of weights: as data.temperature."""

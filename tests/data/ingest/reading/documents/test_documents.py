@@ -64,6 +64,12 @@ def test_epub_follows_its_spine_and_misses_no_more_than_a_chapter(tmp_path: Path
     assert [page for page, _ in bad] == [2]
 
 
+def test_epub_reads_a_chapter_once_however_often_its_spine_names_it(tmp_path: Path) -> None:
+    book = documents.epub({"第一章": PARAGRAPHS[0]}, repeat=1000)
+    (tmp_path / "a.epub").write_bytes(book)
+    assert read(tmp_path / "a.epub") == ([f"第一章\n{PARAGRAPHS[0]}"], [])
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "gb18030"])
 def test_html_gives_its_main_text(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "a.html").write_bytes(documents.html_page(PARAGRAPHS, encoding))

@@ -50,13 +50,14 @@ def extract(content: bytes) -> Extracted:
 
 
 def _spine(archive: zipfile.ZipFile) -> Iterator[str]:
-    """Names of the chapters' files."""
+    """Names of the chapters' files, each once: a spine that repeats a chapter would make any book endless."""
     container = _xml(archive.read("META-INF/container.xml"))
     package_file = _all(container, "rootfile")[0].get("full-path")
     package = _xml(archive.read(package_file))
     files = {item.get("id"): item.get("href") for item in _all(package, "item")}
-    for reference in _all(package, "itemref"):
-        href = files[reference.get("idref")]
+    references = (reference.get("idref") for reference in _all(package, "itemref"))
+    for reference in dict.fromkeys(references):
+        href = files[reference]
         yield posixpath.normpath(posixpath.join(posixpath.dirname(package_file), unquote(href)))
 
 
