@@ -1,7 +1,7 @@
 """The docs do what they say: their commands are typed here, their links and keys looked up.
 
-test_tutorial.py types the tutorial; the commands of other pages are parsed and validated here, as they
-need data of the reader's. Both languages of a page must hold the same commands.
+test_tutorial.py and test_data_tutorial.py type the tutorials; the commands of other pages are parsed and
+validated here, as they need data of the reader's. Both languages of a page must hold the same commands.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from tests.helpers.doc_page import (
 )
 
 PACKAGE = ROOT / "src/mengya"
+TYPED = {"docs/tutorial.md", "docs/data_tutorial.md"}  # test_tutorial.py, test_data_tutorial.py
 ONE_LANGUAGE = {"CHANGELOG.md"}  # and docs/log
 
 
@@ -191,7 +192,7 @@ def test_every_verb_answers_help(page: str) -> None:
         assert f"mengya {verb}" in done.stdout
 
 
-@pytest.mark.parametrize("page", [page for page in TRANSLATIONS if page != "docs/tutorial.md"])
+@pytest.mark.parametrize("page", sorted(TRANSLATIONS.keys() - TYPED))
 def test_every_command_is_a_valid_configuration(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # recipes are named from the clone
     for verb, arguments in map(find_verb, commands(page)):

@@ -54,3 +54,10 @@ def test_words_where_nothing_is_known(record: Any, note: str) -> None:
     known = without_contaminated(record, ANSWERS)
     assert known.checked == 0 and known.clean is None
     assert note in known.note and "give contamination.exams to prepare" in known.note
+
+
+def test_what_was_found_is_said_though_other_data_were_not_checked() -> None:
+    known = without_contaminated([trained([0, 2]), TrainedOn("sft", "me/train", None)], ANSWERS)
+    assert known.checked == 0 and known.clean is None
+    assert known.note.startswith("at least 2 of 8 questions are in the training data; no contam")
+    assert "for the data me/train: give contamination.exams to prepare" in known.note

@@ -130,6 +130,7 @@ def test_the_documents_of_a_step(
         (["run=x"], "write run=RUN_DIR step=N"),
         (["shards=x", "run=y", "step=1"], "name one of both"),
         (["run=x", "step=1", "tokenizer=y"], "leave tokenizer out"),
+        (["run=x", "step=1", "samples=1", "seed=2"], "leave samples, seed out"),
     ],
 )
 def test_what_to_look_at_is_asked_for(given: list[str], words: str) -> None:

@@ -7,6 +7,8 @@ import io
 from rich.console import Console
 from rich.table import Table
 
+from mengya.stages.inspect_samples import Sample
+from mengya.stages.inspect_terminal import print_sample
 from mengya.stages.tokenizer.names import short_names
 from mengya.stages.tokenizer.train import _table
 from mengya.tokenizer.report import TokenizerReport
@@ -27,3 +29,12 @@ def test_tokenizers_of_one_name_are_told_apart() -> None:
         _table({"runs/a/tokenizer": report, "models/Qwen3-0.6B-Base-of-a-long-name": report})
     )
     assert "…" not in text and text.count("151,669") == 2 and text.count("12.5%") == 2
+    assert "\n  tokenizer  " in shown(_table({"runs/my/tokenizer": report}))
+
+
+def test_the_heading_of_a_sample_is_never_cut() -> None:
+    title = "conversation 164 of runs/my/shards/identity/train, from conversations"
+    sample = Sample(title, 136, 84, [], [])
+    text = io.StringIO()
+    print_sample(Console(file=text, width=80), sample, ids=False)
+    assert f"{title}: 136 tokens, 84 learned\n" in text.getvalue()

@@ -21,6 +21,7 @@ from mengya.runtime.training_data import TRAINING_DATA
 from mengya.version import check_format
 
 FORMAT = 1  # of the file
+_PARTS = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class TrainedOn:
 
     Attributes:
         run: pretrain, sft or dpo; None is not known.
-        shards: the last part of its path; None: nothing is known of the data.
+        shards: the last part of its path, or two, as in web/train; None: nothing is known of the data.
         contamination: of its manifest; None: nobody looked for exam items.
     """
 
@@ -45,9 +46,15 @@ def training_record(run: str, shards: Iterable[TokenShards], start: Path | None)
     """What a run learns from, after what its start did: None for random weights."""
     earlier = [] if start is None else read_training_record(start) or [UNKNOWN]
     own = [
-        TrainedOn(run, each.directory.name, each.manifest.get("contamination")) for each in shards
+        TrainedOn(run, _name(each.directory), each.manifest.get("contamination")) for each in shards
     ]
     return [*earlier, *(each for each in own if each not in earlier)]
+
+
+def _name(directory: Path) -> str:
+    """`prepare` calls the parts of all its folders train and validation, which would not tell them apart."""
+    directory = directory.absolute()
+    return "/".join(directory.parts[-2 if directory.name in _PARTS else -1 :])
 
 
 def read_training_record(folder: Path) -> list[TrainedOn] | None:

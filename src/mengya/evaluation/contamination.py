@@ -51,7 +51,7 @@ def without_contaminated(
     checks = [_Check.of(entry.contamination) for entry in record or ()]
     checked = [a for a in answers if checks and all(a.part in check.parts for check in checks)]
     if not checked:
-        return ExamContamination(0, 0, 0, None, _why_not(record))
+        return ExamContamination(0, 0, 0, None, _known_anyway(checks, answers) + _why_not(record))
     found = {key for check in checks for key in check.keys}
     short = {key for check in checks for key in check.unchecked_keys} - found
     clean = [a for a in checked if a.key not in found]
@@ -86,6 +86,15 @@ class _Check(NamedTuple):
             frozenset(key for exam in exams for key in exam["keys"]),
             frozenset(key for exam in exams for key in exam["unchecked_keys"]),
         )
+
+
+def _known_anyway(checks: Sequence[_Check], answers: Sequence[Answer]) -> str:
+    """What the data that were checked hold, when others were not."""
+    keys = {key for check in checks for key in check.keys}
+    found = sum(answer.key in keys for answer in answers)
+    if not found:
+        return ""
+    return f"at least {found:,} of {len(answers):,} questions are in the training data; "
 
 
 def _why_not(record: Sequence[TrainedOn] | None) -> str:

@@ -60,6 +60,12 @@ class InspectConfig(Config):
             raise ValueError("name one of both: a folder of shards, or run=RUN_DIR step=N")
         if self.shards is not None and self.tokenizer is None:
             raise ValueError("shards hold ids alone; write tokenizer=FOLDER to see what they say")
+        if self.run is not None and (
+            given := {"samples", "seed", "sample"} & self.model_fields_set
+        ):
+            raise ValueError(
+                f"a step shows every document that it learned from; leave {', '.join(sorted(given))} out"
+            )
         if self.run is not None and self.tokenizer is not None:
             raise ValueError("a run knows its tokenizer; leave tokenizer out")
         return self

@@ -82,7 +82,11 @@ def _bars(title: str, bins: list[tuple[str, int]]) -> Table:
 def print_sample(console: Console, sample: Sample, *, ids: bool) -> None:
     """Its text; where `ids`, every token in a line of its own."""
     title = f"{sample.title}: {sample.length:,} tokens, {sample.learned:,} learned"
-    console.rule(Text(visible(title), style="bold"), align="left")
+    heading = Text(visible(title), style="bold")
+    if heading.cell_len + 2 < console.width:
+        console.rule(heading, align="left")
+    else:  # a rule would cut it
+        console.print(heading, soft_wrap=True)
     if ids:
         console.print(_tokens(sample))
     else:

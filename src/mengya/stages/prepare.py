@@ -96,7 +96,8 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
         folder.publish()
         console.print(f"{config.out} was complete and only had to be renamed", soft_wrap=True)
         return
-    exam_check = _exam_check(config)  # before the folder is touched
+    _check_filters(config)  # before the folder is touched, as are the exams
+    exam_check = _exam_check(config)
     inputs.say_notices()
     if not config.skip_unknown_files:
         inputs.check_forms()
@@ -121,6 +122,14 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     console.print(f"shards are in {places}", soft_wrap=True)
     if config.report:
         console.print(f"what was kept and dropped: {config.out / 'report.html'}", soft_wrap=True)
+
+
+def _check_filters(config: PrepareConfig) -> None:
+    """Refuse an edit whose library is missing here, and not in a worker after the start."""
+    from mengya.text.filters.pipeline import TextFilters
+
+    if config.filters.simplify is not None:
+        TextFilters(config.filters)
 
 
 def _write_report(config: PrepareConfig, directory: Path, build: Build, inputs: Inputs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -260,3 +261,12 @@ def test_placeholders_count_only_where_they_are_learned(prepare: Prepare) -> Non
     assert "placeholders" not in prepare([{"messages": messages}], kind="conversation")
     with pytest.raises(UserError, match="leave it out"):
         load_config(PrepareConfig, None, ["out=o", "tokenizer=t", "sources=s", "placeholders=drop"])
+
+
+def test_an_edit_whose_library_is_missing_is_refused_before_anything_is_written(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "opencc", None)
+    with pytest.raises(UserError, match=r"pip install -e '.\[opencc\]'"):
+        prepare([{"text": NEWS}], filters={"simplify": {}})
+    assert not [path for path in tmp_path.glob("*out*") if (path / "state.json").exists()]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mengya.config import load_config
 from mengya.data.prepare import pipeline
 from mengya.data.prepare.build import Build
 from mengya.data.shards import TokenShards
@@ -249,3 +250,10 @@ def test_settings_of_another_method_are_refused() -> None:
             PrepareConfig.model_validate(
                 {"out": "o", "tokenizer": "t", "sources": "a", "near_duplicates": settings}
             )
+
+
+def test_yes_and_no_are_answered_with_the_words_to_write() -> None:
+    with pytest.raises(UserError, match="write near_duplicates=drop, together or ignore"):
+        load_config(
+            PrepareConfig, None, ["out=o", "tokenizer=t", "sources=a", "near_duplicates=yes"]
+        )

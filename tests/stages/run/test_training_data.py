@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from mengya.config import load_config
-from mengya.data.training_record import read_training_record
+from mengya.data.shards import TokenShards
+from mengya.data.training_record import read_training_record, training_record
 from mengya.errors import UserError
 from mengya.runtime.training_data import TRAINING_DATA
 from mengya.stages import evaluate, export, extend, merge, prepare, pretrain, quantize, sft
@@ -134,3 +136,13 @@ def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / TRAINING_DATA).write_text('{"format": 99, "data": []}')
     with pytest.raises(UserError, match="format 99"):
         read_training_record(tmp_path)
+
+
+def test_train_of_every_folder_keeps_the_name_of_its_folder(
+    fixtures: StageFixtures, tmp_path: Path
+) -> None:
+    folders = [tmp_path / name / "train" for name in ("web", "books")]
+    for folder in folders:
+        shutil.copytree(fixtures.shards["text"][0], folder)
+    record = training_record("pretrain", map(TokenShards, folders), None)
+    assert [entry.shards for entry in record] == ["web/train", "books/train"]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mengya.text.contamination.folding import fold, fold_strings
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\\"), max_size=30)
+# Unassigned (Cn) differ between versions of Unicode; ours keeps all that will be ideographs.
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cn"], exclude_characters="\\"), max_size=30)
 
 
 def expected(text: str) -> str:

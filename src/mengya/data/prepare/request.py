@@ -427,4 +427,6 @@ def _before_near_duplicates(request: dict[str, Any]) -> bool:
 
 
 def _entries(value: Any) -> str:
-    return f"{len(value)} entries" if isinstance(value, list) else shown(value)
+    if not isinstance(value, list):
+        return shown(value)
+    return "1 entry" if len(value) == 1 else f"{len(value)} entries"

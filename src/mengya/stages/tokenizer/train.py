@@ -185,7 +185,12 @@ def _is_for_report(text: str) -> bool:
 
 
 def _table(reports: dict[str, TokenizerReport]) -> Table:
-    table = Table(title="on text kept out of training", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(
+        title="on text kept out of training",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+    )
     columns = (
         "tokenizer",
         "tokens",

@@ -32,6 +32,8 @@ class NearDuplicateConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: Any) -> Any:
+        if value is None or isinstance(value, bool):
+            raise ValueError("write near_duplicates=drop, together or ignore")  # not yes, no, null
         return {"action": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")

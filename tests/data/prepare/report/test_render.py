@@ -140,3 +140,22 @@ def test_an_edit_shows_what_was_removed_and_what_was_put_there() -> None:
     edit |= {"before": "电话13812345678。", "text": "电话【手机号】。"}
     page = render_report(with_edit, "")
     assert "电话<del>13812345678</del><ins>【手机号】</ins>。" in page
+
+
+def test_a_source_names_only_the_reasons_that_dropped_something_of_it() -> None:
+    two = facts("小镇")
+    other = copy.deepcopy(two["sources"][0]) | {"name": "别处"}
+    other["dropped"] = {"garbage": {"samples": 7, "characters": 70, "examples": []}}
+    two["sources"].append(other)
+    text = " ".join(parsed(render_report(two, "")).text.split())
+    assert "5 小镇 (500)" in text and "7 garbage (70)" in text
+    assert text.count("7 garbage (70)") == 1
+
+
+def test_a_text_of_which_edits_left_nothing_is_no_blank_example() -> None:
+    emptied = facts("小镇")
+    emptied["sources"][0]["dropped"]["empty"] = {
+        "samples": 1, "characters": 0, "examples": [example("")],
+    }  # fmt: skip
+    assert "(no text left)" in parsed(render_report(emptied, "")).text
+    assert "(no text left)" not in parsed(render_report(facts("小镇"), "")).text

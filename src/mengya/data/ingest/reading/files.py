@@ -61,6 +61,9 @@ def file_kind(path: Path) -> str | None:
     return None if packed and kind in _NEVER_PACKED else kind
 
 
+_TO_READ = "; to read documents "
+
+
 def find_files(pattern: str) -> list[Path]:
     """The files that `find_data` gives for texts."""
     return find_data(pattern).files
@@ -134,7 +137,7 @@ def _not_read(path: Path, in_folder: bool, structured: bool, texts: bool) -> str
     if is_document(kind):
         if not texts or structured:
             return _suffix(path)
-        return None if is_installed(kind) else f"{_suffix(path)} ({install_command(EXTRA)})"
+        return None if is_installed(kind) else f"{_suffix(path)}{_TO_READ}{install_command(EXTRA)}"
     if kind == "text" and in_folder and structured and (not texts or _is_about(path)):
         return path.name if _is_about(path) else _suffix(path)
     return None
@@ -154,11 +157,13 @@ def _check_names(files: Iterable[Path]) -> None:
 
 
 def shown_counts(left_out: Counter[str]) -> str:
-    """ "12 .docx, 3 .pdf, README.md", the most first."""
-    many = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    """ "12 .docx, 3 .pdf, README.md", the most first; at the end what to do to have them read."""
+    remedies = sorted({name.partition(_TO_READ)[2] for name in left_out} - {""})
+    named = [(name.partition(_TO_READ)[0], count) for name, count in left_out.items()]
+    many = sorted(named, key=lambda item: (-item[1], item[0]))
     shown = [name if count == 1 and name[0] != "." else f"{count} {name}" for name, count in many]
     more = f" and {len(shown) - 10} other kinds" if len(shown) > 10 else ""
-    return ", ".join(shown[:10]) + more
+    return "".join([", ".join(shown[:10]), more, *(f"{_TO_READ}{one}" for one in remedies)])
 
 
 def _below(folder: Path, left_out: Counter[str]) -> Iterator[Path]:

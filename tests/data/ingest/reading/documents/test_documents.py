@@ -123,6 +123,12 @@ def test_a_missing_library_leaves_out_by_folder_and_refuses_by_name(
     found = find_data(str(tmp_path))
     assert [path.name for path in found.files] == ["a.txt"]
     assert "pip install -e '.[documents]'" in next(iter(found.left_out))
+    (tmp_path / "a.txt").unlink()
+    monkeypatch.setattr("mengya.data.ingest.reading.files.is_installed", lambda kind: False)
+    (tmp_path / "c.docx").write_bytes(documents.word([PARAGRAPHS[0]], [["甲"]]))
+    with pytest.raises(UserError, match=r"only 1 \.docx, 1 \.pdf; to read documents type") as error:
+        find_data(str(tmp_path))
+    assert str(error.value).count("'.[documents]'") == 1
     with pytest.raises(UserError, match=r"read by pypdfium2; type in the clone.*\[documents\]"):
         find_data(str(tmp_path / "b.pdf"))
 
