@@ -104,6 +104,8 @@ def pretrain(options: argparse.Namespace, shards: Path, seed: int) -> Path:
     """The checkpoint of a run of `options.tokens` tokens."""
     run = options.out / "runs" / f"{shards.name}-{seed}"
     steps = round(options.tokens / (options.batch * options.sequence_length))
+    if (finished := run / "checkpoints" / f"step-{steps:06d}").is_dir():
+        return finished
     mengya(
         "pretrain", f"run_dir={run}", f"tokenizer={options.tokenizer}", f"model={options.model}",
         f"data={{train: [{shards}], sequence_length: {options.sequence_length}}}",
@@ -111,9 +113,9 @@ def pretrain(options: argparse.Namespace, shards: Path, seed: int) -> Path:
         f"micro_batch_size={min(options.batch, options.micro_batch)}",
         "optimizer={name: normuon, lr: 8e-3}",
         "schedule={name: wsd, decay_ratio: 0.4, min_lr_ratio: 0.0, warmup_ratio: 0.05}",
-        "resume=auto", "loop={log_every: 20, save_every: 200, keep_last: 1}",
+        f"resume={str((run / 'checkpoints').is_dir()).lower()}", "loop={log_every: 20, save_every: 200, keep_last: 1}",
     )  # fmt: skip
-    return run / "checkpoints" / "latest"
+    return finished
 
 
 def measure(checkpoint: Path, held_out: Path) -> dict[str, float]:
