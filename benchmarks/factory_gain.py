@@ -113,7 +113,8 @@ def pretrain(options: argparse.Namespace, shards: Path, seed: int) -> Path:
         f"micro_batch_size={min(options.batch, options.micro_batch)}",
         "optimizer={name: normuon, lr: 8e-3}",
         "schedule={name: wsd, decay_ratio: 0.4, min_lr_ratio: 0.0, warmup_ratio: 0.05}",
-        f"resume={str((run / 'checkpoints').is_dir()).lower()}", "loop={log_every: 20, save_every: 200, keep_last: 1}",
+        f"resume={str((run / 'checkpoints').is_dir()).lower()}",
+        "loop={log_every: 20, save_every: 200, keep_last: 1}",
     )  # fmt: skip
     return finished
 
