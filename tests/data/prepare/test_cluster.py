@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from tests.helpers.waiting import wait_until
 
 pytest.importorskip("distributed")
 
-from mengya.data.prepare.cluster_worker import PlanPlugin
+from mengya.data.prepare import cluster_worker
 
 
 def free_port() -> int:
@@ -44,7 +45,8 @@ def dask(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait(20)
 
 
@@ -131,6 +133,32 @@ def test_a_cluster_without_workers_is_refused(
         prepare(tmp_path / "out", tokenizer_folder, [str(ours)], workers=0, cluster=address)
 
 
+def test_a_scheduler_that_dies_is_said_and_what_is_done_is_kept(
+    tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = tmp_path / "ours.jsonl"
+    write_lines(ours, texts(9000))
+    place = ("--host", "127.0.0.1", "--port", str(free_port()), "--no-dashboard")
+    file = tmp_path / "scheduler.json"
+    finished = cluster._finished
+    with dask("scheduler", *place, "--scheduler-file", str(file)) as process:
+        wait_until(file.is_file, 30)
+
+        def kill_it(*arguments):
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(20)
+            return finished(*arguments)
+
+        monkeypatch.setattr(cluster, "_finished", kill_it)
+        with (
+            worker(str(file), tmp_path, "only"),
+            pytest.raises(UserError, match="the scheduler is gone; start it"),
+        ):
+            prepare(tmp_path / "out", tokenizer_folder, [str(ours)], workers=0, cluster=str(file))
+    assert (tmp_path / ".out.mengya-partial").is_dir()
+
+
 def test_no_cluster_at_the_address(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,13 +174,23 @@ def test_no_cluster_at_the_address(
             prepare(tmp_path / "out", tokenizer_folder, [str(ours)], workers=0, cluster=address)
 
 
-def test_conversations_need_no_tokenizer_folder_on_the_workers(tokenizer_folder: Path) -> None:
+def test_conversations_need_no_tokenizer_folder_on_the_workers(
+    tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = EncodingPlan("conversation", str(tokenizer_folder), [], CleanConfig())
-    unpacked = Path(PlanPlugin(plan).unpacked().tokenizer_path)
-    assert unpacked != tokenizer_folder
-    assert {p.name: p.read_bytes() for p in unpacked.iterdir()} == {
-        p.name: p.read_bytes() for p in tokenizer_folder.iterdir() if p.is_file()
-    }
+    sent = cluster_worker.PlanPlugin(plan)
+    seen: list[dict[str, bytes]] = []
+
+    def encoder(plan: EncodingPlan) -> None:
+        folder = Path(plan.tokenizer_path)
+        assert folder != tokenizer_folder
+        seen.append({p.name: p.read_bytes() for p in folder.iterdir()})
+
+    monkeypatch.setattr(cluster_worker, "Encoder", encoder)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    sent.encoder()
+    assert seen == [{p.name: p.read_bytes() for p in tokenizer_folder.iterdir() if p.is_file()}]
+    assert list(tmp_path.iterdir()) == []  # nothing stays on the worker
 
 
 def test_workers_and_cluster_exclude_each_other(tmp_path: Path, tokenizer_folder: Path) -> None:

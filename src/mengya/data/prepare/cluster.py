@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,16 +50,19 @@ def encode_on_cluster(
     plugin = PlanPlugin(plan)
     try:
         client.register_plugin(plugin)
+        room = PENDING_PER_THREAD
         for source, chunk in chunks:
-            if len(pending) >= _room(client):
-                yield _finished(distributed, pending)
+            if len(pending) >= room:
+                yield _finished(distributed, address, pending)
+                room = _room(client) or room
             pending.append((chunk, client.submit(encode, plugin.name, source, chunk, pure=False)))
         while pending:
-            yield _finished(distributed, pending)
+            yield _finished(distributed, address, pending)
     finally:
-        for _, future in pending:
-            future.cancel()
-        client.unregister_worker_plugin(plugin.name)
+        if client.status == "running":
+            with suppress(OSError):  # a scheduler that died just now has forgotten all of it
+                client.cancel([future for _, future in pending])
+                client.unregister_worker_plugin(plugin.name)
         client.close()
 
 
@@ -103,11 +108,16 @@ def _check_workers(client: Any, address: str) -> None:
 
 
 def _room(client: Any) -> int:
-    """How many chunks may be pending: workers may have come or gone."""
-    return PENDING_PER_THREAD * max(1, sum(client.nthreads().values()))
+    """How many chunks may be pending: workers may have come or gone. 0 when the scheduler does not say."""
+    try:
+        return PENDING_PER_THREAD * sum(client.nthreads().values())
+    except OSError:
+        return 0  # the next result tells what happened
 
 
-def _finished(distributed: Any, pending: deque[tuple[Chunk, Future]]) -> tuple[Chunk, EncodedChunk]:
+def _finished(
+    distributed: Any, address: str, pending: deque[tuple[Chunk, Future]]
+) -> tuple[Chunk, EncodedChunk]:
     chunk, future = pending.popleft()
     try:
         result = future.result()
@@ -117,5 +127,12 @@ def _finished(distributed: Any, pending: deque[tuple[Chunk, Future]]) -> tuple[C
             f"that took it, probably for want of memory ({error.last_worker}); the same command resumes "
             "where this one stopped"
         ) from None
+    except (CancelledError, OSError) as error:
+        if future.status == "error":  # the worker's own: the task raised it
+            raise
+        raise UserError(
+            f"cluster={address}: the scheduler is gone; start it and its workers again with `dask scheduler` "
+            "and `dask worker`, then the same command resumes where this one stopped"
+        ) from error
     chunk.items = []
     return chunk, result

@@ -47,14 +47,14 @@ class PlanPlugin(WorkerPlugin):
     def teardown(self, worker: Any) -> None:
         _plans.pop(self.name, None)
 
-    def unpacked(self) -> EncodingPlan:
-        """The plan with a tokenizer folder of this machine."""
+    def encoder(self) -> Encoder:
+        """An encoder of the plan, with the tokenizer that came with it."""
         if not self.tokenizer:
-            return self.plan
-        folder = Path(tempfile.mkdtemp(prefix="mengya-tokenizer-"))
-        for name, content in self.tokenizer.items():
-            (folder / name).write_bytes(content)
-        return replace(self.plan, tokenizer_path=str(folder))
+            return Encoder(self.plan)
+        with tempfile.TemporaryDirectory(prefix="mengya-tokenizer-") as folder:
+            for name, content in self.tokenizer.items():
+                Path(folder, name).write_bytes(content)
+            return Encoder(replace(self.plan, tokenizer_path=folder))
 
 
 class _Encoders(threading.local):
@@ -70,7 +70,7 @@ _encoders = _Encoders()
 def encode(plan: str, source: int, chunk: Chunk) -> EncodedChunk:
     """Encode a chunk by the plan of a name."""
     if _encoders.encoder is None or _encoders.name != plan:
-        _encoders.encoder, _encoders.name = Encoder(_plans[plan].unpacked()), plan
+        _encoders.encoder, _encoders.name = _plans[plan].encoder(), plan
     return _encoders.encoder(source, chunk)
 
 
