@@ -13,11 +13,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.helpers.running_server import running
 
 
 @dataclass
@@ -129,14 +131,5 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.paid[request.question] += 1
 
 
-@contextmanager
-def serving() -> Iterator[CompletionServer]:
-    server = CompletionServer()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def serving() -> AbstractContextManager[CompletionServer]:
+    return running(CompletionServer())
