@@ -24,7 +24,7 @@ from pathlib import Path
 
 from mengya import load
 from mengya.data.shards import TokenShards
-from mengya.evaluation.bits_per_char import bits_per_char
+from mengya.evaluation.likelihood.bits_per_char import bits_per_char
 from mengya.text.duplicates import squeeze, text_hash
 from mengya.text.near_duplicates.config import NearDuplicateConfig
 from mengya.text.near_duplicates.index import KeyIndex

@@ -32,8 +32,8 @@ from mengya.data.rows.batch_size import BatchSize
 from mengya.data.rows.datasets import PackedRow, PackedRows
 from mengya.data.rows.loader import batches, collate
 from mengya.data.shards import TokenShards
-from mengya.evaluation.by_position import nats_by_position
-from mengya.evaluation.passkey import PasskeyConfig, PasskeyText, passkey_retrieval
+from mengya.evaluation.likelihood.by_position import nats_by_position
+from mengya.evaluation.long_context.passkey import PasskeyConfig, PasskeyText, passkey_retrieval
 from mengya.kernels.cross_entropy import linear_nll
 from mengya.losses.next_token import NextToken
 from mengya.models.causal_lm import CausalLM

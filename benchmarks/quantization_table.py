@@ -25,8 +25,8 @@ import torch
 from mengya.data.ingest.reading.records import BadLines
 from mengya.data.ingest.texts import TextSource, read_texts
 from mengya.data.prepare.config import PrepareSource
-from mengya.evaluation.bits_per_char import BitsPerChar, bits_per_char
-from mengya.evaluation.held_out import first_characters
+from mengya.evaluation.likelihood.bits_per_char import BitsPerChar, bits_per_char
+from mengya.evaluation.likelihood.held_out import first_characters
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.models.hf.config import load_model_config

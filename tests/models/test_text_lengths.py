@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mengya.evaluation.scoring import sequence_nlls
+from mengya.evaluation.likelihood.scoring import sequence_nlls
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.causal_lm import CausalLM

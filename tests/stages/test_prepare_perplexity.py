@@ -11,7 +11,7 @@ import pytest
 
 from mengya.config import load_config
 from mengya.errors import UserError
-from mengya.evaluation.head_scores import HeadScores
+from mengya.evaluation.long_context.head_scores import HeadScores
 from mengya.stages.prepare import PrepareConfig, run
 from tests.helpers.json_lines import write_lines
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 from rich.table import Table
 
-from mengya.evaluation.bits_per_char import BitsPerChar
-from mengya.evaluation.by_position import ByPosition
-from mengya.evaluation.multiple_choice import MultipleChoice
-from mengya.evaluation.passkey import PasskeyCell
-from mengya.evaluation.preference import PreferenceAccuracy
+from mengya.evaluation.exams.multiple_choice import MultipleChoice
+from mengya.evaluation.likelihood.bits_per_char import BitsPerChar
+from mengya.evaluation.likelihood.by_position import ByPosition
+from mengya.evaluation.likelihood.preference import PreferenceAccuracy
+from mengya.evaluation.long_context.passkey import PasskeyCell
+from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.score import Score
 
 
@@ -19,6 +20,7 @@ class Evaluation:
     """What was measured; None or empty where it was not asked for.
 
     exams: by folder name, by path where two folders have the same name.
+    yardsticks: the figures of each, by its name.
     """
 
     checkpoint: str
@@ -27,6 +29,7 @@ class Evaluation:
     preference: PreferenceAccuracy | None = None
     passkey: list[PasskeyCell] = field(default_factory=list)
     exams: dict[str, MultipleChoice] = field(default_factory=dict)
+    yardsticks: dict[str, list[Measurement]] = field(default_factory=dict)
 
 
 def results_table(result: Evaluation) -> Table:
@@ -70,7 +73,26 @@ def results_table(result: Evaluation) -> Table:
         _add_score(table, f"{name} accuracy", exam.overall, f"{what}; {note}")
         if exam.contamination.contaminated and (clean := exam.contamination.clean):
             _add_score(table, f"{name} accuracy without contaminated questions", clean, "")
+    for measurements in result.yardsticks.values():
+        for measurement in measurements:
+            _add_measurement(table, measurement)
     return table
+
+
+def _add_measurement(table: Table, measurement: Measurement) -> None:
+    shown = "{:.1%}" if measurement.unit == "share" else "{:.4g}"
+    interval = ""
+    if measurement.interval:
+        interval = " to ".join(shown.format(bound) for bound in measurement.interval)
+    of = f"{measurement.items:,} items"
+    if measurement.unit != "share":
+        of = f"{measurement.unit}, {of}"
+    if measurement.chance is not None:
+        of += f"; chance {shown.format(measurement.chance)}"
+        of += "" if measurement.above_chance else ", not above chance"
+    of += f"; {measurement.note}" if measurement.note else ""
+    value = shown.format(measurement.value)
+    table.add_row(measurement.name.replace("[", r"\["), value, interval, of)
 
 
 def _add_score(table: Table, name: str, score: Score, more: str) -> None:

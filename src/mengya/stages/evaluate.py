@@ -19,13 +19,18 @@ from mengya.config import Config, OneOrMany
 from mengya.data.ingest.reading.records import BadLines
 from mengya.data.ingest.texts import TextSource, read_texts
 from mengya.data.shards import TokenShards
-from mengya.evaluation.bits_per_char import bits_per_char
-from mengya.evaluation.by_position import nats_by_position
-from mengya.evaluation.held_out import document_ids, first_characters, texts_of_shards
-from mengya.evaluation.multiple_choice import multiple_choice
-from mengya.evaluation.passkey import PasskeyCell, PasskeyConfig, passkey_retrieval
-from mengya.evaluation.preference import pairs_of_shards, preference_accuracy
+from mengya.evaluation.exams.multiple_choice import multiple_choice
+from mengya.evaluation.likelihood.bits_per_char import bits_per_char
+from mengya.evaluation.likelihood.by_position import nats_by_position
+from mengya.evaluation.likelihood.held_out import document_ids, first_characters, texts_of_shards
+from mengya.evaluation.likelihood.preference import pairs_of_shards, preference_accuracy
+from mengya.evaluation.long_context.passkey import PasskeyCell, PasskeyConfig, passkey_retrieval
+from mengya.evaluation.measurement import Measurement
+from mengya.evaluation.registry import YARDSTICKS
 from mengya.evaluation.results import Evaluation, results_table
+from mengya.evaluation.subject import Subject
+from mengya.evaluation.yardstick import YardstickConfig
+from mengya.generation.chat_detection import is_chat_model
 from mengya.models.hf.open_checkpoint import (
     DtypeName,
     find_checkpoint,
@@ -74,6 +79,10 @@ class EvaluateConfig(Config):
     on the first 64 documents of the texts that are long enough; null: do not."""
     passkey: PasskeyConfig | None = None
     """Passkey retrieval by length and depth; passkey={} takes the defaults."""
+    yardsticks: OneOrMany[str] = []
+    """Fixed sets that ship with mengya, by name."""
+    yardstick: YardstickConfig = YardstickConfig()
+    """Settings of the yardsticks."""
     device: DeviceName = "auto"
     """auto: CUDA where there is a GPU, else the CPU."""
     threads: PositiveInt | None = None
@@ -87,10 +96,15 @@ class EvaluateConfig(Config):
     @model_validator(mode="after")
     def _measures_something(self) -> EvaluateConfig:
         has_text = bool(self.texts or self.text_shards)
-        if not (has_text or self.exams or self.preferences or self.passkey):
+        if not (has_text or self.exams or self.preferences or self.passkey or self.yardsticks):
             raise ValueError(
                 "nothing to measure: give texts=FILE, text_shards=SHARDS, exams=FOLDER, "
-                "preferences=SHARDS or passkey={} (or several)"
+                "preferences=SHARDS, passkey={} or yardsticks=NAME (or several)"
+            )
+        unknown = [name for name in self.yardsticks if name not in YARDSTICKS]
+        if unknown:
+            raise ValueError(
+                f"yardsticks={unknown[0]} is not one of {', '.join(YARDSTICKS) or 'none yet'}"
             )
         if self.positions is not None and not has_text:
             raise ValueError(
@@ -109,7 +123,9 @@ def measure(config: EvaluateConfig, show_progress: bool = False) -> Evaluation:
     dtype = pick_dtype(config.dtype, device)
     text = by_position = preference = None
     passkey: list[PasskeyCell] = []
-    if config.texts or config.text_shards or config.preferences or config.passkey:
+    yardsticks: dict[str, list[Measurement]] = {}
+    needs_model = config.texts or config.text_shards or config.preferences or config.passkey
+    if needs_model or config.yardsticks:
         model, tokenizer = open_checkpoint(config.checkpoint, device, dtype)
         sha256 = tokenizer_hash(find_checkpoint(config.checkpoint))
 
@@ -133,6 +149,11 @@ def measure(config: EvaluateConfig, show_progress: bool = False) -> Evaluation:
             template = chat_template_hash(tokenizer)
             shards.require("preference", tokenizer_sha256=sha256, chat_template_sha256=template)
             preference = preference_accuracy(model, pairs_of_shards(shards))
+        if config.yardsticks:
+            folder = find_checkpoint(config.checkpoint)
+            subject = Subject(model, tokenizer, folder, is_chat_model(model, tokenizer))
+            for name in config.yardsticks:
+                yardsticks[name] = YARDSTICKS[name](subject, config.yardstick).measurements
         del model
     exams = {}
     if config.exams:
@@ -151,7 +172,9 @@ def measure(config: EvaluateConfig, show_progress: bool = False) -> Evaluation:
                     batch_size=config.batch_size,
                     show_progress=show_progress,
                 )
-    return Evaluation(str(config.checkpoint), text, by_position, preference, passkey, exams)
+    return Evaluation(
+        str(config.checkpoint), text, by_position, preference, passkey, exams, yardsticks
+    )
 
 
 def run(config: EvaluateConfig) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mengya.data.prepare.exam_check import ExamCheck, ExamItems
     from mengya.data.prepare.exam_hits import ExamHits
     from mengya.data.prepare.request import Inputs, SavedRequest
-    from mengya.evaluation.head_scores import HeadScores
+    from mengya.evaluation.long_context.head_scores import HeadScores
 
 _SHARD_FILES = ("manifest.json", *(f"*.{name}.bin" for name in ("tokens", "doc_ends", "loss_mask")))
 FOLDER = FolderKind(
@@ -162,7 +162,7 @@ def _scores(config: PrepareConfig) -> HeadScores | None:
     """What the filter by perplexity goes by; None without one."""
     if (perplexity := config.filters.perplexity) is None:
         return None
-    from mengya.evaluation.head_scores import HeadScores
+    from mengya.evaluation.long_context.head_scores import HeadScores
     from mengya.models.hf.open_checkpoint import find_checkpoint
 
     folder = find_checkpoint(perplexity.checkpoint).resolve()

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from mengya.config import Config, OneOrMany
 from mengya.data.ingest.reading.records import BadLines
 from mengya.data.ingest.texts import TextSource, read_texts
-from mengya.evaluation.held_out import texts_of_shards
+from mengya.evaluation.likelihood.held_out import texts_of_shards
 from mengya.export.identity import identify
 from mengya.export.parity.bounds import Bounds, BoundsOverride
 from mengya.export.parity.held_out import HeldOut, first_held_out, own_held_out

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from mengya.evaluation.scoring import sequence_nlls
+from mengya.evaluation.likelihood.scoring import sequence_nlls
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import checkpoint_sha256
 from mengya.models.hf.open_checkpoint import open_checkpoint, pick_dtype

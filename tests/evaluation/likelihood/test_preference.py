@@ -6,7 +6,7 @@ import torch
 
 from mengya.data.shards import ShardWriter, TokenShards
 from mengya.errors import UserError
-from mengya.evaluation.preference import Side, pairs_of_shards, preference_accuracy
+from mengya.evaluation.likelihood.preference import Side, pairs_of_shards, preference_accuracy
 from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.tokenizer.chat_template import encode_conversation
 from mengya.tokenizer.load import load_tokenizer

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mengya.errors import UserError
-from mengya.evaluation.scoring import sequence_nlls
+from mengya.evaluation.likelihood.scoring import sequence_nlls
 
 BINS = 16
 MAX_DOCUMENTS = 64

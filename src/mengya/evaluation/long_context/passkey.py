@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerFast
 
 from mengya.config import Config
 from mengya.errors import UserError
+from mengya.evaluation.likelihood.scoring import evaluating
 from mengya.evaluation.score import wilson
-from mengya.evaluation.scoring import evaluating
 from mengya.models.causal_lm import CausalLM
 from mengya.tokenizer.load import document_token_id, encode_texts
 from mengya.world.passkey import QUESTION, draw_key, idle_sentence, key_sentence

@@ -8,8 +8,8 @@ import pytest
 
 from mengya.data.exams.folders import CMMLU, find_exam, read_questions
 from mengya.errors import UserError
-from mengya.evaluation.exam import write_tasks
-from mengya.evaluation.multiple_choice import multiple_choice
+from mengya.evaluation.exams.multiple_choice import multiple_choice
+from mengya.evaluation.exams.tasks import write_tasks
 
 lm_eval = pytest.importorskip("lm_eval", reason="needs the extra eval")
 HARNESS_TASKS = Path(lm_eval.__file__).parent / "tasks"
@@ -70,7 +70,7 @@ def test_no_network_no_cache_left_and_no_noise(
         "def refuse(*_): raise AssertionError('network')\n"
         "socket.socket.connect = refuse\n"
         "from pathlib import Path\n"
-        "from mengya.evaluation.multiple_choice import multiple_choice\n"
+        "from mengya.evaluation.exams.multiple_choice import multiple_choice\n"
         "for _ in range(2): print(multiple_choice(Path(sys.argv[1]), Path(sys.argv[2])).overall.questions)\n"
     )
     environment = os.environ | {

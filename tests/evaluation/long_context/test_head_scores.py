@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from mengya.errors import UserError
-from mengya.evaluation import scoring
-from mengya.evaluation.bits_per_char import bits_per_char
-from mengya.evaluation.head_scores import HeadScores
-from mengya.evaluation.scoring import sequence_nlls
+from mengya.evaluation.likelihood import scoring
+from mengya.evaluation.likelihood.bits_per_char import bits_per_char
+from mengya.evaluation.likelihood.scoring import sequence_nlls
+from mengya.evaluation.long_context.head_scores import HeadScores
 from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer
 

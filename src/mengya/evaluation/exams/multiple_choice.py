@@ -22,12 +22,12 @@ from mengya.data.exams.folders import Layout, find_exam
 from mengya.data.exams.items import exam_parts, item_of
 from mengya.data.training_record import read_training_record
 from mengya.errors import UserError
-from mengya.evaluation.contamination import (
+from mengya.evaluation.exams.contamination import (
     ExamContamination,
     answers_of,
     without_contaminated,
 )
-from mengya.evaluation.exam import write_tasks
+from mengya.evaluation.exams.tasks import write_tasks
 from mengya.evaluation.score import Score
 from mengya.runtime.optional import require
 from mengya.text.contamination.items import item_keys

@@ -6,8 +6,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mengya.errors import UserError
-from mengya.evaluation import scoring
-from mengya.evaluation.bits_per_char import bits_per_char, windows
+from mengya.evaluation.likelihood import scoring
+from mengya.evaluation.likelihood.bits_per_char import bits_per_char, windows
 from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.tokenizer.load import load_tokenizer
 

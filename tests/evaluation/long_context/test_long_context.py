@@ -11,8 +11,8 @@ import torch
 
 from mengya.config import load_config
 from mengya.errors import UserError
-from mengya.evaluation.by_position import BINS, nats_by_position
-from mengya.evaluation.passkey import PasskeyConfig, PasskeyText, passkey_retrieval
+from mengya.evaluation.likelihood.by_position import BINS, nats_by_position
+from mengya.evaluation.long_context.passkey import PasskeyConfig, PasskeyText, passkey_retrieval
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
 from mengya.models.hf.checkpoint import load_causal_lm

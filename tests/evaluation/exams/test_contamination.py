@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mengya.data.training_record import UNKNOWN, TrainedOn
-from mengya.evaluation.contamination import NO_CHECK, Answer, without_contaminated
+from mengya.evaluation.exams.contamination import NO_CHECK, Answer, without_contaminated
 from mengya.evaluation.score import Score
 
 ANSWERS = [Answer("part", f"{i:016x}", i % 2 == 0) for i in range(8)]

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from mengya.errors import UserError
-from mengya.evaluation.scoring import sequence_nlls
+from mengya.evaluation.likelihood.scoring import sequence_nlls
 from mengya.tokenizer.load import document_token_id, encode_texts
 
 GROUP_DOCUMENTS = 256  # encoded and held in memory at a time
