@@ -115,6 +115,7 @@ def pretrain(options: argparse.Namespace, shards: Path, seed: int) -> Path:
         "schedule={name: wsd, decay_ratio: 0.4, min_lr_ratio: 0.0, warmup_ratio: 0.05}",
         f"resume={str((run / 'checkpoints').is_dir()).lower()}",
         "loop={log_every: 20, save_every: 200, keep_last: 1}",
+        "trackers=[]",
     )  # fmt: skip
     return finished
 
