@@ -25,7 +25,10 @@ from pathlib import Path
 from mengya import load
 from mengya.data.shards import TokenShards
 from mengya.evaluation.likelihood.bits_per_char import bits_per_char
+from mengya.text.clean import CleanConfig, clean_text
 from mengya.text.duplicates import squeeze, text_hash
+from mengya.text.filters.config import FilterConfig
+from mengya.text.filters.pipeline import TextFilters
 from mengya.text.near_duplicates.config import NearDuplicateConfig
 from mengya.text.near_duplicates.index import KeyIndex
 from mengya.text.near_duplicates.method import keys, near, signatures
@@ -115,16 +118,31 @@ def pretrain(options: argparse.Namespace, shards: Path, seed: int) -> Path:
         "schedule={name: wsd, decay_ratio: 0.4, min_lr_ratio: 0.0, warmup_ratio: 0.05}",
         f"resume={str((run / 'checkpoints').is_dir()).lower()}",
         "loop={log_every: 20, save_every: 200, keep_last: 1}",
+        "trackers=[]",
     )  # fmt: skip
     return finished
 
 
-def measure(checkpoint: Path, held_out: Path) -> dict[str, float]:
-    """Bits per character of every domain."""
+def cleaned(texts: Iterable[str]) -> Iterator[str]:
+    """What `filters=standard` makes of them; those that it drops are left out."""
+    filters = TextFilters(FilterConfig(base="standard"))
+    for text in texts:
+        edited = filters.edit(clean_text(text, CleanConfig())).text
+        if edited and filters.reason(edited) is None:
+            yield edited
+
+
+def measure(checkpoint: Path, held_out: Path) -> dict[str, dict[str, float]]:
+    """Bits per character of every domain, of the text as it is and of the cleaned text."""
     loaded = load(str(checkpoint))
+    files = sorted(held_out.glob("*.jsonl"))
+
+    def bits(texts: Iterable[str]) -> float:
+        return bits_per_char(loaded.network, loaded.tokenizer, texts).bits_per_char
+
     return {
-        path.stem: bits_per_char(loaded.network, loaded.tokenizer, documents(path)).bits_per_char
-        for path in sorted(held_out.glob("*.jsonl"))
+        "as it is": {path.stem: bits(documents(path)) for path in files},
+        "cleaned": {path.stem: bits(cleaned(documents(path))) for path in files},
     }
 
 
@@ -155,7 +173,9 @@ def main() -> None:
     tokens = {name: TokenShards(shards).manifest["tokens"] for name, shards in variants.items()}
     result = {"tokens": tokens, "trained_on": options.tokens, "bits_per_char": figures}
     (options.out / "gain.json").write_text(json.dumps(result, ensure_ascii=False, indent=2))
-    _print(figures, options.seeds)
+    for kind in ("as it is", "cleaned"):
+        print(f"held-out text {kind}")
+        _print({name: both[kind] for name, both in figures.items()}, options.seeds)
 
 
 def _print(figures: dict[str, dict[str, float]], seeds: list[int]) -> None:
