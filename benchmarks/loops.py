@@ -2,7 +2,7 @@
 
 Loops: real text, then a piece of 1 to --longest characters repeated, in seven ways: as it is, without
 punctuation, with punctuation that changes, with line ends between, with a counter before each repeat (arabic,
-Chinese), with a number inside that changes. 64 to 400 characters and at least 4 repeats (6 with counters), cut
+Chinese), with a number inside that changes. 64 to 400 characters and 4 repeats or more (6 with counters), cut
 anywhere. Honest: the ends of real records, every second one cut at a random place, by kind of text.
 
 usage: python benchmarks/loops.py SHARED_DATA [--count 1000] [--longest 64] [--all] [--show]

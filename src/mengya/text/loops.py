@@ -9,8 +9,8 @@ last repeat may be cut anywhere. It is looked for in three views of the text:
 - as written, with white space collapsed, case folded and full-width forms narrowed;
 - without punctuation, so that commas that come and go hide nothing;
 - without punctuation and with every number (arabic or Chinese) as one digit, so that counters such as
-  "1. ... 2. ..." hide nothing. Tables and dates look alike in this view, so it takes more: MIN_COUNTED repeats
-  of a unit with two letters.
+  "1. ... 2. ..." hide nothing. Tables and dates look alike in this view, so it takes MIN_COUNTED repeats of a
+  unit with two letters.
 
 A unit without a letter (rules, dots, empty cells, rows of figures) takes MIN_SYMBOLS characters, since honest
 text draws lines.
