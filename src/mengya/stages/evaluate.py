@@ -19,6 +19,10 @@ from mengya.config import Config, OneOrMany
 from mengya.data.ingest.reading.records import BadLines
 from mengya.data.ingest.texts import TextSource, read_texts
 from mengya.data.shards import TokenShards
+from mengya.errors import UserError
+from mengya.evaluation.answers.questions import spread
+from mengya.evaluation.answers.references.held_out import ReferenceSource, read_references
+from mengya.evaluation.answers.references.overlap import overlap
 from mengya.evaluation.exams.multiple_choice import multiple_choice
 from mengya.evaluation.likelihood.bits_per_char import bits_per_char
 from mengya.evaluation.likelihood.by_position import nats_by_position
@@ -29,7 +33,7 @@ from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.registry import YARDSTICKS
 from mengya.evaluation.results import Evaluation, results_table
 from mengya.evaluation.subject import Subject
-from mengya.evaluation.yardstick import YardstickConfig
+from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
 from mengya.generation.chat_detection import is_chat_model
 from mengya.models.hf.open_checkpoint import (
     DtypeName,
@@ -79,6 +83,11 @@ class EvaluateConfig(Config):
     on the first 64 documents of the texts that are long enough; null: do not."""
     passkey: PasskeyConfig | None = None
     """Passkey retrieval by length and depth; passkey={} takes the defaults."""
+    answers_to: ReferenceSource | None = None
+    """Held-out conversations, in any format that `mengya prepare` reads, or conversation shards: how much
+    greedy answers overlap with the last turn of each (token-F1, ROUGE-L, BLEU, chrF); extra `eval`."""
+    max_references: int = Field(default=200, ge=1)
+    """Conversations of answers_to that are asked, spread evenly over them."""
     yardsticks: OneOrMany[str] = []
     """Fixed sets that ship with mengya, by name."""
     yardstick: YardstickConfig = YardstickConfig()
@@ -96,10 +105,11 @@ class EvaluateConfig(Config):
     @model_validator(mode="after")
     def _measures_something(self) -> EvaluateConfig:
         has_text = bool(self.texts or self.text_shards)
-        if not (has_text or self.exams or self.preferences or self.passkey or self.yardsticks):
+        has_answers = bool(self.answers_to or self.yardsticks)
+        if not (has_text or self.exams or self.preferences or self.passkey or has_answers):
             raise ValueError(
                 "nothing to measure: give texts=FILE, text_shards=SHARDS, exams=FOLDER, "
-                "preferences=SHARDS, passkey={} or yardsticks=NAME (or several)"
+                "preferences=SHARDS, passkey={}, answers_to=FILE or yardsticks=NAME (or several)"
             )
         unknown = [name for name in self.yardsticks if name not in YARDSTICKS]
         if unknown:
@@ -125,7 +135,7 @@ def measure(config: EvaluateConfig, show_progress: bool = False) -> Evaluation:
     passkey: list[PasskeyCell] = []
     yardsticks: dict[str, list[Measurement]] = {}
     needs_model = config.texts or config.text_shards or config.preferences or config.passkey
-    if needs_model or config.yardsticks:
+    if needs_model or config.answers_to or config.yardsticks:
         model, tokenizer = open_checkpoint(config.checkpoint, device, dtype)
         sha256 = tokenizer_hash(find_checkpoint(config.checkpoint))
 
@@ -149,9 +159,11 @@ def measure(config: EvaluateConfig, show_progress: bool = False) -> Evaluation:
             template = chat_template_hash(tokenizer)
             shards.require("preference", tokenizer_sha256=sha256, chat_template_sha256=template)
             preference = preference_accuracy(model, pairs_of_shards(shards))
-        if config.yardsticks:
+        if config.yardsticks or config.answers_to:
             folder = find_checkpoint(config.checkpoint)
             subject = Subject(model, tokenizer, folder, is_chat_model(model, tokenizer))
+            if config.answers_to:
+                yardsticks["overlap"] = _overlap(config, config.answers_to, subject).measurements
             for name in config.yardsticks:
                 yardsticks[name] = YARDSTICKS[name](subject, config.yardstick).measurements
         del model
@@ -175,6 +187,17 @@ def measure(config: EvaluateConfig, show_progress: bool = False) -> Evaluation:
     return Evaluation(
         str(config.checkpoint), text, by_position, preference, passkey, exams, yardsticks
     )
+
+
+def _overlap(config: EvaluateConfig, source: ReferenceSource, subject: Subject) -> YardstickResult:
+    bad_lines = BadLines(config.max_bad_lines)
+    sha256 = tokenizer_hash(subject.folder)
+    references = list(read_references(source, subject, sha256, bad_lines))
+    if subject.chat and not references:
+        raise UserError(
+            f"answers_to={source.path} holds no conversation whose last turn is an answer in text"
+        )
+    return overlap(subject, spread(references, config.max_references), config.yardstick)
 
 
 def run(config: EvaluateConfig) -> None:
