@@ -30,7 +30,8 @@ from mengya.version import check_format
 
 MARKER, LOCK = ".mengya.json", ".mengya-lock"
 FORMAT = 1  # of the marker
-ADDED_LATER = (MARKER, "evaluation.json")  # `mengya evaluate` writes into the folder of a model
+# `mengya evaluate` writes into the folder of a model.
+ADDED_LATER = (MARKER, "evaluation.json", "evaluation_items/*.jsonl")
 _SHOWN = 5  # files that a message names
 
 
@@ -294,7 +295,7 @@ def _own_files(folder: Path, kind: FolderKind) -> set[str]:
     marker = _marked(folder)
     if marker is not None:
         names = marker["files"] if marker["verb"] == kind.verb else []
-        own = files & {*names, *ADDED_LATER}
+        own = {name for name in files if name in names or _matches(name, ADDED_LATER)}
     elif kind.unmarked(folder):
         own = {name for name in files if _matches(name, (*kind.names, *ADDED_LATER))}
     else:
