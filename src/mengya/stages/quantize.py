@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from mengya.export.card.config import CardConfig
-from mengya.export.card.lineage import write_source
+from mengya.runtime.made_from import write_source
 from mengya.export.card.render import FILE as CARD
 from mengya.export.card.render import read_about
 from mengya.export.own_reader import quantized_readers
