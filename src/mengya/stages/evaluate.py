@@ -15,16 +15,24 @@ from typing import Any
 import torch
 from pydantic import Field, PositiveInt, model_validator
 from rich.console import Console
+from transformers import PreTrainedTokenizerFast
 
 from mengya.config import Config, OneOrMany
 from mengya.data.ingest.reading.records import BadLines
 from mengya.data.ingest.texts import TextSource, read_texts
-from mengya.data.shards import TokenShards
+from mengya.data.shards import MANIFEST, TokenShards
 from mengya.data.training_record import read_training_record
+from mengya.errors import UserError
 from mengya.evaluation.exams.multiple_choice import multiple_choice
-from mengya.evaluation.likelihood.bits_per_char import bits_per_char
+from mengya.evaluation.likelihood.bits_per_char import DocumentCost, document_costs, total_cost
+from mengya.evaluation.likelihood.by_domain import bits_by_domain
 from mengya.evaluation.likelihood.by_position import nats_by_position
-from mengya.evaluation.likelihood.held_out import document_ids, first_characters, texts_of_shards
+from mengya.evaluation.likelihood.held_out import (
+    HeldOutText,
+    document_ids,
+    documents_of_shards,
+    first_characters,
+)
 from mengya.evaluation.likelihood.preference import pairs_of_shards, preference_accuracy
 from mengya.evaluation.long_context.passkey import PasskeyCell, PasskeyConfig, passkey_retrieval
 from mengya.evaluation.measurement import Measurement
@@ -57,6 +65,7 @@ from mengya.version import __version__
 
 # The keys that decide a part of the results, other than those that hold for all of them.
 _TEXT_KEYS = {"texts", "text_shards", "max_characters", "window"}
+_DOMAIN_KEYS = {*_TEXT_KEYS, "domains"}
 _EXAM_KEYS = {"num_fewshot", "chat_template", "subjects", "limit", "batch_size"}
 
 
@@ -68,8 +77,12 @@ class EvaluateConfig(Config):
     text_shards: OneOrMany[Path] = []
     """Held-out text as shards made with this checkpoint's tokenizer, such as OUT/validation of
     `mengya prepare`; measured together with texts."""
+    domains: dict[str, OneOrMany[TextSource]] = {}
+    """Held-out text by domain, {law: FILE or shard folder, news: ...}: bits per character and per byte of
+    each and over all. The sources of text_shards are domains without being named here."""
     max_characters: int | None = Field(default=None, ge=1)
-    """Stop bits per character after the document that reaches so many characters; null reads all."""
+    """Stop bits per character after the document that reaches so many characters, of texts and text_shards
+    together and of each of domains; null reads all."""
     window: int | None = Field(default=None, ge=1)
     """Longest context in tokens for bits per character; null: the longest row that the model
     was trained on, as its validation measured; the model's context where that is not known."""
@@ -125,9 +138,10 @@ class EvaluateConfig(Config):
     @model_validator(mode="after")
     def _measures_something(self) -> EvaluateConfig:
         has_text = bool(self.texts or self.text_shards)
-        if not (has_text or self.exams or self.preferences or self.passkey or self.yardsticks):
+        others = self.domains or self.exams or self.preferences or self.passkey or self.yardsticks
+        if not (has_text or others):
             raise ValueError(
-                "nothing to measure: give texts=FILE, text_shards=SHARDS, exams=FOLDER, "
+                "nothing to measure: give texts=FILE, text_shards=SHARDS, domains.NAME=FILE, exams=FOLDER, "
                 "preferences=SHARDS, passkey={} or yardsticks=NAME (or several)"
             )
         unknown = [name for name in self.yardsticks if name not in YARDSTICKS]
@@ -165,24 +179,38 @@ def measure(
         if file is not None:
             file.keep(part, value, _settings(config, keys, device, dtype), items)
 
-    if config.texts or config.text_shards or config.preferences or config.passkey or pending:
+    has_text = bool(config.texts or config.text_shards)
+    if has_text or config.domains or config.preferences or config.passkey or pending:
         model, tokenizer = open_checkpoint(config.checkpoint, device, dtype)
         sha256 = tokenizer_hash(find_checkpoint(config.checkpoint))
 
-        def texts() -> Iterator[str]:
+        def texts() -> Iterator[HeldOutText]:
             return chain(
-                read_texts(config.texts, BadLines(config.max_bad_lines)),
-                texts_of_shards(config.text_shards, tokenizer, sha256),
+                map(HeldOutText, read_texts(config.texts, BadLines(config.max_bad_lines))),
+                documents_of_shards(config.text_shards, tokenizer, sha256),
             )
 
-        if config.texts or config.text_shards:
-            measured = first_characters(texts(), config.max_characters)
-            text = bits_per_char(model, tokenizer, measured, config.window)
+        def costs(of: Iterator[HeldOutText]) -> list[DocumentCost]:
+            measured = first_characters(of, config.max_characters)
+            return list(document_costs(model, tokenizer, measured, config.window))
+
+        by_domain: list[DocumentCost] = []
+        if has_text:
+            documents = costs(texts())
+            text = total_cost(documents)
             keep("text", asdict(text), _TEXT_KEYS)
+            by_domain += [document for document in documents if document.domain]
+        for domain, sources in config.domains.items():
+            by_domain += costs(_domain_texts(domain, sources, config, tokenizer, sha256))
+        if by_domain:
+            result = bits_by_domain(by_domain, seed=config.seed)
+            yardsticks["bits_per_char"] = result.measurements
+            figures = [each.to_json() for each in result.measurements]
+            keep("yardsticks/bits_per_char", figures, _DOMAIN_KEYS, result.items)
         if config.positions is not None:
             # A second pass, which ends at the last document needed, so that no text is kept in memory.
-            documents = document_ids(tokenizer, texts())
-            by_position = nats_by_position(model, documents, config.positions)
+            rows = document_ids(tokenizer, (found.text for found in texts()))
+            by_position = nats_by_position(model, rows, config.positions)
             keep("by_position", asdict(by_position), {*_TEXT_KEYS, "positions"})
         if config.passkey:
             passkey = passkey_retrieval(model, tokenizer, config.passkey)
@@ -225,6 +253,36 @@ def measure(
     return Evaluation(
         str(config.checkpoint), text, by_position, preference, passkey, exams, yardsticks
     )
+
+
+def _domain_texts(
+    domain: str,
+    sources: Sequence[TextSource],
+    config: EvaluateConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    tokenizer_sha256: str,
+) -> Iterator[HeldOutText]:
+    """The texts of one of `domains`, files and shard folders.
+
+    Raises:
+        UserError: a source cannot be read, or has no text.
+    """
+    bad_lines, count = BadLines(config.max_bad_lines), 0
+    for source in sources:
+        folder = Path(source.path)
+        if (folder / MANIFEST).is_file():
+            shards = documents_of_shards([folder], tokenizer, tokenizer_sha256)
+            texts = (found.text for found in shards)
+        else:
+            texts = read_texts([source], bad_lines)
+        for text in texts:
+            if text:
+                count += 1
+                yield HeldOutText(text, domain, f"{domain}:{count}")
+    if not count:
+        raise UserError(
+            f"domains.{domain}: every document was empty; give a file or shard folder with text"
+        )
 
 
 def run(config: EvaluateConfig) -> None:
