@@ -24,7 +24,12 @@ from mengya.data.shards import MANIFEST, TokenShards
 from mengya.data.training_record import read_training_record
 from mengya.errors import UserError
 from mengya.evaluation.exams.multiple_choice import multiple_choice
-from mengya.evaluation.likelihood.bits_per_char import DocumentCost, document_costs, total_cost
+from mengya.evaluation.likelihood.bits_per_char import (
+    DocumentCost,
+    document_costs,
+    text_items,
+    total_cost,
+)
 from mengya.evaluation.likelihood.by_domain import bits_by_domain
 from mengya.evaluation.likelihood.by_position import nats_by_position
 from mengya.evaluation.likelihood.held_out import (
@@ -198,7 +203,7 @@ def measure(
         if has_text:
             documents = costs(texts())
             text = total_cost(documents)
-            keep("text", asdict(text), _TEXT_KEYS)
+            keep("text", asdict(text), _TEXT_KEYS, text_items(documents))
             by_domain += [document for document in documents if document.domain]
         for domain, sources in config.domains.items():
             by_domain += costs(_domain_texts(domain, sources, config, tokenizer, sha256))

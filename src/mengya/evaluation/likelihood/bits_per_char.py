@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerFast
@@ -148,6 +149,20 @@ def document_costs(
                 unknown_tokens=ids.count(unknown_token) if isinstance(unknown_token, int) else 0,
                 window=window,
             )
+
+
+def text_items(costs: Iterable[DocumentCost]) -> list[dict[str, Any]]:
+    """One record a document for the log: its bits are the score; numbered where the text has no id."""
+    return [
+        {
+            "part": "text",
+            "id": cost.id or number,
+            "score": cost.bits,
+            "characters": cost.characters,
+            "bytes": cost.bytes,
+        }
+        for number, cost in enumerate(costs)
+    ]
 
 
 def windows(ids: list[int], window: int) -> Iterator[list[int]]:
