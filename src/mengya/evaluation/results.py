@@ -80,6 +80,9 @@ def results_table(result: Evaluation) -> Table:
 
 
 def _add_measurement(table: Table, measurement: Measurement) -> None:
+    if not measurement.items:
+        table.add_row(measurement.name.replace("[", r"\["), "", "", measurement.note)
+        return
     shown = "{:.1%}" if measurement.unit == "share" else "{:.4g}"
     interval = ""
     if measurement.interval:
