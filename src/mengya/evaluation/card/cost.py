@@ -9,10 +9,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from mengya.errors import UserError
-from mengya.models.hf.open_checkpoint import ADAPTER, checkpoint_on_meta
+from mengya.models.causal_lm import CausalLM
+from mengya.models.hf.open_checkpoint import ADAPTER, checkpoint_config
 from mengya.runtime.jsonl import read_jsonl, read_steps
 
 
@@ -85,7 +84,7 @@ def _parameters(checkpoint: Path) -> int | None:
         if not Path(str(base.get("base_model_name_or_path"))).is_dir():
             return None
     try:
-        model = checkpoint_on_meta(checkpoint, torch.device("cpu"), torch.float32)
+        model = CausalLM(checkpoint_config(checkpoint), device="meta")
     except UserError:
         return None
     return sum(weights.numel() for weights in model.parameters())
