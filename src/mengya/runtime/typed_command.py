@@ -19,13 +19,14 @@ def typed_command(
     """`mengya VERB VALUE key=value ...` with every key that is not at its default, in their order.
 
     Args:
-        positional: the key whose value stands before the others: one text.
+        positional: the key whose value stands before the others: a text, or a list of them.
         leave_out: keys that change nothing of the result.
     """
     values = config.model_dump(mode="json", exclude_defaults=True, exclude={positional, *leave_out})
-    first = str(getattr(config, positional))
+    value = getattr(config, positional)
+    first = list(map(str, value)) if isinstance(value, list) else [str(value)]
     keys = [f"{key}={_value(value)}" for key, value in _flat(values)]
-    return shlex.join(["mengya", *verb.split(), first, *keys])
+    return shlex.join(["mengya", *verb.split(), *first, *keys])
 
 
 def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

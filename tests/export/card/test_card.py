@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from mengya.errors import UserError
 from mengya.export.card.config import CardConfig
 from mengya.export.card.lineage import lineage_of
-from mengya.export.card.markdown import escape_markdown, markdown_table
+from mengya.text.markdown import escape_markdown, markdown_table
 from mengya.export.card.render import Written, write_card
 from mengya.export.format import Usage
 from mengya.export.parity.bounds import EXACT

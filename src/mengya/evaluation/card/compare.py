@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from mengya.evaluation.intervals import paired_difference
+from mengya.evaluation.intervals import bootstrap_ratio, paired_difference
 from mengya.evaluation.measurement import Measurement
 
 Verdict = Literal["better", "worse", "same", "unclear", "changed"]
@@ -80,6 +80,21 @@ def compare(before: Figure, after: Figure) -> Change | None:
     half = 1.959964 * error
     interval = (mean - half, mean + half)
     return Change(mean, interval, p, False, items, _verdict(mean, p, better))
+
+
+def with_interval(figure: Figure) -> Figure:
+    """Bits per character or byte without an interval get that of their documents, where those were kept."""
+    measurement = figure.measurement
+    length = _LENGTHS.get(measurement.unit)
+    if measurement.interval or length is None or len(found := scores(figure)) < 2:
+        return figure
+    records = {(str(r["part"]), str(r["id"])): r for r in figure.records}
+    bits, lengths = zip(
+        *((records[key]["score"], records[key][length]) for key in found), strict=True
+    )
+    return replace(
+        figure, measurement=replace(measurement, interval=bootstrap_ratio(bits, lengths))
+    )
 
 
 def scores(figure: Figure) -> dict[tuple[str, str], float]:

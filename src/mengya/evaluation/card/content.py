@@ -1,7 +1,8 @@
 """card.json: everything that the page and the Markdown say, as values; its schema is `format` 1.
 
-    {"format": 1, "mengya", "command", "stages": [...], "rows": [{"name", "title", "part", "group", "headline",
-     "unit", "better", "chance", "cells": [null or {"value", "interval", "items", "change", "origin", ...}]}],
+    {"format": 1, "mengya", "command", "stages": [...], "rows": [{"name", "title", "part", "group",
+     "headline", "unit", "better", "chance", "cells": [null or {"value", "interval", "items", "change",
+     "origin", ...}]}],
      "origins": [{"command", "seed", "hardware", ...}], "findings": [...], "samples": [...], "comparisons"}
 
 Cells are in the order of the stages; `before` of a stage and `origin` of a cell are indices.

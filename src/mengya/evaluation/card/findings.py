@@ -48,7 +48,8 @@ def find(
         before = stage.place.before
         if before is not None:
             own = list(_of_change(number, stages, changes, headline))
-            found += own or [Finding(number, "kept", say("nothing", stage=_name(stage)))]
+            key = "nothing" if any(changes[number].values()) else "not_compared_stage"
+            found += own or [Finding(number, "kept", say(key, stage=_name(stage)))]
         found += _of_exams(number, stage)
     return found
 

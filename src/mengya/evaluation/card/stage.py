@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from mengya.data.rows.mixing.config import Source, source_names
 from mengya.data.training_record import read_training_record
 from mengya.errors import UserError
-from mengya.evaluation.card.compare import Figure
+from mengya.evaluation.card.compare import Figure, with_interval
 from mengya.evaluation.card.cost import Cost, cost_of
 from mengya.evaluation.card.curves import Curves, read_curves
 from mengya.evaluation.card.figures import figures_by_part
@@ -90,7 +90,8 @@ def _figures(file: Path, evaluation: dict[str, Any]) -> Iterator[tuple[str, Figu
         records = list(read_jsonl(items_path(file, part)))
         origin = by.get(part) or evaluation.get("provenance") or {}
         for measurement in measurements:
-            yield measurement.name, Figure(measurement, part, origin, records)
+            figure = with_interval(Figure(measurement, part, origin, records))
+            yield measurement.name, figure
 
 
 def _replay(place: Place) -> float | None:

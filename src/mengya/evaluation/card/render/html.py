@@ -1,7 +1,7 @@
 """card.html: the values of card.json on one page that needs no network, with charts that zoom.
 
-Every text of a model, a file or a name is escaped by the template; scripts read the data from one JSON block and
-write text only. The page allows no script but its own, by hash.
+Every text of a model, a file or a name is escaped by the template; the script reads the data from one JSON block
+and writes text only. The page allows no script but its own, by hash.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -26,9 +25,8 @@ from mengya.evaluation.card.render.words import (
     figure_name,
     say,
 )
+from mengya.text.visible import visible
 
-# Control characters, and those that turn the direction of what follows them.
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 _SCRIPT_WORDS = (
     "value", "interval", "change", "change_interval", "p_paired", "p_unpaired", "items_word", "note", "command",
     "seed", "hardware", "dtype", "versions", "commit", "contamination", "settings", "unknown", "no_origin",
@@ -85,8 +83,8 @@ def both(text: Both) -> Markup:
 
 
 def clean(text: object) -> str:
-    """Text with what cannot be seen as U+FFFD."""
-    return _HIDDEN.sub("\ufffd", str(text))
+    """Text in which nothing hides or turns the direction of what stands around it."""
+    return visible(str(text))
 
 
 def _json_block(values: Mapping[str, Any]) -> str:
@@ -131,7 +129,9 @@ def _cell(row: Mapping[str, Any], number: int) -> Markup:
             )
         )  # fmt: skip
     elif not cell["comparable"]:
-        parts.append(Markup('<span class="mark unclear">{}</span>').format(both(say("not_compared"))))
+        parts.append(
+            Markup('<span class="mark unclear">{}</span>').format(both(say("not_compared")))
+        )
     return Markup("").join(parts)
 
 
@@ -161,4 +161,3 @@ def _findings_by_stage(
 def _file(name: str) -> str:
     folder = files("mengya.evaluation.card.render").joinpath("templates")
     return folder.joinpath(name).read_text(encoding="utf-8")
-
