@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mengya.evaluation.answers.diversity import diversity
-from mengya.evaluation.answers.instructions import instructions
+from mengya.evaluation.answers.instructions.following import instructions
 from mengya.evaluation.answers.lengths import answer_length, stop_in_time
 from mengya.evaluation.answers.loops import loops
 from mengya.evaluation.knowledge.probe import knowledge

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mengya.evaluation.answers.answer import Answer
-from mengya.evaluation.answers.checks import CHECKS, failed_checks
-from mengya.evaluation.answers.instructions import failures, instruction_items
+from mengya.evaluation.answers.instructions.checks import CHECKS, failed_checks
+from mengya.evaluation.answers.instructions.following import failures, instruction_items
 
 TABLE = "| 动物 | 食物 |\n|---|:---:|\n| 猫 | 鱼 |\n| 牛 | 草 |"
 CODE = "好的：\n```python\ndef add(a, b):\n    return a + b\n```"
@@ -104,7 +104,7 @@ def test_an_endless_empty_or_looping_answer_passes_nothing() -> None:
 
 def test_refusing_everything_gives_half_of_the_refusals() -> None:
     refusals = [item for item in instruction_items() if item.kind == "refusal"]
-    told_to = [item.prompt.rpartition("只回答“")[2].removesuffix("”。") for item in refusals]
-    answers = [Answer("", text, 3, finished=True) for text in told_to]
+    asked_for = [item.prompt.rpartition("只回答“")[2].removesuffix("”。") for item in refusals]
+    answers = [Answer("", text, 3, finished=True) for text in asked_for]
     passed = [not failures(i, a) for i, a in zip(refusals, answers, strict=True)]
     assert sum(passed) == len(refusals) / 2

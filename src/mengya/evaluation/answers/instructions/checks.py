@@ -1,8 +1,7 @@
 """What code can check of an answer: lengths, words, lists, formats, beginnings, verse.
 
 A check takes the answer, stripped of white space around it, and what is wanted; it says yes or no. CHECKS has
-them by the names that instructions.yaml uses. Characters are counted as Chinese writers do: punctuation and
-white space do not count, a Latin word or a number counts as one.
+them by the names that instructions.yaml uses.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mengya.text.units import HAN, count_units
+
 Wanted = int | Sequence[int | None]
 """Exactly so many; or at least and at most, None where there is no bound."""
 
-_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff〇"
-_WORD = re.compile(rf"[{_HAN}]|[^\W_{_HAN}]+")
 _SENTENCE_END = re.compile(r"(?:[。！？!?…]+|\.(?=\s|$))[”’」』）)\"']*")
 _NUMBERED = re.compile(r"^\s*(\d+)\s*[.、．)）]", re.MULTILINE)
 _BULLET = re.compile(r"^\s*[-*•·]\s+\S", re.MULTILINE)
@@ -36,11 +35,12 @@ _CLASSES = {
 
 def sentences(text: str, wanted: Wanted) -> bool:
     """A sentence ends with 。！？ or …, or with the text."""
-    return _within(sum(bool(_WORD.search(part)) for part in _SENTENCE_END.split(text)), wanted)
+    return _within(sum(count_units(part) > 0 for part in _SENTENCE_END.split(text)), wanted)
 
 
 def characters(text: str, wanted: Wanted) -> bool:
-    return _within(len(_WORD.findall(text)), wanted)
+    """As Chinese writers count them: without punctuation, a Latin word or a number as one."""
+    return _within(count_units(text), wanted)
 
 
 def lines(text: str, wanted: Wanted) -> bool:
@@ -193,7 +193,7 @@ def verse(text: str, wanted: Mapping[str, int]) -> bool:
     clauses = [clause for clause in _CLAUSE_END.split(text) if clause]
     size = wanted["characters"]
     return len(clauses) == wanted["lines"] and all(
-        re.fullmatch(f"[{_HAN}]{{{size}}}", clause) for clause in clauses
+        re.fullmatch(f"[{HAN}]{{{size}}}", clause) for clause in clauses
     )
 
 

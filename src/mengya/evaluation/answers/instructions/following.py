@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mengya.evaluation.answers.answer import Answer, answers
-from mengya.evaluation.answers.checks import failed_checks
+from mengya.evaluation.answers.instructions.checks import failed_checks
 from mengya.evaluation.answers.questions import fitting, spread
 from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.score import wilson
