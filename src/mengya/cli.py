@@ -98,6 +98,7 @@ VERBS = {
         "checkpoint",
     ),
     "evaluate": Verb("EvaluateConfig", "Measure a checkpoint.", "checkpoint"),
+    "judge": Verb("JudgeConfig", "Have a model judge which of two answers better.", "sides"),
     "chat": Verb("ChatConfig", "Chat with a checkpoint in the terminal.", "checkpoint"),
     "serve": Verb(
         "ServeConfig", "Serve a checkpoint: an OpenAI-compatible API and a chat page.", "checkpoint"
