@@ -15,16 +15,13 @@ from mengya.data.ingest.reading.records import BadLines
 from mengya.evaluation.answers.answer import answers
 from mengya.evaluation.judge.config import JudgeConfig
 from mengya.evaluation.judge.questions import Question, read_answers
+from mengya.evaluation.record.file import subject_sha256
 from mengya.evaluation.subject import Subject
 from mengya.generation.chat_detection import is_chat_model
-from mengya.models.adapters.lora import base_folder
-from mengya.models.hf.checkpoint import checkpoint_sha256
 from mengya.models.hf.open_checkpoint import find_checkpoint, open_checkpoint, pick_dtype
 from mengya.runtime.device import init_device
 from mengya.runtime.files import write_text
 from mengya.runtime.jsonl import json_line
-
-ADAPTER = "adapter_model.safetensors"
 
 
 def checkpoint_answers(
@@ -41,19 +38,8 @@ def checkpoint_answers(
     return read_answers(file, BadLines(0))
 
 
-def checkpoint_identity(path: Path) -> str:
-    """SHA-256 of what decides what a checkpoint says; of an adapter, its base's too."""
-    folder = find_checkpoint(path)
-    if not (folder / ADAPTER).is_file():
-        return checkpoint_sha256(folder)
-    digest = hashlib.sha256(checkpoint_sha256(base_folder(folder)).encode())
-    for name in (ADAPTER, "adapter_config.json"):
-        digest.update((folder / name).read_bytes())
-    return digest.hexdigest()
-
-
 def _identity(path: Path, questions: Sequence[Question], config: JudgeConfig) -> str:
-    parts = [checkpoint_identity(path), [question.key for question in questions]]
+    parts = [subject_sha256(find_checkpoint(path)), [question.key for question in questions]]
     parts += [config.answers.model_dump(mode="json"), config.dtype]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
