@@ -75,11 +75,12 @@ def results_table(result: Evaluation) -> Table:
             _add_score(table, f"{name} accuracy without contaminated questions", clean, "")
     for measurements in result.yardsticks.values():
         for measurement in measurements:
-            _add_measurement(table, measurement)
+            add_measurement(table, measurement)
     return table
 
 
-def _add_measurement(table: Table, measurement: Measurement) -> None:
+def add_measurement(table: Table, measurement: Measurement) -> None:
+    """The row of a measurement, in the columns of `results_table`."""
     if not measurement.items:
         table.add_row(measurement.name.replace("[", r"\["), "", "", measurement.note)
         return

@@ -39,6 +39,8 @@ from mengya.evaluation.likelihood.held_out import (
     first_characters,
 )
 from mengya.evaluation.likelihood.preference import pairs_of_shards, preference_accuracy
+from mengya.evaluation.long_context.config import LongContextConfig
+from mengya.evaluation.long_context.measure import long_context
 from mengya.evaluation.long_context.passkey import PasskeyCell, PasskeyConfig, passkey_retrieval
 from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.record.file import FILE, EvaluationFile, subject_sha256
@@ -113,6 +115,8 @@ class EvaluateConfig(Config):
     on the first 64 documents of the texts that are long enough; null: do not."""
     passkey: PasskeyConfig | None = None
     """Passkey retrieval by length and depth; passkey={} takes the defaults."""
+    long_context: LongContextConfig | None = None
+    """Documents, questions and LongBench-style tasks by length bucket; long_context={} asks the questions."""
     yardsticks: OneOrMany[str] = []
     """Fixed sets that ship with mengya, by name."""
     yardstick: YardstickConfig = YardstickConfig()
@@ -125,7 +129,7 @@ class EvaluateConfig(Config):
     dtype: DtypeName = "auto"
     """dtype of the weights; auto: float32 on CPU, bfloat16 elsewhere."""
     seed: int = Field(default=0, ge=0)
-    """Seed of all that is drawn, where yardstick.seed and passkey.seed say no other."""
+    """Seed of all that is drawn, where yardstick.seed, passkey.seed and long_context.seed say no other."""
     again: bool = False
     """Measure yardsticks again that an earlier command measured on this checkpoint with these settings."""
     out: Path | None = None
@@ -138,16 +142,18 @@ class EvaluateConfig(Config):
             self.yardstick = self.yardstick.model_copy(update={"seed": self.seed})
         if self.passkey is not None and "seed" not in self.passkey.model_fields_set:
             self.passkey = self.passkey.model_copy(update={"seed": self.seed})
+        if self.long_context is not None and "seed" not in self.long_context.model_fields_set:
+            self.long_context = self.long_context.model_copy(update={"seed": self.seed})
         return self
 
     @model_validator(mode="after")
     def _measures_something(self) -> EvaluateConfig:
         has_text = bool(self.texts or self.text_shards)
         others = self.domains or self.exams or self.preferences or self.passkey or self.yardsticks
-        if not (has_text or others):
+        if not (has_text or others or self.long_context):
             raise ValueError(
                 "nothing to measure: give texts=FILE, text_shards=SHARDS, domains.NAME=FILE, exams=FOLDER, "
-                "preferences=SHARDS, passkey={} or yardsticks=NAME (or several)"
+                "preferences=SHARDS, passkey={}, long_context={} or yardsticks=NAME (or several)"
             )
         unknown = [name for name in self.yardsticks if name not in YARDSTICKS]
         if unknown:
@@ -185,7 +191,8 @@ def measure(
             file.keep(part, value, _settings(config, keys, device, dtype), items)
 
     has_text = bool(config.texts or config.text_shards)
-    if has_text or config.domains or config.preferences or config.passkey or pending:
+    others = config.domains or config.preferences or config.passkey or config.long_context
+    if has_text or others or pending:
         model, tokenizer = open_checkpoint(config.checkpoint, device, dtype)
         sha256 = tokenizer_hash(find_checkpoint(config.checkpoint))
 
@@ -226,9 +233,14 @@ def measure(
             shards.require("preference", tokenizer_sha256=sha256, chat_template_sha256=template)
             preference = preference_accuracy(model, pairs_of_shards(shards))
             keep("preference", asdict(preference), {"preferences"})
-        if pending:
+        if pending or config.long_context:
             folder = find_checkpoint(config.checkpoint)
             subject = Subject(model, tokenizer, folder, is_chat_model(model, tokenizer))
+            if config.long_context:
+                result = long_context(subject, config.long_context)
+                yardsticks["long_context"] = result.measurements
+                figures = [each.to_json() for each in result.measurements]
+                keep("yardsticks/long_context", figures, {"long_context"}, result.items)
             for name in pending:
                 torch.manual_seed(config.yardstick.seed)  # whatever was measured before it
                 result = YARDSTICKS[name](subject, config.yardstick)
