@@ -53,7 +53,7 @@ class LoopConfig(Config):
     keep_last: int = Field(default=3, ge=1)
     """Checkpoints kept in addition to the best one."""
     yardsticks: OneOrMany[str] = []
-    """Yardsticks of `mengya evaluate` to measure while training, such as reference_text (docs/evaluation.md)."""
+    """Yardsticks of `mengya evaluate` to measure while training (docs/evaluation.md): reference_text, ..."""
     yardstick_every: int = Field(default=200, ge=1)
     """Steps between their measurements; the last step always measures."""
     yardstick_limit: int | None = Field(default=100, ge=1)
