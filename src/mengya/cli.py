@@ -98,6 +98,9 @@ VERBS = {
         "checkpoint",
     ),
     "evaluate": Verb("EvaluateConfig", "Measure a checkpoint.", "checkpoint"),
+    "compare": Verb(
+        "CompareConfig", "Lay runs over one another and over reference curves.", "runs"
+    ),
     "chat": Verb("ChatConfig", "Chat with a checkpoint in the terminal.", "checkpoint"),
     "serve": Verb(
         "ServeConfig", "Serve a checkpoint: an OpenAI-compatible API and a chat page.", "checkpoint"

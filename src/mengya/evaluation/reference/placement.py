@@ -15,6 +15,7 @@ from mengya.evaluation.reference.curves import ReferenceRun, interpolate
 
 NORMAL = 0.05  # share of bits by which runs on other text differ without anything being wrong
 NEAR_SIZE = 1.5  # a model so many times larger or smaller is still compared without a note
+_ROUNDING = 1e-4  # of the bits in curves.json
 _GRID = 400  # points on which the tokens of a level are looked for
 
 
@@ -67,11 +68,11 @@ class Placement:
             "ahead": f"{1 - self.bits / self.expected:.0%} less: ahead",
         }
         if self.share == 0:
-            where = ", where the reference was before its first measurement"
+            where = "; the reference was there before its first measurement"
         elif math.isinf(self.share):
-            where = ", where the reference never came"
+            where = "; the reference never came so far"
         else:
-            where = f", where the reference was after {self.share:.2g} of your tokens"
+            where = f"; the reference was there after {self.share:.2f} of your tokens"
         notes = "".join(f" {note}." for note in self.notes)
         return f"{start}: {verdicts[self.verdict]}{where}.{notes}"
 
@@ -138,6 +139,7 @@ def _bracket(parameters: int, runs: Sequence[ReferenceRun]) -> tuple[ReferenceRu
 
 def _tokens_at(bits: float, expected: Callable[[float], float], first: int, last: int) -> float:
     """After how many tokens the reference first had so few bits; 0 before `first`, infinite after `last`."""
+    bits *= 1 + _ROUNDING
     if expected(first) < bits:
         return 0.0
     steps = (first * (last / first) ** (i / _GRID) for i in range(_GRID + 1))

@@ -48,6 +48,7 @@ from mengya.planning.lint import LintWarning, lint_run
 from mengya.runtime.seeding import seed_step
 from mengya.stages.run.resume import check_rows, full_batch, new_run
 from mengya.stages.run.rows import open_rows
+from mengya.stages.run.standing import standing_of_run
 from mengya.stages.run.yardsticks import check_yardsticks, yardstick_figures
 from mengya.tokenizer.load import load_tokenizer
 from mengya.training.checkpoint.manager import CheckpointManager
@@ -214,7 +215,8 @@ def train(
     done = trainer.fit()
     if strategy.rank == 0:
         report = config.run_dir / "report.html"
-        write_report(report, f"mengya {name}: {config.run_dir.name}", [config.run_dir])
+        title, run_dir = f"mengya {name}: {config.run_dir.name}", config.run_dir
+        write_report(report, title, [run_dir], sections=standing_of_run(run_dir))
         end = "done" if done else "stopped and saved; resume with resume=true"
         progress.say(f"{name} {end}: {checkpoints.store.latest()}, curves in {report}")
     strategy.close()

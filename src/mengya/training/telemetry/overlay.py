@@ -49,5 +49,6 @@ def draw_lines(
         axes.yaxis.set_minor_formatter("{x:.3g}")
         axes.tick_params(axis="y", which="minor", labelsize=7)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    if colour:
+        axes.legend(fontsize=8)
     return to_svg(figure, axes, title, fonttype="none", xlabel=xlabel)
