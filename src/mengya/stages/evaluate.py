@@ -17,6 +17,8 @@ from pydantic import Field, PositiveInt, model_validator
 from rich.console import Console
 
 from mengya.config import Config, OneOrMany
+from mengya.data.exams.config import ExamSource
+from mengya.data.exams.items import exam_name
 from mengya.data.ingest.reading.records import BadLines
 from mengya.data.ingest.texts import TextSource, read_texts
 from mengya.data.shards import TokenShards
@@ -180,7 +182,8 @@ def measure(
             journal = Journal(journal_path, model_digest(model) if journal_path else "")
             for exam in config.exams:
                 asked = ask_exam(subject, exam, _exam_settings(config), journal, show_progress)
-                name = exam if not is_path(exam) or Path(exam).name in exams else Path(exam).name
+                name = exam_name(ExamSource(path=exam)) if is_path(exam) else exam
+                name = exam if any(key.split("/")[0] == name for key in exams) else name
                 for protocol, (result, items) in asked.items():
                     key = name if len(asked) == 1 else f"{name}/{protocol}"
                     exams[key], exam_items[key] = result, items

@@ -17,7 +17,8 @@ class ExamResult:
         title: of the benchmark.
         metric: what `overall` is the mean of, as the harness names it.
         categories: {} where the benchmark has none.
-        chance: what guessing gives, on average over the questions; 0 for written answers.
+        chance: what guessing gives, on average over the questions: one of the options; of written answers
+            the commonest one, always.
         above_chance: whether the whole interval is above it.
         cut_prompts: questions whose prompt was longer than the model's context and was truncated on the left.
         contamination: the score without questions that the training data hold.

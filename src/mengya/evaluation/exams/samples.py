@@ -5,6 +5,7 @@ Takes the harness's samples by subject; scores each item by the benchmark's metr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -60,7 +61,7 @@ def summarize(
     every = [sample for rows in scored.values() for sample in rows]
     overall = score_of([value for each in values.values() for value in each])
     subjects = {subject: score_of(each) for subject, each in values.items()}
-    chance = fmean(_chance(sample) for sample in every) if protocol != "generation" else 0.0
+    chance = sum(_chances(rows) for rows in scored.values()) / len(every)
     answers = _answers(name, scored, values, answered.parts)
     result = ExamResult(
         title=benchmark.title,
@@ -101,9 +102,24 @@ def _metric(benchmark: Benchmark, protocol: Protocol) -> str:
     return benchmark.metric if own or protocol != "answers" else "acc_norm"
 
 
-def _chance(sample: Sample) -> float:
-    target = sample["target"]
-    return (len(target) if isinstance(target, list) else 1) / len(sample["arguments"])
+def _chances(samples: Sequence[Sample]) -> float:
+    """Right answers to expect in a subject of who guesses; of written answers, who always gives the commonest
+    reference."""
+    if not _is_written(samples[0]):
+        return sum(_right_options(s["target"]) / len(s["arguments"]) for s in samples)
+    if "exact_match" not in samples[0]["metrics"] and "acc" not in samples[0]["metrics"]:
+        return 0.0  # a program, instructions to follow
+    references = Counter(str(s["target"]).split("####")[-1].strip() for s in samples)
+    commonest = references.most_common(1)[0][1]
+    return float(commonest) if commonest > 1 else 0.0
+
+
+def _right_options(target: Any) -> int:
+    return len(target) if isinstance(target, list) else 1
+
+
+def _is_written(sample: Sample) -> bool:
+    return isinstance(sample["resps"][0][0], str)
 
 
 def _answers(
@@ -161,8 +177,7 @@ def _item(subject: str, sample: Sample, score: float) -> Sample:
     item |= {metric: sample[metric] for metric in sample["metrics"]}
     item["prompt"] = sample["arguments"][0][0]
     item["target"] = sample["target"]
-    first = sample["resps"][0][0]
-    if isinstance(first, str):
-        return item | {"text": first, "filtered": sample["filtered_resps"][0]}
+    if _is_written(sample):
+        return item | {"text": sample["resps"][0][0], "filtered": sample["filtered_resps"][0]}
     choices = [argument[1] for argument in sample["arguments"]]
     return item | {"choices": choices, "logps": [each[0][0] for each in sample["resps"]]}

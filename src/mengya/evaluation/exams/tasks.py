@@ -140,7 +140,9 @@ def _subject(leaf: str, name: str, roots: tuple[str, ...]) -> str:
 def _built(
     name: str, subject: str, protocol: Protocol, num_fewshot: int | None, config: dict[str, Any]
 ) -> ConfigurableTask:
-    config = {**config, **PROTOCOLS.get((name, protocol), {}), "task": f"{name}/{subject}"}
+    config = {**config, "task": f"{name}/{subject}"}
+    if config["output_type"] == "multiple_choice":  # parts of AGIEval are written in any protocol
+        config |= PROTOCOLS.get((name, protocol), {})
     for structural in ("tag", "group", "task_alias"):
         config.pop(structural, None)
     if num_fewshot is None:
