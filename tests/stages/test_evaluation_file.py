@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mengya.cli import read_arguments
-from mengya.evaluation import registry
+from mengya.evaluation import measure as measuring
 from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
@@ -44,8 +44,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return yardstick
 
-    monkeypatch.setattr(registry, "YARDSTICKS", {"rows": of("rows"), "seeds": of("seeds")})
-    monkeypatch.setattr("mengya.stages.evaluate.YARDSTICKS", registry.YARDSTICKS)
+    yardsticks = {"rows": of("rows"), "seeds": of("seeds")}
+    for module in ("config", "measure"):
+        monkeypatch.setattr(f"mengya.evaluation.{module}.YARDSTICKS", yardsticks)
     return ran
 
 
@@ -124,7 +125,7 @@ def test_what_was_finished_before_a_crash_is_kept(
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patched:
-        patched.setitem(registry.YARDSTICKS, "seeds", crash)
+        patched.setitem(vars(measuring)["YARDSTICKS"], "seeds", crash)
         with pytest.raises(RuntimeError):
             evaluate(folder, "yardsticks=[rows, seeds]")
     assert set(evaluate(folder, "yardsticks=[rows, seeds]")["yardsticks"]) == {"rows", "seeds"}

@@ -31,7 +31,9 @@ from mengya.version import check_format
 MARKER, LOCK = ".mengya.json", ".mengya-lock"
 FORMAT = 1  # of the marker
 # `mengya evaluate` writes into the folder of a model.
-_ADDED_LATER = (MARKER, "evaluation.json", "evaluation_items/*.jsonl")
+_ADDED_LATER = (
+    MARKER, "evaluation.json", "evaluation_items/*.jsonl", "evaluation_unfinished.jsonl",
+)  # fmt: skip
 _SHOWN = 5  # files that a message names
 
 

@@ -98,8 +98,11 @@ def _found(name: str, cells: list[Mapping[str, Any]]) -> Measurement:
 
 def _exam(name: str, values: Mapping[str, Any]) -> Iterator[Measurement]:
     shots = f"{values['num_fewshot']}-shot" if "num_fewshot" in values else ""
+    name = name.replace("/", ":")  # of a protocol, or of a path: one part of the figure's name
     contamination = values.get("contamination") or {}
-    note = "; ".join(filter(None, [shots, contamination.get("note", "")]))
+    note = "; ".join(
+        filter(None, [values.get("protocol"), shots, values.get("note"), contamination.get("note")])
+    )
     overall, chance = values["overall"], values.get("chance")
     yield _share(f"exam/{name}", overall, overall["questions"], chance, note)
     if contamination.get("contaminated") and (clean := contamination.get("clean")):

@@ -67,6 +67,11 @@ class EvaluationFile:
         }
         self.dropped = [] if self._kept() else sorted(read_evaluation(path).get("measured_by", {}))
 
+    @property
+    def journal(self) -> Path:
+        """Of exams that are not finished; it is removed when they are."""
+        return self.path.with_name(f"{self.path.stem}_unfinished.jsonl")
+
     def finished(self, part: str, settings: Mapping[str, Any]) -> Any | None:
         """The value of a part that was measured on this checkpoint with these settings; None without."""
         kept = self._kept()

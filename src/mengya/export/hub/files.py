@@ -11,7 +11,7 @@ from rich.table import Table
 
 from mengya.errors import UserError
 
-_EVALUATION = ("evaluation.json", "evaluation_items")
+_EVALUATION = ("evaluation.json", "evaluation_items", "evaluation_unfinished.jsonl")
 
 
 @dataclass(frozen=True)

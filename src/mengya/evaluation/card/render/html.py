@@ -1,7 +1,7 @@
 """card.html: the values of card.json on one page that needs no network, with charts that zoom.
 
-Every text of a model, a file or a name is escaped by the template; the script reads the data from one JSON block
-and writes text only. The page allows no script but its own, by hash.
+Every text of a model, a file or a name is escaped by the template; the script reads the data from one JSON
+block and writes text only. The page allows no script but its own, by hash.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from mengya.evaluation.card.render.words import (
 from mengya.text.visible import visible
 
 _SCRIPT_WORDS = (
-    "value", "interval", "change", "change_interval", "p_paired", "p_unpaired", "items_word", "note", "command",
-    "seed", "hardware", "dtype", "versions", "commit", "contamination", "settings", "unknown", "no_origin",
-    "better", "worse", "same", "unclear", "changed", "mark_epoch", "mark_skipped", "mark_spike", "mark_resume",
-    "mark_rewind", "held_out", "steps", "tokens",
+    "value", "interval", "change", "change_interval", "p_paired", "p_unpaired", "items_word", "note",
+    "command", "seed", "hardware", "dtype", "versions", "commit", "contamination", "settings", "unknown",
+    "no_origin", "better", "worse", "same", "unclear", "changed", "mark_epoch", "mark_skipped",
+    "mark_spike", "mark_resume", "mark_rewind", "held_out", "steps", "tokens",
 )  # fmt: skip
 
 
@@ -90,10 +90,8 @@ def clean(text: object) -> str:
 def _json_block(values: Mapping[str, Any]) -> str:
     """JSON that no text in it can end: `<` is escaped."""
     stages = [{"name": clean(s["name"]), "curves": s["curves"]} for s in values["stages"]]
-    rows = {
-        row["name"]: {"title": row["title"], "unit": row["unit"], "chance": row["chance"], "cells": row["cells"]}
-        for row in values["rows"]
-    }  # fmt: skip
+    kept = ("title", "unit", "chance", "cells")
+    rows = {row["name"]: {key: row[key] for key in kept} for row in values["rows"]}
     shown = {
         "stages": stages,
         "rows": rows,
