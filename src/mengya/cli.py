@@ -98,6 +98,10 @@ VERBS = {
         "checkpoint",
     ),
     "evaluate": Verb("EvaluateConfig", "Measure a checkpoint.", "checkpoint"),
+    "report": Verb(
+        "ReportConfig", "Write the report card of a model's life, or of several models.", "stages"
+    ),
+    "judge": Verb("JudgeConfig", "Have a model judge which of two answers better.", "sides"),
     "compare": Verb(
         "CompareConfig", "Lay runs over one another and over reference curves.", "runs"
     ),

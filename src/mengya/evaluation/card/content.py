@@ -41,7 +41,14 @@ def card_values(stages: Sequence[Stage], command: str) -> dict[str, Any]:
     Args:
         command: that wrote the card, as typed.
     """
-    names = _ordered(dict.fromkeys(name for stage in stages for name in stage.figures))
+    names = _ordered(
+        dict.fromkeys(
+            name
+            for stage in stages
+            for name, figure in stage.figures.items()
+            if figure.measurement.items
+        )
+    )
     headline = [name for name in names if _is_headline(name, names)]
     changes = [_changes(stage, stages) for stage in stages]
     origins = _Origins()
@@ -101,13 +108,21 @@ def _row(
     origins: _Origins,
     is_headline: bool,
 ) -> dict[str, Any]:
-    figures = [stage.figures.get(name) for stage in stages]
-    first = next(figure for figure in figures if figure is not None)
+    # A yardstick that does not fit a model has one figure, of its own name: it stands for all of its parts.
+    group = name.split("/")[0]
+    figures = [stage.figures.get(name) or stage.figures.get(group) for stage in stages]
+    figures = [
+        figure
+        if figure and (figure.measurement.name == name or not figure.measurement.items)
+        else None
+        for figure in figures
+    ]
+    first = next(figure for figure in figures if figure is not None and figure.measurement.items)
     return {
         "name": name,
         "title": figure_name(name),
         "part": first.part,
-        "group": name.split("/")[0],
+        "group": group,
         "headline": is_headline,
         "unit": first.measurement.unit,
         "better": first.measurement.better,

@@ -17,7 +17,7 @@ from mengya.evaluation.card.stage import Stage
 
 Kind = Literal["gained", "forgot", "kept", "note"]
 Changes = Mapping[str, Change | None]
-# The figure of general text: of the first of these that both stages have.
+# Text by which forgetting is judged.
 GENERAL = ("reference_text", "bits_per_char", "text/bits_per_char")
 _LISTED = 8  # figures in one sentence
 
@@ -54,18 +54,18 @@ def find(
     return found
 
 
-def general_text(changes: Changes) -> str | None:
-    """The name of the figure by which forgetting is judged."""
-    return next((name for name in GENERAL if changes.get(name)), None)
-
-
 def _of_change(
     number: int, stages: Sequence[Stage], changes: Sequence[Changes], headline: Sequence[str]
 ) -> Iterator[Finding]:
     stage, own = stages[number], changes[number]
     before = stages[stage.place.before or 0]
-    if general := general_text(own):
-        yield from _of_text(number, stages, changes, general)
+    for general in GENERAL:
+        if own.get(general):
+            yield from _of_text(number, stages, changes, general)
+    forgot = [n for n in GENERAL if (c := own.get(n)) and c.verdict == "worse"]
+    if forgot and stage.replay is not None:
+        key = "replay_share" if stage.replay > 0 else "replay_none"
+        yield Finding(number, "note", say(key, share=f"{stage.replay:.1%}"))
     for how in ("greedy", "sampled"):
         if (change := own.get(f"loops/{how}")) and change.verdict in ("better", "worse"):
             fields = _before_after(before, stage, f"loops/{how}", change)
@@ -75,6 +75,7 @@ def _of_change(
                 **fields,
             )
             yield Finding(number, "forgot" if change.mean > 0 else "gained", text)
+    measured = {name.split("/")[0] for name in stage.figures}
     told = {*GENERAL, "loops/greedy", "loops/sampled"}
     verdicts: tuple[tuple[str, str, Kind], ...] = (
         ("better", "gained", "gained"),
@@ -87,7 +88,7 @@ def _of_change(
         if names:
             listed = [_with_change(stage, name, own[name]) for name in names[:_LISTED]]
             yield Finding(number, kind, say(key, list=joined(listed)))
-    lacking = [n for n in headline if n in before.figures and n not in stage.figures]
+    lacking = [n for n in headline if n in before.figures and n.split("/")[0] not in measured]
     if lacking and stage.figures:
         names = joined([figure_name(name) for name in lacking[:_LISTED]])
         yield Finding(number, "note", say("not_all_measured", stage=_name(stage), list=names))
@@ -99,7 +100,7 @@ def _of_text(
     stage, own = stages[number], changes[number]
     before = stages[stage.place.before or 0]
     change = own[general]
-    assert change is not None  # general_text found it
+    assert change is not None  # the caller has seen it
     fields = _before_after(before, stage, general, change)
     key, kind = _verdict_on_text(change)
     yield Finding(number, kind, say(key, stage=_name(stage), **fields))
@@ -119,12 +120,9 @@ def _of_text(
                 worst=_last(worst_name),
                 worst_change=f"{worst:.2f}",
                 least=_last(least_name),
-                least_change=shown_change(least, "points"),
+                least_change=shown_change(least, "bits/char"),
             ),
         )
-    if stage.place.kind in ("sft", "dpo", "lora", "rl") and stage.replay is not None:
-        key = "replay_share" if stage.replay > 0 else "replay_none"
-        yield Finding(number, "note", say(key, share=f"{stage.replay:.1%}"))
     yield from _of_replay(number, stages, changes, general)
 
 
@@ -153,6 +151,7 @@ def _of_replay(
                     other_share=f"{stage.replay:.1%}",
                     before=stages[stage.place.before or 0].place.name,
                     saved=f"{own.mean - theirs.mean:.3f}",
+                    text=figure_name(general.removesuffix("/bits_per_char")),
                 ),
             )
 
@@ -179,10 +178,13 @@ def _verdict_on_text(change: Change) -> tuple[str, Kind]:
     return ("text_cost", "forgot") if change.mean > 0 else ("text_gain", "gained")
 
 
-def _before_after(before: Stage, stage: Stage, name: str, change: Change) -> dict[str, str]:
+def _before_after(
+    before: Stage, stage: Stage, name: str, change: Change
+) -> dict[str, str | Mapping[Language, str]]:
     first, second = before.figures[name].measurement, stage.figures[name].measurement
     return {
         "change": shown(abs(change.mean), first.unit),
+        "text": figure_name(name.removesuffix("/bits_per_char")),
         "before": shown(first.value, first.unit),
         "after": shown(second.value, second.unit),
         "p": shown_p(change.p) or "–",

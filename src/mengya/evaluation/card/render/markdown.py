@@ -18,7 +18,8 @@ def render_markdown(values: Mapping[str, Any], language: Language) -> str:
 
 class _Writer:
     def __init__(self, values: Mapping[str, Any], language: Language) -> None:
-        self._values, self._language = values, language
+        self._values = values
+        self._language: Language = language
         self._names = [visible(stage["name"]) for stage in values["stages"]]
 
     def parts(self) -> Iterator[str]:

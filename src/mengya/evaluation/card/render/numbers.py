@@ -16,10 +16,8 @@ def shown(value: float, unit: str) -> str:
 
 
 def shown_change(value: float, unit: str) -> str:
-    """With its sign; the change of a share in points of percent."""
-    text = f"{100 * value:+.1f}" if unit == "share" else shown(abs(value), unit)
-    if unit == "share":
-        return text.replace("-", "−")
+    """With its sign; the change of a share in percentage points."""
+    text = f"{abs(100 * value):.1f} pp" if unit == "share" else shown(abs(value), unit)
     return f"{'−' if value < 0 else '+'}{text}"
 
 

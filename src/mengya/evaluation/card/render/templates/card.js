@@ -1,5 +1,5 @@
-// The report card: language and theme, the details of a figure, and charts that zoom. Reads one JSON block, asks
-// no host, and writes texts as text.
+// The report card: language and theme, the details of a figure, and charts that zoom. Reads one JSON block,
+// asks no host, and writes texts as text.
 "use strict";
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const ROOT = document.documentElement;
@@ -67,7 +67,7 @@ function factsOf(row, cell) {
     ["seed", origin.seed],
     ["hardware", [origin.device, origin.hardware].filter(Boolean).join(": ")],
     ["dtype", origin.dtype],
-    ["versions", origin.versions && Object.entries(origin.versions).map((pair) => pair.join(" ")).join(", ")],
+    ["versions", Object.entries(origin.versions || {}).map((pair) => pair.join(" ")).join(", ")],
     ["commit", origin.commit || words("unknown")],
     ["contamination", origin.contamination],
     ["settings", origin.settings && JSON.stringify(origin.settings)],
@@ -164,6 +164,12 @@ function short(value) {
   return String(+value.toPrecision(size >= 100 ? 4 : 3));
 }
 
+// The first and the last position of all curves that are shown: the same in every chart.
+function extent() {
+  const xs = charts.flatMap((chart) => curvesOf(chart).flatMap(({ points }) => points.map(({ x }) => x)));
+  return xs.reduce(([low, high], x) => [Math.min(low, x), Math.max(high, x)], [Infinity, -Infinity]);
+}
+
 function draw(chart) {
   const width = chart.node.clientWidth;
   const height = chart.node.clientHeight;
@@ -172,22 +178,21 @@ function draw(chart) {
   chart.scale = null;
   const all = chart.curves.flatMap(({ points }) => points);
   if (all.length && width > 0) {
-    const xs = all.map(({ x }) => x);
-    const [low, high] = view.range || [Math.min(...xs), Math.max(...xs)];
+    const [low, high] = view.range || extent();
     const inside = all.filter(({ x }) => x >= low && x <= high);
     const values = (inside.length ? inside : all).map(({ value }) => (view.log ? Math.log10(value) : value));
     const [bottom, top] = [Math.min(...values), Math.max(...values)];
     const room = 0.06 * (top - bottom || Math.abs(top) || 1);
+    const across = width - MARGIN.left - MARGIN.right;
     const scale = {
       low,
       high: high > low ? high : low + 1,
-      x: (x) => MARGIN.left + ((x - scale.low) / (scale.high - scale.low)) * (width - MARGIN.left - MARGIN.right),
+      x: (x) => MARGIN.left + ((x - scale.low) / (scale.high - scale.low)) * across,
       y: (value) => {
         const part = ((view.log ? Math.log10(value) : value) - bottom + room) / (top - bottom + 2 * room);
         return height - MARGIN.bottom - part * (height - MARGIN.top - MARGIN.bottom);
       },
-      back: (pixel) =>
-        scale.low + ((pixel - MARGIN.left) / (width - MARGIN.left - MARGIN.right)) * (scale.high - scale.low),
+      back: (pixel) => scale.low + ((pixel - MARGIN.left) / across) * (scale.high - scale.low),
     };
     chart.scale = scale;
     drawAxes(svg, scale, [bottom - room, top + room], width, height);
@@ -221,7 +226,8 @@ function drawCurves(svg, chart, width, height) {
   for (const { stage, name, points, marks } of chart.curves) {
     const heldOut = name.startsWith("validation/");
     const layer = shape("g", { class: `stage-${stage % 6}` });
-    const path = points.map(({ x, value }, i) => `${i ? "L" : "M"}${scale.x(x).toFixed(1)} ${scale.y(value).toFixed(1)}`);
+    const place = ({ x, value }) => `${scale.x(x).toFixed(1)} ${scale.y(value).toFixed(1)}`;
+    const path = points.map((point, i) => `${i ? "L" : "M"}${place(point)}`);
     layer.append(shape("path", { class: heldOut ? "curve held-out" : "curve", d: path.join("") }));
     if (heldOut || points.length < 3) {
       for (const { x, value } of points) {
@@ -232,7 +238,8 @@ function drawCurves(svg, chart, width, height) {
       const x = scale.x(mark.x);
       const symbol = shape("text", { class: "mark-symbol", x, y: 13 }, SYMBOLS[mark.kind]);
       symbol.append(shape("title", {}, `${words(`mark_${mark.kind}`)} ${mark.step} ${mark.text}`));
-      layer.append(shape("line", { class: "mark-line", x1: x, x2: x, y1: 16, y2: height - MARGIN.bottom }), symbol);
+      const line = { class: "mark-line", x1: x, x2: x, y1: 16, y2: height - MARGIN.bottom };
+      layer.append(shape("line", line), symbol);
     }
     marked.add(stage);
     group.append(layer);
@@ -245,9 +252,8 @@ function drawAll() {
 }
 
 function zoom(range) {
-  const xs = charts.flatMap((chart) => curvesOf(chart).flatMap(({ points }) => points.map(({ x }) => x)));
-  if (range && xs.length) {
-    const [least, most] = [Math.min(...xs), Math.max(...xs)];
+  const [least, most] = extent();
+  if (range && most > least) {
     const [low, high] = [Math.max(least, range[0]), Math.min(most, range[1])];
     view.range = high - low > 0 && (low > least || high < most) ? [low, high] : null;
   } else {
@@ -290,18 +296,21 @@ function showTip(chart, pixel) {
   for (const { stage, marks } of chart.curves) {
     for (const mark of seen.has(stage) ? [] : marks) {
       if (Math.abs(chart.scale.x(mark.x) - pixel) < 6) {
-        lines.push(element("div", { className: `stage-${stage % 6}`, textContent: `${SYMBOLS[mark.kind]} ${words(`mark_${mark.kind}`)}: ${mark.text}` }));
+        const textContent = `${SYMBOLS[mark.kind]} ${words(`mark_${mark.kind}`)}: ${mark.text}`;
+        lines.push(element("div", { className: `stage-${stage % 6}`, textContent }));
       }
     }
     seen.add(stage);
   }
   const svg = chart.node.querySelector("svg");
-  svg.append(shape("line", { class: "cross", x1: pixel, x2: pixel, y1: MARGIN.top, y2: chart.node.clientHeight - MARGIN.bottom }));
+  const bottom = chart.node.clientHeight - MARGIN.bottom;
+  svg.append(shape("line", { class: "cross", x1: pixel, x2: pixel, y1: MARGIN.top, y2: bottom }));
   if (!lines.length) return;
   const tip = element("div", { className: "tip" }, ...lines);
   chart.node.append(tip);
   const room = chart.node.clientWidth - tip.offsetWidth;
-  tip.style.left = `${Math.max(0, Math.min(room, pixel > chart.node.clientWidth / 2 ? pixel - tip.offsetWidth - 12 : pixel + 12))}px`;
+  const side = pixel > chart.node.clientWidth / 2 ? -tip.offsetWidth - 12 : 12;
+  tip.style.left = `${Math.max(0, Math.min(room, pixel + side))}px`;
   tip.style.top = "22px";
 }
 
@@ -311,8 +320,9 @@ function clearTip(chart) {
 
 function showBand(chart, from, to) {
   clearTip(chart);
-  const area = { class: "band", x: Math.min(from, to), y: 0, width: Math.abs(to - from), height: chart.node.clientHeight };
-  chart.node.querySelector("svg").append(shape("rect", area));
+  const size = { width: Math.abs(to - from), height: chart.node.clientHeight };
+  const band = shape("rect", { class: "band", x: Math.min(from, to), y: 0, ...size });
+  chart.node.querySelector("svg").append(band);
 }
 
 for (const chart of charts) {
