@@ -340,13 +340,10 @@ def evaluate(checkpoint: StrPath, recipe: StrPath | None = None, /, **keys: Any)
     Raises:
         UserError: a key is not valid, there is nothing to measure, or files cannot be read.
     """
-    from mengya.stages.evaluate import EvaluateConfig, measure, save_results
+    from mengya.stages.evaluate import EvaluateConfig, measure, open_file
 
     config = load_config(EvaluateConfig, _path(recipe), {"checkpoint": Path(checkpoint), **keys})
-    result = measure(config)
-    if config.out is not None:
-        save_results(result, config, config.out)
-    return asdict(result)
+    return asdict(measure(config, file=open_file(config) if config.out is not None else None))
 
 
 def quantize(checkpoint: StrPath, recipe: StrPath | None = None, /, **keys: Any) -> dict[str, Any]:

@@ -98,6 +98,13 @@ VERBS = {
         "checkpoint",
     ),
     "evaluate": Verb("EvaluateConfig", "Measure a checkpoint.", "checkpoint"),
+    "report": Verb(
+        "ReportConfig", "Write the report card of a model's life, or of several models.", "stages"
+    ),
+    "judge": Verb("JudgeConfig", "Have a model judge which of two answers better.", "sides"),
+    "compare": Verb(
+        "CompareConfig", "Lay runs over one another and over reference curves.", "runs"
+    ),
     "chat": Verb("ChatConfig", "Chat with a checkpoint in the terminal.", "checkpoint"),
     "serve": Verb(
         "ServeConfig", "Serve a checkpoint: an OpenAI-compatible API and a chat page.", "checkpoint"

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from mengya.evaluation.subject import Subject
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.checkpoint import save_hf_folder
+from mengya.models.hf.open_checkpoint import open_checkpoint
 from mengya.tokenizer.load import save_tokenizer
 from mengya.tokenizer.train import train_tokenizer
 
@@ -45,3 +47,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     save_tokenizer(tokenizer, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def subject(checkpoint: Path) -> Subject:
+    model, tokenizer = open_checkpoint(checkpoint, torch.device("cpu"), torch.float32)
+    return Subject(model, tokenizer, checkpoint, chat=False)

@@ -35,6 +35,8 @@ def test_the_folder_has_a_card_and_can_be_pushed(
     assert "Decompressing" not in shown and "Dispatching" not in shown
     assert all(len(line) <= 80 for line in shown.splitlines() if str(out) not in line)
     (out / "evaluation.json").write_text("{}", "utf-8")
+    (out / "evaluation_items").mkdir()
+    (out / "evaluation_items/loops.jsonl").write_text("{}\n", "utf-8")
     check_proven(out)
     names = [file.name for file in files_to_push(out)]
-    assert "README.md" in names and "evaluation.json" not in names
+    assert "README.md" in names and not any("evaluation" in name for name in names)

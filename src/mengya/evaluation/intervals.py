@@ -26,6 +26,25 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0) -> tuple[float, float
     return float(low), float(high)
 
 
+def bootstrap_ratio(
+    numerators: Sequence[float], denominators: Sequence[float], seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % percentile interval of sum(numerators) / sum(denominators), items drawn in pairs.
+
+    For means over documents of different length, such as bits per character.
+
+    Raises:
+        ValueError: no item, or different numbers of items.
+    """
+    if len(numerators) != len(denominators):
+        raise ValueError(f"{len(numerators)} numerators against {len(denominators)} denominators")
+    drawn = _resampled_means(np.asarray(numerators, np.float64), seed) / _resampled_means(
+        np.asarray(denominators, np.float64), seed
+    )
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
+
+
 @dataclass(frozen=True)
 class PairedDifference:
     """mean of second - first over the same items, its interval, and the two-sided p of no difference."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from rich.table import Table
 
-from mengya.evaluation.exams.multiple_choice import MultipleChoice
+from mengya.evaluation.exams.result import ExamResult
 from mengya.evaluation.likelihood.bits_per_char import BitsPerChar
 from mengya.evaluation.likelihood.by_position import ByPosition
 from mengya.evaluation.likelihood.preference import PreferenceAccuracy
@@ -19,7 +19,8 @@ from mengya.evaluation.score import Score
 class Evaluation:
     """What was measured; None or empty where it was not asked for.
 
-    exams: by folder name, by path where two folders have the same name.
+    exams: by name, or by that of the folder or file, by path where two have the same name; with /PROTOCOL
+        where it was asked by several.
     yardsticks: the figures of each, by its name.
     """
 
@@ -28,7 +29,7 @@ class Evaluation:
     by_position: ByPosition | None = None
     preference: PreferenceAccuracy | None = None
     passkey: list[PasskeyCell] = field(default_factory=list)
-    exams: dict[str, MultipleChoice] = field(default_factory=dict)
+    exams: dict[str, ExamResult] = field(default_factory=dict)
     yardsticks: dict[str, list[Measurement]] = field(default_factory=dict)
 
 
@@ -63,23 +64,35 @@ def results_table(result: Evaluation) -> Table:
             "preference accuracy", f"{preference.accuracy:.1%}", f"{low:.1%} to {high:.1%}", of
         )
     for name, exam in result.exams.items():
-        style = "chat" if exam.chat_template else "text"
-        for subject, score in exam.subjects.items() if len(exam.subjects) > 1 else ():
-            _add_score(table, f"{name}: {subject}", score, "")
-        what = f", {exam.num_fewshot}-shot as {style}; chance {exam.chance:.0%}"
-        if exam.cut_prompts:
-            what += f"; {exam.cut_prompts} prompts cut to the context"
-        note = exam.contamination.note
-        _add_score(table, f"{name} accuracy", exam.overall, f"{what}; {note}")
-        if exam.contamination.contaminated and (clean := exam.contamination.clean):
-            _add_score(table, f"{name} accuracy without contaminated questions", clean, "")
+        _add_exam(table, name, exam)
     for measurements in result.yardsticks.values():
         for measurement in measurements:
-            _add_measurement(table, measurement)
+            add_measurement(table, measurement)
     return table
 
 
-def _add_measurement(table: Table, measurement: Measurement) -> None:
+def _add_exam(table: Table, name: str, exam: ExamResult) -> None:
+    """Subjects, categories, then the sum of it, which says how it compares with guessing."""
+    for subject, score in exam.subjects.items() if len(exam.subjects) > 1 else ():
+        _add_score(table, f"{name}: {subject}", score, "")
+    for category, score in exam.categories.items():
+        _add_score(table, f"{name}: {category} (category)", score, "")
+    style = "chat" if exam.chat_template else "text"
+    what = f", {exam.protocol}, {exam.num_fewshot}-shot as {style}; chance {exam.chance:.0%}, {exam.verdict}"
+    if exam.cut_prompts:
+        what += f"; {exam.cut_prompts} prompts cut to the context"
+    what += "".join(f"; {note}" for note in (exam.note, exam.contamination.note) if note)
+    _add_score(table, f"{name} {_named(exam.metric)}", exam.overall, what)
+    if exam.contamination.contaminated and (clean := exam.contamination.clean):
+        _add_score(table, f"{name} {_named(exam.metric)} without contaminated questions", clean, "")
+
+
+def _named(metric: str) -> str:
+    return {"acc": "accuracy", "acc_norm": "accuracy (by log p of a character)"}.get(metric, metric)
+
+
+def add_measurement(table: Table, measurement: Measurement) -> None:
+    """The row of a measurement, in the columns of `results_table`."""
     if not measurement.items:
         table.add_row(measurement.name.replace("[", r"\["), "", "", measurement.note)
         return

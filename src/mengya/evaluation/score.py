@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from mengya.evaluation.intervals import bootstrap_mean
 
 _Z = 1.959964  # standard deviations on either side that hold 95 % of a normal distribution
 
@@ -33,3 +36,10 @@ class Score:
     @classmethod
     def of(cls, right: int, questions: int) -> Score:
         return cls(right / questions, wilson(right, questions), questions)
+
+
+def score_of(values: Sequence[float]) -> Score:
+    """The mean of item scores: Wilson's interval where every one is 0 or 1, else the bootstrap's."""
+    if all(value in (0, 1) for value in values):
+        return Score.of(round(sum(values)), len(values))
+    return Score(sum(values) / len(values), bootstrap_mean(values), len(values))

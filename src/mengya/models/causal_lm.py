@@ -6,7 +6,8 @@ Knows nothing of losses, text or files. Shapes: B rows, S positions, V = vocab_s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -297,6 +298,21 @@ class CausalLM(nn.Module):
             assert isinstance(layer, DecoderLayer)
             layer.compile_compute()
         self._compiled_norm = torch.compile(RMSNorm.forward, dynamic=False)
+
+    @contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Eager layers for the while: passes of many shapes, each of which would compile a graph."""
+        layers = [layer for layer in self.model.layers if isinstance(layer, DecoderLayer)]
+        compiled = [layer._compiled for layer in layers]
+        norm, self._compiled_norm = self._compiled_norm, None
+        try:
+            for layer in layers:
+                layer._compiled = None
+            yield
+        finally:
+            self._compiled_norm = norm
+            for layer, made in zip(layers, compiled, strict=True):
+                layer._compiled = made
 
     def _take(self, routings: Sequence[Routing]) -> Tensor | None:
         """Add up the load, outside of what gradient checkpointing runs twice; [B] balancing loss."""

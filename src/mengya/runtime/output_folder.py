@@ -30,7 +30,10 @@ from mengya.version import check_format
 
 MARKER, LOCK = ".mengya.json", ".mengya-lock"
 FORMAT = 1  # of the marker
-ADDED_LATER = (MARKER, "evaluation.json")  # `mengya evaluate` writes into the folder of a model
+# `mengya evaluate` writes into the folder of a model.
+_ADDED_LATER = (
+    MARKER, "evaluation.json", "evaluation_items/*.jsonl", "evaluation_unfinished.jsonl",
+)  # fmt: skip
 _SHOWN = 5  # files that a message names
 
 
@@ -294,9 +297,9 @@ def _own_files(folder: Path, kind: FolderKind) -> set[str]:
     marker = _marked(folder)
     if marker is not None:
         names = marker["files"] if marker["verb"] == kind.verb else []
-        own = files & {*names, *ADDED_LATER}
+        own = files & {*names, *added_later(folder)}
     elif kind.unmarked(folder):
-        own = {name for name in files if _matches(name, (*kind.names, *ADDED_LATER))}
+        own = {name for name in files if _matches(name, (*kind.names, *_ADDED_LATER))}
     else:
         own = set()
     return own
@@ -320,6 +323,11 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
         len(pattern.split("/")) == len(parts) and all(map(fnmatchcase, parts, pattern.split("/")))
         for pattern in patterns
     )
+
+
+def added_later(folder: Path) -> list[str]:
+    """The files of a folder of ours that no marker lists: other verbs put them there."""
+    return [name for name in _entries(folder) if _matches(name, _ADDED_LATER)]
 
 
 def remove_files(folder: Path, own: Iterable[str]) -> bool:

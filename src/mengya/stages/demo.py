@@ -22,6 +22,7 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerFast
 
 from mengya.config import Config, load_config
+from mengya.data.ingest.texts import TextSource
 from mengya.errors import UserError
 from mengya.generation.engine import generate
 from mengya.generation.sampling import SamplingParams
@@ -198,8 +199,8 @@ def _evaluate(config: DemoConfig, name: str) -> dict[str, Any]:
     measured = evaluate.measure(
         evaluate.EvaluateConfig(
             checkpoint=_checkpoint(config, name),
-            texts=[evaluate.TextSource(path=str(home / "world/pretrain_validation.jsonl"))],
-            exams=[home / "world/closed_book"],
+            texts=[TextSource(path=str(home / "world/pretrain_validation.jsonl"))],
+            exams=[str(home / "world/closed_book")],
             chat_template=name != "pretrain",  # a chat model is asked in its own form
             preferences=home / "shards/preferences-heldout",
             device="cpu",

@@ -1,215 +1,27 @@
-"""`mengya evaluate CHECKPOINT`: bits per character, loss by position, exams, preferences, passkeys.
+"""`mengya evaluate CHECKPOINT`: measure a checkpoint; print a table; keep the results in evaluation.json.
 
-`measure` returns the numbers; `run` also prints and saves them.
+`measure` returns the numbers; `run` also prints them, and saves each as soon as it is measured.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict
-from itertools import chain
-from pathlib import Path
 
-from pydantic import Field, PositiveInt, model_validator
 from rich.console import Console
 
-from mengya.config import Config, OneOrMany
-from mengya.data.ingest.reading.records import BadLines
-from mengya.data.ingest.texts import TextSource, read_texts
-from mengya.data.shards import TokenShards
-from mengya.errors import UserError
-from mengya.evaluation.answers.questions import spread
-from mengya.evaluation.answers.references.held_out import ReferenceSource, read_references
-from mengya.evaluation.answers.references.overlap import overlap
-from mengya.evaluation.exams.multiple_choice import multiple_choice
-from mengya.evaluation.likelihood.bits_per_char import bits_per_char
-from mengya.evaluation.likelihood.by_position import nats_by_position
-from mengya.evaluation.likelihood.held_out import document_ids, first_characters, texts_of_shards
-from mengya.evaluation.likelihood.preference import pairs_of_shards, preference_accuracy
-from mengya.evaluation.long_context.passkey import PasskeyCell, PasskeyConfig, passkey_retrieval
-from mengya.evaluation.measurement import Measurement
-from mengya.evaluation.registry import YARDSTICKS
-from mengya.evaluation.results import Evaluation, results_table
-from mengya.evaluation.subject import Subject
-from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
-from mengya.generation.chat_detection import is_chat_model
-from mengya.models.hf.open_checkpoint import (
-    DtypeName,
-    find_checkpoint,
-    open_checkpoint,
-    pick_dtype,
-    standard_folder,
-)
-from mengya.runtime.device import DeviceName, init_device
-from mengya.runtime.files import write_text
-from mengya.tokenizer.chat_template import chat_template_hash
-from mengya.tokenizer.load import tokenizer_hash
+from mengya.evaluation.config import EvaluateConfig
+from mengya.evaluation.measure import measure, open_file
+from mengya.evaluation.results import results_table
+from mengya.runtime.folder_lock import say
 
-
-class EvaluateConfig(Config):
-    checkpoint: Path
-    """Model folder, adapter folder, or run folder (its best, else latest, checkpoint)."""
-    texts: OneOrMany[TextSource] = []
-    """Held-out text for bits per character; a path alone means {path: ...}."""
-    text_shards: OneOrMany[Path] = []
-    """Held-out text as shards made with this checkpoint's tokenizer, such as OUT/validation of
-    `mengya prepare`; measured together with texts."""
-    max_characters: int | None = Field(default=None, ge=1)
-    """Stop bits per character after the document that reaches so many characters; null reads all."""
-    window: int | None = Field(default=None, ge=1)
-    """Longest context in tokens for bits per character; null: the longest row that the model
-    was trained on, as its validation measured; the model's context where that is not known."""
-    max_bad_lines: int = Field(default=0, ge=0)
-    """Unreadable lines of the texts to skip before giving up."""
-    exams: OneOrMany[Path] = []
-    """Folders in CMMLU's layout (dev/ and test/SUBJECT.csv) or C-Eval's (dev/ and val/); extra
-    `eval`."""
-    num_fewshot: int = Field(default=0, ge=0)
-    """Solved examples before each exam question, from dev/."""
-    chat_template: bool = False
-    """Ask exam questions as a user turn; false continues plain text, as leaderboards do."""
-    subjects: list[str] | None = None
-    """Only these subjects; null asks all."""
-    limit: int | None = Field(default=None, ge=1)
-    """Only the first so many questions of each subject."""
-    batch_size: int = Field(default=32, ge=1)
-    """Exam questions per forward pass."""
-    preferences: Path | None = None
-    """Held-out pairs: a shard folder that `mengya prepare kind=preference` wrote."""
-    positions: int | None = Field(default=None, ge=16)
-    """Also measure nats per token by position, up to this one (beyond the model's context, to see it fail),
-    on the first 64 documents of the texts that are long enough; null: do not."""
-    passkey: PasskeyConfig | None = None
-    """Passkey retrieval by length and depth; passkey={} takes the defaults."""
-    answers_to: ReferenceSource | None = None
-    """Held-out conversations, in any format that `mengya prepare` reads, or conversation shards: how much
-    greedy answers overlap with the last turn of each (token-F1, ROUGE-L, BLEU, chrF); extra `eval`."""
-    max_references: int = Field(default=200, ge=1)
-    """Conversations of answers_to that are asked, spread evenly over them."""
-    yardsticks: OneOrMany[str] = []
-    """Fixed sets that ship with mengya, by name."""
-    yardstick: YardstickConfig = YardstickConfig()
-    """Settings of the yardsticks."""
-    device: DeviceName = "auto"
-    """auto: CUDA where there is a GPU, else the CPU."""
-    threads: PositiveInt | None = None
-    """CPU threads that share a computation of torch; null: torch's own choice, OMP_NUM_THREADS or else one
-    a core."""
-    dtype: DtypeName = "auto"
-    """dtype of the weights; auto: float32 on CPU, bfloat16 elsewhere."""
-    out: Path | None = None
-    """JSON file for the results; null: evaluation.json in the checkpoint folder."""
-
-    @model_validator(mode="after")
-    def _measures_something(self) -> EvaluateConfig:
-        has_text = bool(self.texts or self.text_shards)
-        has_answers = bool(self.answers_to or self.yardsticks)
-        if not (has_text or self.exams or self.preferences or self.passkey or has_answers):
-            raise ValueError(
-                "nothing to measure: give texts=FILE, text_shards=SHARDS, exams=FOLDER, "
-                "preferences=SHARDS, passkey={}, answers_to=FILE or yardsticks=NAME (or several)"
-            )
-        unknown = [name for name in self.yardsticks if name not in YARDSTICKS]
-        if unknown:
-            raise ValueError(
-                f"yardsticks={unknown[0]} is not one of {', '.join(YARDSTICKS) or 'none yet'}"
-            )
-        if self.positions is not None and not has_text:
-            raise ValueError(
-                f"positions={self.positions} needs texts=FILE or text_shards=SHARDS to measure on"
-            )
-        return self
-
-
-def measure(config: EvaluateConfig, show_progress: bool = False) -> Evaluation:
-    """Everything that `config` asks for; prints and writes nothing.
-
-    Raises:
-        UserError: the checkpoint, texts, shards or exams cannot be used.
-    """
-    device = init_device(config.device, config.threads)
-    dtype = pick_dtype(config.dtype, device)
-    text = by_position = preference = None
-    passkey: list[PasskeyCell] = []
-    yardsticks: dict[str, list[Measurement]] = {}
-    needs_model = config.texts or config.text_shards or config.preferences or config.passkey
-    if needs_model or config.answers_to or config.yardsticks:
-        model, tokenizer = open_checkpoint(config.checkpoint, device, dtype)
-        sha256 = tokenizer_hash(find_checkpoint(config.checkpoint))
-
-        def texts() -> Iterator[str]:
-            return chain(
-                read_texts(config.texts, BadLines(config.max_bad_lines)),
-                texts_of_shards(config.text_shards, tokenizer, sha256),
-            )
-
-        if config.texts or config.text_shards:
-            measured = first_characters(texts(), config.max_characters)
-            text = bits_per_char(model, tokenizer, measured, config.window)
-        if config.positions is not None:
-            # A second pass, which ends at the last document needed, so that no text is kept in memory.
-            documents = document_ids(tokenizer, texts())
-            by_position = nats_by_position(model, documents, config.positions)
-        if config.passkey:
-            passkey = passkey_retrieval(model, tokenizer, config.passkey)
-        if config.preferences:
-            shards = TokenShards(config.preferences)
-            template = chat_template_hash(tokenizer)
-            shards.require("preference", tokenizer_sha256=sha256, chat_template_sha256=template)
-            preference = preference_accuracy(model, pairs_of_shards(shards))
-        if config.yardsticks or config.answers_to:
-            folder = find_checkpoint(config.checkpoint)
-            subject = Subject(model, tokenizer, folder, is_chat_model(model, tokenizer))
-            if config.answers_to:
-                yardsticks["overlap"] = _overlap(config, config.answers_to, subject).measurements
-            for name in config.yardsticks:
-                yardsticks[name] = YARDSTICKS[name](subject, config.yardstick).measurements
-        del model
-    exams = {}
-    if config.exams:
-        with standard_folder(config.checkpoint) as folder:
-            for exam in config.exams:
-                name = exam.name if exam.name not in exams else str(exam)
-                exams[name] = multiple_choice(
-                    folder,
-                    exam,
-                    num_fewshot=config.num_fewshot,
-                    chat_template=config.chat_template,
-                    subjects=config.subjects,
-                    limit=config.limit,
-                    device=str(device),
-                    dtype=str(dtype).removeprefix("torch."),
-                    batch_size=config.batch_size,
-                    show_progress=show_progress,
-                )
-    return Evaluation(
-        str(config.checkpoint), text, by_position, preference, passkey, exams, yardsticks
-    )
-
-
-def _overlap(config: EvaluateConfig, source: ReferenceSource, subject: Subject) -> YardstickResult:
-    bad_lines = BadLines(config.max_bad_lines)
-    sha256 = tokenizer_hash(subject.folder)
-    references = list(read_references(source, subject, sha256, bad_lines))
-    if subject.chat and not references:
-        raise UserError(
-            f"answers_to={source.path} holds no conversation whose last turn is an answer in text"
-        )
-    return overlap(subject, spread(references, config.max_references), config.yardstick)
+__all__ = ["EvaluateConfig", "measure", "open_file", "run"]
 
 
 def run(config: EvaluateConfig) -> None:
     """Measure, print a table, and write the results as JSON."""
-    result = measure(config, show_progress=sys.stderr.isatty())
-    out = config.out or find_checkpoint(config.checkpoint) / "evaluation.json"
-    save_results(result, config, out)
+    file = open_file(config)
+    if file.dropped:
+        say(f"{file.path}: the checkpoint has changed; dropped: {', '.join(file.dropped)}")
+    result = measure(config, show_progress=sys.stderr.isatty(), file=file)
     Console().print(results_table(result))
-    Console(stderr=True).print(f"written to {out}", highlight=False, markup=False)
-
-
-def save_results(result: Evaluation, config: EvaluateConfig, path: Path) -> None:
-    """Write the results, and the settings that gave them, as JSON."""
-    values = {**asdict(result), "config": config.model_dump(mode="json")}
-    write_text(path, json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+    Console(stderr=True).print(f"written to {file.path}", highlight=False, markup=False)

@@ -10,9 +10,10 @@ from typing import Any
 from rich.console import Console
 
 from mengya.errors import UserError
+from mengya.runtime.made_folder import is_up_to_date, write_report
 from mengya.runtime.output_folder import FolderKind, open_run_folder
 from mengya.synthesis.conversation import CONVERSATIONS, REPORT, MadeConversation, write_records
-from mengya.synthesis.folder import LEDGER, is_up_to_date, write_report
+from mengya.synthesis.folder import LEDGER
 from mengya.synthesis.identity.compose import VERSION, Composed, compose_conversations
 from mengya.synthesis.identity.config import IdentityConfig
 from mengya.synthesis.identity.exam import exam_questions
@@ -32,7 +33,9 @@ def run(config: IdentityConfig) -> None:
     console = Console(stderr=True)
     with open_run_folder(config.out, FOLDER, key="out"):
         request = _request(config)
-        if is_up_to_date(config.out, request, config.overwrite, console):
+        if is_up_to_date(
+            config.out / REPORT, config.out / CONVERSATIONS, request, config.overwrite
+        ):
             return
         composed, exam = compose_conversations(config), exam_questions(config)
         selection, facts = Selection(), dict[str, Any](complete=True)
@@ -45,7 +48,7 @@ def run(config: IdentityConfig) -> None:
         write_records(config.out / QUESTIONS, exam)
         counts = {"conversations": len(train), "held_out": len(composed.held_out)}
         dropped = {"dropped": dict(sorted(selection.dropped.items()))} if selection.dropped else {}
-        write_report(config.out, {**counts, **dropped, **facts, "request": request})
+        write_report(config.out / REPORT, {**counts, **dropped, **facts, "request": request})
         _say(config, counts, len(exam), console)
 
 
@@ -65,10 +68,10 @@ def _reworded(
     selection: Selection,
     console: Console,
 ) -> tuple[list[MadeConversation], dict[str, Any]]:
+    from mengya.endpoint.asking import asker
     from mengya.endpoint.client import Endpoint
-    from mengya.synthesis.asking import asker
+    from mengya.endpoint.traffic_report import traffic_facts, traffic_lines
     from mengya.synthesis.identity.paraphrase import Paraphrases, names_in
-    from mengya.synthesis.traffic_report import traffic_facts, traffic_lines
 
     asked = [
         m["content"] for made in composed.held_out for m in made.messages if m["role"] == "user"

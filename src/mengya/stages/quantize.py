@@ -22,7 +22,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from mengya.export.card.config import CardConfig
-from mengya.export.card.lineage import write_source
 from mengya.export.card.render import FILE as CARD
 from mengya.export.card.render import read_about
 from mengya.export.own_reader import quantized_readers
@@ -52,6 +51,7 @@ from mengya.quantization.observe import choose_widths, mean_width, observe
 from mengya.quantization.record import QuantizationRecord, print_record
 from mengya.quantization.trained import TrainedRecord, trained_quantization, write_trained
 from mengya.runtime.device import init_device
+from mengya.runtime.made_from import write_source
 from mengya.runtime.output_folder import MARKER, FolderKind, OutputFolder, new_folder, open_folder
 from mengya.stages.proof import ParityConfig, prove_written
 from mengya.stages.quantized_card import write_quantized_card

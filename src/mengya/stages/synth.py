@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from mengya.errors import UserError
+from mengya.runtime.made_folder import is_up_to_date, write_report
 from mengya.runtime.output_folder import FolderKind, open_run_folder
 from mengya.synthesis.config import ONLY_FOR, SynthConfig
 from mengya.synthesis.conversation import CONVERSATIONS, REPORT, MadeConversation, write_records
-from mengya.synthesis.folder import LEDGER, described_files, is_up_to_date, write_report
+from mengya.synthesis.folder import LEDGER, described_files
 
 if TYPE_CHECKING:
     from mengya.endpoint.client import Endpoint
@@ -38,7 +39,9 @@ def run(config: SynthConfig) -> None:
     with open_run_folder(config.out, FOLDER, sources=sources, key="out"):
         maker = _maker(config)
         request = _request(config, maker)
-        if not is_up_to_date(config.out, request, config.overwrite, console):
+        if not is_up_to_date(
+            config.out / REPORT, config.out / CONVERSATIONS, request, config.overwrite
+        ):
             _make(config, maker, request, console)
 
 
@@ -111,7 +114,7 @@ def _asked(
     selection: Selection,
     console: Console,
 ) -> tuple[Iterable[MadeConversation], bool]:
-    from mengya.synthesis.asking import asker
+    from mengya.endpoint.asking import asker
     from mengya.synthesis.instructions import Instructions
 
     ask = asker(endpoint, console)
@@ -129,7 +132,8 @@ def _report(
     complete: bool,
     console: Console,
 ) -> None:
-    from mengya.synthesis.traffic_report import kept_table, traffic_facts, traffic_lines
+    from mengya.endpoint.traffic_report import traffic_facts, traffic_lines
+    from mengya.synthesis.kept_table import kept_table
 
     report = {
         "complete": complete,
@@ -140,7 +144,7 @@ def _report(
         "request": request,
         "examples": selection.examples,
     }
-    write_report(config.out, report)
+    write_report(config.out / REPORT, report)
     kept = {"conversations": selection.kept, "answers": selection.turns}
     console.print(kept_table(f"synth {config.kind}: {config.out}", kept, selection.dropped))
     for line in traffic_lines(endpoint):

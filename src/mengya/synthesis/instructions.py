@@ -14,15 +14,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from mengya.endpoint.asking import Ask
 from mengya.endpoint.client import Endpoint
 from mengya.endpoint.messages import ChatMessage, Completion, Prompt
-from mengya.synthesis.asking import Ask
 from mengya.synthesis.config import SynthConfig
 from mengya.synthesis.conversation import MadeConversation
 from mengya.synthesis.filters import first_reason, grams, pair_reason, text_reason
-from mengya.synthesis.replies import read_texts, without_thinking
+from mengya.synthesis.replies import read_texts
 from mengya.synthesis.selection import Selection
-from mengya.synthesis.templates import Template, load_template
+from mengya.synthesis.templates import load_template
+from mengya.text.prompt_template import Template
+from mengya.text.thinking import without_thinking
 
 _MOST_A_ROUND = 64  # requests
 _STALLED = 0.05  # of the instructions that a round asked for: no more come

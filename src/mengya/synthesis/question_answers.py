@@ -6,16 +6,17 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from mengya.endpoint.asking import Ask
 from mengya.endpoint.client import Endpoint
 from mengya.endpoint.messages import ChatMessage, Completion, Prompt
-from mengya.synthesis.asking import Ask
 from mengya.synthesis.config import SynthConfig
 from mengya.synthesis.conversation import MadeConversation
 from mengya.synthesis.filters import first_reason, grams, grounded_reason, pair_reason
 from mengya.synthesis.passages import Passage
 from mengya.synthesis.replies import Pair, is_empty_list, read_pairs
 from mengya.synthesis.selection import Selection
-from mengya.synthesis.templates import Template, load_template
+from mengya.synthesis.templates import load_template
+from mengya.text.prompt_template import Template
 
 _SHOWN_PASSAGE = "阅读下面的材料，回答问题。\n\n{passage}\n\n问题：{question}"
 

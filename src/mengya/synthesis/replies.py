@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-_THINKING = re.compile(r"^.*?</think>|<think>.*", re.DOTALL)
+from mengya.text.thinking import without_thinking
+
 _ASKED = re.compile(
     r"^\s*(?:\d+[.、)]\s*)?(?:\*\*)?(?:问题?|Q|question)\s*\d*\s*[:：](?:\*\*)?\s*(.+?)\s*"
     r"^\s*(?:\*\*)?(?:答案?|回答|A|answer)\s*\d*\s*[:：](?:\*\*)?\s*(.+?)\s*"
@@ -29,11 +30,6 @@ class Pair(NamedTuple):
 
     question: str
     answer: str
-
-
-def without_thinking(text: str) -> str:
-    """The text without the reasoning before the answer; nothing of a reply that is still reasoning."""
-    return _THINKING.sub("", text, count=1).strip()
 
 
 def read_pairs(text: str) -> list[Pair]:

@@ -52,6 +52,12 @@ class LoopConfig(Config):
     """Steps between samples from the fixed prompts; the last step always samples."""
     keep_last: int = Field(default=3, ge=1)
     """Checkpoints kept in addition to the best one."""
+    yardsticks: OneOrMany[str] = []
+    """Yardsticks of `mengya evaluate` to measure while training (docs/evaluation.md): reference_text, ..."""
+    yardstick_every: int = Field(default=200, ge=1)
+    """Steps between their measurements; the last step always measures."""
+    yardstick_limit: int | None = Field(default=100, ge=1)
+    """Only so many items of every part of a yardstick while training; null takes all."""
     max_skipped_in_a_row: int = Field(default=20, ge=1)
     """Go back to a checkpoint after so many steps in a row that could not be applied (gradients not
     finite): fp16 alone skips some ten at the start."""

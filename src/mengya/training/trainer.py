@@ -38,6 +38,7 @@ from mengya.training.telemetry.expert_load import ExpertLoad
 from mengya.training.telemetry.metrics import MetricsLog
 from mengya.training.telemetry.progress import ProgressBar
 from mengya.training.telemetry.window import LogWindow
+from mengya.training.telemetry.yardsticks import Yardsticks
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,14 @@ class Observer:
         progress: shows steps and messages.
         open_metrics: step -> the log of metrics from there on; called on rank 0.
         sample: gives a few completions of a model as dictionaries, or None.
+        yardsticks: what measures loop.yardsticks, on rank 0.
         flops_per_token, peak_flops: of one real token, and of one device per second; they give the MFU.
     """
 
     progress: ProgressBar
     open_metrics: Callable[[int], MetricsLog]
     sample: Callable[[CausalLM], list[dict[str, Any]]] | None = None
+    yardsticks: Yardsticks | None = None
     flops_per_token: float = 0.0
     peak_flops: float | None = None
 
@@ -264,12 +267,15 @@ class Trainer:
         saves, samples = self._due(self.loop.save_every), self._due(self.loop.sample_every)
         # Every checkpoint is validated, so that the best of them is known.
         validates = saves or self._due(self.loop.eval_every)
-        if validates or samples:
+        measures = bool(self.loop.yardsticks) and self._due(self.loop.yardstick_every)
+        if validates or samples or measures:
             self._drain()
         if saves:
             self.checkpoints.wait(self.state)
         if validates:
             self._validate(saves)
+        if measures:
+            self._measure_yardsticks()
         if samples:
             self._write_samples()
         if saves:
@@ -355,6 +361,16 @@ class Trainer:
         )
         if self._metrics is not None:
             self._metrics.log(self.state.step, values)
+
+    def _measure_yardsticks(self) -> None:
+        """On rank 0, in a full copy where weights are sharded; the other ranks wait."""
+        started = time.perf_counter()
+        model = self.strategy.full_model(self.model, self.strategy.device)
+        if model is None or self.observer.yardsticks is None or self._metrics is None:
+            return
+        with self.strategy.autocast():
+            values = self.observer.yardsticks.measure(model, self.state.step, started)
+        self._metrics.log(self.state.step, {**values, "tokens": self.state.tokens})
 
     def _write_samples(self) -> None:
         if self.observer.sample is None:

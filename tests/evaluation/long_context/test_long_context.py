@@ -19,6 +19,7 @@ from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.stages.evaluate import EvaluateConfig, measure, run
 from mengya.tokenizer.load import load_tokenizer
 from mengya.world.passkey import QUESTION, draw_key, idle_sentence, key_sentence
+from tests.helpers.json_lines import write_lines
 
 
 def test_prompts_hold_the_key_where_they_should(checkpoint: Path) -> None:
@@ -116,3 +117,33 @@ def test_the_verb_prints_and_writes_both(
     assert measure(only).by_position is None
     with pytest.raises(UserError, match="needs texts=FILE"):
         load_config(EvaluateConfig, None, [*overrides[:2], "passkey={}", "positions=64"])
+
+
+def test_the_verb_measures_documents_and_tasks_by_length(
+    checkpoint: Path, tmp_path: Path, texts: list[str], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "160")
+    file = write_lines(tmp_path / "long.jsonl", [{"text": text * 3} for text in texts])
+    task = {"dataset": "lcc", "context": "x = 1\n", "input": "", "answers": ["y"], "length": 9000}
+    tasks = write_lines(tmp_path / "tasks.jsonl", [task])
+    out = tmp_path / "out.json"
+    overrides = [
+        f"checkpoint={checkpoint}", "device=cpu", f"long_context.texts={file}",
+        f"long_context.tasks={tasks}", "long_context.edges=[50]", f"out={out}",
+    ]  # fmt: skip
+    run(load_config(EvaluateConfig, None, [*overrides, "long_context.questions=0"]))
+    printed = capsys.readouterr().out
+    assert "long_context/bits_per_char/document_0-50" in printed
+    assert "long_context/task/lcc/8k+" in printed
+    first = out.read_bytes()
+    figures = json.loads(first)["yardsticks"]["long_context"]
+    assert {"long_context/nats/position_50+", "long_context/task/lcc"} <= {
+        f["name"] for f in figures
+    }
+    items = (tmp_path / "out_items" / "long_context.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(items[-1])["part"] == "task/lcc/8k+"
+    run(load_config(EvaluateConfig, None, [*overrides, "long_context.questions=0"]))
+    assert out.read_bytes() == first
+    with pytest.raises(UserError, match="do not fit the model's context of 256"):
+        run(load_config(EvaluateConfig, None, overrides))

@@ -12,12 +12,12 @@ from huggingface_hub import ModelCard
 from mengya.errors import UserError
 from mengya.export.card.config import CardConfig
 from mengya.export.card.lineage import lineage_of
-from mengya.export.card.markdown import escape_markdown, markdown_table
 from mengya.export.card.render import Written, write_card
 from mengya.export.format import Usage
 from mengya.export.parity.bounds import EXACT
 from mengya.export.parity.result import Parity
 from mengya.export.source import Source
+from mengya.text.markdown import escape_markdown, markdown_table
 
 HOSTILE = "<script>|x|`y`\n# 标题 [a](b) {{ 1 }} \"q\": 'z' &amp; $1$"
 PARITY = Parity({}, EXACT, {}, {"name": "t", "characters": 1}, 1.0, 1.0, [])

@@ -113,6 +113,8 @@ def test_what_somebody_put_into_a_checkpoint_outlives_it(
     (old / "notes").mkdir()
     (old / "notes/thesis.txt").write_text("years of work")
     (old / "evaluation.json").write_text("{}")  # `mengya evaluate` wrote it: ours
+    (old / "evaluation_items").mkdir()
+    (old / "evaluation_items/loops.jsonl").write_text("{}\n")
     pretrain.run(PretrainConfig(**{**settings, "resume": True, "max_steps": 6}))
     kept = folder / f"left-{old.name}"
     assert [p.name for p in kept.rglob("*") if p.is_file()] == ["thesis.txt"]
@@ -150,6 +152,8 @@ def test_a_model_folder_is_replaced_only_when_it_is_all_ours(
     with pytest.raises(UserError, match="overwrite=true"):
         write(out)
     (out / "evaluation.json").write_text("{}")
+    (out / "evaluation_items").mkdir()
+    (out / "evaluation_items/loops.jsonl").write_text("{}\n")
     (out / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match=r"did not write: thesis\.txt") as refused:
         write(out, "overwrite=true")

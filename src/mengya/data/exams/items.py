@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from mengya.data.exams.config import ExamSource
-from mengya.data.exams.folders import CEVAL, CMMLU, LETTERS, Exam, Layout, find_exam, read_questions
+from mengya.data.exams.folders import LETTERS, Exam, Layout, find_exam, find_layout, read_questions
 from mengya.data.ingest.reading.files import find_files
 from mengya.data.ingest.reading.read import read_records
 from mengya.data.ingest.reading.records import BadLines
 from mengya.errors import UserError, shown
 from mengya.text.contamination.items import Item, item_keys
 
-FIELDS = ("question", "Question", "problem", "prompt", "input", "text")
+FIELDS = (
+    "question", "Question", "problem", "Problem", "question_content", "prompt", "input", "text",
+)  # fmt: skip
 _OPTIONS = ("options", "choices", "choice")
 _OPTION_LETTERS = "ABCDEFGH"
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
@@ -87,6 +89,12 @@ def item_of(row: Mapping[str, Any], layout: Layout) -> Item:
     return Item(str(row[layout.question]), tuple(str(row[letter]) for letter in LETTERS))
 
 
+def item_of_record(record: Mapping[str, Any]) -> Item | None:
+    """The item of a record, as `read_exams` reads it where no field is named; None: it has none."""
+    name = next((name for name in FIELDS if _holds([record], name)), None)
+    return None if name is None else next(_items([record], [name]), None)
+
+
 def exam_part(name: str, items: list[Item]) -> ExamPart:
     """A part with its digest."""
     keys = item_keys(items)
@@ -123,14 +131,14 @@ def _read(source: ExamSource) -> NamedExam:
 def _folder(source: ExamSource) -> Exam | None:
     """The folder in a layout of `mengya evaluate`, unless a field says that it is none."""
     folder = Path(source.path)
-    layouts = (layout for layout in (CEVAL, CMMLU) if source.field in (None, layout.question))
-    if any(any((folder / each.split).glob(f"*{each.suffix}.csv")) for each in layouts):
-        return find_exam(folder)
-    return None
+    found = find_layout(folder)
+    if found is None or source.field not in (None, found[0].question):
+        return None
+    return find_exam(folder)
 
 
 def _read_file(file: Path, source: ExamSource) -> ExamPart:
-    values = _values(file)
+    values = exam_records(file)
     names = [source.field] if isinstance(source.field, str) else source.field
     if names is None:
         names = [next((name for name in FIELDS if _holds(values, name)), "")]
@@ -139,7 +147,12 @@ def _read_file(file: Path, source: ExamSource) -> ExamPart:
     return exam_part(file.name, list(_items(values, names)))
 
 
-def _values(file: Path) -> list[Any]:
+def exam_records(file: Path) -> list[Any]:
+    """The values of a file of records.
+
+    Raises:
+        UserError: a line cannot be read; names the first.
+    """
     bad = BadLines(_MANY)
     values = [record.value for record in read_records(str(file), bad)]
     if bad.count:

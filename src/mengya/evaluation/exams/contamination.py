@@ -10,19 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mengya.data.exams.items import ExamPart
 from mengya.data.training_record import TrainedOn
-from mengya.evaluation.score import Score
+from mengya.evaluation.score import Score, score_of
 
 NO_CHECK = "no contamination check on record: give contamination.exams to prepare"
 
 
 class Answer(NamedTuple):
-    """One question that was asked: the digest of its part, its key, and whether the answer was right."""
+    """One question that was asked: the digest of its part ("" where the check cannot know it), its key, and
+    its score, 1 for right and 0 for wrong."""
 
     part: str
     key: str
-    right: bool
+    score: float
 
 
 @dataclass(frozen=True)
@@ -56,21 +56,13 @@ def without_contaminated(
     short = {key for check in checks for key in check.unchecked_keys} - found
     clean = [a for a in checked if a.key not in found]
     contaminated, too_short = len(checked) - len(clean), sum(a.key in short for a in checked)
-    score = Score.of(sum(a.right for a in clean), len(clean)) if clean else None
+    score = score_of([a.score for a in clean]) if clean else None
     note = f"{contaminated:,} of {len(checked):,} questions are in the training data"
     if too_short:
         note += f"; {too_short:,} too short to look for"
     if len(checked) < len(answers):
         note += f"; {len(answers) - len(checked):,} others were not looked for in all of it"
     return ExamContamination(len(checked), contaminated, too_short, score, note)
-
-
-def answers_of(parts: Sequence[ExamPart], right: dict[str, list[tuple[str, bool]]]) -> list[Answer]:
-    """Args:
-    right: by name of the part, (key, whether it was answered right) of every question asked.
-    """
-    digests = {part.name: part.digest for part in parts}
-    return [Answer(digests[name], *one) for name, asked in right.items() for one in asked]
 
 
 class _Check(NamedTuple):

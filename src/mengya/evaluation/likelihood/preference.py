@@ -5,7 +5,7 @@ Takes encoded pairs: ids and loss mask of both sides, as shards of kind `prefere
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -35,11 +35,18 @@ class PreferenceAccuracy:
     pairs: int
 
 
-def preference_accuracy(model: nn.Module, pairs: Iterable[tuple[Side, Side]]) -> PreferenceAccuracy:
+def preference_accuracy(
+    model: nn.Module,
+    pairs: Iterable[tuple[Side, Side]],
+    note: Callable[[bool], None] = lambda chosen_wins: None,
+) -> PreferenceAccuracy:
     """Measure `model` on (chosen, rejected) pairs, on its device and in its dtype.
 
     Both sides are cut on the right to the model's context. A pair with a side without a token to score
     is skipped.
+
+    Args:
+        note: called for each pair that was scored, with whether the chosen side won.
 
     Raises:
         UserError: when no pair can be scored.
@@ -58,6 +65,7 @@ def preference_accuracy(model: nn.Module, pairs: Iterable[tuple[Side, Side]]) ->
             count += 1
             wins_by_sum += chosen[0] > rejected[0]
             wins += chosen[1] > rejected[1]
+            note(chosen[1] > rejected[1])
             margin += chosen[1] - rejected[1]
     if count == 0:
         raise UserError(

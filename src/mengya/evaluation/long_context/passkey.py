@@ -20,12 +20,12 @@ from transformers import PreTrainedTokenizerFast
 from mengya.config import Config
 from mengya.errors import UserError
 from mengya.evaluation.likelihood.scoring import evaluating
+from mengya.evaluation.long_context.idle_talk import IdleTalk
 from mengya.evaluation.score import wilson
 from mengya.models.causal_lm import CausalLM
 from mengya.tokenizer.load import document_token_id, encode_texts
-from mengya.world.passkey import QUESTION, draw_key, idle_sentence, key_sentence
+from mengya.world.passkey import QUESTION, draw_key, key_sentence
 
-SENTENCES = 2000  # encoded once, then drawn from
 BATCH_TOKENS = 1 << 16  # of one forward pass
 
 
@@ -60,7 +60,7 @@ class PasskeyText:
         self._tokenizer, self._rng = tokenizer, rng
         self._start = document_token_id(tokenizer)
         self._question = self._encode(QUESTION)
-        self._sentences = encode_texts(tokenizer, [idle_sentence(rng) for _ in range(SENTENCES)])
+        self._idle = IdleTalk(tokenizer, rng)
 
     def ids(self, length: int, depth: float, held_out: bool) -> tuple[list[int], int]:
         """At most `length` ids, which end with the key, and how many of them are the key.
@@ -83,19 +83,10 @@ class PasskeyText:
                 f"passkey.lengths: {length} tokens are too few for key and question; "
                 f"write at least {length - room}"
             )
-        idle = self._idle(room)
+        idle = [sentence.ids for sentence in self._idle.fill(room)]
         before = round(depth * len(idle))
         body = list(chain(*idle[:before], statement, *idle[before:]))
         return [self._start, *body, *asked], len(asked) - len(self._question)
-
-    def _idle(self, room: int) -> list[list[int]]:
-        sentences: list[list[int]] = []
-        while True:
-            ids = self._rng.choice(self._sentences)
-            if len(ids) > room:
-                return sentences
-            sentences.append(ids)
-            room -= len(ids)
 
     def _encode(self, text: str) -> list[int]:
         return encode_texts(self._tokenizer, [text])[0]

@@ -18,12 +18,10 @@ import yaml
 
 from mengya.errors import UserError
 from mengya.models.hf.open_checkpoint import find_checkpoint
-from mengya.runtime.files import write_text
 from mengya.runtime.jsonl import read_steps
+from mengya.runtime.made_from import read_source
 from mengya.runtime.output_folder import MARKER
 
-SOURCE = ".mengya-source.json"
-"""In a quantized folder: the path of the checkpoint. Hidden files are never pushed."""
 _MAX_RUNS = 12
 
 
@@ -90,15 +88,9 @@ def lineage_of(checkpoint: Path) -> Lineage:
     quantized = None
     if record:
         quantized = f"{_float(record.get('mean_bits')) or 0:g} bits ({record.get('method')})"
-        folder = _found(_json(folder / SOURCE).get("checkpoint")) or folder
+        folder = _found(read_source(folder)) or folder
     runs, base = _runs(folder)
     return Lineage(runs, base, quantized)
-
-
-def write_source(checkpoint: Path, directory: Path) -> None:
-    """Note in a folder what it was made from."""
-    values = {"checkpoint": str(checkpoint.resolve())}
-    write_text(directory / SOURCE, json.dumps(values, ensure_ascii=False) + "\n")
 
 
 def _runs(folder: Path | None) -> tuple[list[Run], str | None]:

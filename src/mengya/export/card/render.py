@@ -17,7 +17,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mengya.errors import UserError
 from mengya.export.card.config import CardConfig
 from mengya.export.card.lineage import Lineage, lineage_of
-from mengya.export.card.markdown import escape_markdown, markdown_table
 from mengya.export.card.results import ResultRow, read_results
 from mengya.export.format import Usage
 from mengya.export.parity.result import Parity
@@ -26,6 +25,7 @@ from mengya.export.source import Source
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.config import CLASSES
 from mengya.runtime.files import write_text
+from mengya.text.markdown import escape_markdown, markdown_table
 from mengya.tokenizer.chat_template import chat_template_of
 from mengya.version import __version__
 

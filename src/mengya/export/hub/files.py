@@ -11,7 +11,7 @@ from rich.table import Table
 
 from mengya.errors import UserError
 
-_EVALUATION = "evaluation.json"
+_EVALUATION = ("evaluation.json", "evaluation_items", "evaluation_unfinished.jsonl")
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class PushedFile:
 
 
 def files_to_push(folder: Path) -> list[PushedFile]:
-    """All files but hidden ones (mengya's marker, an editor's leftovers) and evaluation.json, by name.
+    """All files but hidden ones (mengya's marker, an editor's leftovers) and those of an evaluation, by name.
 
-    `mengya evaluate` wrote that one later: it names files of this machine.
+    `mengya evaluate` wrote them later: they name files of this machine.
 
     Raises:
         UserError: a link, which may lead anywhere; or nothing to push.
@@ -37,7 +37,7 @@ def files_to_push(folder: Path) -> list[PushedFile]:
     found = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if name.as_posix() == _EVALUATION or any(part.startswith(".") for part in name.parts):
+        if name.parts[0] in _EVALUATION or any(part.startswith(".") for part in name.parts):
             continue
         if path.is_symlink():
             raise UserError(f"{path} is a link: only files are pushed; put the file itself there")

@@ -8,8 +8,8 @@ from typing import Literal
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from mengya.export.card.markdown import markdown_table
 from mengya.export.parity.result import CHECKS, Check, CheckName, Parity
+from mengya.text.markdown import markdown_table
 
 Language = Literal["en", "zh"]
 _LABELS: dict[CheckName, tuple[str, str]] = {

@@ -121,6 +121,15 @@ class KVCache:
             raise ValueError(f"cannot crop a cache of {self.length} tokens to {length}")
         self.length = length
 
+    def take(self, rows_R: Tensor) -> KVCache:
+        """A cache of these rows of this one, [R] int64, each as often as it is named."""
+        padding = None if self.left_padding is None else self.left_padding[rows_R]
+        taken = KVCache(len(self._keys), self._capacity, padding)
+        taken.length = self.length
+        taken._keys = [None if memory is None else memory[rows_R] for memory in self._keys]
+        taken._values = [None if memory is None else memory[rows_R] for memory in self._values]
+        return taken
+
     def _update_latents(self, layer: int, new_BSC: Tensor) -> Tensor:
         """All latents as keys of one head, [B, T, 1, C]; their values have no memory of their own."""
         new_BS1C = new_BSC[:, :, None]

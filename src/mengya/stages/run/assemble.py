@@ -48,6 +48,8 @@ from mengya.planning.lint import LintWarning, lint_run
 from mengya.runtime.seeding import seed_step
 from mengya.stages.run.resume import check_rows, full_batch, new_run
 from mengya.stages.run.rows import open_rows
+from mengya.stages.run.standing import standing_of_run
+from mengya.stages.run.yardsticks import check_yardsticks, yardstick_figures
 from mengya.tokenizer.load import load_tokenizer
 from mengya.training.checkpoint.manager import CheckpointManager
 from mengya.training.distributed.registry import build_strategy
@@ -62,6 +64,7 @@ from mengya.training.state import TrainState
 from mengya.training.telemetry.metrics import MetricsLog
 from mengya.training.telemetry.progress import LOG, ProgressBar
 from mengya.training.telemetry.report import write_report
+from mengya.training.telemetry.yardsticks import Yardsticks
 from mengya.training.trainer import Data, Observer, Optimization, Trainer
 
 
@@ -124,6 +127,7 @@ def train(
         Whether the run reached its end.
     """
     model = trained.module
+    check_yardsticks(config)
     console = Console(stderr=True, quiet=strategy.rank > 0)
     data = _open_data(config, strategy, trained.tokenizer_folder, (kind, *mixed_in), console)
 
@@ -175,6 +179,11 @@ def train(
         for warning in advice:
             progress.say(f"warning: {warning.message}; {warning.remedy} ({warning.rule})")
 
+    yardsticks = None
+    if config.loop.yardsticks and strategy.rank == 0:
+        figures = yardstick_figures(config, trained.tokenizer_folder, chat=kind != "text")
+        yardsticks = Yardsticks(figures, config.loop.yardstick_every, progress.say)
+
     trainer = Trainer(
         model=model,
         module=module,
@@ -193,6 +202,7 @@ def train(
                 run_config=config.model_dump(mode="json"),
             ),
             sample=sample,
+            yardsticks=yardsticks,
             flops_per_token=flops_per_token,
             peak_flops=peak_flops(strategy.device, strategy.execution.autocast_dtype),
         ),
@@ -205,7 +215,8 @@ def train(
     done = trainer.fit()
     if strategy.rank == 0:
         report = config.run_dir / "report.html"
-        write_report(report, f"mengya {name}: {config.run_dir.name}", [config.run_dir])
+        title, run_dir = f"mengya {name}: {config.run_dir.name}", config.run_dir
+        write_report(report, title, [run_dir], sections=standing_of_run(run_dir))
         end = "done" if done else "stopped and saved; resume with resume=true"
         progress.say(f"{name} {end}: {checkpoints.store.latest()}, curves in {report}")
     strategy.close()

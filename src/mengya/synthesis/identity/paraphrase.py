@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from mengya.endpoint.asking import Ask
 from mengya.endpoint.client import Endpoint
 from mengya.endpoint.messages import Prompt
-from mengya.synthesis.asking import Ask
 from mengya.synthesis.conversation import MadeConversation
 from mengya.synthesis.filters import SynthFilterConfig, chinese_share, text_reason
 from mengya.synthesis.identity.parts import CHINESE, Language

@@ -24,7 +24,7 @@ from pathlib import Path
 from mengya.errors import UserError
 from mengya.runtime.checkpoint_names import LINKS, follow, step_folders, step_of
 from mengya.runtime.files import point_link, sync_tree, write_text
-from mengya.runtime.output_folder import ADDED_LATER, remove_files, replace_folder
+from mengya.runtime.output_folder import added_later, remove_files, replace_folder
 from mengya.runtime.output_path import free_name
 from mengya.training.checkpoint.integrity import RECORD, find_damage, seal, sealed_files
 from mengya.training.state import TrainState
@@ -180,7 +180,7 @@ class CheckpointStore:
     def _discard(self, folder: Path) -> None:
         """Remove what the run wrote of a checkpoint; files that somebody added are kept as left-step-..."""
         with suppress(OSError):  # what cannot be removed now is tried again by `_clean`
-            if not remove_files(folder, [*sealed_files(folder), *ADDED_LATER]):
+            if not remove_files(folder, [*sealed_files(folder), *added_later(folder)]):
                 name = folder.name.strip(".").partition(".")[0]
                 folder.rename(free_name(self.folder / f"left-{name}"))
 

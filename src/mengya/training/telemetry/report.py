@@ -5,10 +5,8 @@ Takes run folders (metrics.jsonl, samples.jsonl, config.yaml) and optional table
 
 from __future__ import annotations
 
-import io
 import math
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,8 @@ from markupsafe import Markup
 
 from mengya.runtime.files import write_text
 from mengya.runtime.jsonl import read_steps
+from mengya.training.telemetry.svg import new_figure, to_svg
+from mengya.training.telemetry.yardsticks import PREFIX, SHARE
 
 # One picture per row: title, the series drawn in it.
 _PICTURES = [
@@ -58,16 +58,30 @@ class ReportTable:
     rows: Sequence[Sequence[str]]
 
 
+@dataclass(frozen=True)
+class ReportSection:
+    """Pictures with words, above the curves of the runs; a cause and its check make a row of `table`."""
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    pictures: Sequence[Markup] = ()
+    table: ReportTable | None = None
+
+
 def write_report(
-    path: Path, title: str, run_dirs: Sequence[Path], tables: Sequence[ReportTable] = ()
+    path: Path,
+    title: str,
+    run_dirs: Sequence[Path],
+    tables: Sequence[ReportTable] = (),
+    sections: Sequence[ReportSection] = (),
 ) -> None:
-    """Write the page atomically; runs are shown in the order given."""
+    """Write the page atomically; runs are shown in the order given, after tables and sections."""
     environment = Environment(
         loader=PackageLoader("mengya.training.telemetry", "templates"), autoescape=True
     )
     runs = [_run_section(run_dir) for run_dir in run_dirs]
     page = environment.get_template("report.html.jinja").render(
-        title=title, runs=runs, tables=tables
+        title=title, runs=runs, tables=tables, sections=sections
     )
     write_text(path, page)
 
@@ -99,6 +113,7 @@ def _drawn(sample: dict[str, Any]) -> str:
 def _pictures(metrics: Sequence[dict[str, Any]]) -> Iterator[Markup | None]:
     for title, names in _PICTURES:
         yield _draw(metrics, title, names)
+    yield from _draw_yardsticks(metrics)
     yield _draw_sources(metrics)
     entropy = sorted(
         {n for m in metrics for n in m if re.fullmatch(r"experts/layer\d+/entropy", n)}
@@ -107,13 +122,24 @@ def _pictures(metrics: Sequence[dict[str, Any]]) -> Iterator[Markup | None]:
     yield _draw_load(metrics)
 
 
+def _draw_yardsticks(metrics: Sequence[dict[str, Any]]) -> Iterator[Markup | None]:
+    """Of each the figure over all, and one picture of its parts, with the share of the time in the title."""
+    logged = dict.fromkeys(name for m in metrics for name in m if name.startswith(PREFIX))
+    shares = [m[SHARE] for m in metrics if SHARE in m]
+    for yardstick in dict.fromkeys(name.split("/")[1] for name in logged):
+        own = f"{PREFIX}{yardstick}"
+        parts = [name for name in logged if name.startswith(f"{own}/")]
+        yield _draw(metrics, f"{yardstick} (all yardsticks: {shares[-1]:.1%} of the time)", [own])
+        yield _draw(metrics, f"{yardstick} by part", parts)
+
+
 def _draw_sources(metrics: Sequence[dict[str, Any]]) -> Markup | None:
     """The share of every source in the tokens of each line, one on the other; None for a single source."""
     steps = [m for m in metrics if any(_SOURCE_SHARE.fullmatch(name) for name in m)]
     names = list(dict.fromkeys(n for m in steps for n in m if _SOURCE_SHARE.fullmatch(n)))
     if len(names) < 2:
         return None
-    figure, axes = _figure(height=3.0)
+    figure, axes = new_figure(height=3.0)
     labels = [name.split("/", 1)[1].removesuffix("/share") for name in names]
     values = [[m.get(name, 0.0) for m in steps] for name in names]
     axes.stackplot([m["step"] for m in steps], values, labels=labels, alpha=0.8)
@@ -122,7 +148,7 @@ def _draw_sources(metrics: Sequence[dict[str, Any]]) -> Markup | None:
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize=8, loc="lower left")
     # Text stays text, in the fonts of the reader: those of matplotlib have no Chinese for the names.
-    return _svg(figure, axes, "share of tokens by source", fonttype="none")
+    return to_svg(figure, axes, "share of tokens by source", fonttype="none")
 
 
 def _draw_load(metrics: Sequence[dict[str, Any]]) -> Markup | None:
@@ -133,7 +159,7 @@ def _draw_load(metrics: Sequence[dict[str, Any]]) -> Markup | None:
         return None
     layers = [name.split("/")[1] for name in rows]
     experts = layers.count(layers[0])
-    figure, axes = _figure(height=min(3.0 + len(rows) / 24, 12.0))
+    figure, axes = new_figure(height=min(3.0 + len(rows) / 24, 12.0))
     values = [[m.get(name, math.nan) * experts for m in steps] for name in rows]
     picture = axes.imshow(values, aspect="auto", vmin=0, vmax=2, interpolation="nearest")
     starts = range(0, len(rows), experts)
@@ -141,7 +167,7 @@ def _draw_load(metrics: Sequence[dict[str, Any]]) -> Markup | None:
     shown = sorted({0, len(steps) // 2, len(steps) - 1})
     axes.set_xticks(shown, [str(steps[i]["step"]) for i in shown], fontsize=8)
     figure.colorbar(picture, ax=axes, label="share / even share")
-    return _svg(figure, axes, "load of experts")
+    return to_svg(figure, axes, "load of experts")
 
 
 def _draw(metrics: Sequence[dict[str, Any]], title: str, names: Sequence[str]) -> Markup | None:
@@ -153,7 +179,7 @@ def _draw(metrics: Sequence[dict[str, Any]], title: str, names: Sequence[str]) -
     series = _without_doubles({name: points for name, points in series.items() if points})
     if not series:
         return None
-    figure, axes = _figure(height=3.0)
+    figure, axes = new_figure(height=3.0)
     colours = list(dict.fromkeys(name.removeprefix(HELD_OUT) for name in series))
     for name, points in series.items():
         held_out = name.startswith(HELD_OUT)
@@ -169,7 +195,7 @@ def _draw(metrics: Sequence[dict[str, Any]], title: str, names: Sequence[str]) -
     axes.xaxis.get_major_locator().set_params(integer=True)
     if len(series) > 1:
         axes.legend(fontsize=8)
-    return _svg(figure, axes, title)
+    return to_svg(figure, axes, title)
 
 
 def _without_doubles(
@@ -184,27 +210,3 @@ def _without_doubles(
         if loss and all(not abs(v - nll.get(step, v)) > near for step, v in loss):
             kept.pop(f"{start}nll", None)
     return kept
-
-
-def _figure(height: float) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, height), layout="constrained")
-    FigureCanvasSVG(figure)
-    return figure, figure.subplots()
-
-
-def _svg(figure: Any, axes: Any, title: str, fonttype: str = "path") -> Markup:
-    from matplotlib import rc_context
-
-    axes.set_title(title, fontsize=10)
-    axes.set_xlabel("step", fontsize=9)
-    text = io.StringIO()
-    with rc_context({"svg.fonttype": fonttype}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.savefig(text, format="svg")
-    svg = text.getvalue()
-    return Markup(
-        svg[svg.index("<svg") :]
-    )  # our own drawing; matplotlib escapes the names of sources

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from mengya.evaluation.exams.multiple_choice import multiple_choice
 
 from mengya.data.exams.folders import CMMLU, find_exam, read_questions
 from mengya.errors import UserError
-from mengya.evaluation.exams.multiple_choice import multiple_choice
 from mengya.evaluation.exams.tasks import write_tasks
 
 lm_eval = pytest.importorskip("lm_eval", reason="needs the extra eval")

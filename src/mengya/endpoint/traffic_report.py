@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
+from mengya.endpoint.asking import cost_text
 from mengya.endpoint.client import Endpoint
-from mengya.synthesis.asking import cost_text
 
 
 def traffic_facts(endpoint: Endpoint) -> dict[str, Any]:
@@ -62,18 +59,6 @@ def traffic_lines(endpoint: Endpoint) -> list[str]:
             f"{budget.uncertain.total:,} tokens{money}"
         )
     return lines
-
-
-def kept_table(title: str, kept: Mapping[str, int], dropped: Mapping[str, int]) -> Table:
-    """What was made and what was dropped by reason."""
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("")
-    table.add_column("count", justify="right")
-    for name, count in kept.items():
-        table.add_row(name, f"{count:,}")
-    for reason, count in sorted(dropped.items(), key=lambda item: (-item[1], item[0])):
-        table.add_row(f"dropped: {reason}", f"{count:,}")
-    return table
 
 
 def _listed(counted: Mapping[str, int]) -> str:

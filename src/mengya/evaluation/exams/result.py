@@ -1,0 +1,48 @@
+"""What an exam gave: scores by subject and category, next to chance, with the words that belong to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mengya.evaluation.exams.benchmarks import Protocol
+from mengya.evaluation.exams.contamination import ExamContamination
+from mengya.evaluation.score import Score
+
+
+@dataclass(frozen=True)
+class ExamResult:
+    """overall counts every question once, macro_accuracy every subject once.
+
+    Attributes:
+        title: of the benchmark.
+        metric: what `overall` is the mean of, as the harness names it.
+        categories: {} where the benchmark has none.
+        chance: what guessing gives, on average over the questions: one of the options; of written answers
+            the commonest one, always.
+        above_chance: whether the whole interval is above it.
+        cut_prompts: questions whose prompt was longer than the model's context and was truncated on the left.
+        contamination: the score without questions that the training data hold.
+        others: the other metrics of the same answers, metric or metric/filter -> mean.
+        note: what of the exam was not asked; "" where all was.
+    """
+
+    title: str
+    protocol: Protocol
+    metric: str
+    overall: Score
+    macro_accuracy: float
+    subjects: dict[str, Score]
+    categories: dict[str, Score]
+    chance: float
+    above_chance: bool
+    num_fewshot: int
+    chat_template: bool
+    cut_prompts: int
+    contamination: ExamContamination
+    others: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        return "above chance" if self.above_chance else "not above chance"
