@@ -1,9 +1,10 @@
 """Planted loops that the meter finds, and honest text that it flags.
 
-Loops: real text, then a piece of 1 to --longest characters repeated, in seven ways: as it is, without
+Loops: real text, then a piece of 1 to --longest characters repeated, in eight ways: as it is, without
 punctuation, with punctuation that changes, with line ends between, with a counter before each repeat (arabic,
-Chinese), with a number inside that changes. 64 to 400 characters and 4 repeats or more (6 with counters), cut
-anywhere. Honest: the ends of real records, every second one cut at a random place, by kind of text.
+Chinese), with a number inside that changes; 64 to 400 characters and 4 repeats or more (6 with counters), cut
+anywhere. Drifting: clauses of 2 to 8 characters, one, the other or both, in any order. Honest: the ends of real
+records, every second one cut at a random place, by kind of text.
 
 usage: python benchmarks/loops.py SHARED_DATA [--count 1000] [--longest 64] [--all] [--show]
 SHARED_DATA: the folder of the shared data (pretrain/, sft/). --all: as many honest texts as there are, up to
@@ -44,7 +45,7 @@ KINDS = {
     "dialogues": "sft/smilechat_6k",
 }
 WAYS = ("exact", "no punctuation", "other punctuation", "line ends", "counter", "counter in Chinese",
-        "number inside")  # fmt: skip
+        "number inside", "drifting")  # fmt: skip
 DIGITS = "零一二三四五六七八九十"
 
 
@@ -88,6 +89,13 @@ def planted(way: str, texts: list[str], longest: int, rng: random.Random) -> str
         unit = letters
     if not letters:
         unit = "你好"[: period or 1]
+    if way == "drifting":
+        pieces = [
+            source[at : at + rng.randint(2, 8)] for at in rng.choices(range(len(source)), k=2)
+        ]
+        one, other = ("".join(filter(str.isalnum, piece)) or "缺点" for piece in pieces)
+        clauses = rng.choices((one, other, one + other, one + one), k=80)
+        return before[: rng.randint(0, 300)] + "".join(c + rng.choice("，。、和") for c in clauses)
     counted = "counter" in way or way == "number inside"
     if counted and len(unit) < 2:
         unit += "多喝水"
@@ -109,7 +117,7 @@ def planted(way: str, texts: list[str], longest: int, rng: random.Random) -> str
 
 
 def _chinese(number: int) -> str:
-    tens, ones = divmod(number % 100, 10)
+    tens, ones = divmod((number - 1) % 99 + 1, 10)
     return (
         (DIGITS[tens] if tens > 1 else "") + ("十" if tens else "") + (DIGITS[ones] if ones else "")
     )

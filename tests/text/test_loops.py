@@ -9,6 +9,11 @@ import pytest
 from mengya.text.loops import MAX_PERIOD, MIN_CHARACTERS, ending_loop
 
 OPENING = "小明每天早上七点起床，先喝一杯温水，然后去院子里看看桃花开了没有。"
+CLOSING = (
+    OPENING
+    + "到了学校，他把书包放进抽屉，和同桌讨论昨天没有算出来的那道应用题；老师进门时，黑板上已经写满了"
+    "三种不同的解法。"
+)
 UNITS = (
     "少吃油腻食物",
     "他说：“好的。”",
@@ -53,6 +58,26 @@ def test_full_width_and_case_are_the_same_characters() -> None:
     assert ending_loop("ＡＢＣ，好的好的，" * 3 + "abc，好的好的，" * 3) is not None
 
 
+NEAR = {
+    "two clauses in any order": (
+        "缺点包括缺点",
+        "缺点包括缺点和缺点",
+        "缺点包括缺点，包括缺点和缺点",
+    ),
+    "three steps": ("用水煮沸或者煮沸", "再用水煮沸或者煮沸水", "10. 煮沸或者煮沸或者煮沸"),
+    "one word": ("长城", "长城长城", "长城的城墙"),
+}
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_circles_without_a_period_are_found(name: str) -> None:
+    rng = random.Random(0)
+    text = "".join(rng.choice(NEAR[name]) + rng.choice("，。、") for _ in range(80))
+    loop = ending_loop(OPENING + text)
+    assert loop is not None
+    assert loop.repeats > 2
+
+
 def test_a_period_of_the_greatest_length_and_none_longer() -> None:
     rng = random.Random(0)
     letters = [chr(rng.randint(0x4E00, 0x9000)) for _ in range(MAX_PERIOD + 1)]
@@ -67,7 +92,7 @@ def test_a_short_chant_is_no_loop_until_it_is_long_enough() -> None:
 
 
 def test_what_stopped_repeating_is_no_loop() -> None:
-    assert ending_loop("少吃油腻食物，" * 40 + OPENING) is None
+    assert ending_loop("少吃油腻食物，" * 40 + CLOSING) is None
 
 
 NUMERALS = "一二三四五六七八九"
@@ -109,4 +134,4 @@ def test_honest_text_is_not_flagged(name: str) -> None:
 
 def test_the_end_of_a_long_text_is_looked_at_in_linear_time() -> None:
     assert ending_loop("哈" * 1_000_000) is not None
-    assert ending_loop(OPENING + "春" * 5000 + "。" + OPENING) is None
+    assert ending_loop(OPENING + "春" * 5000 + "。" + CLOSING) is None

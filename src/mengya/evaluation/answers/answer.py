@@ -32,6 +32,7 @@ Prompt = str | Sequence[Message] | Sequence[int]
 
 TOP_P = 0.95  # of drawn answers: the default of `mengya chat`
 _ROWS = 64  # answers decoded at once
+_PAGE = 16  # tokens
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,13 @@ def _by_batch_engine(
     model: CausalLM, prompts: list[list[int]], sampling: SamplingParams, stop: frozenset[int]
 ) -> list[list[int]]:
     rows = min(_ROWS, len(prompts)) or 1
-    engine = BatchEngine(model, EngineConfig(max_running=rows, max_waiting=len(prompts) + 1))
+    longest = max(map(len, prompts), default=0) + sampling.max_new_tokens
+    # Memory for what can run at once, not for full contexts.
+    tokens = rows * (min(longest, model.config.context_length) + _PAGE)
+    settings = EngineConfig(
+        max_running=rows, max_waiting=len(prompts) + 1, page_size=_PAGE, cache_tokens=tokens
+    )
+    engine = BatchEngine(model, settings)
     seed = sampling.seed or 0
     requests = [
         Request(tuple(ids), sampling.model_copy(update={"seed": seed + number}), stop)
