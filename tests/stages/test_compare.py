@@ -19,19 +19,19 @@ from mengya.stages.pretrain import PretrainConfig
 from mengya.stages.sft import SftConfig
 from tests.helpers.stage_fixtures import MODEL, StageFixtures
 
-LOOP = {"log_every": 1, "eval_every": 2, "save_every": 2, "sample_every": 9}
+LOOP: dict[str, Any] = {"log_every": 1, "eval_every": 2, "save_every": 2, "sample_every": 9}
 
 
 @pytest.fixture(scope="module")
 def runs(fixtures: StageFixtures, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """one/pretrain logs points on the reference text, two/pretrain has checkpoints, sft began from a model."""
+    """one/pretrain logs points on the reference text, two/pretrain does not, sft began from a model."""
     root = tmp_path_factory.mktemp("runs")
     more: dict[str, Any] = {"model": {**MODEL, "vocab_size": 400}, "max_steps": 4}
-    logged = {**LOOP, "yardsticks": ["reference_text"], "yardstick_every": 2}
+    logged: dict[str, Any] = {**LOOP, "yardsticks": ["reference_text"], "yardstick_every": 2}
     for name, loop, seed in (("one/pretrain", logged, 0), ("two/pretrain", LOOP, 1)):
-        settings = fixtures.settings("text", root / name, **more, seed=seed) | {"loop": loop}
+        settings = fixtures.settings("text", root / name, **more, seed=seed, loop=loop)
         pretrain.run(PretrainConfig(**settings))
-    settings = fixtures.settings("conversation", root / "sft", max_steps=2) | {"loop": LOOP}
+    settings = fixtures.settings("conversation", root / "sft", max_steps=2, loop=LOOP)
     sft.run(SftConfig(**settings))
     for name in ("one/pretrain", "two/pretrain"):
         typed = [
@@ -130,7 +130,7 @@ def test_the_report_of_a_run_says_where_it_stands(fixtures: StageFixtures, tmp_p
     for limit in (None, 1):
         loop = {**LOOP, "yardsticks": ["reference_text"], "yardstick_limit": limit}
         run_dir = tmp_path / str(limit)
-        settings = fixtures.settings("text", run_dir, **more) | {"loop": loop}
+        settings = fixtures.settings("text", run_dir, **more, loop=loop)
         pretrain.run(PretrainConfig(**settings))
         pages[limit] = (run_dir / "report.html").read_text("utf-8")
     for page in pages.values():
