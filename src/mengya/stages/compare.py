@@ -178,7 +178,7 @@ def _overlays(compared: Sequence[Compared]) -> list[Any]:
     )
     titles = {**_CURVES, **{name: name.removeprefix(PREFIX) for name in yardsticks}}
     pictures = (
-        draw_lines(title, [Line(c.name, _by_tokens(c.metrics, name)) for c in compared], "tokens")
+        draw_lines(title, [Line(c.name, _by_tokens(c.metrics, name)) for c in compared])
         for name, title in titles.items()
     )
     return [picture for picture in pictures if picture is not None]
