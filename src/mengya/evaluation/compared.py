@@ -9,19 +9,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mengya.evaluation.intervals import paired_difference
-from mengya.evaluation.measurement import Measurement
 
 Items = Mapping[str, Sequence[Mapping[str, Any]]]
 """Items by the yardstick that they are of; of an exam by exam/NAME."""
 
 
-def paired_p(measurement: Measurement, first: Items, second: Items, seed: int = 0) -> float | None:
-    """Two-sided p that both models are equal in a figure, by their items.
+def paired_p(name: str, first: Items, second: Items, seed: int = 0) -> float | None:
+    """Two-sided p that both models are equal in the figure `name`, by their items.
 
     None where one of them has no items of it, or has others: with another `limit` they cannot be paired.
     Documents count by their bits, so that long ones weigh more, as in the figure.
     """
-    scores = [_scores(measurement.name, items) for items in (first, second)]
+    scores = [_scores(name, items) for items in (first, second)]
     if not scores[0] or scores[0].keys() != scores[1].keys():
         return None
     order = list(scores[0])

@@ -113,10 +113,8 @@ def figures_table(compared: Sequence[Compared]) -> tuple[list[str], list[list[st
     for name in dict.fromkeys(name for each in compared for name in each.figures):
         row = [name, _cell(first.figures.get(name))]
         for other in others:
-            figure = other.figures.get(name)
-            both = figure is not None and name in first.figures
-            p = paired_p(figure, first.items, other.items) if both else None
-            row += [_cell(figure), "" if p is None else f"{p:.2g}"]
+            p = paired_p(name, first.items, other.items)
+            row += [_cell(other.figures.get(name)), "" if p is None else f"{p:.2g}"]
         rows.append(row)
     return header, rows
 
@@ -180,7 +178,7 @@ def _overlays(compared: Sequence[Compared]) -> list[Any]:
     )
     titles = {**_CURVES, **{name: name.removeprefix(PREFIX) for name in yardsticks}}
     pictures = (
-        draw_lines(title, [Line(c.name, _by_tokens(c.metrics, name)) for c in compared], "tokens")
+        draw_lines(title, [Line(c.name, _by_tokens(c.metrics, name)) for c in compared])
         for name, title in titles.items()
     )
     return [picture for picture in pictures if picture is not None]

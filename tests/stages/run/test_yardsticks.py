@@ -22,8 +22,13 @@ from tests.helpers.several_processes import make_config, recipe, run_together
 from tests.helpers.stage_fixtures import MODEL, StageFixtures
 from tests.helpers.training_runs import CASES, final_bytes, stop_after
 
-LOOP = {"log_every": 1, "eval_every": 4, "save_every": 4, "sample_every": 4}
-WITH = {**LOOP, "yardsticks": "reference_text", "yardstick_every": 3, "yardstick_limit": 1}
+LOOP: dict[str, Any] = {"log_every": 1, "eval_every": 4, "save_every": 4, "sample_every": 4}
+WITH: dict[str, Any] = {
+    **LOOP,
+    "yardsticks": "reference_text",
+    "yardstick_every": 3,
+    "yardstick_limit": 1,
+}
 
 
 def lines(run_dir: Path, name: str) -> dict[int, float]:
@@ -38,7 +43,7 @@ def test_a_run_is_the_same_to_the_bit_with_them_and_without(
     """Noise on embeddings, dropout and the load of experts would show what they leave behind."""
     stage, config_class, kind, more = CASES[case]
     for name, loop in (("without", LOOP), ("with", WITH)):
-        settings = fixtures.settings(kind, tmp_path / name, **more, max_steps=8) | {"loop": loop}
+        settings = fixtures.settings(kind, tmp_path / name, **more, max_steps=8, loop=loop)
         stage.run(config_class(**settings))
     without, measured = tmp_path / "without", tmp_path / "with"
     assert final_bytes(without) == final_bytes(measured)
@@ -50,7 +55,7 @@ def test_a_run_is_the_same_to_the_bit_with_them_and_without(
 
 def test_the_figure_is_that_of_the_checkpoint(fixtures: StageFixtures, tmp_path: Path) -> None:
     more: dict[str, Any] = {"model": {**MODEL, "vocab_size": 400}, "max_steps": 4}
-    settings = fixtures.settings("text", tmp_path / "run", **more) | {"loop": WITH}
+    settings = fixtures.settings("text", tmp_path / "run", **more, loop=WITH)
     pretrain.run(PretrainConfig(**settings))
     typed = ["yardsticks=reference_text", "yardstick.limit=1", "device=cpu"]
     config = load_config(EvaluateConfig, None, [f"checkpoint={tmp_path / 'run'}", *typed])
@@ -68,7 +73,7 @@ def test_the_figure_is_that_of_the_checkpoint(fixtures: StageFixtures, tmp_path:
 def test_a_resumed_run_has_each_of_them_once(fixtures: StageFixtures, tmp_path: Path) -> None:
     more: dict[str, Any] = {"model": {**MODEL, "vocab_size": 400}, "max_steps": 12}
     for name in ("straight", "parts"):
-        settings = fixtures.settings("text", tmp_path / name, **more) | {"loop": WITH}
+        settings = fixtures.settings("text", tmp_path / name, **more, loop=WITH)
         config = PretrainConfig(**settings)
         if name == "parts":
             watcher = stop_after(tmp_path / name, 5)
@@ -100,7 +105,7 @@ def test_an_unknown_one_is_refused_before_anything_is_read(
 ) -> None:
     more: dict[str, Any] = {"model": {**MODEL, "vocab_size": 400}}
     loop = {**LOOP, "yardsticks": ["reference_txt"]}
-    settings = fixtures.settings("text", tmp_path / "run", **more) | {"loop": loop}
+    settings = fixtures.settings("text", tmp_path / "run", **more, loop=loop)
     with pytest.raises(UserError, match=r"reference_txt is not one of .*reference_text"):
         pretrain.run(PretrainConfig(**settings))
 

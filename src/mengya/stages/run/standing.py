@@ -33,7 +33,7 @@ def standing_section(curves: dict[Path, RunCurve]) -> ReportSection:
         Line(r.name, list(zip(r.tokens, r.bits_per_char, strict=True)), True) for r in references
     ]
     lines += [Line(curve.name, curve.points) for curve in curves.values()]
-    picture = draw_lines("bits per character, reference text", lines, "tokens", logarithmic=True)
+    picture = draw_lines("bits per character, reference text", lines, logarithmic=True)
     placed = {run_dir: place(curve, references) for run_dir, curve in curves.items()}
     sentences = [
         f"{curves[run_dir].name}: {standing_sentence(placement)}"

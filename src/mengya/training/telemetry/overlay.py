@@ -19,12 +19,12 @@ class Line:
     reference: bool = False
 
 
-def draw_lines(
-    title: str, lines: Sequence[Line], xlabel: str, logarithmic: bool = False
-) -> Markup | None:
-    """The picture, or None where no line has a point; the colours follow the order of the lines."""
+def draw_lines(title: str, lines: Sequence[Line], logarithmic: bool = False) -> Markup | None:
+    """The picture over tokens, or None where no line has a point; colours follow the order of the lines."""
     if not any(line.points for line in lines):
         return None
+    from matplotlib.ticker import EngFormatter
+
     figure, axes = new_figure(height=3.6, width=6.2)
     colour = 0
     for line in lines:
@@ -48,7 +48,8 @@ def draw_lines(
         axes.yaxis.set_major_formatter("{x:.3g}")
         axes.yaxis.set_minor_formatter("{x:.3g}")
         axes.tick_params(axis="y", which="minor", labelsize=7)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20M, not 2e7
     axes.grid(alpha=0.3)
     if colour:
         axes.legend(fontsize=8)
-    return to_svg(figure, axes, title, fonttype="none", xlabel=xlabel)
+    return to_svg(figure, axes, title, fonttype="none", xlabel="tokens")

@@ -75,7 +75,7 @@ def write_report(
     tables: Sequence[ReportTable] = (),
     sections: Sequence[ReportSection] = (),
 ) -> None:
-    """Write the page atomically; runs are shown in the order given, after tables and sections."""
+    """Write the page atomically: sections, tables, then the runs in the order given."""
     environment = Environment(
         loader=PackageLoader("mengya.training.telemetry", "templates"), autoescape=True
     )
