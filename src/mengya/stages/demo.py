@@ -199,7 +199,7 @@ def _evaluate(config: DemoConfig, name: str) -> dict[str, Any]:
         evaluate.EvaluateConfig(
             checkpoint=_checkpoint(config, name),
             texts=[evaluate.TextSource(path=str(home / "world/pretrain_validation.jsonl"))],
-            exams=[home / "world/closed_book"],
+            exams=[str(home / "world/closed_book")],
             chat_template=name != "pretrain",  # a chat model is asked in its own form
             preferences=home / "shards/preferences-heldout",
             device="cpu",
