@@ -116,7 +116,7 @@ def c3(folder: Path) -> Path:
     for split in ("dev", "test"):
         records = [
             [[f"男：春天来了{i}。", "女：桃花开了。"],
-             [{"question": "什么开了？", "choice": ["桃花", "小猫", f"学校{i}"][: 2 + i % 2], "answer": "桃花"},
+             [{"question": "什么开了？", "choice": ["桃花", "猫", f"校{i}"][: 2 + i % 2], "answer": "桃花"},
               {"question": f"第{i}个季节？", "choice": ["春天", "冬天"], "answer": "冬天"}], f"1-{i}"]
             for i in range(3)
         ]  # fmt: skip

@@ -1,65 +1,38 @@
+"""Exams of every kind on a tiny checkpoint: layouts, protocols, chance, resume, words for what is wrong."""
+
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mengya.evaluation.exams.multiple_choice import multiple_choice
+import torch
 
-from mengya.data.exams.folders import CMMLU, find_exam, read_questions
+from mengya.data.exams.folders import CMMLU, read_questions
+from mengya.data.exams.local import read_local_exam
 from mengya.errors import UserError
-from mengya.evaluation.exams.tasks import write_tasks
+from mengya.evaluation.exams.benchmarks import BENCHMARKS, find_benchmark
+from mengya.evaluation.exams.exam import ExamSettings, ask_exam
+from mengya.evaluation.exams.model.journal import Journal, model_digest
+from mengya.evaluation.exams.result import ExamResult
+from mengya.evaluation.subject import Subject
+from tests.evaluation.exams import exam_files
 
 lm_eval = pytest.importorskip("lm_eval", reason="needs the extra eval")
-HARNESS_TASKS = Path(lm_eval.__file__).parent / "tasks"
-LETTERS = "ABCD"
-
-
-def cmmlu_rows(count: int, salt: int) -> str:
-    lines = [",Question,A,B,C,D,Answer"]
-    lines += [
-        f'{i},"第{i}题，{salt}加{i}是几？",{i},1.50,"甲，乙",NA,{LETTERS[(i * 7 + salt) % 4]}'
-        for i in range(count)
-    ]
-    return "\n".join(lines) + "\n"
 
 
 @pytest.fixture(scope="session")
 def exam(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One subject that the harness knows, one that it does not."""
-    folder = tmp_path_factory.mktemp("exam")
-    for split, count in (("dev", 3), ("test", 20)):
-        (folder / split).mkdir()
-        for salt, subject in enumerate(("agronomy", "小镇 people")):
-            text = cmmlu_rows(count, salt)
-            (folder / split / f"{subject}.csv").write_text(text, "utf-8-sig")
-    return folder
+    return exam_files.cmmlu(tmp_path_factory.mktemp("exam") / "cmmlu")
 
 
-@pytest.mark.parametrize("num_fewshot", [pytest.param(0, marks=pytest.mark.slow), 2])
-def test_the_harness_on_the_command_line_gives_the_same_accuracy(
-    checkpoint: Path, exam: Path, tmp_path: Path, num_fewshot: int
-) -> None:
-    ours = multiple_choice(checkpoint, exam, num_fewshot=num_fewshot, batch_size=8)
-    names = write_tasks(find_exam(exam), tmp_path / "tasks", HARNESS_TASKS, num_fewshot)
-    command = [
-        sys.executable, "-m", "lm_eval", "--model", "hf",
-        "--model_args", f"pretrained={checkpoint},dtype=float32",
-        "--tasks", ",".join(names.values()), "--include_path", str(tmp_path / "tasks"),
-        "--device", "cpu", "--batch_size", "8", "--output_path", str(tmp_path / "out"),
-    ]  # fmt: skip
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
-    subprocess.run(command, check=True, env=os.environ | offline, capture_output=True, timeout=300)
-    (file,) = (tmp_path / "out").rglob("results_*.json")
-    theirs = json.loads(file.read_text("utf-8"))["results"]
-    for subject, name in names.items():
-        assert ours.subjects[subject].accuracy == theirs[name]["acc,none"]
-        assert ours.subjects[subject].questions == 20
-    right = sum(score.accuracy * 20 for score in ours.subjects.values())
-    assert ours.overall.accuracy == pytest.approx(right / 40)
-    assert ours.overall.interval[0] < ours.overall.accuracy < ours.overall.interval[1]
-    assert ours.chance == 0.25
+def ask(subject: Subject, exam: Path | str, **settings: object) -> ExamResult:
+    ((result, _),) = ask_exam(subject, str(exam), ExamSettings(**settings)).values()  # type: ignore[arg-type]
+    return result
 
 
 def test_no_network_no_cache_left_and_no_noise(
@@ -69,14 +42,15 @@ def test_no_network_no_cache_left_and_no_noise(
         "import socket, sys\n"
         "def refuse(*_): raise AssertionError('network')\n"
         "socket.socket.connect = refuse\n"
-        "from pathlib import Path\n"
-        "from mengya.evaluation.exams.multiple_choice import multiple_choice\n"
-        "for _ in range(2): print(multiple_choice(Path(sys.argv[1]), Path(sys.argv[2])).overall.questions)\n"
+        "from mengya.stages.evaluate import EvaluateConfig, measure\n"
+        "for _ in range(2):\n"
+        "    config = EvaluateConfig(checkpoint=sys.argv[1], exams=sys.argv[2], device='cpu')\n"
+        "    print(measure(config).exams['cmmlu'].overall.questions)\n"
     )
     environment = os.environ | {
         "HOME": str(tmp_path),
         "TMPDIR": str(tmp_path),
-        "PYTHONPATH": str(Path(__file__).parents[2] / "src"),
+        "PYTHONPATH": str(Path(__file__).parents[3] / "src"),
     }
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HOME", "XDG_CACHE_HOME"):
         environment.pop(name, None)
@@ -85,30 +59,116 @@ def test_no_network_no_cache_left_and_no_noise(
         env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert (done.stdout, done.stderr) == ("40\n40\n", "")
-    assert [
-        p for p in tmp_path.rglob("*") if p.is_file() and p.suffix in (".arrow", ".parquet")
-    ] == []
+    assert (done.stdout, done.stderr) == ("24\n24\n", "")
+    assert [p for p in tmp_path.rglob("*") if p.suffix in (".arrow", ".parquet")] == []
 
 
-def test_chat_template_and_limit(checkpoint: Path, exam: Path) -> None:
-    plain = multiple_choice(checkpoint, exam, limit=5)
-    chat = multiple_choice(checkpoint, exam, limit=5, chat_template=True, num_fewshot=1)
-    assert plain.overall.questions == chat.overall.questions == 10
-    assert chat.chat_template and chat.num_fewshot == 1
+LAYOUTS: dict[str, tuple[Callable[[Path], Path], str, int, float]] = {
+    "cmmlu": (exam_files.cmmlu, "x", 24, 0.25),
+    "ceval": (exam_files.ceval, "x", 6, 0.25),
+    "mmlu": (exam_files.mmlu, "x", 16, 0.25),
+    "agieval": (exam_files.agieval, "x", 8, (6 / 5 + 2) / 8),
+    "c3": (exam_files.c3, "x", 6, (3 / 2 + 2 / 2 + 1 / 3) / 6),
+    "cmrc": (exam_files.cmrc, "x.json", 2, 1.0),
+    "xiezhi": (exam_files.xiezhi, "x.jsonl", 4, 0.25),
+    "gaokao_bench": (exam_files.gaokao_bench, "x", 2, 0.25),
+    "gsm8k": (exam_files.gsm8k, "x_test.jsonl", 6, 0.0),
+    "cmath": (exam_files.cmath, "x.jsonl", 4, 0.0),
+    "humaneval": (exam_files.humaneval, "x.jsonl", 1, 0.0),
+    "zhoblimp": (exam_files.zhoblimp, "x.jsonl", 6, 0.5),
+    "xstorycloze": (exam_files.xstorycloze, "x.jsonl", 6, 0.5),
+}
 
 
-def test_prompts_that_were_cut_are_counted(checkpoint: Path, exam: Path) -> None:
-    assert multiple_choice(checkpoint, exam, num_fewshot=0).cut_prompts == 0
-    assert multiple_choice(checkpoint, exam, num_fewshot=3).cut_prompts == 40
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_local_exam_is_known_by_its_layout(name: str, subject: Subject, tmp_path: Path) -> None:
+    make, file, questions, chance = LAYOUTS[name]
+    path = make(tmp_path / file)
+    assert read_local_exam(path).benchmark == name
+    result = ask(subject, path, num_fewshot=0, run_code=True)
+    assert result.overall.questions == questions
+    assert result.chance == pytest.approx(chance)
+    assert result.title == BENCHMARKS[name].title
+    assert sum(score.questions for score in result.subjects.values()) == questions
+    assert result.above_chance == (result.overall.interval[0] > result.chance)
 
 
-def test_the_data_reach_the_harness_as_text(exam: Path, tmp_path: Path) -> None:
-    import pyarrow.parquet
+def test_both_protocols_next_to_each_other(subject: Subject, exam: Path) -> None:
+    settings = ExamSettings(protocols=["letters", "answers"], limit=4)
+    asked = ask_exam(subject, str(exam), settings)
+    letters, answers = asked["letters"], asked["answers"]
+    assert (letters[0].metric, answers[0].metric) == ("acc", "acc_norm")
+    assert letters[1][0]["choices"] == [" A", " B", " C", " D"]
+    assert answers[1][0]["choices"] == ["0", "1.50", "甲，乙", "NA"]
+    assert "1.50" in letters[1][0]["prompt"] and "1.50" not in answers[1][0]["prompt"]
+    item = answers[1][0]
+    best = max(range(4), key=lambda n: item["logps"][n] / len(item["choices"][n]))
+    assert item["score"] == (best == item["target"])
 
-    names = write_tasks(find_exam(exam, ["小镇 people"]), tmp_path, HARNESS_TASKS)
-    (file,) = tmp_path.glob("*.parquet")
-    row = pyarrow.parquet.read_table(file).to_pylist()[1]
+
+def test_an_exam_that_has_no_such_protocol_is_asked_in_its_own(
+    subject: Subject, tmp_path: Path
+) -> None:
+    path = exam_files.gsm8k(tmp_path / "x.jsonl", 2)
+    settings = ExamSettings(protocols=["letters"], num_fewshot=0)
+    assert list(ask_exam(subject, str(path), settings)) == ["generation"]
+
+
+def test_scores_by_subject_and_category(subject: Subject, exam: Path, tmp_path: Path) -> None:
+    result = ask(subject, exam)
+    assert list(result.subjects) == ["agronomy", "小镇 people"]
+    assert result.categories == {"Other": result.subjects["agronomy"]}
+    grades = ask(subject, exam_files.cmath(tmp_path / "x.jsonl")).categories
+    assert {name: score.questions for name, score in grades.items()} == {"grade 1": 2, "grade 2": 2}
+
+
+def test_subjects_and_limit(subject: Subject, exam: Path) -> None:
+    assert ask(subject, exam, subjects=["agronomy"], limit=5).overall.questions == 5
+    assert ask(subject, exam, limit=5).overall.questions == 10
+
+
+def test_prompts_that_were_cut_are_counted(subject: Subject, exam: Path) -> None:
+    assert ask(subject, exam, num_fewshot=0).cut_prompts == 0
+    assert ask(subject, exam, num_fewshot=3).cut_prompts == 24
+
+
+def test_other_metrics_and_filters_are_given_too(subject: Subject, tmp_path: Path) -> None:
+    result = ask(subject, exam_files.gsm8k(tmp_path / "x.jsonl", 2), num_fewshot=0)
+    assert list(result.others) == ["exact_match/flexible-extract"]
+
+
+@pytest.mark.parametrize("make", [exam_files.cmmlu, exam_files.gsm8k])
+def test_an_interrupted_exam_goes_on_and_gives_the_same_items(
+    make: Callable[[Path], Path], subject: Subject, tmp_path: Path
+) -> None:
+    path, file = str(make(tmp_path / "exam")), tmp_path / "journal.jsonl"
+    path = str(Path(path).rename(tmp_path / "exam.jsonl")) if Path(path).is_file() else path
+    settings = ExamSettings(batch_size=3, num_fewshot=1)
+    digest = model_digest(subject.model)
+    first = ask_exam(subject, path, settings, Journal(file, digest))
+    lines = file.read_text("utf-8").splitlines(keepends=True)
+    assert len(lines) > 2
+    file.write_text("".join(lines[:2]) + lines[2][:20], "utf-8")  # a crash in the third line
+    journal = Journal(file, digest)
+    assert ask_exam(subject, path, settings, journal) == first and journal.reused == 1
+    full = Journal(file, digest)
+    assert ask_exam(subject, path, settings, full) == first and full.reused == len(lines) - 1
+    other = Journal(file, "another model")
+    assert ask_exam(subject, path, settings, other) == first and other.reused == 0
+
+
+def test_the_digest_of_a_model_changes_with_its_weights(subject: Subject) -> None:
+    before = model_digest(subject.model)
+    weight = subject.model.model.norm.weight
+    with torch.no_grad():
+        weight[0] += 1
+        changed = model_digest(subject.model)
+        weight[0] -= 1
+    assert changed != before == model_digest(subject.model)
+
+
+def test_the_data_reach_the_harness_as_text(exam: Path) -> None:
+    row = read_local_exam(exam, ["小镇 people"]).subjects["小镇 people"].rows[1]
     assert row == {
         "Question": "第1题，1加1是几？",
         "A": "1",
@@ -117,25 +177,43 @@ def test_the_data_reach_the_harness_as_text(exam: Path, tmp_path: Path) -> None:
         "D": "NA",
         "Answer": "A",
     }
-    task = (tmp_path / f"{names['小镇 people']}.yaml").read_text("utf-8")
-    assert "cmmlu_agronomy.yaml" in task and "以下是关于小镇 people的单项选择题" in task
 
 
-def test_ceval_layout(checkpoint: Path, tmp_path: Path) -> None:
-    for split, count in (("dev", 2), ("val", 6)):
-        (tmp_path / split).mkdir()
-        lines = ["id,question,A,B,C,D,answer" + (",explanation" if split == "dev" else "")]
-        lines += [
-            f"{i},问{i},一,二,三,四,{LETTERS[i % 4]}" + (",因为" if split == "dev" else "")
-            for i in range(count)
-        ]
-        (tmp_path / split / f"law_{split}.csv").write_text("\n".join(lines), "utf-8")
-    (tmp_path / "test").mkdir()  # as in the archive: without answers
-    (tmp_path / "test" / "law_test.csv").write_text(
-        "id,question,A,B,C,D\n0,问,一,二,三,四\n", "utf-8"
-    )
-    result = multiple_choice(checkpoint, tmp_path, num_fewshot=2)
-    assert list(result.subjects) == ["law"] and result.overall.questions == 6
+def test_every_name_is_one_of_the_harness_or_ours() -> None:
+    from lm_eval.tasks import TaskManager
+
+    from mengya.evaluation.exams.definitions import HUB_DATA, OWN, PROTOCOLS
+
+    known = set(TaskManager().all_tasks)
+    for name, benchmark in BENCHMARKS.items():
+        names = (benchmark.hub,) if isinstance(benchmark.hub, str) else benchmark.hub or ()
+        assert name in HUB_DATA or set(names) <= known, name
+        assert name in OWN or benchmark.file or name == "gaokao", name
+        for protocol in benchmark.protocols[1:]:
+            assert (name, protocol) in PROTOCOLS
+
+
+def test_an_unknown_name_lists_what_there_is_and_the_closest() -> None:
+    with pytest.raises(UserError, match=r"did you mean exams=ceval\?") as error:
+        find_benchmark("C-Evall")
+    assert all(f"  {name} " in str(error.value) for name in BENCHMARKS)
+    with pytest.raises(UserError, match=r"^exams=NAME loads") as error:
+        find_benchmark("list")
+    assert "did you mean" not in str(error.value)
+
+
+def test_a_benchmark_without_hub_data_and_a_hub_out_of_reach_are_said(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="Xiezhi is read from local files only; write exams=FOLDER"):
+        ask(subject, "xiezhi")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"cannot load .*XCOPA|cannot load cambridgeltl/xcopa"):
+        ask(subject, "xcopa")
+    with pytest.raises(UserError, match="no subject chemistryy; it has"):
+        ask(subject, "agieval", subjects=["chemistryy"])
 
 
 @pytest.mark.parametrize(
@@ -154,21 +232,57 @@ def test_bad_rows_are_named(tmp_path: Path, row: str, reason: str) -> None:
         read_questions(file, CMMLU)
 
 
-def test_what_is_no_exam_or_no_checkpoint_is_refused(
-    checkpoint: Path, exam: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(UserError, match="holds no exam"):
-        multiple_choice(checkpoint, tmp_path)
+@pytest.mark.parametrize(
+    ("records", "reason"),
+    [
+        ([{"question": "q", "answer": "no result"}], "record 1 .*no line '#### RESULT'"),
+        ([{"question": "q", "answer": "#### 1"}, {"question": "q"}], "record 2: no field answer"),
+        ([{"body": "q"}], "holds no exam that is known"),
+        (
+            [{"question": "q", "labels": [], "options": "一\n二", "answer": "三"}],
+            "record 1 is not as those of xiezhi",
+        ),
+    ],
+)
+def test_bad_records_are_named(tmp_path: Path, records: list[dict], reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        read_local_exam(exam_files.jsonl(tmp_path / "x.jsonl", records))
+
+
+def test_files_of_two_exams_are_refused(tmp_path: Path) -> None:
+    exam_files.gsm8k(tmp_path / "a.jsonl")
+    exam_files.cmath(tmp_path / "b.jsonl")
+    with pytest.raises(UserError, match="holds files of gsm8k and of cmath"):
+        read_local_exam(tmp_path)
+
+
+def test_what_is_no_exam_is_refused(subject: Subject, exam: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        ask(subject, tmp_path / "nothing")
     with pytest.raises(UserError, match="no subject physics; it has agronomy"):
-        multiple_choice(checkpoint, exam, subjects=["physics"])
+        ask(subject, exam, subjects=["physics"])
     with pytest.raises(UserError, match="num_fewshot=3 or less"):
-        multiple_choice(checkpoint, exam, num_fewshot=9)
-    with pytest.raises(UserError, match=r"no config\.json"):
-        multiple_choice(tmp_path, exam)
+        ask(subject, exam, num_fewshot=9)
+    few = exam_files.gsm8k(tmp_path / "few.jsonl", 3)
+    with pytest.raises(UserError, match="num_fewshot=2 or less"):  # not the question itself
+        ask(subject, few, num_fewshot=3)
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "x.csv").write_text("question,A\n", "utf-8")
     with pytest.raises(UserError, match="no column Question"):
-        multiple_choice(checkpoint, tmp_path)
+        ask(subject, tmp_path)
     (tmp_path / "test" / "x.csv").write_bytes("Question,名".encode("gb2312"))
     with pytest.raises(UserError, match="UTF-8"):
-        multiple_choice(checkpoint, tmp_path)
+        ask(subject, tmp_path)
+
+
+def test_what_gaokao_bench_leaves_out_is_said(subject: Subject, tmp_path: Path) -> None:
+    note = ask(subject, exam_files.gaokao_bench(tmp_path / "g")).note
+    assert "1 questions whose answer is not one letter" in note and "notes.jsonl" in note
+
+
+def test_examples_come_from_another_split_where_there_is_one(tmp_path: Path) -> None:
+    (c3,) = read_local_exam(exam_files.c3(tmp_path / "c3")).subjects.values()
+    assert (len(c3.rows), len(c3.examples)) == (6, 6)
+    assert json.loads((tmp_path / "c3/c3-d-test.json").read_text("utf-8"))[0][0] == c3.rows[0][
+        "passage"
+    ].split("\n")

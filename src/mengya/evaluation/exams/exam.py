@@ -122,21 +122,22 @@ def _answer(
     from lm_eval.evaluator import evaluate
 
     from mengya.evaluation.exams.model.harness_model import HarnessModel
-    from mengya.evaluation.exams.tasks import hub_tasks, local_tasks
+    from mengya.evaluation.exams.tasks import hub_tasks, local_tasks, templates_compiled_once
 
     if local is None:
         tasks = hub_tasks(name, protocol, settings.num_fewshot, settings.subjects)
     else:
         tasks = local_tasks(local, protocol, settings.num_fewshot)
     model = HarnessModel(subject, journal or Journal(None, ""), settings.batch_size, on_pass)
-    results = evaluate(
-        lm=model,
-        task_dict=cast(Any, {"tasks": {task.config.task: task for task in tasks.values()}}),
-        limit=settings.limit,
-        bootstrap_iters=0,  # its standard errors are not used: the interval is Wilson's
-        apply_chat_template=settings.chat_template,
-        fewshot_as_multiturn=settings.chat_template,
-    )
+    with templates_compiled_once():
+        results = evaluate(
+            lm=model,
+            task_dict=cast(Any, {"tasks": {task.config.task: task for task in tasks.values()}}),
+            limit=settings.limit,
+            bootstrap_iters=0,  # its standard errors are not used: the interval is Wilson's
+            apply_chat_template=settings.chat_template,
+            fewshot_as_multiturn=settings.chat_template,
+        )
     if results is None:
         raise UserError(
             "the harness returns results on rank 0 only; run mengya evaluate in a single process"

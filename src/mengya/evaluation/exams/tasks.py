@@ -9,11 +9,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import datasets
 import lm_eval
+import lm_eval.utils
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
@@ -182,6 +184,18 @@ def _require_ifeval() -> None:
             "ifeval counts sentences with nltk's punkt_tab, which is not here; type: "
             "python -m nltk.downloader punkt_tab"
         ) from error
+
+
+@contextmanager
+def templates_compiled_once() -> Iterator[None]:
+    """The harness compiles each template anew for every question, which takes longer than a small model's
+    answers; here it remembers them."""
+    environment = lm_eval.utils.env
+    environment.from_string = cache(environment.from_string)
+    try:
+        yield
+    finally:
+        del environment.from_string  # the class's own method again
 
 
 @contextmanager

@@ -7,6 +7,7 @@ journal. Imports lm_eval (extra `eval`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -223,12 +224,17 @@ class HarnessModel(TemplateLM):
 
     def _encode_all(self, texts: Iterable[str]) -> None:
         """Many texts on all cores, for `tok_encode`."""
-        different = list(dict.fromkeys(text for text in texts if text))
+        by_added: dict[bool, list[str]] = {True: [], False: []}
+        for text in dict.fromkeys(texts):
+            by_added[self._adds_tokens(text)].append(text)
         backend = self._subject.tokenizer.backend_tokenizer
-        for added in (True, False):
-            chosen = [text for text in different if self._adds_tokens(text) == added]
+        for added, chosen in by_added.items():
             encodings = backend.encode_batch_fast(chosen, add_special_tokens=added)
             self._encoded.update(zip(chosen, (e.ids for e in encodings), strict=True))
 
     def _adds_tokens(self, text: str) -> bool:
-        return not text.startswith(str(self._subject.tokenizer.decode([self.prefix_token_id])))
+        return not text.startswith(self._prefix_text)
+
+    @cached_property
+    def _prefix_text(self) -> str:
+        return str(self._subject.tokenizer.decode([self.prefix_token_id]))
