@@ -138,7 +138,9 @@ def test_the_verb_measures_documents_and_tasks_by_length(
     assert "long_context/task/lcc/8k+" in printed
     first = out.read_bytes()
     figures = json.loads(first)["yardsticks"]["long_context"]
-    assert {"long_context/nats/position_50+", "long_context/task/lcc"} <= {f["name"] for f in figures}
+    assert {"long_context/nats/position_50+", "long_context/task/lcc"} <= {
+        f["name"] for f in figures
+    }
     items = (tmp_path / "out_items" / "long_context.jsonl").read_text("utf-8").splitlines()
     assert json.loads(items[-1])["part"] == "task/lcc/8k+"
     run(load_config(EvaluateConfig, None, [*overrides, "long_context.questions=0"]))
