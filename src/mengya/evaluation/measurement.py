@@ -16,7 +16,8 @@ class Measurement:
         name: yardstick/part, such as loops/greedy or bits_per_char/law; unique in an evaluation.
         value: in `unit`; a share is between 0 and 1.
         interval: 95 %; None where there is none (a count, a single pass over fixed text).
-        items: how many questions, answers or documents it was averaged over.
+        items: how many questions, answers or documents it was averaged over; 0: nothing was measured, `note`
+            says why, and `value` stands for nothing.
         unit: share, bits/char, bits/byte, nats/token, characters, tokens, points, ...
         better: which way is better; neither for a description, such as the length of answers.
         chance: what guessing gives; None where there is no such value.
@@ -39,6 +40,11 @@ class Measurement:
             return None
         low, high = self.interval
         return low > self.chance if self.better == "higher" else high < self.chance
+
+    @classmethod
+    def not_applicable(cls, name: str, unit: str, better: Better, why: str) -> Measurement:
+        """What is said where a yardstick does not fit the model, so that nothing is scored silently."""
+        return cls(name, 0.0, None, 0, unit, better, note=f"not applicable: {why}")
 
     def to_json(self) -> dict[str, Any]:
         values = asdict(self)

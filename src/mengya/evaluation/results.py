@@ -81,6 +81,9 @@ def results_table(result: Evaluation) -> Table:
 
 def add_measurement(table: Table, measurement: Measurement) -> None:
     """The row of a measurement, in the columns of `results_table`."""
+    if not measurement.items:
+        table.add_row(measurement.name.replace("[", r"\["), "", "", measurement.note)
+        return
     shown = "{:.1%}" if measurement.unit == "share" else "{:.4g}"
     interval = ""
     if measurement.interval:

@@ -23,6 +23,9 @@ from mengya.data.ingest.texts import TextSource, read_texts
 from mengya.data.shards import MANIFEST, TokenShards
 from mengya.data.training_record import read_training_record
 from mengya.errors import UserError
+from mengya.evaluation.answers.questions import spread
+from mengya.evaluation.answers.references.held_out import ReferenceSource, read_references
+from mengya.evaluation.answers.references.overlap import overlap
 from mengya.evaluation.exams.multiple_choice import multiple_choice
 from mengya.evaluation.likelihood.bits_per_char import DocumentCost, document_costs, total_cost
 from mengya.evaluation.likelihood.by_domain import bits_by_domain
@@ -49,7 +52,7 @@ from mengya.evaluation.record.provenance import (
 from mengya.evaluation.registry import YARDSTICKS
 from mengya.evaluation.results import Evaluation, results_table
 from mengya.evaluation.subject import Subject
-from mengya.evaluation.yardstick import YardstickConfig
+from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
 from mengya.generation.chat_detection import is_chat_model
 from mengya.models.hf.open_checkpoint import (
     DtypeName,
@@ -112,6 +115,11 @@ class EvaluateConfig(Config):
     """Passkey retrieval by length and depth; passkey={} takes the defaults."""
     long_context: LongContextConfig | None = None
     """Documents, questions and LongBench-style tasks by length bucket; long_context={} asks the questions."""
+    answers_to: ReferenceSource | None = None
+    """Held-out conversations, in any format that `mengya prepare` reads, or conversation shards: how much
+    greedy answers overlap with the last turn of each (token-F1, ROUGE-L, BLEU, chrF); extra `eval`."""
+    max_references: int = Field(default=200, ge=1)
+    """Conversations of answers_to that are asked, spread evenly over them."""
     yardsticks: OneOrMany[str] = []
     """Fixed sets that ship with mengya, by name."""
     yardstick: YardstickConfig = YardstickConfig()
@@ -145,10 +153,11 @@ class EvaluateConfig(Config):
     def _measures_something(self) -> EvaluateConfig:
         has_text = bool(self.texts or self.text_shards)
         others = self.domains or self.exams or self.preferences or self.passkey or self.yardsticks
-        if not (has_text or others or self.long_context):
+        if not (has_text or others or self.long_context or self.answers_to):
             raise ValueError(
                 "nothing to measure: give texts=FILE, text_shards=SHARDS, domains.NAME=FILE, exams=FOLDER, "
-                "preferences=SHARDS, passkey={}, long_context={} or yardsticks=NAME (or several)"
+                "preferences=SHARDS, passkey={}, long_context={}, answers_to=FILE or yardsticks=NAME (or "
+                "several)"
             )
         unknown = [name for name in self.yardsticks if name not in YARDSTICKS]
         if unknown:
@@ -187,7 +196,7 @@ def measure(
 
     has_text = bool(config.texts or config.text_shards)
     others = config.domains or config.preferences or config.passkey or config.long_context
-    if has_text or others or pending:
+    if has_text or others or config.answers_to or pending:
         model, tokenizer = open_checkpoint(config.checkpoint, device, dtype)
         sha256 = tokenizer_hash(find_checkpoint(config.checkpoint))
 
@@ -228,7 +237,7 @@ def measure(
             shards.require("preference", tokenizer_sha256=sha256, chat_template_sha256=template)
             preference = preference_accuracy(model, pairs_of_shards(shards))
             keep("preference", asdict(preference), {"preferences"})
-        if pending or config.long_context:
+        if pending or config.long_context or config.answers_to:
             folder = find_checkpoint(config.checkpoint)
             subject = Subject(model, tokenizer, folder, is_chat_model(model, tokenizer))
             if config.long_context:
@@ -236,6 +245,11 @@ def measure(
                 yardsticks["long_context"] = result.measurements
                 figures = [each.to_json() for each in result.measurements]
                 keep("yardsticks/long_context", figures, {"long_context"}, result.items)
+            if config.answers_to:
+                result = _overlap(config, config.answers_to, subject)
+                yardsticks["overlap"] = result.measurements
+                figures = [each.to_json() for each in result.measurements]
+                keep("yardsticks/overlap", figures, {"answers_to", "max_references"}, result.items)
             for name in pending:
                 torch.manual_seed(config.yardstick.seed)  # whatever was measured before it
                 result = YARDSTICKS[name](subject, config.yardstick)
@@ -295,6 +309,17 @@ def _domain_texts(
         raise UserError(
             f"domains.{domain}: every document was empty; give a file or shard folder with text"
         )
+
+
+def _overlap(config: EvaluateConfig, source: ReferenceSource, subject: Subject) -> YardstickResult:
+    bad_lines = BadLines(config.max_bad_lines)
+    sha256 = tokenizer_hash(subject.folder)
+    references = list(read_references(source, subject, sha256, bad_lines))
+    if subject.chat and not references:
+        raise UserError(
+            f"answers_to={source.path} holds no conversation whose last turn is an answer in text"
+        )
+    return overlap(subject, spread(references, config.max_references), config.yardstick)
 
 
 def run(config: EvaluateConfig) -> None:

@@ -1,6 +1,7 @@
 """Whether a text ends in a loop: the same characters again and again until it stops or is cut.
 
-Takes a text; gives the repeated unit, or None. Knows no tokens: the same meter serves every model.
+Takes a text; gives the repeated unit, or None. Knows no tokens: the same meter serves every model. For
+answers; training text has filters of its own (filters.ngrams), which look for loops anywhere in a document.
 
 A text ends in a loop when its last characters have a period p <= MAX_PERIOD (each character equals the one p
 before it) over at least MIN_REPEATS periods and MIN_CHARACTERS characters. Since only the period counts, the

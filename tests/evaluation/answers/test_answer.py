@@ -1,4 +1,4 @@
-"""Answers: both engines give the same, ends are told from limits, nothing is generated twice."""
+"""Answers: both engines give the same, ends differ from limits, nothing is generated twice."""
 
 from __future__ import annotations
 

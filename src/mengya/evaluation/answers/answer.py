@@ -27,8 +27,8 @@ from mengya.tokenizer.chat_template import encode_prompt
 from mengya.tokenizer.load import stop_token_ids
 from mengya.tokenizer.message import Message
 
-Prompt = str | Sequence[Message]
-"""A question, or the beginning of a text; or the turns of a conversation so far."""
+Prompt = str | Sequence[Message] | Sequence[int]
+"""A question, or the beginning of a text; or the turns of a conversation so far; or the ids of a prompt."""
 
 TOP_P = 0.95  # of drawn answers: the default of `mengya chat`
 _ROWS = 64  # answers decoded at once
@@ -80,12 +80,17 @@ def answers(
 
 def prompt_ids(subject: Subject, prompt: Prompt) -> list[int]:
     """What the model sees of a prompt: a chat model its template, a base model the text of the turns."""
+    if isinstance(prompt, str):
+        turns: list[Message] = [{"role": "user", "content": prompt}]
+    else:
+        ids = [part for part in prompt if isinstance(part, int)]
+        if ids:
+            return ids
+        turns = [part for part in prompt if not isinstance(part, int)]
     if subject.chat:
-        turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         return encode_prompt(subject.tokenizer, turns)
-    if not isinstance(prompt, str):
-        prompt = "\n".join(str(turn.get("content") or "") for turn in prompt)
-    return document_starts(subject.tokenizer, [prompt])[0]
+    text = "\n".join(str(turn.get("content") or "") for turn in turns)
+    return document_starts(subject.tokenizer, [text])[0]
 
 
 def _generated(
@@ -141,7 +146,7 @@ def _completions(
 
 
 def _batch_engine_runs(model: CausalLM) -> bool:
-    if model.training:  # the batch engine lays out weights anew, which an optimizer holds
+    if model.training:  # the batch engine moves weights, which an optimizer holds
         return False
     try:
         check_supported(model.config)
