@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mengya.evaluation.score import wilson
+
 RESAMPLES = 2000
 _CHUNK = 1 << 22  # indices drawn at a time
 
@@ -24,6 +26,19 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0) -> tuple[float, float
     """
     low, high = np.quantile(_resampled_means(np.asarray(values, np.float64), seed), [0.025, 0.975])
     return float(low), float(high)
+
+
+def bootstrap_share(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """As `bootstrap_mean`, of values from 0 to 1; where all are 0, or all are 1, Wilson's interval.
+
+    A bootstrap of equal values has no width, and few right answers are no certainty.
+
+    Raises:
+        ValueError: no value.
+    """
+    if set(values) in ({0.0}, {1.0}):
+        return wilson(round(sum(values)), len(values))
+    return bootstrap_mean(values, seed)
 
 
 def bootstrap_ratio(

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from mengya.data.ingest.reading.records import BadLines
 from mengya.errors import UserError
+from mengya.evaluation.answers.questions import spread
 from mengya.evaluation.judge.asking import Asked, Pair, load_prompt, requests
 from mengya.evaluation.judge.config import JudgeConfig
 from mengya.evaluation.judge.figures import judgement
@@ -128,7 +129,8 @@ def _write(
         "request": request,
     }
     write_report(config.out / REPORT, report)
-    Console().print(judge_table(found, title))
+    if found.measurements:
+        Console().print(judge_table(found, title))
     for line in [*lines, *traffic_lines(endpoint), f"written to {config.out}"]:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     if not complete:
@@ -147,10 +149,7 @@ def _questions(config: JudgeConfig) -> list[Question]:
         questions = builtin_questions()
     else:
         questions = read_questions(Path(named), BadLines(config.max_bad_lines))
-    if config.limit is None or config.limit >= len(questions):
-        return questions
-    step = len(questions) / config.limit
-    return [questions[int(i * step)] for i in range(config.limit)]
+    return spread(questions, config.limit)
 
 
 def _pairs(config: JudgeConfig, questions: Sequence[Question]) -> list[Pair]:

@@ -1,7 +1,7 @@
 """Facts to hide in idle talk, and the question for one of them: who likes which fruit, who brought what.
 
-Four people differ in one thing, so that all four values stand in the text and only reading tells which is right.
-Takes random numbers; gives text. Knows no tokens.
+Four people differ in one thing, so that all four values stand in the text and only reading tells which is
+right. Takes random numbers; gives text. Knows no tokens.
 """
 
 from __future__ import annotations

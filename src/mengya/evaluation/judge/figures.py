@@ -1,8 +1,7 @@
 """Outcomes -> figures: win rate, agreement of the judge with itself, and what it may be biased by.
 
 Takes all pairs; gives measurements with 95 % intervals, where the question is the unit: rounds and orders of
-one question are not independent. A bootstrap over outcomes that are all wins or all losses would have no
-width, so these have Wilson's interval.
+one question are not independent.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mengya.evaluation.intervals import bootstrap_mean, paired_difference
+from mengya.evaluation.intervals import bootstrap_share, paired_difference
 from mengya.evaluation.judge.outcome import Outcome
 from mengya.evaluation.measurement import Better, Measurement
 from mengya.evaluation.score import wilson
@@ -113,9 +112,7 @@ def _mean(
     note: str = "",
     better: Better = "higher",
 ) -> Measurement:
-    same = len(set(values)) == 1 and values[0] in (0.0, 1.0)
-    interval = wilson(round(sum(values)), len(values)) if same else bootstrap_mean(values)
-    mean = sum(values) / len(values)
+    mean, interval = sum(values) / len(values), bootstrap_share(values)
     return Measurement(name, mean, interval, len(values), "share", better, chance, note)
 
 

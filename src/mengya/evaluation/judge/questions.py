@@ -15,10 +15,9 @@ from typing import Any
 from mengya.data.ingest.reading.read import parse_chunk, read_chunks
 from mengya.data.ingest.reading.records import BadLine, BadLines, Record
 from mengya.errors import UserError, shown
-from mengya.runtime.yaml_values import load_yaml
+from mengya.evaluation.answers.questions import SHOWN, fixed_prompts
 from mengya.tokenizer.message import Message
 
-_OURS = Path(__file__).parents[1] / "answers" / "questions.yaml"
 _ROLES = ("system", "user", "assistant")
 
 
@@ -43,8 +42,8 @@ class Question:
 
 def builtin_questions() -> list[Question]:
     """The 24 that ship with mengya."""
-    texts = load_yaml(_OURS.read_text(encoding="utf-8"))["questions"]
-    return [Question(str(number), text) for number, text in enumerate(texts, 1)]
+    prompts = fixed_prompts(chat=True)
+    return [Question(name, text) for name, text in prompts.items() if name.startswith(SHOWN[0])]
 
 
 def read_questions(path: Path, bad_lines: BadLines) -> list[Question]:

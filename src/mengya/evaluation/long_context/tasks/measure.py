@@ -14,7 +14,7 @@ from typing import Any
 from mengya.data.ingest.reading.records import BadLines
 from mengya.errors import UserError
 from mengya.evaluation.answers.answer import answers, prompt_ids
-from mengya.evaluation.intervals import bootstrap_mean
+from mengya.evaluation.intervals import bootstrap_share
 from mengya.evaluation.long_context.buckets import Buckets
 from mengya.evaluation.long_context.config import LongContextConfig
 from mengya.evaluation.long_context.tasks.middle import cut_middle
@@ -154,7 +154,7 @@ def _figures(
         figures.append(
             Measurement(
                 f"long_context/task/{name}{part}", sum(values) / len(values),
-                bootstrap_mean(values, config.seed), len(values), "share", "higher", None, ", ".join(said),
+                bootstrap_share(values, config.seed), len(values), "share", "higher", None, ", ".join(said),
             )
         )  # fmt: skip
     return figures
