@@ -20,7 +20,9 @@ import yaml
 SLOT = "_"
 _ALTERNATIVES = re.compile(r"\(([^()]*)\)")
 _SEGMENTS = re.compile(r"^(.*?)<(.+?)>(.*?)<(.+?)>(.*)$")
-_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # every scalar is a string: 1919 is no number
+_LOADER = getattr(
+    yaml, "CBaseLoader", yaml.BaseLoader
+)  # every scalar is a string: 1919 is no number
 
 
 def read_lexicons(folder: Traversable) -> dict[str, Any]:

@@ -26,7 +26,9 @@ def contrast(part: Part) -> Iterator[Sentences]:
     """
     for block in _blocks(part):
         for first, second in combinations(block, 2):
-            for a, b in zip(_dealt(block, first, second), _dealt(block, second, first), strict=False):
+            for a, b in zip(
+                _dealt(block, first, second), _dealt(block, second, first), strict=False
+            ):
                 yield fill(a, first), (fill(a, second),)
                 yield fill(b, second), (fill(b, first),)
 
