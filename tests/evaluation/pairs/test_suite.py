@@ -16,10 +16,10 @@ from mengya.evaluation.pairs.suite import cloze_items, minimal_pairs
 
 SUITES = {"pairs": minimal_pairs, "cloze": cloze_items, "knowledge": knowledge_items}
 # A changed item is another yardstick: old figures no longer compare, and the log says so.
-ITEMS = {"pairs": 2502, "cloze": 544, "knowledge": 1176}
+ITEMS = {"pairs": 2500, "cloze": 544, "knowledge": 1176}
 SHA256 = {
-    "pairs": "3d6b7fe150d4f212d131bb7eca022e0e77f14f2dc756bb0de785157cc0845f97",
-    "cloze": "12837bed1cebccb7c27b0ca17b06260ce7b59e91a5b19010f7714f09772ffe44",
+    "pairs": "f98bdf18a61472c537d291a2a589233726be775a44b502b20decbca4eb26e1f1",
+    "cloze": "c3852b77779e6ae5012ec9477887481226675a52108af48030fc50619fd81a24",
     "knowledge": "70f1d65a7c15d02ce19a28f2255520c22fc8f97650e1c28dafe2d2d5400d286d",
 }
 LETTERS = set("ABCDFHNOaelgu0123456789")  # of formulas, blood groups, vitamins and years
