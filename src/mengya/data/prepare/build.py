@@ -118,14 +118,18 @@ class Build:
         counts.add(chunk)
         for bad in chunk.bad:
             self._bad.write(json_line(asdict(bad)).encode())
-        new = np.ones(len(chunk.hashes), bool)
+        new = first = np.ones(len(chunk.hashes), bool)
+        if self._dedup or chunk.keeps.any():
+            first = self._seen.add(chunk.hashes)
+            self._hashes.write(chunk.hashes[first].astype("<u8").tobytes())
         if self._dedup:
-            new = self._seen.add(chunk.hashes)
-            self._hashes.write(chunk.hashes[new].astype("<u8").tobytes())
+            new = first
             counts.drop("duplicate", chunk, ~new)
         validation = held_out(chunk.split_hashes, self._fraction)
         if self.near_duplicates is not None:
-            new, validation, dropped = self.near_duplicates.decide(chunk, new, validation)
+            new, validation, dropped = self.near_duplicates.decide(
+                chunk, new, validation, stays=chunk.keeps & first
+            )
             for reason, samples in dropped.items():
                 counts.drop(reason, chunk, samples)
         counts.keep(chunk, new)
