@@ -68,7 +68,7 @@ def run(config: PrepareConfig) -> None:
 
 def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> None:
     from mengya.data.prepare.hub_sources import with_local_files
-    from mengya.data.prepare.pipeline import print_lengths
+    from mengya.data.prepare.report.terminal import print_lengths
     from mengya.data.prepare.request import Inputs, SavedRequest, is_up_to_date, note_moved
     from mengya.data.shards import MANIFEST
 
@@ -234,7 +234,8 @@ def _encode(
     exam_items: ExamItems | None,
 ) -> None:
     """Fill the build and print the table; an error or Ctrl-C keeps what is done."""
-    from mengya.data.prepare.pipeline import encode_all, print_table, warn_placeholders
+    from mengya.data.prepare.pipeline import encode_all
+    from mengya.data.prepare.report.terminal import print_table, warn_placeholders
 
     resume = f"kept in {build.directory}; the same command resumes from there"
     title, names = f"prepare {config.kind}: {config.out}", [s.title for s in inputs.sources]
