@@ -15,6 +15,7 @@ from mengya.data.hub.reference import is_hub
 from mengya.data.prepare.config import REQUEST, PrepareConfig
 from mengya.errors import UserError
 from mengya.runtime.output_folder import FolderKind, OutputFolder, open_folder
+from mengya.web.language import page_language
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,7 +139,7 @@ def _write_report(config: PrepareConfig, directory: Path, build: Build, inputs: 
 
     css = files("mengya.web").joinpath("page/base.css").read_text(encoding="utf-8")
     text_of = KeptText(directory, config.tokenizer)
-    write_report(directory, build.report(inputs.source_facts(), text_of), css)
+    write_report(directory, build.report(inputs.source_facts(), text_of), css, page_language())
 
 
 def _say_contamination(out: Path, hits: ExamHits, console: Console) -> None:
