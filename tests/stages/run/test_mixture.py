@@ -139,6 +139,43 @@ def warnings(recipe: Path, *overrides: str) -> dict[str, tuple[str, str]]:
     return {w.rule: (w.message, w.remedy) for w in lint_plan(plan)}
 
 
+REMEDY = re.compile(r"(data\.train\[\d\]\.max_epochs|max_steps|epochs)=([\d.]+\d|\d)")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        ["max_steps=16"],
+        ["max_steps=160"],
+        ["data.train[1].max_epochs=0.5"],
+        ["data.phases=[]", "data.train[0].weight=1", "data.train[1].weight=9", "max_steps=60"],
+        ["data.phases=[]", "data.train[0].weight=1", "data.train[1].weight=1", "max_steps=400"],
+        ["data.phases=[]", "max_steps=null", "epochs=30"],
+    ],
+)
+def test_the_advice_about_repetition_comes_to_an_end(
+    fixtures: StageFixtures, tmp_path: Path, start: list[str]
+) -> None:
+    values = mixed(fixtures, tmp_path / "run")
+    values["data"]["train"][1]["max_epochs"] = None
+    values["schedule"] = {"name": "wsd", "decay_ratio": 0.25, "warmup_ratio": 0.1}
+    recipe = tmp_path / "pretrain.yaml"
+    recipe.write_text(yaml.safe_dump(json.loads(json.dumps(values, default=str))), "utf-8")
+    typed = dict(setting.split("=", 1) for setting in start)
+    followed = []
+    while True:
+        found = warnings(recipe, *(f"{key}={value}" for key, value in typed.items()))
+        advice = [found[r][1] for r in ("epochs", "source_epochs", "capped") if r in found]
+        remedies = [remedy for one in advice if (remedy := REMEDY.search(one))]
+        if not remedies:
+            break
+        remedy = remedies[0]
+        assert remedy[0] not in followed  # no circle
+        followed.append(remedy[0])
+        typed[remedy[1]] = remedy[2]
+    assert 1 <= len(followed) <= 4
+
+
 def test_the_plan_warns_of_repetition_caps_and_phases(
     fixtures: StageFixtures, tmp_path: Path
 ) -> None:
@@ -154,10 +191,9 @@ def test_the_plan_warns_of_repetition_caps_and_phases(
     typed = found["source_epochs"][1].split()[1].rstrip(",")
     assert typed == "data.train[1].max_epochs=4"
 
-    capped = warnings(recipe, typed)
-    assert "max_epochs 4 leaves 少" in capped["capped"][0] and "source_epochs" not in capped
-    typed = capped["capped"][1].split()[-5]
     assert not rules & warnings(recipe, typed).keys()
+    capped = warnings(recipe, "data.train[1].max_epochs=0.5")
+    assert "max_epochs 0.5 leaves 少" in capped["capped"][0]
 
     late = warnings(recipe, "data.phases[0].until=60", "data.train[1].max_epochs=1000")
     assert late["phase"][0].startswith("data.phases[1] never comes: the phase before")

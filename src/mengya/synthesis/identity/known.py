@@ -1,6 +1,6 @@
 """Which well-known assistant a name belongs to.
 
-A model of another maker that says it is called so would lie, and contradict itself when it is asked for others.
+A model of another maker that is called so would lie, and contradict itself when it is asked for others.
 """
 
 from __future__ import annotations

@@ -40,6 +40,8 @@ class MixtureUse:
 
     sources: tuple[SourceUse, ...] = ()
     phases: tuple[PhaseUse, ...] = ()
+    rows: int = 0
+    """That the run takes of all sources."""
 
     def lines(self) -> Iterator[str]:
         """For people; nothing for a single source."""
@@ -79,4 +81,4 @@ def mixture_use(
             config.names, mixture.sources, taken, wanted, config.train, strict=True
         )
     )
-    return MixtureUse(sources, tuple(phases))
+    return MixtureUse(sources, tuple(phases), length.rows)
