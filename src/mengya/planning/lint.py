@@ -20,6 +20,7 @@ from mengya.tokenizer.added import read_added
 from mengya.tokenizer.load import load_tokenizer
 
 VOCABULARY_SHARE = 0.4  # of all parameters
+SHARE_OFF = 0.02  # of a phase's rows
 EPOCHS = 4  # Muennighoff et al. 2023, arXiv:2305.16264: repeated tokens are about as good as new
 TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022, arXiv:2203.15556
 FEW, MANY = 5, 400  # a fourth, and twenty times, of that
@@ -245,6 +246,25 @@ def _phases(plan: Plan) -> Iterator[LintWarning]:
         yield LintWarning("phase", f"data.phases[{number}] never comes: {why}", remedy)
 
 
+def _shares(plan: Plan) -> Iterator[LintWarning]:
+    """A phase of a few rows: they are the first of a shuffled order that has its weights in the long run."""
+    use = plan.data.use
+    if any(s.max_epochs is not None and s.share < 0.99 * s.wanted for s in use.sources):
+        return  # `capped` says so
+    for number, phase in enumerate(use.phases if plan.config.data.phases else ()):
+        off = [abs(a - b) for a, b in zip(phase.shares, phase.wanted, strict=False)]
+        if not off or max(off) < SHARE_OFF:
+            continue
+        at = off.index(max(off))
+        yield LintWarning(
+            "shares",
+            f"data.phases[{number}] takes {phase.rows:,} rows, {phase.shares[at]:.1%} of them of "
+            f"{use.sources[at].name} and not {phase.wanted[at]:.1%}: weights hold over a thousand rows, "
+            "fewer are a draw",
+            "a longer phase, or another seed",
+        )
+
+
 def _from_scratch(plan: Plan) -> bool:
     return plan.verb == "pretrain" and getattr(plan.config, "init_from", None) is None
 
@@ -381,6 +401,6 @@ def _too_long(plan: Plan) -> Iterator[LintWarning]:
 
 _RULES: list[Callable[[Plan], Iterator[LintWarning]]] = [
     _memory, _batch_split, _context, _vocabulary, _unused_rows, _router, _epochs, _source_epochs,
-    _capped, _first_pass, _phases, _tokens, _batch,
+    _capped, _first_pass, _phases, _shares, _tokens, _batch,
     _learning_rate, _untrained_tokens, _warmup, _widths, _data, _too_long, _peak,
 ]  # fmt: skip

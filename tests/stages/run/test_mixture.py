@@ -139,6 +139,29 @@ def warnings(recipe: Path, *overrides: str) -> dict[str, tuple[str, str]]:
     return {w.rule: (w.message, w.remedy) for w in lint_plan(plan)}
 
 
+def test_the_plan_says_how_far_a_short_phase_is_off(
+    fixtures: StageFixtures, tmp_path: Path
+) -> None:
+    values = mixed(fixtures, tmp_path / "run")
+    values["data"]["train"][1]["max_epochs"] = None
+    recipe = tmp_path / "pretrain.yaml"
+    recipe.write_text(yaml.safe_dump(json.loads(json.dumps(values, default=str))), "utf-8")
+    (said,) = (warnings(recipe, f"seed={seed}").get("shares") for seed in [_far_off(recipe)])
+    assert said is not None and re.search(
+        r"phases\[1\] takes \d+ rows, [\d.]+% of them of \S+ and not [28]0.0%", said[0]
+    )
+    assert "shares" not in warnings(recipe, "max_steps=4000", "data.train[1].max_epochs=1000")
+
+
+def _far_off(recipe: Path) -> int:
+    """A seed with which the last phase has other shares than those asked for."""
+    for seed in range(20):
+        phase = make_plan(recipe, [f"seed={seed}"], CPU).data.use.phases[1]
+        if abs(phase.shares[0] - 0.2) > 0.05:
+            return seed
+    raise AssertionError("no seed is off")
+
+
 REMEDY = re.compile(r"(data\.train\[\d\]\.max_epochs|max_steps|epochs)=([\d.]+\d|\d)")
 
 
