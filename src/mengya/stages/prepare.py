@@ -70,7 +70,7 @@ def run(config: PrepareConfig) -> None:
 def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> None:
     from mengya.data.prepare.hub_sources import with_local_files
     from mengya.data.prepare.report.terminal import print_lengths
-    from mengya.data.prepare.request import Inputs, SavedRequest, is_up_to_date, note_moved
+    from mengya.data.prepare.request import Inputs, SavedRequest, is_up_to_date
     from mengya.data.shards import MANIFEST
 
     try:
@@ -85,7 +85,7 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     config = with_local_files(config, saved, console)
     inputs = Inputs(config, saved, scores.sha256() if scores else "")
     if saved is not None and is_up_to_date(config, saved, inputs, console):
-        note_moved(config.out, saved, inputs, console)
+        _note_moved(config.out, saved, inputs, console)
         console.print(
             f"{config.out} is up to date: same settings, tokenizer and files; nothing to do",
             soft_wrap=True,
@@ -93,7 +93,7 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
         return
     folder.check_replaceable(overwrite=True)  # before the work; `is_up_to_date` asked for overwrite
     if (complete := _complete(folder, inputs)) is not None:
-        note_moved(folder.partial, complete, inputs, console)
+        _note_moved(folder.partial, complete, inputs, console)
         folder.publish()
         console.print(f"{config.out} was complete and only had to be renamed", soft_wrap=True)
         return
@@ -137,9 +137,26 @@ def _write_report(config: PrepareConfig, directory: Path, build: Build, inputs: 
     from mengya.data.prepare.report.kept_text import KeptText
     from mengya.data.prepare.report.write import write_report
 
-    css = files("mengya.web").joinpath("page/base.css").read_text(encoding="utf-8")
-    text_of = KeptText(directory, config.tokenizer)
-    write_report(directory, build.report(inputs.source_facts(), text_of), css, page_language())
+    facts = build.report(inputs.source_facts(), KeptText(directory, config.tokenizer))
+    write_report(directory, facts, _base_css(), page_language())
+
+
+def _note_moved(folder: Path, saved: SavedRequest, inputs: Inputs, console: Console) -> None:
+    """Say which sources lie elsewhere now or are called otherwise, and correct every file that names them."""
+    from mengya.data.prepare.report.moved import rename_lines, renamed_facts
+    from mengya.data.prepare.report.write import write_report
+    from mengya.data.prepare.request import note_moved
+
+    if not note_moved(folder, saved, inputs, console):
+        return
+    for name in ("bad_lines.jsonl", "contamination.jsonl"):
+        rename_lines(folder / name, saved.request, inputs.request)
+    if (facts := renamed_facts(folder, saved.request, inputs.request)) is not None:
+        write_report(folder, facts, _base_css(), page_language())
+
+
+def _base_css() -> str:
+    return files("mengya.web").joinpath("page/base.css").read_text(encoding="utf-8")
 
 
 def _say_contamination(out: Path, hits: ExamHits, console: Console) -> None:

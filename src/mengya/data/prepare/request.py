@@ -352,17 +352,22 @@ def is_up_to_date(
     return True
 
 
-def note_moved(folder: Path, saved: SavedRequest, inputs: Inputs, console: Console) -> None:
-    """Where the same content lies elsewhere now, or is called otherwise, say so and correct `folder`."""
+def note_moved(folder: Path, saved: SavedRequest, inputs: Inputs, console: Console) -> bool:
+    """Where the same content lies elsewhere now, or is called otherwise, say so and correct the manifests.
+
+    Returns:
+        Whether that is so; what else of `folder` has the names is still to be corrected.
+    """
     lines = changed_facts(saved.request, inputs.request)
     if not lines or _what_was_otherwise(saved.request, inputs.request):
-        return
+        return False
     write_facts(folder, inputs.request)
     inputs.save(folder / REQUEST)
     more = f"\n  and {len(lines) - MAX_LISTED} more" if len(lines) > MAX_LISTED else ""
     listed = "\n".join(f"  {line}" for line in lines[:MAX_LISTED])
     message = f"the same content as before, noted in the manifest:\n{listed}{more}"
     console.print(message, markup=False, highlight=False, soft_wrap=True)
+    return True
 
 
 def _other_request(config: PrepareConfig, before: dict[str, Any], now: dict[str, Any]) -> UserError:
