@@ -68,6 +68,7 @@ def run(config: PrepareConfig) -> None:
 
 
 def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> None:
+    from mengya.data.prepare.build import clear
     from mengya.data.prepare.hub_sources import with_local_files
     from mengya.data.prepare.report.terminal import print_lengths
     from mengya.data.prepare.request import Inputs, SavedRequest, is_up_to_date
@@ -94,6 +95,7 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     folder.check_replaceable(overwrite=True)  # before the work; `is_up_to_date` asked for overwrite
     if (complete := _complete(folder, inputs)) is not None:
         _note_moved(folder.partial, complete, inputs, console)
+        clear(folder.partial)
         folder.publish()
         console.print(f"{config.out} was complete and only had to be renamed", soft_wrap=True)
         return
@@ -109,6 +111,7 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
         console.print(f"resuming after {read:,} records that {folder.partial} holds already")
     build.commit()
     _encode(config, inputs, build, console, scores, exam_check and exam_check.items)
+    build.commit()  # what follows takes a while, too
     facts = {key: inputs.request[key] for key in ("tokenizer", "left_out") if key in inputs.request}
     build.finish(facts, inputs.source_facts())
     if build.exam_hits is not None:
@@ -118,6 +121,7 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     if config.kind != "text":
         print_lengths(console, folder.partial)
     inputs.save(folder.partial / REQUEST)
+    clear(folder.partial)
     folder.publish()
     places = ", ".join(str(p.parent) for p in sorted(config.out.rglob(MANIFEST)))
     console.print(f"shards are in {places}", soft_wrap=True)
@@ -200,16 +204,16 @@ def _complete(folder: OutputFolder, inputs: Inputs) -> SavedRequest | None:
 
 def _start(config: PrepareConfig, folder: OutputFolder, inputs: Inputs, console: Console) -> None:
     """Keep the unfinished build of the same request, else start with an empty folder."""
-    from mengya.data.prepare.build import read_state
+    from mengya.data.prepare.build import STATE, read_state
 
     earlier = config.out.with_name(f"{config.out.name}.partial")
     if read_state(earlier, inputs.digest) is not None:  # of a version before the markers
         folder.adopt(earlier, (*FOLDER.names, *_UNFINISHED))
     if read_state(folder.partial, inputs.digest) is None:
         if folder.partial.exists():
-            console.print(
-                f"{folder.partial} is of a run with other settings or files: starting again"
-            )
+            begun = (folder.partial / STATE).exists()
+            why = "is of a run with other settings or files" if begun else "holds nothing to resume"
+            console.print(f"{folder.partial} {why}: starting again", soft_wrap=True)
         folder.start()
 
 

@@ -164,7 +164,7 @@ class Build:
         write_text(self.directory / STATE, json.dumps(state))
 
     def finish(self, facts: dict[str, Any], source_facts: list[dict[str, Any]]) -> None:
-        """Write the manifests and remove what only an unfinished build needs.
+        """Write the manifests. Until `clear` the build can be opened again, to finish it once more.
 
         Raises:
             UserError: a split is empty, or a source has more bad lines than allowed.
@@ -214,10 +214,6 @@ class Build:
                     for facts_of_source, source in zip(source_facts, self.sources, strict=True)
                 ],
             )
-        for name in (STATE, HASHES, *NEAR_FILES, TABLE, HITS):
-            (self.directory / name).unlink(missing_ok=True)
-        if not any(source.bad for source in self.sources):
-            (self.directory / BAD_LINES).unlink()
 
     def _way_out(self, split: str, read: int, totals: dict[str, Kept]) -> str:
         """What to type when a split is empty."""
@@ -285,6 +281,15 @@ class Build:
         kept.tokens += len(tokens)
         kept.learnt_tokens += int(mask.sum()) if len(mask) else len(tokens) - len(lengths)
         kept.characters += int(chunk.characters[samples].sum())
+
+
+def clear(directory: Path) -> None:
+    """Remove what only an unfinished build needs, as the last thing that is done."""
+    for name in (STATE, HASHES, *NEAR_FILES, TABLE, HITS):
+        (directory / name).unlink(missing_ok=True)
+    bad_lines = directory / BAD_LINES
+    if bad_lines.is_file() and not bad_lines.stat().st_size:
+        bad_lines.unlink()
 
 
 def read_state(directory: Path, request: str) -> dict[str, Any] | None:
