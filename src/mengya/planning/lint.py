@@ -6,10 +6,11 @@ Takes a `Plan`; gives `LintWarning`s. A rule is common practice or a fit of a pa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mengya.data.rows.mixing.use import SourceUse
 from mengya.models.config.validation import untrained_router
 from mengya.planning.fit import suggest_fit
 from mengya.planning.plan import Plan
@@ -19,6 +20,7 @@ from mengya.tokenizer.added import read_added
 from mengya.tokenizer.load import load_tokenizer
 
 VOCABULARY_SHARE = 0.4  # of all parameters
+SHARE_OFF = 0.02  # of a phase's rows
 EPOCHS = 4  # Muennighoff et al. 2023, arXiv:2305.16264: repeated tokens are about as good as new
 TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022, arXiv:2203.15556
 FEW, MANY = 5, 400  # a fourth, and twenty times, of that
@@ -163,8 +165,15 @@ def _epochs(plan: Plan) -> Iterator[LintWarning]:
             "epochs",
             f"{plan.epochs:.1f} passes over the data; after {EPOCHS} repeated tokens are worth "
             "clearly less than new ones (arXiv:2305.16264)",
-            f"more text, or epochs={EPOCHS}",
+            f"more text, or {_shorter(plan, EPOCHS / plan.epochs)}",
         )
+
+
+def _shorter(plan: Plan, factor: float) -> str:
+    """A length of the run to write, by the key that the recipe has."""
+    if plan.config.epochs is not None:
+        return f"epochs={math.floor(100 * plan.config.epochs * factor) / 100:g}"
+    return f"max_steps={max(1, math.floor((plan.steps or 0) * factor))}"
 
 
 def _source_epochs(plan: Plan) -> Iterator[LintWarning]:
@@ -172,29 +181,40 @@ def _source_epochs(plan: Plan) -> Iterator[LintWarning]:
     for number, source in enumerate(use.sources if len(use.sources) > 1 else ()):
         if source.max_epochs is not None or source.epochs <= EPOCHS * 1.01:
             continue
-        alone = any(p.shares and p.shares[number] > 0.999 for p in use.phases)
-        others = any(s.max_epochs is None for s in use.sources if s is not source)
-        more = f"more of {source.name}, or a smaller weight"
+        if any(p.shares and p.shares[number] > 0.999 for p in use.phases):
+            remedy = f"more of {source.name}, or a shorter phase in which it is alone"
+        elif (room := _rows_worth_taking(use.sources)) >= use.rows:
+            remedy = f"write data.train[{number}].max_epochs={EPOCHS}, which gives its share to the others"
+        else:
+            remedy = (
+                f"more data, or {_shorter(plan, room / use.rows)}, for which all of it is enough"
+            )
         yield LintWarning(
             "source_epochs",
             f"{source.name} is repeated {source.epochs:.1f} times; after {EPOCHS} passes repeated tokens are "
             "worth clearly less than new ones (arXiv:2305.16264)",
-            f"write data.train[{number}].max_epochs={EPOCHS}, which gives its share to the others"
-            if others and not alone
-            else more,
+            remedy,
         )
+
+
+def _rows_worth_taking(sources: Sequence[SourceUse]) -> int:
+    """Rows of all sources, each as often as its cap allows, or as repetition is worth it."""
+    return sum(int(s.rows * (EPOCHS if s.max_epochs is None else s.max_epochs)) for s in sources)
 
 
 def _capped(plan: Plan) -> Iterator[LintWarning]:
     for number, source in enumerate(plan.data.use.sources):
         if source.max_epochs is None or source.share >= 0.99 * source.wanted:
             continue
+        if source.max_epochs >= EPOCHS:
+            continue  # so many passes are what `source_epochs` advises
         needed = math.ceil(source.max_epochs * source.wanted / max(source.share, 1e-9))
         yield LintWarning(
             "capped",
             f"max_epochs {source.max_epochs:g} leaves {source.name} {source.share:.1%} of the rows, and not "
             f"the {source.wanted:.1%} of its weight: the others take the rest in proportion",
-            f"more of {source.name}, or data.train[{number}].max_epochs={needed} for its full weight",
+            f"more of {source.name}, or data.train[{number}].max_epochs={min(needed, EPOCHS)} for "
+            + ("its full weight" if needed <= EPOCHS else "as much as repeating is worth"),
         )
 
 
@@ -224,6 +244,25 @@ def _phases(plan: Plan) -> Iterator[LintWarning]:
             why = f"it ends where it begins, at step {phase.start:,} of {plan.steps:,}"
             remedy = f"earlier ends before it, a later data.phases[{number}].until, or leave it out"
         yield LintWarning("phase", f"data.phases[{number}] never comes: {why}", remedy)
+
+
+def _shares(plan: Plan) -> Iterator[LintWarning]:
+    """A phase of a few rows: they are the first of a shuffled order that has its weights in the long run."""
+    use = plan.data.use
+    if any(s.max_epochs is not None and s.share < 0.99 * s.wanted for s in use.sources):
+        return  # `capped` says so
+    for number, phase in enumerate(use.phases if plan.config.data.phases else ()):
+        off = [abs(a - b) for a, b in zip(phase.shares, phase.wanted, strict=False)]
+        if not off or max(off) < SHARE_OFF:
+            continue
+        at = off.index(max(off))
+        yield LintWarning(
+            "shares",
+            f"data.phases[{number}] takes {phase.rows:,} rows, {phase.shares[at]:.1%} of them of "
+            f"{use.sources[at].name} and not {phase.wanted[at]:.1%}: weights hold over a thousand rows, "
+            "fewer are a draw",
+            "a longer phase, or another seed",
+        )
 
 
 def _from_scratch(plan: Plan) -> bool:
@@ -362,6 +401,6 @@ def _too_long(plan: Plan) -> Iterator[LintWarning]:
 
 _RULES: list[Callable[[Plan], Iterator[LintWarning]]] = [
     _memory, _batch_split, _context, _vocabulary, _unused_rows, _router, _epochs, _source_epochs,
-    _capped, _first_pass, _phases, _tokens, _batch,
+    _capped, _first_pass, _phases, _shares, _tokens, _batch,
     _learning_rate, _untrained_tokens, _warmup, _widths, _data, _too_long, _peak,
 ]  # fmt: skip

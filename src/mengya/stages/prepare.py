@@ -15,6 +15,7 @@ from mengya.data.hub.reference import is_hub
 from mengya.data.prepare.config import REQUEST, PrepareConfig
 from mengya.errors import UserError
 from mengya.runtime.output_folder import FolderKind, OutputFolder, open_folder
+from mengya.web.language import page_language
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,9 +68,10 @@ def run(config: PrepareConfig) -> None:
 
 
 def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> None:
+    from mengya.data.prepare.build import clear
     from mengya.data.prepare.hub_sources import with_local_files
     from mengya.data.prepare.report.terminal import print_lengths
-    from mengya.data.prepare.request import Inputs, SavedRequest, is_up_to_date, note_moved
+    from mengya.data.prepare.request import Inputs, SavedRequest, is_up_to_date
     from mengya.data.shards import MANIFEST
 
     try:
@@ -84,7 +86,7 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     config = with_local_files(config, saved, console)
     inputs = Inputs(config, saved, scores.sha256() if scores else "")
     if saved is not None and is_up_to_date(config, saved, inputs, console):
-        note_moved(config.out, saved, inputs, console)
+        _note_moved(config.out, saved, inputs, console)
         console.print(
             f"{config.out} is up to date: same settings, tokenizer and files; nothing to do",
             soft_wrap=True,
@@ -92,7 +94,8 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
         return
     folder.check_replaceable(overwrite=True)  # before the work; `is_up_to_date` asked for overwrite
     if (complete := _complete(folder, inputs)) is not None:
-        note_moved(folder.partial, complete, inputs, console)
+        _note_moved(folder.partial, complete, inputs, console)
+        clear(folder.partial)
         folder.publish()
         console.print(f"{config.out} was complete and only had to be renamed", soft_wrap=True)
         return
@@ -108,6 +111,7 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
         console.print(f"resuming after {read:,} records that {folder.partial} holds already")
     build.commit()
     _encode(config, inputs, build, console, scores, exam_check and exam_check.items)
+    build.commit()  # what follows takes a while, too
     facts = {key: inputs.request[key] for key in ("tokenizer", "left_out") if key in inputs.request}
     build.finish(facts, inputs.source_facts())
     if build.exam_hits is not None:
@@ -117,6 +121,7 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> N
     if config.kind != "text":
         print_lengths(console, folder.partial)
     inputs.save(folder.partial / REQUEST)
+    clear(folder.partial)
     folder.publish()
     places = ", ".join(str(p.parent) for p in sorted(config.out.rglob(MANIFEST)))
     console.print(f"shards are in {places}", soft_wrap=True)
@@ -136,9 +141,26 @@ def _write_report(config: PrepareConfig, directory: Path, build: Build, inputs: 
     from mengya.data.prepare.report.kept_text import KeptText
     from mengya.data.prepare.report.write import write_report
 
-    css = files("mengya.web").joinpath("page/base.css").read_text(encoding="utf-8")
-    text_of = KeptText(directory, config.tokenizer)
-    write_report(directory, build.report(inputs.source_facts(), text_of), css)
+    facts = build.report(inputs.source_facts(), KeptText(directory, config.tokenizer))
+    write_report(directory, facts, _base_css(), page_language())
+
+
+def _note_moved(folder: Path, saved: SavedRequest, inputs: Inputs, console: Console) -> None:
+    """Say which sources lie elsewhere now or are called otherwise, and correct every file that names them."""
+    from mengya.data.prepare.report.moved import rename_lines, renamed_facts
+    from mengya.data.prepare.report.write import write_report
+    from mengya.data.prepare.request import note_moved
+
+    if not note_moved(folder, saved, inputs, console):
+        return
+    for name in ("bad_lines.jsonl", "contamination.jsonl"):
+        rename_lines(folder / name, saved.request, inputs.request)
+    if (facts := renamed_facts(folder, saved.request, inputs.request)) is not None:
+        write_report(folder, facts, _base_css(), page_language())
+
+
+def _base_css() -> str:
+    return files("mengya.web").joinpath("page/base.css").read_text(encoding="utf-8")
 
 
 def _say_contamination(out: Path, hits: ExamHits, console: Console) -> None:
@@ -182,16 +204,16 @@ def _complete(folder: OutputFolder, inputs: Inputs) -> SavedRequest | None:
 
 def _start(config: PrepareConfig, folder: OutputFolder, inputs: Inputs, console: Console) -> None:
     """Keep the unfinished build of the same request, else start with an empty folder."""
-    from mengya.data.prepare.build import read_state
+    from mengya.data.prepare.build import STATE, read_state
 
     earlier = config.out.with_name(f"{config.out.name}.partial")
     if read_state(earlier, inputs.digest) is not None:  # of a version before the markers
         folder.adopt(earlier, (*FOLDER.names, *_UNFINISHED))
     if read_state(folder.partial, inputs.digest) is None:
         if folder.partial.exists():
-            console.print(
-                f"{folder.partial} is of a run with other settings or files: starting again"
-            )
+            begun = (folder.partial / STATE).exists()
+            why = "is of a run with other settings or files" if begun else "holds nothing to resume"
+            console.print(f"{folder.partial} {why}: starting again", soft_wrap=True)
         folder.start()
 
 

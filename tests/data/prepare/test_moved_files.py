@@ -62,6 +62,35 @@ def test_a_moved_and_renamed_source_makes_nothing_anew(
     assert "the same content" not in capsys.readouterr().err
 
 
+def test_the_report_follows_as_if_it_had_been_made_there(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    question = "小镇上的图书馆每周三下午几点钟开始向居民免费借书？请你选出正确的那一个答案。"
+    write_lines(tmp_path / "exam.jsonl", [{"question": question}])
+    texts = [*records(20), {"text": "短"}, {"text": question}, {"bad": 1}]
+    write_lines(tmp_path / "data/a.jsonl", texts)
+    write_lines(tmp_path / "data/b.jsonl", records(20, "秋"))
+    settings: dict[str, Any] = {
+        "validation_fraction": 0.2, "filters": "standard", "near_duplicates": "drop",
+        "contamination": {"exams": str(tmp_path / "exam.jsonl")},
+    }  # fmt: skip
+    out = prepare(tmp_path / "out", tokenizer_folder, str(tmp_path / "data"), **settings)
+    (tmp_path / "data").rename(tmp_path / "moved")
+    (tmp_path / "moved/a.jsonl").rename(tmp_path / "moved/aa.jsonl")
+    sources = str(tmp_path / "moved")
+    prepare(out, tokenizer_folder, sources, **settings)
+    afresh = prepare(tmp_path / "afresh", tokenizer_folder, sources, **settings)
+    for name in ("data_report.json", "report.html", "bad_lines.jsonl", "contamination.jsonl"):
+        assert (out / name).read_text() == (afresh / name).read_text(), name
+        assert "moved/aa.jsonl" in (out / name).read_text()
+    (out / "data_report.json").write_text("{}")  # somebody's own
+    files = [{"path": f"{sources}/aa.jsonl", "name": "小说"}, f"{sources}/b.jsonl"]
+    prepare(out, tokenizer_folder, files, **settings)
+    assert TokenShards(out / "train").manifest["sources"][0]["name"] == "小说"
+    assert (out / "data_report.json").read_text() == "{}"
+
+
 def test_a_name_or_license_is_noted_without_work(
     tmp_path: Path, tokenizer_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

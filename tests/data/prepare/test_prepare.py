@@ -554,6 +554,55 @@ def test_a_run_killed_before_the_last_rename_has_only_that_left(
     assert "only had to be renamed" in capsys.readouterr().err and contents(out) == before
 
 
+@pytest.mark.parametrize(
+    "stopped_at",
+    [
+        "mengya.data.prepare.report.write.write_report",
+        "mengya.data.prepare.request.Inputs.save",
+        "mengya.data.prepare.build.clear",
+        "mengya.runtime.output_folder.OutputFolder.publish",
+    ],
+)
+def test_a_run_killed_after_the_shards_are_written_reads_nothing_again(
+    tmp_path: Path,
+    tokenizer_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    stopped_at: str,
+) -> None:
+    monkeypatch.setattr("mengya.data.ingest.reading.records.CHUNK_RECORDS", 5)
+    data = write_lines(tmp_path / "a.jsonl", [*texts(20), {"bad": 1}])
+    settings: dict[str, Any] = {"validation_fraction": 0.3, "repeated_text": {}}
+    straight = prepare(tmp_path / "straight", tokenizer_folder, [str(data)], **settings)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stopped_at, killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(tmp_path / "out", tokenizer_folder, [str(data)], **settings)
+    capsys.readouterr()
+    out = prepare(tmp_path / "out", tokenizer_folder, [str(data)], **settings)
+    said = capsys.readouterr().err
+    assert "starting again" not in said and "other settings" not in said
+    assert "resuming after 21 records" in said or "only had to be renamed" in said
+    assert contents(out) == contents(straight)
+    assert not {"state.json", "hashes.bin", "repeated_text.npy"} & {p.name for p in out.iterdir()}
+
+
+def test_a_folder_with_nothing_to_resume_is_not_called_one_of_other_settings(
+    tmp_path: Path, tokenizer_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_lines(tmp_path / "a.jsonl", texts(20))
+    out = prepare(tmp_path / "out", tokenizer_folder, [str(data)])
+    partial = out.rename(tmp_path / ".out.mengya-partial")
+    (partial / "prepare.json").unlink()
+    capsys.readouterr()
+    prepare(out, tokenizer_folder, [str(data)])
+    assert "holds nothing to resume: starting again" in capsys.readouterr().err
+
+
 def test_folders_of_versions_without_markers(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,11 +17,12 @@ from mengya.data.prepare.repeated_text import (
     RepeatedTextPlan,
 )
 from mengya.data.shards import TokenShards
+from mengya.errors import UserError
 from mengya.stages.prepare import PrepareConfig
 from mengya.text.repeated_text.config import RepeatedTextConfig
 from tests.data.prepare.test_near_duplicates import contents, interrupt_twice, prepare, texts
 from tests.helpers.json_lines import write_lines
-from tests.text.near_duplicates.texts import text
+from tests.text.near_duplicates.texts import changed, jaccard, text
 
 FOOTER = (
     "版权声明：本文为原创文章，转载请注明出处。欢迎关注我们的公众号，第一时间获取更多精彩内容。"
@@ -76,6 +77,7 @@ def test_workers_and_a_resume_change_nothing(
     assert contents(two) == contents(full)
     kept = [line for one in texts(tokenizer_folder, full) for line in set(one.split("\n"))]
     assert len(kept) == len(set(kept)) > 100  # every line once
+    assert set(kept) == {line for record in records for line in record["text"].split("\n")}
     out = tmp_path / "out"
     interrupt_twice(
         lambda: prepare(out, tokenizer_folder, source, **settings),
@@ -98,14 +100,78 @@ def test_the_table_holds_what_several_documents_have(tmp_path: Path) -> None:
     remove = RepeatedText(RepeatedTextPlan(config, found.finish()))
     assert remove.table is not None and len(remove.table) == 2
     assert np.all(np.diff(remove.table["hash"].astype(np.float64)) > 0)
-    assert [remove.remove(one) for one in documents] == [*documents[:2], None]
+    assert [remove.remove(one) for one in documents] == [
+        (documents[0], True),
+        (documents[1], True),
+        (None, False),
+    ]
     assert list(tmp_path.iterdir()) == [tmp_path / TABLE]
 
 
 def test_an_empty_table_removes_nothing(tmp_path: Path) -> None:
     table = RepeatedPassages(tmp_path).finish()
     remove = RepeatedText(RepeatedTextPlan(RepeatedTextConfig(), table))
-    assert remove.remove("长" * 200) == "长" * 200
+    assert remove.remove("长" * 200) == ("长" * 200, False)
+
+
+@pytest.mark.parametrize("dedup", [True, False])
+@pytest.mark.parametrize("fraction", [0.0, 0.3])
+def test_a_passage_survives_the_document_that_keeps_it(
+    tmp_path: Path, tokenizer_folder: Path, dedup: bool, fraction: float
+) -> None:
+    rng = random.Random(8)
+    first, shared, later = text(rng, 600), text(rng, 60), text(rng, 70)
+    near = f"{changed(rng, first)}\n{shared}"
+    assert jaccard(first, near) > 0.87
+    mostly_repeated = f"{first}\n{later}"
+    documents = [first, near, near, changed(rng, first), mostly_repeated]
+    documents += [f"{text(rng, 300)}\n{shared}", f"{text(rng, 300)}\n{later}"]
+    write_lines(tmp_path / "a.jsonl", [{"text": one} for one in documents])
+    out = prepare(
+        tmp_path / "out", tokenizer_folder, str(tmp_path / "a.jsonl"), dedup=dedup,
+        repeated_text={}, near_duplicates="drop", validation_fraction=fraction,
+    )  # fmt: skip
+    folders = [out / "train", out / "validation"] if fraction else [out]
+    splits = [texts(tokenizer_folder, folder) for folder in folders]
+    kept = [one for split in splits for one in split]
+    assert sorted(kept) == sorted(
+        [first, near, later, *(one.split("\n")[0] for one in documents[-2:])]
+    )
+    assert any({first, near} <= set(split) for split in splits)  # near-copies in one split
+    dropped = TokenShards(folders[0]).manifest["dropped"]
+    assert dropped == ({"duplicate": 1, "near_duplicate": 1} if dedup else {"near_duplicate": 2})
+
+
+def test_a_document_that_would_be_too_short_without_what_repeats_stays_in_full(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    rng = random.Random(9)
+    first, shared = text(rng, 200), text(rng, 60)
+    documents = [first, f"{first}\n{shared}", f"{text(rng, 300)}\n{shared}"]
+    write_lines(tmp_path / "a.jsonl", [{"text": one} for one in documents])
+    out = prepare(
+        tmp_path / "out", tokenizer_folder, str(tmp_path / "a.jsonl"),
+        repeated_text={}, clean={"min_characters": 100},
+    )  # fmt: skip
+    assert texts(tokenizer_folder, out) == [*documents[:2], documents[2].split("\n")[0]]
+
+
+def test_folders_of_before_stay_and_say_what_they_lack(
+    tmp_path: Path, tokenizer_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = str(write_lines(tmp_path / "a.jsonl", [{"text": "春天来了，小镇的集市今天开张。"}]))
+    out = prepare(tmp_path / "out", tokenizer_folder, source, repeated_text={})
+    saved = json.loads((out / "prepare.json").read_text())
+    del saved["request"]["repeated_text"]["version"]
+    (out / "prepare.json").write_text(json.dumps(saved))
+    before = contents(out)
+    prepare(out, tokenizer_folder, source, repeated_text={})
+    assert "lost passages whose first document was dropped" in capfd.readouterr().err
+    assert contents(out) == before
+    with pytest.raises(UserError, match=r"repeated_text.min_characters: 50 -> 60"):
+        prepare(out, tokenizer_folder, source, repeated_text={"min_characters": 60})
+    prepare(out, tokenizer_folder, source, repeated_text={}, overwrite=True)
+    assert "version" in json.loads((out / "prepare.json").read_text())["request"]["repeated_text"]
 
 
 def test_chats_are_refused() -> None:

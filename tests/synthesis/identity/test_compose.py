@@ -7,12 +7,15 @@ from collections import Counter
 
 import pytest
 
+from mengya.config import load_config
+from mengya.errors import UserError
 from mengya.synthesis.conversation import MadeConversation
 from mengya.synthesis.filters import SynthFilterConfig, text_reason
 from mengya.synthesis.identity.compose import Composed, compose_conversations
 from mengya.synthesis.identity.config import IdentityConfig
 from mengya.synthesis.identity.exam import exam_questions, is_right
 from mengya.synthesis.identity.fill import fill
+from mengya.synthesis.identity.known import known_assistant
 from mengya.synthesis.identity.parts import CHINESE, OTHER_LANGUAGES, load_languages
 from mengya.synthesis.identity.wordings import wording_key
 from mengya.text.duplicates import squeeze
@@ -162,6 +165,49 @@ def test_answers_to_the_exam_are_judged() -> None:
     assert len(questions) == 20
     assert all(is_right(questions[name], answer) for name, answer in right.items())
     assert not any(is_right(questions[name], answer) for name, answer in wrong.items())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ChatGPT", "chat gpt", "GPT-4o", "通义千问", "Qwen2.5", "文心一言", "DeepSeek-V3", "Kimi K2", "claude 4",
+     "Gemini", "Llama-3", "豆包", "讯飞星火", "Copilot"],
+)  # fmt: skip
+def test_the_name_of_a_known_assistant_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="a name of your own, for example name=") as refused:
+        load_config(IdentityConfig, None, ["out=x", f"name={name}", "author=春风实验室"])
+    remedy = str(refused.value).rsplit("name=", 1)[1].strip()
+    load_config(IdentityConfig, None, ["out=x", f"name={remedy}", "author=春风实验室"])
+
+
+@pytest.mark.parametrize(
+    "name", ["星火", "元宝", "GPT小芽", "DeepSeek-Baby", "Gemma妈妈", "百川入海"]
+)
+def test_a_name_that_only_begins_so_is_ones_own(name: str) -> None:
+    assert known_assistant(name) is None
+
+
+@pytest.mark.parametrize(
+    "name, author, others",
+    [
+        ("Qwen", "阿里云", ["通义千问", "阿里巴巴"]),
+        ("GPT-5", "OpenAI", ["ChatGPT", "GPT-4"]),
+        ("小芽", "Google", ["Gemini", "谷歌"]),
+    ],
+)
+def test_a_maker_may_name_its_own_and_nothing_contradicts_it(
+    name: str, author: str, others: list[str]
+) -> None:
+    config = IdentityConfig.model_validate({"out": "x", "name": name, "author": author})
+    made = compose_conversations(config)
+    texts = [m["content"] for one in [*made.train, *made.held_out] for m in one.messages]
+    assert not [text for text in texts if any(other in text for other in others)]
+    assert any("Claude" in text for text in texts)  # others are still asked for
+
+
+def test_the_exam_denies_nothing_of_a_maker_itself() -> None:
+    config = IdentityConfig.model_validate({"out": "x", "name": "通义千问", "author": "阿里巴巴"})
+    (question,) = [one for one in exam_questions(config) if "我猜你是通义千问" in one["turns"][0]]
+    assert is_right(question, "猜对了，我是通义千问。")
 
 
 @pytest.mark.parametrize(

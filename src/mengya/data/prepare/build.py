@@ -118,14 +118,18 @@ class Build:
         counts.add(chunk)
         for bad in chunk.bad:
             self._bad.write(json_line(asdict(bad)).encode())
-        new = np.ones(len(chunk.hashes), bool)
+        new = first = np.ones(len(chunk.hashes), bool)
+        if self._dedup or chunk.keeps.any():
+            first = self._seen.add(chunk.hashes)
+            self._hashes.write(chunk.hashes[first].astype("<u8").tobytes())
         if self._dedup:
-            new = self._seen.add(chunk.hashes)
-            self._hashes.write(chunk.hashes[new].astype("<u8").tobytes())
+            new = first
             counts.drop("duplicate", chunk, ~new)
         validation = held_out(chunk.split_hashes, self._fraction)
         if self.near_duplicates is not None:
-            new, validation, dropped = self.near_duplicates.decide(chunk, new, validation)
+            new, validation, dropped = self.near_duplicates.decide(
+                chunk, new, validation, stays=chunk.keeps & first
+            )
             for reason, samples in dropped.items():
                 counts.drop(reason, chunk, samples)
         counts.keep(chunk, new)
@@ -160,7 +164,7 @@ class Build:
         write_text(self.directory / STATE, json.dumps(state))
 
     def finish(self, facts: dict[str, Any], source_facts: list[dict[str, Any]]) -> None:
-        """Write the manifests and remove what only an unfinished build needs.
+        """Write the manifests. Until `clear` the build can be opened again, to finish it once more.
 
         Raises:
             UserError: a split is empty, or a source has more bad lines than allowed.
@@ -210,10 +214,6 @@ class Build:
                     for facts_of_source, source in zip(source_facts, self.sources, strict=True)
                 ],
             )
-        for name in (STATE, HASHES, *NEAR_FILES, TABLE, HITS):
-            (self.directory / name).unlink(missing_ok=True)
-        if not any(source.bad for source in self.sources):
-            (self.directory / BAD_LINES).unlink()
 
     def _way_out(self, split: str, read: int, totals: dict[str, Kept]) -> str:
         """What to type when a split is empty."""
@@ -281,6 +281,15 @@ class Build:
         kept.tokens += len(tokens)
         kept.learnt_tokens += int(mask.sum()) if len(mask) else len(tokens) - len(lengths)
         kept.characters += int(chunk.characters[samples].sum())
+
+
+def clear(directory: Path) -> None:
+    """Remove what only an unfinished build needs, as the last thing that is done."""
+    for name in (STATE, HASHES, *NEAR_FILES, TABLE, HITS):
+        (directory / name).unlink(missing_ok=True)
+    bad_lines = directory / BAD_LINES
+    if bad_lines.is_file() and not bad_lines.stat().st_size:
+        bad_lines.unlink()
 
 
 def read_state(directory: Path, request: str) -> dict[str, Any] | None:

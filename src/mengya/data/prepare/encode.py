@@ -95,6 +95,7 @@ class Encoder:
             candidates = self._with_chat_ids(candidates, result)
         result.bad.sort(key=lambda bad: bad.line)
         self._describe([candidate.sample for candidate in candidates], result)
+        result.keeps = np.array([candidate.keeps_passage for candidate in candidates], bool)
         result.lines = np.array([candidate.line for candidate in candidates], np.int64)
         result.hits = [(at, item) for at, c in enumerate(candidates) for item in c.exam_items]
         if self.kind == "text":

@@ -39,6 +39,7 @@ class EncodedChunk:
         examples: of what was dropped, by reason; edit_examples: of what was edited, by edit.
         placeholders: samples whose learned answers hold each of them; placeholder_examples: by placeholder.
         signatures, split_signatures: [N, P] uint8, for near-duplicates; [N, 0] where they are not needed.
+        keeps: [N] bool, samples with text that others lose: they are not dropped as near-duplicates.
         passages: of all samples, when only these are asked for, to find text that repeats; nothing else then.
     """
 
@@ -71,6 +72,7 @@ class EncodedChunk:
     placeholder_examples: Examples = field(default_factory=Examples)
     signatures: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
     split_signatures: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
+    keeps: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     passages: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def drop(self, reason: str, candidate: Candidate) -> None:
@@ -91,6 +93,7 @@ class Candidate:
         record: number of its record in the chunk; line: of that record in the file.
         sides: (ids, loss mask) of a conversation, or of both sides of a preference; nothing for text.
         exam_items: that the sample holds.
+        keeps_passage: whether other documents lose text that stays in this one.
     """
 
     record: int
@@ -98,3 +101,4 @@ class Candidate:
     sample: Sample
     sides: list[tuple[list[int], list[int]]] = field(default_factory=list)
     exam_items: list[int] = field(default_factory=list)
+    keeps_passage: bool = False

@@ -92,9 +92,12 @@ class NearDuplicates:
         self._split = KeptSamples(paths[1], self.config, count) if signing.split else None
 
     def decide(
-        self, chunk: EncodedChunk, new: np.ndarray, held: np.ndarray
+        self, chunk: EncodedChunk, new: np.ndarray, held: np.ndarray, stays: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Decide on the `new` samples (bool [N]) of a chunk, of which `held` are for validation.
+
+        Those that have to stay (bool [N]) are only put into the split of what they are near to, and dropped
+        where both splits have some.
 
         Returns:
             (which are kept, which are for validation, for each reason which are dropped), bool [N].
@@ -105,9 +108,10 @@ class NearDuplicates:
         dropped = {r: np.zeros(len(new), bool) for r in (NEAR_DUPLICATE, NEAR_BOTH_SPLITS)}
         pairs: list[tuple[int, Near]] = []
         for row in sorted(copies.keys() | siblings.keys()):
-            if left := _left(copies.get(row, []), new):
-                reason = NEAR_DUPLICATE
-            elif left := _left(siblings.get(row, []), new):
+            copied = _left(copies.get(row, []), new)
+            if copied and not stays[row]:
+                left, reason = copied, NEAR_DUPLICATE
+            elif left := _left(siblings.get(row, []), new) or copied:
                 reason = self._join(row, left, held)
             else:
                 continue
@@ -159,11 +163,10 @@ class NearDuplicates:
 
     def _join(self, row: int, left: list[Near], held: np.ndarray) -> str | None:
         """Put a sample into the split of its near-duplicates; the reason to drop it when both have some."""
-        assert self._split is not None
+        kept = self._split or self._full
+        assert kept is not None
         splits = {
-            bool(held[~one.kept])
-            if one.kept < 0
-            else bool(self._split.place(one.kept)["validation"])
+            bool(held[~one.kept]) if one.kept < 0 else bool(kept.place(one.kept)["validation"])
             for one in left
         }
         if len(splits) > 1:

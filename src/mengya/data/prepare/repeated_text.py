@@ -1,8 +1,9 @@
 """Passages that stand in more than one document: found in a first pass, removed in the second.
 
 Which document keeps a passage is noted by the hash of that document and not by its place, so the second pass
-needs no order: any process can remove the passages of any document. The first pass sorts the hashes in files
-by their first bits, so its memory does not depend on the size of the text. Texts only.
+needs no order: any process can remove the passages of any document. A document that keeps one for others must
+reach the output, or the passage would be nowhere in it. The first pass sorts the hashes in files by their
+first bits, so its memory does not depend on the size of the text. Texts only.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +37,17 @@ class RepeatedTextPlan:
     table: Path | np.ndarray | None = None
 
 
+class Removal(NamedTuple):
+    """A text without what an earlier document has, None when too little is left to keep it for its own sake.
+
+    Attributes:
+        keeps: whether other documents lose a passage that stays here.
+    """
+
+    text: str | None
+    keeps: bool
+
+
 class RepeatedText:
     """Of one process."""
 
@@ -55,20 +68,22 @@ class RepeatedText:
             parts.append(part)
         return np.concatenate(parts)
 
-    def remove(self, text: str) -> str | None:
-        """The text without passages that an earlier document has; None when too little is left."""
+    def remove(self, text: str) -> Removal:
+        """The text without passages that an earlier document has."""
         assert self.table is not None
         found = passages(text, self.config)
+        if not len(self.table):
+            return Removal(text, keeps=False)
         at = np.searchsorted(self.table["hash"], found.hashes)
-        at[at == len(self.table)] = 0
-        repeated = np.zeros(len(at), bool)
-        if len(self.table):
-            entries = self.table[at]
-            repeated = (entries["hash"] == found.hashes) & (entries["document"] != _document(text))
+        entries = self.table[np.minimum(at, len(self.table) - 1)]
+        shared = entries["hash"] == found.hashes
+        repeated = shared & (entries["document"] != _document(text))
+        keeps = bool((shared & ~repeated).any())
         if not repeated.any():
-            return text
+            return Removal(text, keeps)
         left = without(text, found, repeated)
-        return left if len(left) >= (1 - self.config.max_removed) * len(text) else None
+        enough = len(left) >= (1 - self.config.max_removed) * len(text)
+        return Removal(left if keeps or enough else None, keeps)
 
 
 class RepeatedPassages:

@@ -43,6 +43,7 @@ from mengya.tokenizer.chat_template import chat_template_hash
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 
 VERSION = 2  # raised when the same settings would give other shards than before
+REPEATED_TEXT_VERSION = 2  # the same for what repeated_text alone decides
 MAX_ROWS = 100  # of the table, for one folder or glob
 MAX_LISTED = 20  # lines of a message
 _NEAR_BY_DEFAULT = NearDuplicateConfig().settings()
@@ -203,7 +204,8 @@ class Inputs:
         if config.near_duplicates.action == "drop" or config.validation_fraction > 0:
             self.request["near_duplicates"] = config.near_duplicates.settings()
         if config.repeated_text is not None:
-            self.request["repeated_text"] = config.repeated_text.model_dump(mode="json")
+            settings = config.repeated_text.model_dump(mode="json")
+            self.request["repeated_text"] = {**settings, "version": REPEATED_TEXT_VERSION}
         if self.unknown:
             self.request["left_out"] = [str(path) for path in self.unknown]
         text = json.dumps(content(self.request), sort_keys=True, ensure_ascii=False)
@@ -350,17 +352,22 @@ def is_up_to_date(
     return True
 
 
-def note_moved(folder: Path, saved: SavedRequest, inputs: Inputs, console: Console) -> None:
-    """Where the same content lies elsewhere now, or is called otherwise, say so and correct `folder`."""
+def note_moved(folder: Path, saved: SavedRequest, inputs: Inputs, console: Console) -> bool:
+    """Where the same content lies elsewhere now, or is called otherwise, say so and correct the manifests.
+
+    Returns:
+        Whether that is so; what else of `folder` has the names is still to be corrected.
+    """
     lines = changed_facts(saved.request, inputs.request)
     if not lines or _what_was_otherwise(saved.request, inputs.request):
-        return
+        return False
     write_facts(folder, inputs.request)
     inputs.save(folder / REQUEST)
     more = f"\n  and {len(lines) - MAX_LISTED} more" if len(lines) > MAX_LISTED else ""
     listed = "\n".join(f"  {line}" for line in lines[:MAX_LISTED])
     message = f"the same content as before, noted in the manifest:\n{listed}{more}"
     console.print(message, markup=False, highlight=False, soft_wrap=True)
+    return True
 
 
 def _other_request(config: PrepareConfig, before: dict[str, Any], now: dict[str, Any]) -> UserError:
@@ -402,6 +409,11 @@ def _what_was_otherwise(request: dict[str, Any], now: dict[str, Any]) -> str:
     """What an earlier version, which made a request, did otherwise with settings of now; or ""."""
     if request["version"] < VERSION:
         return "read some records in another way (docs/data_format.md)"
+    if _before_passages_stayed(request) and "repeated_text" in now:
+        return (
+            "lost passages whose first document was dropped: some are nowhere in the shards "
+            "(docs/data_factory.md)"
+        )
     if _before_near_duplicates(request) and now.get("near_duplicates") == _NEAR_BY_DEFAULT:
         return (
             "kept only exact duplicates apart: validation may hold texts that nearly equal one of training "
@@ -415,6 +427,9 @@ def _in_words_of_today(request: dict[str, Any], now: dict[str, Any]) -> dict[str
     if request["version"] < VERSION:
         clean = {"white_space": "indentation", **request["clean"]}
         request = {"train_on": "all_turns", **request, "clean": clean, "version": VERSION}
+    if _before_passages_stayed(request):
+        repeated = {**request["repeated_text"], "version": REPEATED_TEXT_VERSION}
+        request = {**request, "repeated_text": repeated}
     if not _before_near_duplicates(request):
         return request
     default = now.get("near_duplicates") == _NEAR_BY_DEFAULT
@@ -424,6 +439,10 @@ def _in_words_of_today(request: dict[str, Any], now: dict[str, Any]) -> dict[str
 def _before_near_duplicates(request: dict[str, Any]) -> bool:
     """Whether it is of a version that knew of none, and has a split that they matter for."""
     return request["validation_fraction"] > 0 and "near_duplicates" not in request
+
+
+def _before_passages_stayed(request: dict[str, Any]) -> bool:
+    return "repeated_text" in request and "version" not in request["repeated_text"]
 
 
 def _entries(value: Any) -> str:

@@ -39,23 +39,28 @@ def without_repeated(
     clean: CleanConfig,
     result: EncodedChunk,
 ) -> list[Candidate]:
-    """Documents without the passages that an earlier one has; those that lose too much are dropped."""
+    """Documents without the passages that an earlier one has; those that lose too much are dropped.
+
+    One that keeps a passage for others stays, and in full where the rest of it would be too short.
+    """
     kept = []
     for candidate in candidates:
         text = candidate_text(candidate)
-        left = repeated.remove(text)
+        left, candidate.keeps_passage = repeated.remove(text)
         if left is None:
             result.drop(REPEATED_TEXT, candidate)
             continue
-        if left != text:
+        rest = clean_sample(Document(left), clean)
+        reason = drop_reason(rest, clean)
+        if reason and not candidate.keeps_passage:
+            result.drop(reason, candidate)
+            continue
+        if left != text and not reason:
             result.edits[REPEATED_TEXT] += 1
             example = edit_example(text, left, result.file, candidate.line)
             result.edit_examples.add(REPEATED_TEXT, example)
-            candidate.sample = clean_sample(Document(left), clean)
-        if reason := drop_reason(candidate.sample, clean):
-            result.drop(reason, candidate)
-        else:
-            kept.append(candidate)
+            candidate.sample = rest
+        kept.append(candidate)
     return kept
 
 

@@ -10,11 +10,12 @@ from mengya.endpoint.messages import ChatMessage
 from mengya.synthesis.conversation import MadeConversation
 from mengya.synthesis.identity.config import IdentityConfig
 from mengya.synthesis.identity.fill import fill, slots
+from mengya.synthesis.identity.known import known_assistant
 from mengya.synthesis.identity.parts import CHINESE, Language, Topic, load_languages
 from mengya.synthesis.identity.wordings import held_out_wordings, questions_of
 from mengya.text.duplicates import squeeze
 
-VERSION = 1  # raised when the same settings would give other conversations than before
+VERSION = 2  # raised when the same settings would give other conversations than before
 _TRIES = 30  # for every conversation that is wanted: parts have only so many combinations
 _SECOND_TURN, _SMALL_TALK, _SYSTEM, _NAMED_SYSTEM = 0.25, 0.12, 0.12, 0.1
 _PLAIN_MARK, _NO_MARK = 0.08, 0.15  # shares of questions that end in ? or in nothing
@@ -40,7 +41,13 @@ def compose_conversations(config: IdentityConfig) -> Composed:
 
 
 def _without(language: Language, config: IdentityConfig) -> Language:
-    """The language without the model's own name and author among the others."""
+    """The language without the model's own name and author, by whatever name, among the others."""
+    own_kind = known_assistant(config.name)
+
+    def other(pair: tuple[str, str]) -> bool:
+        kind = known_assistant(pair[0])
+        by_author = kind is not None and kind.is_made_by(config.author)
+        return not by_author and (kind is None or kind is not own_kind) and all(map(free, pair))
 
     def free(text: str) -> bool:
         own = (config.name.casefold(), config.author.casefold())
@@ -49,7 +56,7 @@ def _without(language: Language, config: IdentityConfig) -> Language:
     return Language(
         **{
             **vars(language),
-            "others": tuple(pair for pair in language.others if free(pair[0]) and free(pair[1])),
+            "others": tuple(filter(other, language.others)),
             "people": tuple(filter(free, language.people)),
             "new_names": tuple(filter(free, language.new_names)),
         }

@@ -7,10 +7,11 @@ import unicodedata
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from mengya.config import Config
 from mengya.endpoint.config import EndpointConfig
+from mengya.synthesis.identity.known import known_assistant
 
 _MARKS = re.compile(r"[<>{}\[\]【】《》|\\\"“”]")
 LanguageCode = Literal["en", "zh-Hant", "ja", "ko", "fr", "de", "es", "ru"]
@@ -21,7 +22,7 @@ class IdentityConfig(Config):
     """Folder to write: conversations.jsonl, held_out.jsonl, questions.jsonl (twenty to test with) and
     report.json."""
     name: str
-    """What the model is called."""
+    """What the model is called; not as a well-known assistant of another maker is."""
     author: str
     """Who made it: a person, a team or a company."""
     kind: str = "AI 助手"
@@ -53,3 +54,14 @@ class IdentityConfig(Config):
         if not value.isprintable():
             raise ValueError("holds a line break or an invisible character; write it in one line")
         return value
+
+    @model_validator(mode="after")
+    def _own_name(self) -> IdentityConfig:
+        known = known_assistant(self.name)
+        if known is not None and not known.is_made_by(self.author):
+            raise ValueError(
+                f"name {self.name!r} is that of an assistant of {known.makers[0]}: the conversations would "
+                f"have your model say that {self.author} made it, and deny that it is others like it; write "
+                "a name of your own, for example name=小芽"
+            )
+        return self

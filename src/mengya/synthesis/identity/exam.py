@@ -17,6 +17,11 @@ def exam_questions(config: IdentityConfig) -> list[dict[str, Any]]:
     """The questions for this name and author."""
     facts = {"name": config.name, "author": config.author}
     own = [_bare(value) for value in facts.values()]
+
+    def asks_for(item: Mapping[str, Any]) -> bool:
+        """Whether a question names what the model is: nothing is to be denied then."""
+        return any(name in _bare(turn) for turn in item["turns"] for name in own)
+
     return [
         {
             "id": f"identity-{number:02}",
@@ -26,7 +31,7 @@ def exam_questions(config: IdentityConfig) -> list[dict[str, Any]]:
             "deny": [
                 text
                 for text in item.get("deny", [])
-                if not any(name in _bare(text) for name in own)
+                if not asks_for(item) and not any(name in _bare(text) for name in own)
             ],
         }
         for number, item in enumerate(load_exam(), 1)

@@ -16,4 +16,5 @@ class RepeatedTextConfig(Config):
     min_characters: int = Field(default=50, ge=20)
     """Shorter lines and runs stay. White space and case do not count in a line."""
     max_removed: float = Field(default=0.5, gt=0, le=1)
-    """A document that would lose more than this share of its characters is dropped."""
+    """A document that would lose more than this share of its characters is dropped, unless it keeps a passage
+    that others lose."""

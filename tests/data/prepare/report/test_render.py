@@ -1,17 +1,28 @@
-"""report.html: every section, nothing from outside, and no text of the data that the page would run."""
+"""report.html: every section in two languages, nothing from outside, and no text that the page would run."""
 
 from __future__ import annotations
 
 import copy
 import re
 from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from mengya.data.prepare.report.render import render_report
+from mengya.data.prepare.report.render import Language
+from mengya.data.prepare.report.render import render_report as render
+from mengya.data.prepare.report.words import say_reason
+from mengya.runtime.yaml_values import load_yaml
+from mengya.text.scripts import SCRIPTS
+from tests.helpers.chromium import chromium
 
 HOSTILE = (
     "</style><script>alert(1)</script><img src=x onerror=alert(2)>\x00\x1b[31m\u202e{{ 7*7 }}&lt;"
 )
+
+
+def render_report(values: dict[str, Any], css: str, language: Language = "en") -> str:
+    return render(values, css, language)
 
 
 def example(text: str, **more: Any) -> dict[str, Any]:
@@ -68,20 +79,29 @@ def facts(text: str) -> dict[str, Any]:
 
 
 class Tags(HTMLParser):
-    def __init__(self) -> None:
+    """The tags of a page, and the text of all that is not in another language."""
+
+    def __init__(self, language: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
+        self._hidden, self._open = f'lang="{"en" if language == "zh" else "zh"}"', [False]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        if tag == "span":
+            self._open.append(self._hidden in (self.get_starttag_text() or ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "span":
+            self._open.pop()
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        self.text += "" if any(self._open) else data
 
 
-def parsed(page: str) -> Tags:
-    tags = Tags()
+def parsed(page: str, language: str = "en") -> Tags:
+    tags = Tags(language)
     tags.feed(page)
     return tags
 
@@ -150,6 +170,51 @@ def test_a_source_names_only_the_reasons_that_dropped_something_of_it() -> None:
     text = " ".join(parsed(render_report(two, "")).text.split())
     assert "5 小镇 (500)" in text and "7 garbage (70)" in text
     assert text.count("7 garbage (70)") == 1
+
+
+def test_every_section_is_in_chinese_too() -> None:
+    page = render_report(facts("小镇"), "", "zh")
+    text = " ".join(parsed(page, "zh").text.split())
+    for shown in ("12 条记录，其中坏行 1", "2 段对话留作验证集", "10 及以上", "段对话保留，占 54.5 %",
+                  "4 段对话与更早的一份近似：丢弃 3（其中与训练、验证两边都近似的 1）"):  # fmt: skip
+        assert shown in text, shown
+
+
+def test_words_are_said_in_two_languages_and_none_is_left_over() -> None:
+    folder = files("mengya.data.prepare.report")
+    page = folder.joinpath("templates/report.html.jinja").read_text("utf-8")
+    plain = re.sub(r"\{\{.*?\}\}|\{%.*?%\}|<[^>]*>", "", page, flags=re.DOTALL)
+    assert re.findall("[A-Za-z]{2,}", plain) == []  # no word of one language alone
+    words = load_yaml(folder.joinpath("templates/words.yaml").read_text("utf-8"))
+    code = page + folder.joinpath("render.py").read_text("utf-8")
+    said = {*re.findall(r'"(\w+)"', code), *SCRIPTS}
+    said |= {f"chart_{name}" for name in ("characters", "tokens", "turns", "chinese", "scripts")}
+    said |= {"text", "conversation", "preference"}
+    assert not words.keys() - said and all(set(both) == {"zh", "en"} for both in words.values())
+
+
+def test_reasons_keep_their_names_and_get_a_meaning() -> None:
+    assert (
+        say_reason("too_short").zh == "过短 too_short" and say_reason("too_short").en == "too_short"
+    )
+    assert say_reason("<my reason>").zh == say_reason("<my reason>").en == "&lt;my reason&gt;"
+
+
+def test_the_switch_shows_one_language(tmp_path: Path) -> None:
+    css = files("mengya.web").joinpath("page/base.css").read_text("utf-8")
+    file = tmp_path / "report.html"
+    file.write_text(render_report(facts("小镇"), css, "zh"), "utf-8")
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(file.as_uri())
+        assert page.title() == "数据报告"
+        assert "段对话保留" in page.inner_text("main") and "kept" not in page.inner_text(".tiles")
+        page.click("text=English")
+        assert "conversations kept" in page.inner_text("main")
+        assert "保留" not in page.inner_text(".tiles")
+        page.focus("#en")
+        page.keyboard.press("ArrowLeft")
+        assert "段对话保留" in page.inner_text("main")
 
 
 def test_a_text_of_which_edits_left_nothing_is_no_blank_example() -> None:

@@ -1,43 +1,33 @@
 """report.html: data_report.json for people, on one page that needs no network and runs no script.
 
-Takes the values of facts.py and the style sheet of mengya's pages; gives HTML. Every text of the data is
-escaped, and control characters in it are shown as U+FFFD.
+Takes the values of facts.py and the style sheet of mengya's pages; gives HTML in Chinese and English with a
+switch between them. Every text of the data is escaped, and control characters in it are shown as U+FFFD.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import chain, zip_longest
-from typing import Any
+from typing import Any, Literal
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+from mengya.data.prepare.report.words import Said, say, say_reason, visible
 
 SHOWN = 10  # examples of every kind
 _SHOWN_FILES = 20  # of a source in the ledger
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
-_WHAT = {"text": "documents", "conversation": "conversations", "preference": "pairs"}
-_HISTOGRAMS = {
-    "characters": "Length in characters",
-    "tokens": "Length in tokens",
-    "turns": "Answers of a chat",
-    "chinese": "Share of Chinese characters",
-}
-_SCRIPTS: dict[str, str] = {
-    "han": "Chinese, both scripts",
-    "simplified": "only Simplified",
-    "traditional": "only Traditional",
-}
+_HISTOGRAMS = ("characters", "tokens", "turns", "chinese")
+Language = Literal["zh", "en"]
 
 
 @dataclass(frozen=True)
 class Bar:
     """A line of a chart: `value` and `more` are parts of its full width, `more` has another colour."""
 
-    label: str
+    label: Said | str
     value: float
     numbers: Sequence[str]
     more: float = 0.0
@@ -53,25 +43,31 @@ class Group:
     examples: list[dict[str, Any]] = field(default_factory=list)
 
 
-def render_report(facts: Mapping[str, Any], base_css: str) -> str:
+def render_report(facts: Mapping[str, Any], base_css: str, language: Language) -> str:
     """The page of data_report.json.
 
     Args:
         base_css: colours and type, which the page's own style sheet builds on.
+        language: that the page shows first.
     """
     environment = Environment(
         loader=PackageLoader("mengya.data.prepare.report", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_visible,
+        undefined=StrictUndefined,
+        finalize=visible,
     )
     environment.filters |= {"number": _number, "percent": _percent, "size": _size}
     own_css = files("mengya.data.prepare.report").joinpath("templates/report.css")
     sources = facts["sources"]
     return environment.get_template("report.html.jinja").render(
         facts=facts,
-        what=_WHAT[facts["kind"]],
+        what=say(facts["kind"]),
+        say=say,
+        say_reason=say_reason,
+        language=language,
+        title=getattr(say("title"), language),
         css=Markup(base_css + own_css.read_text(encoding="utf-8")),  # our own files
         sum=_sums(sources),
         funnel=_funnel(sources),
@@ -83,13 +79,6 @@ def render_report(facts: Mapping[str, Any], base_css: str) -> str:
         changed=_changed,
         shown_files=_SHOWN_FILES,
     )
-
-
-def _visible(value: Any) -> Any:
-    """What an expression of the template gives, without characters that a page cannot show."""
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return _CONTROL.sub("\ufffd", value)
-    return value
 
 
 def _sums(sources: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -137,14 +126,16 @@ def _funnel(sources: Sequence[Mapping[str, Any]]) -> list[Bar]:
     total = _sums(sources)
     everything = max(total["samples"], 1)
     left = total["samples"]
-    bars = [Bar("all", 1.0 if left else 0.0, _numbers(left, total["characters"], total))]
+    bars = [Bar(say("bar_all"), 1.0 if left else 0.0, _numbers(left, total["characters"], total))]
     for group in _groups(sources, "dropped"):
         left -= group.samples
         samples, characters, share = _numbers(group.samples, group.characters, total)
         numbers = [f"-{samples}", f"-{characters}", share]
-        bars.append(Bar(group.name, left / everything, numbers, group.samples / everything))
+        bars.append(
+            Bar(say_reason(group.name), left / everything, numbers, group.samples / everything)
+        )
     kept = _numbers(total["kept_samples"], total["kept_characters"], total)
-    return [*bars, Bar("kept", left / everything, kept)]
+    return [*bars, Bar(say("bar_kept"), left / everything, kept)]
 
 
 def _numbers(samples: int, characters: int, total: Mapping[str, int]) -> list[str]:
@@ -153,12 +144,12 @@ def _numbers(samples: int, characters: int, total: Mapping[str, int]) -> list[st
     return [_number(samples), _number(characters), _percent(share)]
 
 
-def _charts(histograms: Mapping[str, Any]) -> Iterator[tuple[str, list[Bar]]]:
-    for name, title in _HISTOGRAMS.items():
+def _charts(histograms: Mapping[str, Any]) -> Iterator[tuple[Said, list[Bar]]]:
+    for name in _HISTOGRAMS:
         if bins := histograms[name]:
             most = max(bin_["samples"] for bin_ in bins)
             yield (
-                title,
+                say(f"chart_{name}"),
                 [
                     Bar(_range(name, bin_), bin_["samples"] / most, [_number(bin_["samples"])])
                     for bin_ in bins
@@ -166,19 +157,16 @@ def _charts(histograms: Mapping[str, Any]) -> Iterator[tuple[str, list[Bar]]]:
             )
     if scripts := histograms["scripts"]:
         total = sum(scripts.values())
-        shares = ((_SCRIPTS.get(name, str(name)), count / total) for name, count in scripts.items())
-        yield (
-            "Characters by script",
-            [Bar(name, share, [_percent(share)]) for name, share in shares],
-        )
+        shares = ((say(name), count / total) for name, count in scripts.items())
+        yield say("chart_scripts"), [Bar(name, share, [_percent(share)]) for name, share in shares]
 
 
-def _range(name: str, bin_: Mapping[str, Any]) -> str:
+def _range(name: str, bin_: Mapping[str, Any]) -> Said | str:
     first, last = bin_["from"], bin_["to"]
     if name == "chinese":
         return f"{first * 100:.0f}-{last * 100:.0f} %"
     if last is None:
-        return f"{first} or more"
+        return say("or_more", first=first)
     return f"{first:,}" if first == last else f"{first:,}-{last:,}"
 
 

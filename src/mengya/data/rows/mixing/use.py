@@ -27,11 +27,17 @@ class SourceUse:
 
 @dataclass(frozen=True)
 class PhaseUse:
-    """Steps [start, end) and the share of every source in them; none where the phase never comes."""
+    """Steps [start, end) with the share of every source in their rows; none where the phase never comes.
+
+    wanted: the shares that were asked for. They are held on average over a thousand rows: a few rows of a
+    shuffled order have others, which `shares` are.
+    """
 
     start: int
     end: int
     shares: tuple[float, ...]
+    wanted: tuple[float, ...] = ()
+    rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class MixtureUse:
 
     sources: tuple[SourceUse, ...] = ()
     phases: tuple[PhaseUse, ...] = ()
+    rows: int = 0
+    """That the run takes of all sources."""
 
     def lines(self) -> Iterator[str]:
         """For people; nothing for a single source."""
@@ -68,7 +76,7 @@ def mixture_use(
         start, end = (length.batch_size.first_row(step) for step in (phase.start, phase.end))
         rows = mixture.rows_before(end) - mixture.rows_before(start)
         shares = tuple((rows / (end - start)).tolist()) if end > start else ()
-        phases.append(PhaseUse(phase.start, phase.end, shares))
+        phases.append(PhaseUse(phase.start, phase.end, shares, phase.wanted, end - start))
         wanted = [
             w + (end - start) * s / length.rows for w, s in zip(wanted, phase.wanted, strict=True)
         ]
@@ -79,4 +87,4 @@ def mixture_use(
             config.names, mixture.sources, taken, wanted, config.train, strict=True
         )
     )
-    return MixtureUse(sources, tuple(phases))
+    return MixtureUse(sources, tuple(phases), length.rows)
