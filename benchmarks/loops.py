@@ -3,8 +3,8 @@
 Loops: real text, then a piece of 1 to --longest characters repeated, in eight ways: as it is, without
 punctuation, with punctuation that changes, with line ends between, with a counter before each repeat (arabic,
 Chinese), with a number inside that changes; 64 to 400 characters and 4 repeats or more (6 with counters), cut
-anywhere. Drifting: clauses of 2 to 8 characters, one, the other or both, in any order. Honest: the ends of real
-records, every second one cut at a random place, by kind of text.
+anywhere. Drifting: clauses of 2 to 8 characters, one, the other or both, in any order. Honest: the ends of
+real records, every second one cut at a random place, by kind of text.
 
 usage: python benchmarks/loops.py SHARED_DATA [--count 1000] [--longest 64] [--all] [--show]
 SHARED_DATA: the folder of the shared data (pretrain/, sft/). --all: as many honest texts as there are, up to
