@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mengya.evaluation.long_context.tasks.kinds import Kind
-from mengya.evaluation.long_context.tasks.scoring import score
+from mengya.evaluation.long_context.tasks.scoring import cutter, score
 
 CHINESE = (
     "今天天气很好我们去公园玩小明在桥头钓鱼，钓到三条。北京的秋天最美！《水经》是书；数学 ABC x_1.5"
@@ -85,12 +85,13 @@ def main() -> None:
     assert spec is not None and spec.loader is not None
     metrics = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(metrics)
+    jieba = cutter("jieba")
     print("| kind | texts | largest difference |\n|---|---:|---:|")
     for kind, (score_theirs, write, fixed) in theirs(metrics).items():
         rng, worst = random.Random(0), 0.0
         for _ in range(arguments.texts):
             prediction, truth = write(rng), fixed or write(rng) or "x"
-            ours = score(kind, prediction, [truth], CLASSES, "jieba")
+            ours = score(kind, prediction, [truth], CLASSES, jieba)
             expected = float(score_theirs(prediction, truth, all_classes=CLASSES))
             worst = max(worst, abs(ours - expected))
         print(f"| {kind} | {arguments.texts:,} | {worst:.2g} |")

@@ -8,7 +8,7 @@ import pytest
 
 from mengya.evaluation.long_context.tasks.kinds import PROMPTS, Kind, data_set
 from mengya.evaluation.long_context.tasks.overlap import f1, rouge_l
-from mengya.evaluation.long_context.tasks.scoring import score
+from mengya.evaluation.long_context.tasks.scoring import cutter, score
 
 
 @pytest.mark.parametrize(
@@ -69,4 +69,4 @@ def test_every_kind_has_a_prompt_that_holds_the_context_and_longbench_e_is_known
 
 def test_words_of_jieba_are_longbenchs() -> None:
     pytest.importorskip("jieba", reason="needs the extra longbench")
-    assert score("f1_zh", "他在北京工作。", ["北京"], words="jieba") == pytest.approx(0.4)
+    assert score("f1_zh", "他在北京工作。", ["北京"], cut=cutter("jieba")) == pytest.approx(0.4)

@@ -19,7 +19,7 @@ from mengya.evaluation.long_context.buckets import Buckets
 from mengya.evaluation.long_context.config import LongContextConfig
 from mengya.evaluation.long_context.tasks.middle import cut_middle
 from mengya.evaluation.long_context.tasks.records import Task, read_prompts, read_tasks
-from mengya.evaluation.long_context.tasks.scoring import score
+from mengya.evaluation.long_context.tasks.scoring import Cut, cutter, score
 from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickResult
@@ -50,14 +50,14 @@ def task_figures(subject: Subject, buckets: Buckets, config: LongContextConfig) 
     Raises:
         UserError: the files cannot be used, or a data set's answers do not fit into the context.
     """
-    prompts = read_prompts(config.prompts)
+    prompts, cut = read_prompts(config.prompts), cutter(config.words)
     bad_lines = BadLines(config.max_bad_lines)
     tasks = read_tasks(config.tasks, prompts, config.kinds, config.limit, bad_lines)
     measured: list[Measurement] = []
     items: list[dict[str, Any]] = []
     for name, own in tasks.items():
         asked = [_asked(subject, buckets, task) for task in own]
-        records = _answered(subject, asked, config)
+        records = _answered(subject, asked, cut)
         measured += _figures(name, own, asked, records, name in prompts, config)
         items += records
     return YardstickResult(measured, items)
@@ -88,9 +88,7 @@ def _form(subject: Subject, task: Task) -> Subject:
     return replace(subject, chat=subject.chat and not task.rules.plain)
 
 
-def _answered(
-    subject: Subject, asked: Sequence[_Asked], config: LongContextConfig
-) -> list[dict[str, Any]]:
+def _answered(subject: Subject, asked: Sequence[_Asked], cut: Cut) -> list[dict[str, Any]]:
     """The records of a data set's items, answered in groups that fit into memory."""
     records: list[dict[str, Any]] = []
     rows = max(1, _GROUP_TOKENS // subject.context_length)
@@ -109,7 +107,7 @@ def _answered(
                 answer.text,
                 task.answers,
                 task.all_classes,
-                config.words,
+                cut,
                 rules.first_line,
             )
             records.append(

@@ -18,6 +18,7 @@ from mengya.evaluation.long_context.tasks.overlap import f1, rouge_l
 from mengya.runtime.optional import require
 
 Words = Literal["characters", "jieba"]
+Cut = Callable[[str], list[str]]
 
 # Full-width forms, CJK and general punctuation, as far as LongBench leaves them out: not ．, 《 and 〈.
 _CHINESE = "！-－ ／ ：-＠ ［-｀ ｛-､ 、-〃 》-』 【-】 〔-〟 〰 〾-〿 –-— ‘-’ ‛-‟ …-‧ ﹏"
@@ -31,23 +32,20 @@ def score(
     prediction: str,
     answers: Sequence[str],
     all_classes: Sequence[str] = (),
-    words: Words = "characters",
+    cut: Cut = list,
     first_line: bool = False,
 ) -> float:
     """The best score over the true answers.
 
     Args:
         all_classes: of a classification: every class there is.
+        cut: a Chinese text -> what is compared (`cutter`).
         first_line: only the first line of the prediction counts, line breaks before it left out.
-
-    Raises:
-        UserError: words=jieba, and jieba is not installed.
     """
     if first_line:
         prediction = prediction.lstrip("\n").split("\n")[0]
     if kind == "classification":
         return max(_classification(prediction, answer, all_classes) for answer in answers)
-    cut = _cutter(words)
     rules: dict[str, Callable[[str, str], float]] = {
         "f1_en": lambda p, t: f1(_english_words(p), _english_words(t)),
         "f1_zh": lambda p, t: f1(_chinese_units(p, cut), _chinese_units(t, cut)),
@@ -63,7 +61,12 @@ def score(
     return max(rules[kind](prediction, answer) for answer in answers)
 
 
-def _cutter(words: Words) -> Callable[[str], list[str]]:
+def cutter(words: Words) -> Cut:
+    """What cuts Chinese text.
+
+    Raises:
+        UserError: jieba is not installed.
+    """
     if words == "characters":
         return list
     jieba = require("jieba", "longbench")
@@ -77,7 +80,7 @@ def _english_words(text: str) -> list[str]:
     return re.sub(r"\b(a|an|the)\b", " ", kept).split()
 
 
-def _chinese_units(text: str, cut: Callable[[str], list[str]]) -> list[str]:
+def _chinese_units(text: str, cut: Cut) -> list[str]:
     """Lower case, without punctuation and spaces."""
     units = ("".join(c for c in unit.lower() if c not in _IGNORED) for unit in cut(text))
     return [kept for unit in units if (kept := "".join(unit.split()))]
