@@ -66,8 +66,8 @@ def test_changes_are_paired_and_forgetting_is_named(checkpoint: Path, tmp_path: 
     assert change["paired"] and change["items"] == 40 and change["verdict"] == "worse"
     assert change["mean"] == pytest.approx(0.61, abs=0.02) and change["p"] < 0.001
     assert cells(values, "loops/greedy")[1]["change"]["verdict"] == "same"
-    told = sentences(values, 1)
-    assert "SFT (tuned) cost 0.6" in told and "Most was lost in law" in told
+    said = sentences(values, 1)
+    assert "SFT (tuned) cost 0.6" in said and "Most was lost in law" in said
     origin = values["origins"][cells(values, "loops/greedy")[0]["origin"]]
     assert origin["seed"] == 7 and origin["hardware"] == "a slow CPU" and origin["contamination"]
 

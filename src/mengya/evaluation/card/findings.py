@@ -76,14 +76,14 @@ def _of_change(
             )
             yield Finding(number, "forgot" if change.mean > 0 else "gained", text)
     measured = {name.split("/")[0] for name in stage.figures}
-    told = {*GENERAL, "loops/greedy", "loops/sampled"}
+    said = {*GENERAL, "loops/greedy", "loops/sampled"}
     verdicts: tuple[tuple[str, str, Kind], ...] = (
         ("better", "gained", "gained"),
         ("worse", "lost", "forgot"),
     )
     for verdict, key, kind in verdicts:
         names = [
-            n for n in headline if n not in told and (c := own.get(n)) and c.verdict == verdict
+            n for n in headline if n not in said and (c := own.get(n)) and c.verdict == verdict
         ]
         if names:
             listed = [_with_change(stage, name, own[name]) for name in names[:_LISTED]]
