@@ -1,8 +1,8 @@
 """What needs no language model: pairs, cloze and knowledge by characters, two characters, and length.
 
-Trains interpolated character unigrams and bigrams on gzipped JSON lines with a "text", and answers every item
-with them: the share right by part, as the yardsticks count it, with half a point for a tie. A part that
-unigrams answer could be solved by the frequency of a word; one that bigrams answer, by a look at the neighbours.
+Trains interpolated character unigrams and bigrams on gzipped JSON lines with a "text", and answers every
+item with them: the share right by part, a tie shared among the best. A part that unigrams answer could be
+solved by the frequency of a word; one that bigrams answer, by a look at the neighbours.
 
 usage: python benchmarks/pairs_baselines.py DATA/*.jsonl.gz [--characters 20e6]
 """
@@ -75,7 +75,9 @@ def right(choice: Choice, score: Scorer) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--characters", type=float, default=20e6)
     options = parser.parse_args()
@@ -86,7 +88,9 @@ def main() -> None:
         "shortest": lambda sentence: -float(len(sentence)),
     }
     print(f"{model.total:,} characters of {len(options.files)} files\n")
-    print(f"| part | items | equal length | {' | '.join(scorers)} |\n|---|---:|---:|---:|---:|---:|")
+    print(
+        f"| part | items | equal length | {' | '.join(scorers)} |\n|---|---:|---:|---:|---:|---:|"
+    )
     suites = {"pairs": minimal_pairs, "cloze": cloze_items, "knowledge": knowledge_items}
     for name, items in suites.items():
         parts: dict[str, list[Choice]] = defaultdict(list)
@@ -95,7 +99,9 @@ def main() -> None:
             parts[f"{name}/{choice.part}"].append(choice)
         for part, choices in parts.items():
             equal = sum(choice.equal_length for choice in choices) / len(choices)
-            shares = [sum(right(c, score) for c in choices) / len(choices) for score in scorers.values()]
+            shares = [
+                sum(right(c, score) for c in choices) / len(choices) for score in scorers.values()
+            ]
             figures = " | ".join(f"{share:.1%}" for share in (equal, *shares))
             print(f"| {part} | {len(choices)} | {figures} |")
 
