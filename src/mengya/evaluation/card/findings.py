@@ -19,6 +19,7 @@ Kind = Literal["gained", "forgot", "kept", "note"]
 Changes = Mapping[str, Change | None]
 # Text by which forgetting is judged.
 GENERAL = ("reference_text", "bits_per_char", "text/bits_per_char")
+_SAME = 0.005  # bits per character: domains that lost as much as one another are not named
 _LISTED = 8  # figures in one sentence
 
 
@@ -110,7 +111,7 @@ def _of_text(
     )  # fmt: skip
     if key != "text_cost":
         return
-    if len(domains) > 1:
+    if len(domains) > 1 and domains[-1][0] - domains[0][0] > _SAME:
         (least, least_name), (worst, worst_name) = domains[0], domains[-1]
         yield Finding(
             number,
