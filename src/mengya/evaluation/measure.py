@@ -52,13 +52,7 @@ from mengya.evaluation.long_context.measure import long_context
 from mengya.evaluation.long_context.passkey import PasskeyCell, passkey_retrieval
 from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.record.file import FILE, EvaluationFile, subject_sha256
-from mengya.evaluation.record.provenance import (
-    Provenance,
-    commit_of_clone,
-    contamination_line,
-    hardware_name,
-    package_versions,
-)
+from mengya.evaluation.record.provenance import Provenance, contamination_line
 from mengya.evaluation.registry import YARDSTICKS
 from mengya.evaluation.results import Evaluation
 from mengya.evaluation.subject import Subject
@@ -67,6 +61,7 @@ from mengya.generation.chat_detection import is_chat_model
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.open_checkpoint import find_checkpoint, open_checkpoint, pick_dtype
 from mengya.runtime.device import init_device
+from mengya.runtime.machine import commit_of_clone, hardware_name, package_versions
 from mengya.runtime.typed_command import typed_command
 from mengya.tokenizer.chat_template import chat_template_hash
 from mengya.tokenizer.load import tokenizer_hash

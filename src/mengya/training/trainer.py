@@ -34,6 +34,7 @@ from mengya.training.run_config import LoopConfig
 from mengya.training.schedule import ScheduleConfig, lr_factor
 from mengya.training.state import TrainState
 from mengya.training.stop_signal import StopSignal
+from mengya.training.telemetry.events import EventLog
 from mengya.training.telemetry.expert_load import ExpertLoad
 from mengya.training.telemetry.metrics import MetricsLog
 from mengya.training.telemetry.progress import ProgressBar
@@ -84,6 +85,7 @@ class Observer:
         open_metrics: step -> the log of metrics from there on; called on rank 0.
         sample: gives a few completions of a model as dictionaries, or None.
         yardsticks: what measures loop.yardsticks, on rank 0.
+        events: where skipped steps, spikes and returns to a checkpoint are noted.
         flops_per_token, peak_flops: of one real token, and of one device per second; they give the MFU.
     """
 
@@ -91,6 +93,7 @@ class Observer:
     open_metrics: Callable[[int], MetricsLog]
     sample: Callable[[CausalLM], list[dict[str, Any]]] | None = None
     yardsticks: Yardsticks | None = None
+    events: EventLog = field(default_factory=lambda: EventLog(None))
     flops_per_token: float = 0.0
     peak_flops: float | None = None
 
@@ -173,7 +176,7 @@ class Trainer:
         if self.state.grad_scaler:
             self.strategy.scaler.load_state_dict(self.state.grad_scaler)
         return (
-            Watchdog(self.loop, self.state, self._progress.say),
+            Watchdog(self.loop, self.state, self._progress.say, self.observer.events.add),
             ExpertLoad(self.model, self.strategy.all_reduce),
             LogWindow(self.strategy.device),
         )
@@ -206,6 +209,7 @@ class Trainer:
         step = self.state.step
         if step in self.state.quarantined:
             self._progress.say(f"step {step + 1} skipped: its batch is in quarantine")
+            self.observer.events.add("skipped", step + 1, "its batch is in quarantine")
             self.state.skipped += 1
         else:
             seed_step(self.seed, step, self.strategy.rank)
@@ -299,6 +303,9 @@ class Trainer:
         back = self.checkpoints.rewind(self.state, trouble)
         if back is self.state:
             return
+        self.observer.events.add(
+            "rewind", self.state.step, f"to step {back.step}: {trouble.reason}"
+        )
         self.state = back
         if self._metrics is not None:
             self._metrics.cut(back.step)

@@ -121,23 +121,3 @@ def test_a_judge_of_characters_alone_scores_chance_in_every_part(name: str, seed
     for part in {item.part for item in items}:
         asked = [item for item in items if item.part == part]
         assert frequencies_answer(asked, worth) == pytest.approx(asked[0].chance), part
-
-
-def answer(item: Choice) -> str:
-    """What the right sentence has and none of the wrong ones, without what all of them share."""
-    sentences = (item.good, *item.bad)
-    start = next(i for i in range(99) if len({s[: i + 1] for s in sentences}) > 1)
-    end = next(i for i in range(99) if len({s[len(s) - i - 1 :] for s in sentences}) > 1)
-    return item.good[start : len(item.good) - end]
-
-
-def test_every_fact_is_asked_in_two_wordings() -> None:
-    """Blocks of four facts are asked in the first wording, then in the second, with the same four answers."""
-    items = knowledge_items()
-    assert len(items) // 2 >= 400
-    for start in range(0, len(items), 8):
-        block = items[start : start + 8]
-        assert len({item.part for item in block}) == 1
-        for first, second in zip(block[:4], block[4:], strict=True):
-            assert first.good != second.good
-            assert answer(first) == answer(second)

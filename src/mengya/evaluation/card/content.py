@@ -167,6 +167,7 @@ def _stage(number: int, stage: Stage) -> dict[str, Any]:
         "replay": stage.replay,
         "data": stage.data,
         "checked": stage.checked,
+        "starts": stage.starts,
         "config": stage.config,
         "training_samples": stage.samples,
         "curves": stage.curves.to_json() if stage.curves else None,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mengya.errors import UserError
+from mengya.evaluation.card.curves import EVENTS
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.open_checkpoint import ADAPTER, checkpoint_config
 from mengya.runtime.jsonl import read_jsonl, read_steps
@@ -70,7 +71,7 @@ def cost_of(checkpoint: Path, run: Path | None) -> Cost:
 
 def _machine(run: Path | None) -> tuple[str | None, int | None]:
     """Of the last start of the run."""
-    starts = [e for e in read_jsonl(run / "events.jsonl") if e.get("hardware")] if run else []
+    starts = [e for e in read_jsonl(run / EVENTS) if e.get("hardware")] if run else []
     if not starts:
         return None, None
     devices = starts[-1].get("devices")

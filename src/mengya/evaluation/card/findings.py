@@ -19,6 +19,7 @@ Kind = Literal["gained", "forgot", "kept", "note"]
 Changes = Mapping[str, Change | None]
 # Text by which forgetting is judged.
 GENERAL = ("reference_text", "bits_per_char", "text/bits_per_char")
+_SAME = 0.005  # bits per character: domains that lost as much as one another are not named
 _LISTED = 8  # figures in one sentence
 
 
@@ -76,14 +77,14 @@ def _of_change(
             )
             yield Finding(number, "forgot" if change.mean > 0 else "gained", text)
     measured = {name.split("/")[0] for name in stage.figures}
-    told = {*GENERAL, "loops/greedy", "loops/sampled"}
+    said = {*GENERAL, "loops/greedy", "loops/sampled"}
     verdicts: tuple[tuple[str, str, Kind], ...] = (
         ("better", "gained", "gained"),
         ("worse", "lost", "forgot"),
     )
     for verdict, key, kind in verdicts:
         names = [
-            n for n in headline if n not in told and (c := own.get(n)) and c.verdict == verdict
+            n for n in headline if n not in said and (c := own.get(n)) and c.verdict == verdict
         ]
         if names:
             listed = [_with_change(stage, name, own[name]) for name in names[:_LISTED]]
@@ -110,7 +111,7 @@ def _of_text(
     )  # fmt: skip
     if key != "text_cost":
         return
-    if len(domains) > 1:
+    if len(domains) > 1 and domains[-1][0] - domains[0][0] > _SAME:
         (least, least_name), (worst, worst_name) = domains[0], domains[-1]
         yield Finding(
             number,

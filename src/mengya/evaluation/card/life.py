@@ -24,6 +24,7 @@ from mengya.runtime.output_folder import MARKER
 
 Kind = Literal["pretrain", "sft", "dpo", "rl", "lora", "quantized", "merged", "extended", "model"]
 _VERBS: dict[str, Kind] = {"merge": "merged", "extend": "extended", "quantize": "quantized"}
+_MADE = ("quantized", "merged", "extended")
 _DEPTH = 16  # longest chain of stages that is followed
 _NOT_MODELS = ("export", "tokenizer", "prepare")
 
@@ -141,7 +142,13 @@ def _checkpoints(path: Path) -> list[Path]:
             f"{path} is no checkpoint, and none of the folders in it is a run or a checkpoint: name a run "
             "folder, a checkpoint, an adapter or a quantized folder"
         )
-    return sorted(found, key=lambda folder: (_depth(folder), _step(folder), str(folder)))
+    return sorted(found, key=_place_in_life)
+
+
+def _place_in_life(folder: Path) -> tuple[int, bool, int, str]:
+    """What was made of a stage comes after what was trained from it."""
+    is_made = kind_of(folder) in _MADE
+    return _depth(folder), is_made, _step(folder), str(folder)
 
 
 def _depth(folder: Path) -> int:
@@ -150,8 +157,7 @@ def _depth(folder: Path) -> int:
     while above is not None and depth < _DEPTH:
         depth, above = depth + 1, parent_of(above)
     runs = list(dict.fromkeys(entry.run for entry in read_training_record(folder) or ()))
-    made = kind_of(folder) in ("quantized", "merged", "extended")
-    return max(depth, len(runs) - 1 + made)
+    return max(depth, len(runs) - 1 + (kind_of(folder) in _MADE))
 
 
 def _step(folder: Path) -> int:

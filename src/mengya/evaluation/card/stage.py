@@ -18,7 +18,7 @@ from mengya.data.training_record import read_training_record
 from mengya.errors import UserError
 from mengya.evaluation.card.compare import Figure, with_interval
 from mengya.evaluation.card.cost import Cost, cost_of
-from mengya.evaluation.card.curves import Curves, read_curves
+from mengya.evaluation.card.curves import EVENTS, Curves, read_curves
 from mengya.evaluation.card.figures import figures_by_part
 from mengya.evaluation.card.life import Place, run_config
 from mengya.evaluation.record.file import FILE, items_path, read_evaluation, subject_sha256
@@ -34,6 +34,7 @@ class Stage:
         replay: share of plain text among the tokens trained on, of SFT and after; None is not known.
         data: what it was trained on: name, license, kind, documents, tokens, files of each source.
         checked: of each shard folder, in all stages so far, what of exams was found; None: nobody looked.
+        starts: the command, commit, machine and versions of each start of the run.
         config: config.yaml of the run, or the settings of the quantization.
         answers: items of `loops`. samples: those saved during training, the last of them.
     """
@@ -47,6 +48,7 @@ class Stage:
     replay: float | None
     data: list[dict[str, Any]] = field(default_factory=list)
     checked: list[dict[str, Any]] = field(default_factory=list)
+    starts: list[dict[str, Any]] = field(default_factory=list)
     config: str = ""
     answers: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
@@ -77,6 +79,7 @@ def read_stage(place: Place, data: Sequence[dict[str, Any]]) -> Stage:
         replay=_replay(place),
         data=list(data),
         checked=list(_checked(place.folder)),
+        starts=[e for e in _events(place) if e.get("event") in ("start", "resume")],
         config=_config(place),
         answers=[] if is_stale else list(read_jsonl(loops)),
         samples=_samples(place.run) if place.run else [],
@@ -131,6 +134,10 @@ def _config(place: Place) -> str:
         name: record[name] for name in ("method", "layout", "mean_bits", "config") if name in record
     }
     return json.dumps(kept, ensure_ascii=False, indent=1) if kept else ""
+
+
+def _events(place: Place) -> list[dict[str, Any]]:
+    return list(read_jsonl(place.run / EVENTS)) if place.run else []
 
 
 def _samples(run: Path) -> list[dict[str, Any]]:

@@ -61,6 +61,7 @@ from mengya.training.optim.layout import run_layout
 from mengya.training.run_config import RunConfig
 from mengya.training.run_length import run_length
 from mengya.training.state import TrainState
+from mengya.training.telemetry.events import EventLog
 from mengya.training.telemetry.metrics import MetricsLog
 from mengya.training.telemetry.progress import LOG, ProgressBar
 from mengya.training.telemetry.report import write_report
@@ -168,8 +169,10 @@ def train(
         check=lambda checkpoint: layout.check(checkpoint, new_run(config, checkpoint)),
     )
     state = checkpoints.resume()
+    events = EventLog(config.run_dir if strategy.rank == 0 else None)
     if strategy.rank == 0:
         config.run_dir.mkdir(parents=True, exist_ok=True)
+        events.begin(state.step, strategy.device, strategy.world_size)
         write_training_record(record, config.run_dir)
         resolved = config.model_copy(update={"global_batch_size": data.batch_size.rows})
         save_config(resolved, config.run_dir / "config.yaml")
@@ -195,6 +198,7 @@ def train(
         strategy=strategy,
         observer=Observer(
             progress=progress,
+            events=events,
             open_metrics=partial(
                 MetricsLog,
                 config.run_dir,

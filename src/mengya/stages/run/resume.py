@@ -34,6 +34,7 @@ from mengya.stages.run.inputs import (
 )
 from mengya.training.checkpoint.store import CheckpointStore
 from mengya.training.run_config import RunConfig
+from mengya.training.telemetry.events import EVENTS
 from mengya.training.telemetry.metrics import IDS
 from mengya.training.telemetry.progress import LOG
 
@@ -54,6 +55,7 @@ _NAMES = (
     INPUTS,
     TRAINING_DATA,
     "metrics.jsonl",
+    EVENTS,
     "samples.jsonl",
     "quarantine.jsonl",
     "report.html",

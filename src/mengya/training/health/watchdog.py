@@ -21,6 +21,7 @@ import statistics
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -62,8 +63,20 @@ class _Step:
 class Watchdog:
     """Judges the steps of a run in order, LAG steps after they were started."""
 
-    def __init__(self, loop: LoopConfig, state: TrainState, say: Callable[[str], None]) -> None:
-        self._loop, self._state, self._say = loop, state, say
+    def __init__(
+        self,
+        loop: LoopConfig,
+        state: TrainState,
+        say: Callable[[str], None],
+        note: Callable[[Literal["skipped", "spike"], int, str], None] = lambda kind, step, text: (
+            None
+        ),
+    ) -> None:
+        """
+        Args:
+            say: shows a line. note: records a step, counted from 1, that was skipped or is a spike.
+        """
+        self._loop, self._state, self._say, self._note = loop, state, say, note
         self._pending: deque[_Step] = deque()
 
     def record(self, step: int, items: int, tokens: int, loss: Tensor, norm: Tensor) -> None:
@@ -118,6 +131,7 @@ class Watchdog:
         state.skipped += 1
         state.tokens -= step.tokens
         self._say(f"step {step.step + 1} skipped: {step.skipped}")
+        self._note("skipped", step.step + 1, step.skipped)
         state.skipped_row.append(step.step)
         if len(state.skipped_row) >= self._loop.max_skipped_in_a_row:
             row = f"{len(state.skipped_row)} steps in a row were skipped, the last because: "
@@ -134,6 +148,7 @@ class Watchdog:
         state.spike_row.append(step.step)
         spikes = len(state.spike_row)
         message = f"loss {loss:.3g} at step {step.step + 1} is above {limit or math.inf:.3g}, "
+        self._note("spike", step.step + 1, message.removesuffix(", "))
         message += "1 spike" if spikes == 1 else f"{spikes} spikes in a row"
         if spikes >= self._loop.spike_steps:
             self._raise_trouble(message, spike=True)

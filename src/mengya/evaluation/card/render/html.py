@@ -67,6 +67,7 @@ def render_html(values: Mapping[str, Any], base_css: str, language: Language) ->
         groups=list(_groups(values["rows"])),
         headline=[row for row in values["rows"] if row["headline"]],
         cell=_cell,
+        chance_of=lambda row: numbers.shown(row["chance"], row["unit"]),
         charts=list(_charts(values["stages"])),
         by_stage=_findings_by_stage(values["findings"], len(values["stages"])),
         hours=lambda hours: both(numbers.shown_hours(hours)),
@@ -121,11 +122,12 @@ def _cell(row: Mapping[str, Any], number: int) -> Markup:
     if change := cell["change"]:
         text = numbers.shown_change(change["mean"], row["unit"])
         p = f" {numbers.shown_p(change['p'])}" if change["p"] is not None else ""
-        parts.append(
-            Markup('<span class="mark {}"><i aria-hidden="true"></i>{} {}<small>{}</small></span>').format(
-                change["verdict"], both(say(change["verdict"])), text, p
-            )
-        )  # fmt: skip
+        mark = (
+            '<span class="mark {}"><i aria-hidden="true"></i>{} <span class="moved">{}</span>'
+            "<small>{}</small></span>"
+        )
+        word = both(say(change["verdict"]))
+        parts.append(Markup(mark).format(change["verdict"], word, text, p))
     elif not cell["comparable"]:
         parts.append(
             Markup('<span class="mark unclear">{}</span>').format(both(say("not_compared")))

@@ -131,6 +131,12 @@ class _Writer:
                     found = self._say("found_items", count=each["found"])
                 shards = _line(each["shards"] or "?")
                 facts.append(f"- {self._say('checked_for_exams')}: {shards}: {found}")
+            for start in stage["starts"]:
+                commit = start.get("commit") or self._say("unknown")
+                facts.append(
+                    f"- {self._say('command')}: {_line(start.get('command') or '?')}; "
+                    f"{_line(start.get('hardware') or '?')}; {self._say('commit')} {_line(commit)}"
+                )
             yield "\n".join(facts)
 
     def _origins(self) -> Iterator[str]:

@@ -218,7 +218,7 @@ function drawAxes(svg, scale, [bottom, top], width, height) {
 function drawCurves(svg, chart, width, height) {
   const { scale } = chart;
   const clip = `clip-${charts.indexOf(chart)}`;
-  const area = { x: MARGIN.left, y: 0, width: width - MARGIN.left - MARGIN.right, height };
+  const area = { x: MARGIN.left - 4, y: 0, width: width - MARGIN.left - MARGIN.right + 8, height };
   const clipPath = shape("clipPath", { id: clip });
   clipPath.append(shape("rect", area));
   const group = shape("g", { "clip-path": `url(#${clip})` });
