@@ -113,7 +113,8 @@ def main() -> None:
         parser.error(f"--yardsticks {unknown[0]} is not one of {', '.join(YARDSTICKS)}")
     if wrong := [name for name, *files in options.items if len(files) != len(checkpoints)]:
         parser.error(f"--items {wrong[0]} needs {len(checkpoints)} files: one a checkpoint")
-    of_each = [measured(checkpoint, options.yardsticks, options) for checkpoint in checkpoints]
+    names = options.yardsticks
+    of_each = [measured(checkpoint, names, options) for checkpoint in checkpoints] if names else []
     for name in options.yardsticks:
         print(ranking(name, checkpoints, [items[name] for items in of_each]), flush=True)
     for name, *files in options.items:
