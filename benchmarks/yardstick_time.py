@@ -30,7 +30,8 @@ def main(recipe: str, *arguments: str) -> None:
     for name, chosen in (("without", "[]"), ("with", names)):
         typed = [*overrides, f"run_dir={out / name}", f"loop.yardsticks={chosen}"]
         began = time.perf_counter()
-        pretrain.run(load_config(PretrainConfig, Path(recipe), typed))
+        if not pretrain.run(load_config(PretrainConfig, Path(recipe), typed)):
+            sys.exit(f"{out / name} was stopped: remove {out} and start again")
         seconds[name] = time.perf_counter() - began
     lines = [json.loads(line) for line in (out / "with/metrics.jsonl").read_text().splitlines()]
     measured = [line for line in lines if "yardstick_share" in line]

@@ -370,13 +370,12 @@ class Trainer:
             self._metrics.log(self.state.step, values)
 
     def _measure_yardsticks(self) -> None:
-        """On rank 0, in a full copy where weights are sharded; the other ranks wait."""
+        """On rank 0, where sharded weights are gathered; the other ranks wait."""
         started = time.perf_counter()
         model = self.strategy.full_model(self.model, self.strategy.device)
         if model is None or self.observer.yardsticks is None or self._metrics is None:
             return
-        with self.strategy.autocast():
-            values = self.observer.yardsticks.measure(model, self.state.step, started)
+        values = self.observer.yardsticks.measure(model, self.state.step, started)
         self._metrics.log(self.state.step, {**values, "tokens": self.state.tokens})
 
     def _write_samples(self) -> None:

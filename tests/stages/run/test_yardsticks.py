@@ -17,6 +17,7 @@ from mengya.models.config.model import ModelConfig
 from mengya.stages import pretrain
 from mengya.stages.evaluate import EvaluateConfig, measure
 from mengya.stages.pretrain import PretrainConfig
+from mengya.stages.run.yardsticks import own_copy
 from mengya.training.telemetry.yardsticks import Yardsticks
 from tests.helpers.several_processes import make_config, recipe, run_together
 from tests.helpers.stage_fixtures import MODEL, StageFixtures
@@ -36,7 +37,9 @@ def lines(run_dir: Path, name: str) -> dict[int, float]:
     return {line["step"]: line[name] for line in read if name in line}
 
 
-@pytest.mark.parametrize("case", ["pretrain-sigmoid", "sft", "sft-lora", "dpo-lora"])
+@pytest.mark.parametrize(
+    "case", ["pretrain-sigmoid", "pretrain-ternary", "sft", "sft-lora", "dpo-lora"]
+)
 def test_a_run_is_the_same_to_the_bit_with_them_and_without(
     case: str, fixtures: StageFixtures, tmp_path: Path
 ) -> None:
@@ -100,6 +103,19 @@ def test_sharded_weights_are_gathered_for_them(fixtures: StageFixtures, tmp_path
     assert found["fsdp"] == pytest.approx(found["auto"], rel=1e-5) and list(found["auto"]) == [3]
 
 
+def test_they_measure_a_copy_that_shares_no_memory() -> None:
+    """The batch engine packs the weights of its model in place, which an optimizer holds."""
+    model = CausalLM(ModelConfig(vocab_size=50, **MODEL))
+    copied = own_copy(model)
+    own = {tensor.data_ptr() for tensor in model.state_dict().values()}
+    assert not own & {tensor.data_ptr() for tensor in copied.state_dict().values()}
+    assert copied.lm_head.weight is copied.model.embed_tokens.weight  # still tied
+    assert model.training and not copied.training
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), copied.parameters(), strict=True)
+    )
+
+
 def test_an_unknown_one_is_refused_before_anything_is_read(
     fixtures: StageFixtures, tmp_path: Path
 ) -> None:
@@ -115,7 +131,6 @@ def test_random_numbers_are_left_alone_and_a_slow_one_is_warned_of_once() -> Non
     said: list[str] = []
 
     def slow(model: CausalLM) -> dict[str, float]:
-        assert not model.training
         time.sleep(0.02)
         return {"noise": float(torch.rand(())), "noise/part": 1.0}
 

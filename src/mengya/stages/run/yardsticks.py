@@ -1,15 +1,23 @@
-"""The yardsticks of loop.yardsticks, as a function that training can call: it knows nothing of evaluation."""
+"""The yardsticks of loop.yardsticks, as a function that training can call: it knows nothing of evaluation.
+
+They measure a copy in the dtype of `mengya evaluate`, which gives the same figures: a yardstick may pack the
+weights of its model for decoding, and remember what the model answered.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
+
+import torch
 
 from mengya.errors import UserError
 from mengya.evaluation.registry import YARDSTICKS
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig
 from mengya.models.causal_lm import CausalLM
+from mengya.models.hf.open_checkpoint import pick_dtype
 from mengya.tokenizer.load import load_tokenizer
 from mengya.training.run_config import RunConfig
 
@@ -37,12 +45,25 @@ def yardstick_figures(
     settings = YardstickConfig(limit=config.loop.yardstick_limit)
 
     def figures(model: CausalLM) -> dict[str, float]:
-        subject = Subject(model, tokenizer, config.run_dir, chat)
-        return {
-            measurement.name: measurement.value
-            for name in config.loop.yardsticks
-            for measurement in YARDSTICKS[name](subject, settings).measurements
-            if measurement.unit != "bits/byte"
-        }
+        copied = own_copy(model)
+        subject = Subject(copied, tokenizer, config.run_dir, chat)
+        with copied.uncompiled():
+            return {
+                measurement.name: measurement.value
+                for name in config.loop.yardsticks
+                for measurement in YARDSTICKS[name](subject, settings).measurements
+                if measurement.unit != "bits/byte"
+            }
 
     return figures
+
+
+def own_copy(model: CausalLM) -> CausalLM:
+    """A model in evaluation mode that shares no memory with `model`; bf16 on a GPU, as `mengya evaluate`."""
+    copied = copy.deepcopy(model).requires_grad_(False).eval()
+    in_fp32 = all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    if (
+        model.config.quantization is not None or not in_fp32
+    ):  # rounded from fp32; 4-bit layers of QLoRA
+        return copied
+    return copied.to(pick_dtype("auto", model.lm_head.weight.device))

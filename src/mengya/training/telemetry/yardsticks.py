@@ -1,4 +1,4 @@
-"""Yardsticks measured while a run trains: on the live weights, without a trace in the run, timed.
+"""Yardsticks measured while a run trains: timed, and without a trace in its random numbers.
 
 Takes a function of a model that gives figures by name (stages/run/yardsticks.py makes it of those of
 `mengya evaluate`); gives metrics. Knows none of the yardsticks.
@@ -23,7 +23,7 @@ class Yardsticks:
     """Measures, and counts the time of it since the run began, which is when this is made.
 
     Args:
-        figures: of a model in evaluation mode, by name.
+        figures: of a model, by name; leaves the model as it is.
         every: steps between measurements, named in the warning when they take more than MAX_SHARE.
         say: shows a line.
     """
@@ -40,14 +40,13 @@ class Yardsticks:
         self._warned = False
 
     def measure(self, model: CausalLM, step: int, started: float) -> dict[str, float]:
-        """The metrics of one measurement; random numbers and compiled graphs of the run stay as they are.
+        """The metrics of one measurement.
 
         Args:
             started: time.perf_counter() before the weights were gathered, where they are sharded.
         """
         device = next(model.parameters()).device
-        model.eval()
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), model.uncompiled():
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             figures = self._figures(model)
         now = time.perf_counter()
         self._seconds += now - started
