@@ -39,7 +39,7 @@ class Hflm:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description="Our exams against HFLM's.")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("exam")
     parser.add_argument("--limit", type=int)
@@ -56,7 +56,9 @@ def main() -> None:
     protocols = [options.protocol] if options.protocol else []
     settings = ExamSettings(protocols=protocols, num_fewshot=options.fewshot, limit=options.limit)
     parameters = sum(p.numel() for p in model.parameters())
-    print(f"{parameters / 1e6:.1f}M parameters, {device}, {dtype}, {torch.get_num_threads()} threads")
+    print(
+        f"{parameters / 1e6:.1f}M parameters, {device}, {dtype}, {torch.get_num_threads()} threads"
+    )
     scores: dict[str, list[float]] = {}
     for name in (options.only,) if options.only else ("ours", "hflm"):
         if name == "hflm":

@@ -19,7 +19,7 @@ class ExamResult:
         categories: {} where the benchmark has none.
         chance: what guessing gives, on average over the questions: one of the options; of written answers
             the commonest one, always.
-        above_chance: whether the whole interval is above it.
+        above_chance: whether all of the interval is above it.
         cut_prompts: questions whose prompt was longer than the model's context and was truncated on the left.
         contamination: the score without questions that the training data hold.
         others: the other metrics of the same answers, metric or metric/filter -> mean.

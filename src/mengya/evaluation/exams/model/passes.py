@@ -1,7 +1,7 @@
 """Which token sequences are computed together, so that as few tokens as possible are.
 
 Three ways, of which the one with the fewest tokens is taken for an exam: `plain` (every different sequence by
-itself), `prefix` (few-shot prompts: their common beginning once) and `context` (whole answers: each context
+itself), `prefix` (few-shot prompts: their common beginning once) and `context` (answers: each context
 once, its options after it). Four letters after one prompt are one sequence in all of them, since the last
 token of a continuation is never computed. Knows no model.
 """
