@@ -1,7 +1,7 @@
 """Seconds of an exam with our model class of the harness and with lm_eval's HFLM, one after the other.
 
     python benchmarks/exams.py CHECKPOINT EXAM [--limit N] [--fewshot N] [--protocol letters]
-                               [--device cpu] [--only ours]
+                               [--device cpu] [--dtype float32] [--only ours]
 
 EXAM is what `mengya evaluate` takes as exams=. Both get the same tasks in one process; opening the models is
 not timed; tasks, prompts, answers and scoring are. Says on how many items both agree, and
@@ -47,10 +47,11 @@ def main() -> None:
     parser.add_argument("--protocol", choices=["letters", "answers", "generation"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=32, help="of HFLM; ours chooses its own")
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument("--only", choices=["ours", "hflm"])
     options = parser.parse_args()
     device = torch.device(options.device)
-    dtype = pick_dtype("auto", device)
+    dtype = pick_dtype(options.dtype, device)
     model, tokenizer = open_checkpoint(options.checkpoint, device, dtype)
     subject = Subject(model, tokenizer, options.checkpoint, chat=False)
     protocols = [options.protocol] if options.protocol else []
