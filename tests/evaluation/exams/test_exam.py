@@ -93,6 +93,7 @@ def test_a_local_exam_is_known_by_its_layout(name: str, subject: Subject, tmp_pa
     assert result.chance == pytest.approx(chance)
     assert result.title == BENCHMARKS[name].title
     assert sum(score.questions for score in result.subjects.values()) == questions
+    assert result.chance is not None
     assert result.above_chance == (result.overall.interval[0] > result.chance)
 
 
