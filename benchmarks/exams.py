@@ -1,7 +1,7 @@
 """Seconds of an exam with our model class of the harness and with lm_eval's HFLM, one after the other.
 
     python benchmarks/exams.py CHECKPOINT EXAM [--limit N] [--fewshot N] [--protocol letters]
-                               [--device cpu] [--only ours]
+                               [--device cpu] [--dtype float32] [--only ours]
 
 EXAM is what `mengya evaluate` takes as exams=. Both get the same tasks in one process; opening the models is
 not timed; tasks, prompts, answers and scoring are. Says on how many items both agree, and
@@ -39,7 +39,7 @@ class Hflm:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description="Our exams against HFLM's.")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("exam")
     parser.add_argument("--limit", type=int)
@@ -47,16 +47,19 @@ def main() -> None:
     parser.add_argument("--protocol", choices=["letters", "answers", "generation"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=32, help="of HFLM; ours chooses its own")
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument("--only", choices=["ours", "hflm"])
     options = parser.parse_args()
     device = torch.device(options.device)
-    dtype = pick_dtype("auto", device)
+    dtype = pick_dtype(options.dtype, device)
     model, tokenizer = open_checkpoint(options.checkpoint, device, dtype)
     subject = Subject(model, tokenizer, options.checkpoint, chat=False)
     protocols = [options.protocol] if options.protocol else []
     settings = ExamSettings(protocols=protocols, num_fewshot=options.fewshot, limit=options.limit)
     parameters = sum(p.numel() for p in model.parameters())
-    print(f"{parameters / 1e6:.1f}M parameters, {device}, {dtype}, {torch.get_num_threads()} threads")
+    print(
+        f"{parameters / 1e6:.1f}M parameters, {device}, {dtype}, {torch.get_num_threads()} threads"
+    )
     scores: dict[str, list[float]] = {}
     for name in (options.only,) if options.only else ("ours", "hflm"):
         if name == "hflm":

@@ -330,7 +330,7 @@ def evaluate(checkpoint: StrPath, recipe: StrPath | None = None, /, **keys: Any)
     Args:
         checkpoint: a model, adapter or run folder, as for `load`.
         recipe: a YAML file.
-        keys: what to measure: texts=FILES, text_shards=SHARDS, exams=FOLDERS, preferences=SHARDS,
+        keys: what to measure: texts=FILES, text_shards=SHARDS, exams=NAMES_OR_PATHS, preferences=SHARDS,
             passkey={}; out=FILE also writes the results as JSON.
 
     Returns:

@@ -78,7 +78,7 @@ def _add_exam(table: Table, name: str, exam: ExamResult) -> None:
     for category, score in exam.categories.items():
         _add_score(table, f"{name}: {category} (category)", score, "")
     style = "chat" if exam.chat_template else "text"
-    what = f", {exam.protocol}, {exam.num_fewshot}-shot as {style}; chance {exam.chance:.0%}, {exam.verdict}"
+    what = f", {exam.protocol}, {exam.num_fewshot}-shot as {style}; {exam.verdict}"
     if exam.cut_prompts:
         what += f"; {exam.cut_prompts} prompts cut to the context"
     what += "".join(f"; {note}" for note in (exam.note, exam.contamination.note) if note)

@@ -57,16 +57,19 @@ def long_subject(long_checkpoint: Path) -> Subject:
 
 @pytest.fixture(scope="module")
 def hflm(long_checkpoint: Path) -> Any:
-    from lm_eval.models.huggingface import HFLM
-
-    return HFLM(pretrained=str(long_checkpoint), device="cpu", dtype="float32", batch_size=5)
+    return _hflm(long_checkpoint)
 
 
 @pytest.fixture(scope="module")
 def short_hflm(checkpoint: Path) -> Any:
+    return _hflm(checkpoint)
+
+
+def _hflm(checkpoint: Path) -> Any:
     from lm_eval.models.huggingface import HFLM
 
-    return HFLM(pretrained=str(checkpoint), device="cpu", dtype="float32", batch_size=5)
+    model: Any = HFLM  # its constructor's types hide the arguments
+    return model(pretrained=str(checkpoint), device="cpu", dtype="float32", batch_size=5)
 
 
 @pytest.mark.parametrize("name", EXAMS)

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from mengya.data.exams.config import ExamSource
 from mengya.data.exams.folders import CMMLU, read_questions
+from mengya.data.exams.items import read_exams
 from mengya.data.exams.local import read_local_exam
+from mengya.data.training_record import TrainedOn, write_training_record
 from mengya.errors import UserError
 from mengya.evaluation.exams.benchmarks import BENCHMARKS, find_benchmark
 from mengya.evaluation.exams.exam import ExamSettings, ask_exam
@@ -90,6 +93,7 @@ def test_a_local_exam_is_known_by_its_layout(name: str, subject: Subject, tmp_pa
     assert result.chance == pytest.approx(chance)
     assert result.title == BENCHMARKS[name].title
     assert sum(score.questions for score in result.subjects.values()) == questions
+    assert result.chance is not None
     assert result.above_chance == (result.overall.interval[0] > result.chance)
 
 
@@ -286,3 +290,43 @@ def test_examples_come_from_another_split_where_there_is_one(tmp_path: Path) -> 
     assert json.loads((tmp_path / "c3/c3-d-test.json").read_text("utf-8"))[0][0] == c3.rows[0][
         "passage"
     ].split("\n")
+
+
+KEYED = [
+    "cmmlu",
+    "ceval",
+    "mmlu",
+    "agieval",
+    "c3",
+    "cmrc",
+    "xiezhi",
+    "gaokao_bench",
+    "gsm8k",
+    "humaneval",
+]
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_prepare_and_evaluate_know_the_same_questions(
+    name: str, subject: Subject, tmp_path: Path
+) -> None:
+    """What `prepare` notes of an exam's files is found again among the questions that were asked."""
+    make, file, questions, _ = LAYOUTS[name]
+    path = make(tmp_path / file)
+    if name == "gaokao_bench":  # a folder with files without questions is refused by prepare
+        path = path / "2010-2022_Biology_MCQs.json"
+    (read,) = read_exams([ExamSource(path=str(path))])
+    names = {each.part.name for each in read_local_exam(path).subjects.values() if each.part}
+    scored = [part for part in read.parts if part.name in names]
+    noted = {
+        "parts": [{"name": part.name, "digest": part.digest} for part in scored],
+        "keys": [scored[0].keys[0]],
+        "unchecked_keys": [],
+    }
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    write_training_record([TrainedOn("pretrain", "text", {"exams": [noted]})], folder)
+    trained = Subject(subject.model, subject.tokenizer, folder, chat=False)
+    seen = ask(trained, path, num_fewshot=0, run_code=True).contamination
+    assert seen.checked == questions and seen.contaminated >= 1
+    assert seen.clean is None or seen.clean.questions == questions - seen.contaminated

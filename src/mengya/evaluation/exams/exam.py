@@ -105,7 +105,7 @@ def _check_code(exam: str, benchmark: Benchmark, allowed: bool) -> None:
 
 def _protocols(benchmark: Benchmark, wanted: Sequence[Protocol]) -> list[Protocol]:
     """Of those wanted the ones that the exam has; its own where it has none of them."""
-    had = [each for each in dict.fromkeys(wanted) if each in benchmark.protocols]
+    had: list[Protocol] = [each for each in dict.fromkeys(wanted) if each in benchmark.protocols]
     return had or [benchmark.protocols[0]]
 
 

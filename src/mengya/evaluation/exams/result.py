@@ -18,8 +18,8 @@ class ExamResult:
         metric: what `overall` is the mean of, as the harness names it.
         categories: {} where the benchmark has none.
         chance: what guessing gives, on average over the questions: one of the options; of written answers
-            the commonest one, always.
-        above_chance: whether the whole interval is above it.
+            the commonest one, always. None where nobody can say (IFEval).
+        above_chance: whether all of the interval is above it.
         cut_prompts: questions whose prompt was longer than the model's context and was truncated on the left.
         contamination: the score without questions that the training data hold.
         others: the other metrics of the same answers, metric or metric/filter -> mean.
@@ -33,8 +33,8 @@ class ExamResult:
     macro_accuracy: float
     subjects: dict[str, Score]
     categories: dict[str, Score]
-    chance: float
-    above_chance: bool
+    chance: float | None
+    above_chance: bool | None
     num_fewshot: int
     chat_template: bool
     cut_prompts: int
@@ -44,5 +44,7 @@ class ExamResult:
 
     @property
     def verdict(self) -> str:
-        """In words."""
-        return "above chance" if self.above_chance else "not above chance"
+        """Chance, and how the score stands to it, in words."""
+        if self.chance is None:
+            return "chance not known"
+        return f"chance {self.chance:.0%}, {'above' if self.above_chance else 'not above'} chance"

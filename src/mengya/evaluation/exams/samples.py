@@ -61,7 +61,9 @@ def summarize(
     every = [sample for rows in scored.values() for sample in rows]
     overall = score_of([value for each in values.values() for value in each])
     subjects = {subject: score_of(each) for subject, each in values.items()}
-    chance = sum(_chances(rows) for rows in scored.values()) / len(every)
+    chance = None  # what instructions a careless text follows is not known
+    if name != "ifeval":
+        chance = sum(_chances(rows) for rows in scored.values()) / len(every)
     answers = _answers(name, scored, values, answered.parts)
     result = ExamResult(
         title=benchmark.title,
@@ -72,7 +74,7 @@ def summarize(
         subjects=subjects,
         categories=_categories(name, scored, values),
         chance=chance,
-        above_chance=overall.interval[0] > chance,
+        above_chance=None if chance is None else overall.interval[0] > chance,
         num_fewshot=answered.num_fewshot,
         chat_template=chat_template,
         cut_prompts=sum(s["arguments"][0][0] in answered.cut_prompts for s in every),
@@ -108,7 +110,7 @@ def _chances(samples: Sequence[Sample]) -> float:
     if not _is_written(samples[0]):
         return sum(_right_options(s["target"]) / len(s["arguments"]) for s in samples)
     if "exact_match" not in samples[0]["metrics"] and "acc" not in samples[0]["metrics"]:
-        return 0.0  # a program, instructions to follow
+        return 0.0  # a program
     references = Counter(str(s["target"]).split("####")[-1].strip() for s in samples)
     commonest = references.most_common(1)[0][1]
     return float(commonest) if commonest > 1 else 0.0

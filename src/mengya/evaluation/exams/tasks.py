@@ -116,7 +116,7 @@ def _hub_configs(name: str, benchmark: Benchmark) -> dict[str, dict[str, Any]]:
     index = TaskManager().task_index
     names = (benchmark.hub,) if isinstance(benchmark.hub, str) else benchmark.hub
     leaves = [leaf for each in names for leaf in _leaves(each, index)]
-    return {_subject(leaf, name, names): load_yaml(index[leaf].yaml_path) for leaf in leaves}
+    return {_subject(leaf, name, names): load_yaml(str(index[leaf].yaml_path)) for leaf in leaves}
 
 
 def _leaves(name: str, index: Mapping[str, Any]) -> Iterator[str]:
@@ -188,9 +188,9 @@ def _require_ifeval() -> None:
 
 @contextmanager
 def templates_compiled_once() -> Iterator[None]:
-    """The harness compiles each template anew for every question, which takes longer than a small model's
+    """The harness compiles each template again for every question, which takes longer than a small model's
     answers; here it remembers them."""
-    environment = lm_eval.utils.env
+    environment: Any = lm_eval.utils.env
     environment.from_string = cache(environment.from_string)
     try:
         yield

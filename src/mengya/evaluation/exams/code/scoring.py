@@ -71,7 +71,9 @@ def _private_cases(packed: str) -> list[dict[str, str]]:
         return []
     try:
         pickled = zlib.decompress(base64.b64decode(packed, validate=True))
-        strings = [arg for op, arg, _ in pickletools.genops(pickled) if op.name.endswith("UNICODE")]
+        strings = [
+            str(a) for op, a, _ in pickletools.genops(pickled) if op.name.endswith("UNICODE")
+        ]
         return json.loads(strings[0])
     except (binascii.Error, zlib.error, ValueError, IndexError) as error:
         raise UserError(

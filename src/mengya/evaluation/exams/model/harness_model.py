@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
@@ -29,7 +29,7 @@ _ROWS = {"cpu": 16}  # texts that are written at once
 _ROWS_ELSEWHERE = 256
 
 OnPass = Callable[[int, int], None]
-"""Told after every pass: requests answered, requests in all."""
+"""Called after every pass: requests answered, requests in all."""
 
 
 class HarnessModel(TemplateLM):
@@ -59,12 +59,12 @@ class HarnessModel(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        return int(self._subject.tokenizer.eos_token_id)
+        return cast(int, self._subject.tokenizer.eos_token_id)
 
     @property
     def prefix_token_id(self) -> int:
         bos = self._subject.tokenizer.bos_token_id
-        return self.eot_token_id if bos is None else int(bos)
+        return self.eot_token_id if bos is None else cast(int, bos)
 
     @property
     def max_length(self) -> int:
@@ -129,15 +129,15 @@ class HarnessModel(TemplateLM):
         numbers: dict[Ids, int] = {}
         ends: list[dict[Ids, None]] = []  # of each different sequence
         asked: list[tuple[int, Ids]] = []
-        for (context, _text), context_ids, continuation_ids in requests:
+        for texts, context_ids, continuation_ids in requests:
             if len(context_ids) + len(continuation_ids) > self.max_length + 1:
-                self.cut.add(context)
+                self.cut.add(texts[0])
             ids = tuple((context_ids + continuation_ids)[-(self.max_length + 1) : -1])
             end = tuple(continuation_ids)
             if not 0 < len(end) <= len(ids):
                 raise UserError(
                     f"an answer of {len(end)} tokens does not fit the model's context of "
-                    f"{self.max_length} after its question: {context[-40:]!r}"
+                    f"{self.max_length} after its question: {texts[0][-40:]!r}"
                 )
             number = numbers.setdefault(ids, len(numbers))
             if number == len(ends):
@@ -193,7 +193,7 @@ class HarnessModel(TemplateLM):
         eos = str(self._subject.tokenizer.decode([self.eot_token_id]))
         prompts: list[Prompt] = []
         for request in requests:
-            text, settings = request.args
+            text, settings = cast(tuple[str, dict[str, Any]], request.args)
             ids = self.tok_encode(text) or [self.prefix_token_id]
             prompt = prompt_of(ids, settings, self.max_length, eos)
             if len(prompt.ids) < len(ids):

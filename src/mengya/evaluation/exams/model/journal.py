@@ -71,7 +71,7 @@ def model_digest(model: nn.Module) -> str:
                 f"{name} {tensor.dtype} {tensor.device.type} {tuple(tensor.shape)}".encode()
             )
             data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            digest.update(data.numpy())
+            digest.update(data.numpy().tobytes())
     digest.update(json.dumps([torch.__version__, torch.get_num_threads()]).encode())
     return digest.hexdigest()
 

@@ -1,7 +1,7 @@
 """Which token sequences are computed together, so that as few tokens as possible are.
 
 Three ways, of which the one with the fewest tokens is taken for an exam: `plain` (every different sequence by
-itself), `prefix` (few-shot prompts: their common beginning once) and `context` (whole answers: each context
+itself), `prefix` (few-shot prompts: their common beginning once) and `context` (answers: each context
 once, its options after it). Four letters after one prompt are one sequence in all of them, since the last
 token of a continuation is never computed. Knows no model.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 Ids = tuple[int, ...]
 
+_WIDTHS = 4  # rows of a pass differ in length by fewer tokens, where there are enough of them
 _WORTH = 0.8  # another way than plain must save a fifth of the tokens, as its passes are smaller
 
 
@@ -99,10 +100,11 @@ def _by_context(sequences: Sequence[Ids], contexts: Sequence[int], batch: _Batch
     passes = _plain(sequences, alone, batch)
     chunk: list[Ids] = []
     rows = 0
-    for context in sorted(shared, key=lambda c: (-len(c), c)):
-        longest = len((chunk or [context])[0]) + max(
-            len(sequences[n]) - len(c) for c in (*chunk, context) for n in shared[c]
-        )
+    width = {c: max(len(sequences[n]) for n in shared[c]) - len(c) for c in shared}
+    # What follows is more rows than contexts, so it is the padding of those that must be little.
+    for context in sorted(shared, key=lambda c: (-(width[c] // _WIDTHS), -len(c), c)):
+        together = (*chunk, context)
+        longest = max(map(len, together)) + max(width[c] for c in together)
         if chunk and batch.full(rows + len(shared[context]), longest):
             passes.append(_with_contexts(sequences, chunk, shared))
             chunk, rows = [], 0
