@@ -62,7 +62,7 @@ def test_a_moved_and_renamed_source_makes_nothing_anew(
     assert "the same content" not in capsys.readouterr().err
 
 
-def test_the_report_follows_as_if_it_had_been_made_there(
+def test_the_report_is_as_if_it_had_been_made_there(
     tmp_path: Path, tokenizer_folder: Path
 ) -> None:
     (tmp_path / "data").mkdir()
@@ -80,9 +80,9 @@ def test_the_report_follows_as_if_it_had_been_made_there(
     (tmp_path / "moved/a.jsonl").rename(tmp_path / "moved/aa.jsonl")
     sources = str(tmp_path / "moved")
     prepare(out, tokenizer_folder, sources, **settings)
-    afresh = prepare(tmp_path / "afresh", tokenizer_folder, sources, **settings)
+    again = prepare(tmp_path / "again", tokenizer_folder, sources, **settings)
     for name in ("data_report.json", "report.html", "bad_lines.jsonl", "contamination.jsonl"):
-        assert (out / name).read_text() == (afresh / name).read_text(), name
+        assert (out / name).read_text() == (again / name).read_text(), name
         assert "moved/aa.jsonl" in (out / name).read_text()
     (out / "data_report.json").write_text("{}")  # somebody's own
     files = [{"path": f"{sources}/aa.jsonl", "name": "小说"}, f"{sources}/b.jsonl"]
