@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from mengya.config import Config
 from mengya.data.inspection import Inspection, inspect_shards
-from mengya.data.prepare.encoding_plan import Kind
+from mengya.data.prepare.encoding.plan import Kind
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
 from mengya.runtime.output_folder import MARKER
