@@ -9,14 +9,14 @@ from jinja2 import Environment, PackageLoader
 
 from mengya.data.inspection import Inspection, Source, histogram
 from mengya.runtime.files import write_text
-from mengya.stages.inspect_samples import Sample
-from mengya.stages.inspect_terminal import summary
+from mengya.stages.inspection.samples import Sample
+from mengya.stages.inspection.terminal import summary
 from mengya.text.visible import visible
 
 
 def write_page(path: Path, title: str, numbers: Inspection | None, samples: list[Sample]) -> None:
     """Write the page; it needs no network."""
-    page = Environment(loader=PackageLoader("mengya.stages", "pages"), autoescape=True)
+    page = Environment(loader=PackageLoader("mengya.stages.inspection", "pages"), autoescape=True)
     text = page.get_template("inspect.html").render(
         title=visible(title),
         summary=[] if numbers is None else summary(numbers),

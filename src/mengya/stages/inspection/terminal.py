@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mengya.data.inspection import Inspection, histogram
-from mengya.stages.inspect_samples import Sample
+from mengya.stages.inspection.samples import Sample
 from mengya.text.visible import visible
 
 MARKS = "[[learned]]", "[[/learned]]"
