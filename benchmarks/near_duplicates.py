@@ -30,7 +30,7 @@ from benchmarks.prepare_memory import documents
 from mengya.data.ingest.reading.files import find_files
 from mengya.data.ingest.reading.read import read_records
 from mengya.data.ingest.reading.records import BadLines
-from mengya.data.prepare.near_duplicates import PLACE, KeptSamples
+from mengya.data.prepare.duplicates.near_duplicates import PLACE, KeptSamples
 from mengya.text.near_duplicates.config import NearDuplicateConfig
 from mengya.text.near_duplicates.method import signatures
 from mengya.text.near_duplicates.ngrams import plain

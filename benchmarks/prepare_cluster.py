@@ -21,11 +21,11 @@ from typing import Any
 from mengya.data.ingest.reading.files import find_files
 from mengya.data.ingest.reading.read import read_chunks
 from mengya.data.ingest.reading.records import Chunk
-from mengya.data.prepare.cluster import encode_on_cluster
-from mengya.data.prepare.encode import Encoder
-from mengya.data.prepare.encoded_chunk import EncodedChunk
-from mengya.data.prepare.encoding_plan import EncodingPlan, SourceForm, plan_encoding
-from mengya.data.prepare.workers import encode_in_order
+from mengya.data.prepare.encoding.encode import Encoder
+from mengya.data.prepare.encoding.plan import EncodingPlan, SourceForm, plan_encoding
+from mengya.data.prepare.executors.cluster import encode_on_cluster
+from mengya.data.prepare.executors.workers import encode_in_order
+from mengya.data.prepare.outcome.encoded_chunk import EncodedChunk
 from mengya.text.clean import CleanConfig
 
 Chunks = Iterable[tuple[int, Chunk]]

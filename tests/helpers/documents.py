@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import re
 import zipfile
 
 import docx
 
 
-def pdf(pages: list[list[str]], damaged_page: int | None = None) -> bytes:
+def pdf(
+    pages: list[list[str]], damaged_page: int | None = None, password: str | None = None
+) -> bytes:
     """A PDF with a line of text for each string, in a font that it does not embed.
 
     Args:
         damaged_page: index of a page whose object is no page.
+        password: that opens it; "" locks only what a reader may do with it.
     """
+    lock = None if password is None else PdfLock(password)
     font = 3 + 2 * len(pages)
     kids = " ".join(f"{3 + 2 * at} 0 R" for at in range(len(pages)))
     objects = [
@@ -42,11 +48,55 @@ def pdf(pages: list[list[str]], damaged_page: int | None = None) -> bytes:
     body, places = "%PDF-1.4\n", []
     for number, content in enumerate(objects, 1):
         places.append(len(body))
+        content = lock.locked(number, content) if lock else content
         body += f"{number} 0 obj\n{content}\nendobj\n"
     table = "".join(f"{place:010d} 00000 n \n" for place in places)
     count = len(objects) + 1
-    trailer = f"trailer\n<< /Size {count} /Root 1 0 R >>\nstartxref\n{len(body)}\n%%EOF\n"
+    more = lock.trailer if lock else ""
+    trailer = f"trailer\n<< /Size {count} /Root 1 0 R {more}>>\nstartxref\n{len(body)}\n%%EOF\n"
     return f"{body}xref\n0 {count}\n0000000000 65535 f \n{table}{trailer}".encode("latin-1")
+
+
+class PdfLock:
+    """The standard handler of PDF 1.4, revision 2: RC4 with 40 bits (ISO 32000-1, 7.6.3)."""
+
+    _PAD = bytes.fromhex("28bf4e5e4e758a4164004e56fffa01082e2e00b6d0683e802f0ca9fe6453697a")
+    _ID, _RIGHTS = b"0123456789abcdef", b"\xfc\xff\xff\xff"
+
+    def __init__(self, password: str) -> None:
+        user = (password.encode() + self._PAD)[:32]
+        owner = rc4(hashlib.md5((b"owner" + self._PAD)[:32]).digest()[:5], user)
+        self._key = hashlib.md5(user + owner + self._RIGHTS + self._ID).digest()[:5]
+        check = rc4(self._key, self._PAD)
+        rights = int.from_bytes(self._RIGHTS, "little", signed=True)
+        self.trailer = (
+            f"/ID [<{self._ID.hex()}> <{self._ID.hex()}>] /Encrypt << /Filter /Standard /V 1 /R 2 "
+            f"/O <{owner.hex()}> /U <{check.hex()}> /P {rights} >> "
+        )
+
+    def locked(self, number: int, content: str) -> str:
+        """An object with its strings and its stream locked."""
+        key = hashlib.md5(self._key + number.to_bytes(3, "little") + b"\0\0").digest()[:10]
+        head, stream, rest = content.partition("stream\n")
+        head = re.sub(r"\((\w+)\)", lambda m: f"<{rc4(key, m[1].encode()).hex()}>", head)
+        if not stream:
+            return head
+        plain = rest.removesuffix("\nendstream").encode("latin-1")
+        return f"{head}{stream}{rc4(key, plain).decode('latin-1')}\nendstream"
+
+
+def rc4(key: bytes, data: bytes) -> bytes:
+    state, at, other = list(range(256)), 0, 0
+    for i in range(256):
+        other = (other + state[i] + key[i % len(key)]) % 256
+        state[i], state[other] = state[other], state[i]
+    other, out = 0, bytearray()
+    for byte in data:
+        at = (at + 1) % 256
+        other = (other + state[at]) % 256
+        state[at], state[other] = state[other], state[at]
+        out.append(byte ^ state[(state[at] + state[other]) % 256])
+    return bytes(out)
 
 
 def word(paragraphs: list[str], table: list[list[str]]) -> bytes:

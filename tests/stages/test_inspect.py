@@ -15,8 +15,8 @@ from mengya.config import load_config
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
 from mengya.stages.inspect import InspectConfig, run
-from mengya.stages.inspect_samples import SampleReader
-from mengya.stages.inspect_terminal import print_sample
+from mengya.stages.inspection.samples import SampleReader
+from mengya.stages.inspection.terminal import print_sample
 from mengya.stages.run.assemble import documents_of_step
 from mengya.tokenizer.load import load_tokenizer
 from tests.helpers.stage_fixtures import StageFixtures

@@ -7,8 +7,8 @@ import io
 from rich.console import Console
 from rich.table import Table
 
-from mengya.stages.inspect_samples import Sample
-from mengya.stages.inspect_terminal import print_sample
+from mengya.stages.inspection.samples import Sample
+from mengya.stages.inspection.terminal import print_sample
 from mengya.stages.tokenizer.names import short_names
 from mengya.stages.tokenizer.train import _table
 from mengya.tokenizer.report import TokenizerReport

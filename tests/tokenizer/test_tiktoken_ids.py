@@ -11,8 +11,8 @@ import pytest
 from tokenizers import Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from mengya.data.prepare import tokenize
-from mengya.data.prepare.tokenize import TextIds
+from mengya.data.prepare.encoding import tokenize
+from mengya.data.prepare.encoding.tokenize import TextIds
 from mengya.tokenizer import tiktoken_ids
 from mengya.tokenizer.load import plain_backend
 from mengya.tokenizer.tiktoken_ids import LONGEST, TiktokenIds, tiktoken_ranks

@@ -3,7 +3,7 @@
     {"format": 1, "data": [{"run": "pretrain", "shards": "text", "contamination": {...} or null}, ...]}
 
 The stages before come first; an entry without shards stands for a start whose data nobody noted. Of exams
-it has what the manifest of the shards has (data/prepare/exam_hits.py): hashes of items, never their text.
+it has what the manifest of the shards has (data/prepare/exams/hits.py): hashes of items, never their text.
 """
 
 from __future__ import annotations

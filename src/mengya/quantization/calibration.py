@@ -25,8 +25,8 @@ from mengya.data.ingest.reading.files import find_data
 from mengya.data.ingest.reading.read import read_chunks
 from mengya.data.ingest.reading.records import BadLine, BadLines
 from mengya.data.prepare.config import PrepareSource
-from mengya.data.prepare.encode import Encoder
-from mengya.data.prepare.encoding_plan import Kind, SourceForm, plan_encoding
+from mengya.data.prepare.encoding.encode import Encoder
+from mengya.data.prepare.encoding.plan import Kind, SourceForm, plan_encoding
 from mengya.data.rows.order import row_permutation
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError

@@ -34,7 +34,7 @@ from mengya.models.quantized.load import load_dequantized
 from mengya.planning.sizes import parameter_counts
 from mengya.runtime.device import init_device
 from mengya.runtime.output_folder import FolderKind, new_folder
-from mengya.stages.proof import ParityConfig, prove_written
+from mengya.stages.written.proof import ParityConfig, prove_written
 from mengya.tokenizer.load import load_tokenizer
 
 # In the model card.

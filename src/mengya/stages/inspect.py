@@ -13,13 +13,13 @@ from rich.progress import Progress
 
 from mengya.config import Config
 from mengya.data.inspection import Inspection, inspect_shards
-from mengya.data.prepare.encoding_plan import Kind
+from mengya.data.prepare.encoding.plan import Kind
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
 from mengya.runtime.output_folder import MARKER
-from mengya.stages.inspect_page import write_page
-from mengya.stages.inspect_samples import Sample, SampleReader, sides_of
-from mengya.stages.inspect_terminal import print_numbers, print_sample
+from mengya.stages.inspection.page import write_page
+from mengya.stages.inspection.samples import Sample, SampleReader, sides_of
+from mengya.stages.inspection.terminal import print_numbers, print_sample
 
 _RUN_KINDS: dict[str, tuple[Kind, ...]] = {
     "pretrain": ("text",),

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mengya.data.prepare.build import Build
-    from mengya.data.prepare.exam_check import ExamCheck, ExamItems
-    from mengya.data.prepare.exam_hits import ExamHits
-    from mengya.data.prepare.request import Inputs, SavedRequest
+    from mengya.data.prepare.exams.check import ExamCheck, ExamItems
+    from mengya.data.prepare.exams.hits import ExamHits
+    from mengya.data.prepare.request.inputs import Inputs
+    from mengya.data.prepare.request.saved import SavedRequest
     from mengya.evaluation.long_context.head_scores import HeadScores
 
 _SHARD_FILES = ("manifest.json", *(f"*.{name}.bin" for name in ("tokens", "doc_ends", "loss_mask")))
@@ -69,9 +70,11 @@ def run(config: PrepareConfig) -> None:
 
 def _prepare(config: PrepareConfig, folder: OutputFolder, console: Console) -> None:
     from mengya.data.prepare.build import clear
-    from mengya.data.prepare.hub_sources import with_local_files
     from mengya.data.prepare.report.terminal import print_lengths
-    from mengya.data.prepare.request import Inputs, SavedRequest, is_up_to_date
+    from mengya.data.prepare.request.compare import is_up_to_date
+    from mengya.data.prepare.request.hub_sources import with_local_files
+    from mengya.data.prepare.request.inputs import Inputs
+    from mengya.data.prepare.request.saved import SavedRequest
     from mengya.data.shards import MANIFEST
 
     try:
@@ -149,7 +152,7 @@ def _note_moved(folder: Path, saved: SavedRequest, inputs: Inputs, console: Cons
     """Say which sources lie elsewhere now or are called otherwise, and correct every file that names them."""
     from mengya.data.prepare.report.moved import rename_lines, renamed_facts
     from mengya.data.prepare.report.write import write_report
-    from mengya.data.prepare.request import note_moved
+    from mengya.data.prepare.request.compare import note_moved
 
     if not note_moved(folder, saved, inputs, console):
         return
@@ -193,8 +196,8 @@ def _scores(config: PrepareConfig) -> HeadScores | None:
 
 def _complete(folder: OutputFolder, inputs: Inputs) -> SavedRequest | None:
     """What an earlier run made that was stopped before it could rename it; None when it was not finished."""
-    from mengya.data.prepare.moved import content
-    from mengya.data.prepare.request import SavedRequest
+    from mengya.data.prepare.request.moved import content
+    from mengya.data.prepare.request.saved import SavedRequest
 
     saved = SavedRequest.read(folder.partial / REQUEST)  # the last file that is written
     if saved is None or content(saved.request) != content(inputs.request):
@@ -220,7 +223,7 @@ def _start(config: PrepareConfig, folder: OutputFolder, inputs: Inputs, console:
 def _exam_check(config: PrepareConfig) -> ExamCheck | None:
     if config.contamination is None:
         return None
-    from mengya.data.prepare.exam_check import ExamCheck
+    from mengya.data.prepare.exams.check import ExamCheck
 
     return ExamCheck.of(config.contamination, compose=config.clean.unicode == "none")
 
@@ -229,7 +232,7 @@ def _open_build(
     config: PrepareConfig, directory: Path, inputs: Inputs, exam_check: ExamCheck | None
 ) -> Build:
     from mengya.data.prepare.build import Build
-    from mengya.data.prepare.signing import signing_for
+    from mengya.data.prepare.duplicates.signing import signing_for
     from mengya.tokenizer.load import load_tokenizer
 
     return Build(

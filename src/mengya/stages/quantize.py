@@ -53,8 +53,8 @@ from mengya.quantization.trained import TrainedRecord, trained_quantization, wri
 from mengya.runtime.device import init_device
 from mengya.runtime.made_from import write_source
 from mengya.runtime.output_folder import MARKER, FolderKind, OutputFolder, new_folder, open_folder
-from mengya.stages.proof import ParityConfig, prove_written
-from mengya.stages.quantized_card import write_quantized_card
+from mengya.stages.written.proof import ParityConfig, prove_written
+from mengya.stages.written.quantized_card import write_quantized_card
 from mengya.tokenizer.load import load_tokenizer, tokenizer_hash
 from mengya.version import __version__
 

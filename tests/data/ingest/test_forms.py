@@ -12,8 +12,8 @@ import pytest
 from mengya.config import load_config
 from mengya.data.ingest.messages import SchemaError, as_messages, json_type
 from mengya.data.ingest.schema import Conversation, Preference
-from mengya.data.prepare.encoding_plan import SourceForm
-from mengya.data.prepare.record_samples import to_samples
+from mengya.data.prepare.encoding.plan import SourceForm
+from mengya.data.prepare.encoding.record_samples import to_samples
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
 from mengya.stages.prepare import PrepareConfig, run

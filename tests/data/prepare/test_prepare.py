@@ -21,7 +21,7 @@ from mengya.config import load_config
 from mengya.data.ingest.reading.read import read_records
 from mengya.data.ingest.reading.records import BadLines
 from mengya.data.prepare import config
-from mengya.data.prepare.tokenize import TOKENIZE_CHARACTERS, cut_for_tokenizing
+from mengya.data.prepare.encoding.tokenize import TOKENIZE_CHARACTERS, cut_for_tokenizing
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
 from mengya.stages.prepare import PrepareConfig, run
@@ -558,7 +558,7 @@ def test_a_run_killed_before_the_last_rename_has_only_that_left(
     "stopped_at",
     [
         "mengya.data.prepare.report.write.write_report",
-        "mengya.data.prepare.request.Inputs.save",
+        "mengya.data.prepare.request.inputs.Inputs.save",
         "mengya.data.prepare.build.clear",
         "mengya.runtime.output_folder.OutputFolder.publish",
     ],

@@ -30,6 +30,7 @@ from mengya.data.hub.data_hub import DataHub, RemoteFile, Snapshot, chosen_files
 from mengya.data.hub.limited import Limits, Reading, fetch_records, local_name, refuse_unreadable
 from mengya.data.hub.limited import Progress as Done
 from mengya.data.hub.ranged import LARGEST, RangedFile
+from mengya.data.hub.tar import is_tar, unpack_tar
 from mengya.errors import UserError
 from mengya.runtime.files import write_text
 from mengya.runtime.hub.failure import HubFailure
@@ -54,7 +55,7 @@ class Wanted:
         name: in the registry, if it is there.
         license: as the registry says; None: as the hub does.
         reading: how a part of the files is read, for `limits`; tokenizer: its SHA-256, for a limit in tokens.
-        unpack: whether the tables in zip archives are wanted in place of these.
+        unpack: whether the data files in zip and tar archives are wanted in place of these.
     """
 
     hub: HubKey
@@ -152,9 +153,7 @@ def fetch(
             else:
                 written = _all(hub, snapshot, files, folder.partial, console)
         if wanted.unpack:
-            written = [
-                fact for one in written for fact in _unpacked(folder.partial, one, wanted.repo)
-            ]
+            written = _unpacked(folder.partial, written, wanted.repo, console)
         _write_record(folder.partial, wanted, request, snapshot, written)
         folder.publish()
     made = read_record(out)
@@ -247,21 +246,33 @@ def _checked(path: Path, file: RemoteFile, repo: str) -> str:
     return digest
 
 
-def _unpacked(folder: Path, fact: dict[str, Any], repo: str) -> list[dict[str, Any]]:
-    """What is written of a zip archive, which is removed; of another file what it was."""
-    if not fact["path"].endswith(".zip"):
-        return [fact]
-    names = unpack_tables(folder / fact["path"], folder, repo)
-    (folder / fact["path"]).unlink()
-    return [
-        {
-            "path": name,
-            "bytes": _size(folder / name),
-            "sha256": sha256_of(folder / name),
-            "from": fact["path"],
-        }
-        for name in names
+def _unpacked(
+    folder: Path, written: list[dict[str, Any]], repo: str, console: Console
+) -> list[dict[str, Any]]:
+    """What is written in place of archives, which are removed; other files as they were."""
+    archives = [
+        one["path"] for one in written if is_tar(one["path"]) or one["path"].endswith(".zip")
     ]
+    facts = [one for one in written if one["path"] not in archives]
+    for name in archives:
+        taken = [fact["path"] for fact in facts]
+        console.print(f"unpacking {name}", markup=False, highlight=False, soft_wrap=True)
+        if is_tar(name):
+            names = unpack_tar(folder / name, folder, repo, taken)
+        else:
+            names = unpack_tables(folder / name, folder, repo)
+        facts += [
+            {
+                "path": one,
+                "bytes": _size(folder / one),
+                "sha256": sha256_of(folder / one),
+                "from": name,
+            }
+            for one in names
+        ]
+    for name in archives:
+        (folder / name).unlink()
+    return sorted(facts, key=lambda fact: fact["path"])
 
 
 def _size(path: Path) -> int:

@@ -63,7 +63,7 @@ def resolve(
         name=None if reference.is_repository else reference.name,
         license=corpus.license if corpus else None,
         elsewhere=next(iter(others), None),
-        unpack=corpus is not None and corpus.kind == "exam",
+        unpack=corpus is not None,
     )
     return wanted, corpus
 

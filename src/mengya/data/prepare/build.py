@@ -1,7 +1,7 @@
 """Encoded chunks -> shard folders: deduplication, the validation split, the counts, resuming.
 
 A build lives in a folder of its own: a shard folder per split, `bad_lines.jsonl`, and until it is finished
-`state.json`, `hashes.bin` and the files of near_duplicates.py. `commit` notes how much of every file belongs
+`state.json`, `hashes.bin` and the files of duplicates/. `commit` notes how much of every file belongs
 to the chunks done; a build that is opened again cuts the files back to that and resumes with the next chunk,
 so it ends in the same bytes.
 Knows nothing of processes.
@@ -21,16 +21,16 @@ import numpy as np
 
 from mengya.data.ingest.reading.records import SHOWN_BAD, BadLine, too_many_bad_lines
 from mengya.data.ingest.samples import held_out
-from mengya.data.prepare.counts import Kept, SourceCounts, add_up
-from mengya.data.prepare.encoded_chunk import EncodedChunk
-from mengya.data.prepare.exam_check import ExamCheck
-from mengya.data.prepare.exam_hits import HITS, ExamHits
-from mengya.data.prepare.examples import EXAMPLES
-from mengya.data.prepare.near_duplicates import NEAR_FILES, NearDuplicates, TextOf
+from mengya.data.prepare.duplicates.near_duplicates import NEAR_FILES, NearDuplicates, TextOf
+from mengya.data.prepare.duplicates.repeated_text import TABLE
+from mengya.data.prepare.duplicates.signing import Signing
+from mengya.data.prepare.exams.check import ExamCheck
+from mengya.data.prepare.exams.hits import HITS, ExamHits
+from mengya.data.prepare.outcome.counts import Kept, SourceCounts, add_up
+from mengya.data.prepare.outcome.encoded_chunk import EncodedChunk
+from mengya.data.prepare.outcome.examples import EXAMPLES
 from mengya.data.prepare.reasons import key_of
-from mengya.data.prepare.repeated_text import TABLE
 from mengya.data.prepare.report.facts import report_facts
-from mengya.data.prepare.signing import Signing
 from mengya.data.shards import ShardWriter
 from mengya.errors import UserError
 from mengya.runtime.files import write_text

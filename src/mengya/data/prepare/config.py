@@ -14,7 +14,7 @@ from mengya.data.exams.config import ContaminationConfig
 from mengya.data.hub.corpus import HubKey
 from mengya.data.hub.reference import is_hub
 from mengya.data.ingest.reading.encoding import AUTO
-from mengya.data.prepare.own_filters import check_path
+from mengya.data.prepare.encoding.own_filters import check_path
 from mengya.runtime.device import DeviceName
 from mengya.text.clean import CleanConfig
 from mengya.text.filters.config import FilterConfig

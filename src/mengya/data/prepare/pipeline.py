@@ -21,17 +21,17 @@ from rich.progress import (
 
 from mengya.data.ingest.reading.records import Chunk
 from mengya.data.prepare.build import Build
-from mengya.data.prepare.cluster import encode_on_cluster
 from mengya.data.prepare.config import PrepareConfig, PrepareFilters
-from mengya.data.prepare.counts import SourceCounts
-from mengya.data.prepare.encoded_chunk import EncodedChunk
-from mengya.data.prepare.encoding_plan import BatchFilter, EncodingPlan, plan_encoding
-from mengya.data.prepare.exam_check import ExamItems
-from mengya.data.prepare.perplexity import PerplexityBounds, Scorer
-from mengya.data.prepare.repeated_text import TABLE, RepeatedPassages, RepeatedTextPlan
-from mengya.data.prepare.request import Inputs, source_form
-from mengya.data.prepare.signing import signing_for
-from mengya.data.prepare.workers import encode_in_order
+from mengya.data.prepare.duplicates.repeated_text import TABLE, RepeatedPassages, RepeatedTextPlan
+from mengya.data.prepare.duplicates.signing import signing_for
+from mengya.data.prepare.encoding.perplexity import PerplexityBounds, Scorer
+from mengya.data.prepare.encoding.plan import BatchFilter, EncodingPlan, plan_encoding
+from mengya.data.prepare.exams.check import ExamItems
+from mengya.data.prepare.executors.cluster import encode_on_cluster
+from mengya.data.prepare.executors.workers import encode_in_order
+from mengya.data.prepare.outcome.counts import SourceCounts
+from mengya.data.prepare.outcome.encoded_chunk import EncodedChunk
+from mengya.data.prepare.request.inputs import Inputs, source_form
 from mengya.runtime.device import usable_cores
 
 COMMIT_SECONDS = 5.0  # how much work an interruption may cost

@@ -20,7 +20,7 @@ from torch import nn
 
 from mengya.batch import Batch
 from mengya.config import save_config
-from mengya.data.prepare.encoding_plan import Kind
+from mengya.data.prepare.encoding.plan import Kind
 from mengya.data.rows.batch_size import BatchSize
 from mengya.data.rows.loader import batches, validation_batches
 from mengya.data.rows.mixing.metrics import source_metrics

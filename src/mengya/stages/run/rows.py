@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from mengya.data.prepare.encoding_plan import Kind
+from mengya.data.prepare.encoding.plan import Kind
 from mengya.data.rows.datasets import PackedRows
 from mengya.data.rows.mixing.config import Source
 from mengya.data.shards import TokenShards

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from mengya.data.prepare.counts import Kept, SourceCounts
+from mengya.data.prepare.outcome.counts import Kept, SourceCounts
 from mengya.data.prepare.report.terminal import print_table
 
 LONG = "/data/web/中文网页/2026-11-30/part-00012-of-00100-filtered-and-cleaned.jsonl.zst"

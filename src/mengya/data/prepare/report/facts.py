@@ -16,9 +16,9 @@ from dataclasses import asdict
 from typing import Any
 
 from mengya.data.ingest.reading.records import BadLine
-from mengya.data.prepare.counts import KEPT, SourceCounts
-from mengya.data.prepare.examples import Example
-from mengya.data.prepare.histograms import MAX_TURNS, Histograms, add_histograms
+from mengya.data.prepare.outcome.counts import KEPT, SourceCounts
+from mengya.data.prepare.outcome.examples import Example
+from mengya.data.prepare.outcome.histograms import MAX_TURNS, Histograms, add_histograms
 
 FORMAT = 1
 

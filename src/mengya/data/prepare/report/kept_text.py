@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mengya.data.prepare.examples import EXCERPT
+from mengya.data.prepare.outcome.examples import EXCERPT
 from mengya.data.shards import TokenShards
 from mengya.tokenizer.load import load_tokenizer
 

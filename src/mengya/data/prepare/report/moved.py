@@ -18,7 +18,7 @@ def renamed_facts(
     """The values of data_report.json with the names of `now` in place of those of `before`; None without it.
 
     Args:
-        before, now: requests of equal content (request.py).
+        before, now: requests of equal content (request/inputs.py).
     """
     try:
         facts = json.loads((folder / JSON).read_text(encoding="utf-8"))

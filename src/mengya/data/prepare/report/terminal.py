@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.cells import cell_len
 from rich.console import Console
 
-from mengya.data.prepare.counts import SourceCounts
+from mengya.data.prepare.outcome.counts import SourceCounts
 from mengya.data.rows.fitting import fit_rows
 from mengya.data.shards import MANIFEST, TokenShards
 from mengya.text.visible import visible

@@ -93,6 +93,16 @@ def test_a_scan_is_one_bad_line_however_many_pages(tmp_path: Path) -> None:
     assert bad == [(1, "no text in it; pages that are pictures need OCR first")]
 
 
+def test_a_pdf_that_needs_a_password_is_one_bad_line(tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(documents.pdf([[PARAGRAPHS[0]]] * 3, password="geheim"))
+    assert read(tmp_path / "a.pdf") == ([], [(1, "locked with a password")])
+
+
+def test_a_pdf_that_only_forbids_printing_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(documents.pdf([[PARAGRAPHS[0]]], password=""))
+    assert read(tmp_path / "a.pdf") == ([PARAGRAPHS[0]], [])
+
+
 def test_an_archive_that_unpacks_to_too_much_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,9 +150,12 @@ def test_prepare_reads_a_folder_of_documents(tmp_path: Path, tokenizer_folder: P
     (folder / "b.docx").write_bytes(documents.word([PARAGRAPHS[1]], [["甲", "乙"]]))
     (folder / "c.html").write_bytes(documents.html_page(PARAGRAPHS))
     (folder / "d.pdf").write_bytes(b"broken")
+    (folder / "d2.pdf").write_bytes(documents.pdf([[PARAGRAPHS[0]]], password="geheim"))
     (folder / "e.txt").write_text(PARAGRAPHS[2], encoding="utf-8")
     shards = TokenShards(prepare(tmp_path / "out", tokenizer_folder, [str(folder)]))
-    assert shards.manifest["bad_lines"] == 1
+    assert shards.manifest["bad_lines"] == 2
+    bad = (tmp_path / "out/bad_lines.jsonl").read_text(encoding="utf-8")
+    assert "d2.pdf" in bad and "locked with a password" in bad
     texts = [decoded(tokenizer_folder, shards.tokens(at)) for at in range(len(shards))]
     assert len(texts) == 4
     assert PARAGRAPHS[0] in texts[0] and PARAGRAPHS[2] in texts[3]

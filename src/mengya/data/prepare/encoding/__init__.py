@@ -1,0 +1,1 @@
+"""Raw records -> token ids: all that one process does to a chunk."""

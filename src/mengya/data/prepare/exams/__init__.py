@@ -1,0 +1,1 @@
+"""What a run looks for of exams, and where it stands."""

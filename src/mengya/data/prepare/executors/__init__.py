@@ -1,0 +1,1 @@
+"""The processes that encode chunks: of this machine, or of a cluster."""

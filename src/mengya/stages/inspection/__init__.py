@@ -1,0 +1,1 @@
+"""What `mengya inspect` shows: samples, in the terminal and on a page."""

@@ -1,0 +1,1 @@
+"""What a written model folder has to prove, and what its card says."""
