@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from mengya.config import load_config
+from mengya.data.ingest.texts import TextSource
+from mengya.evaluation.results import Evaluation
 from mengya.runtime.device import tune_cpu_allocator
 from mengya.stages import evaluate, prepare, pretrain
 from mengya.stages.tokenizer import train as tokenizer_stage
@@ -112,7 +114,7 @@ def train(folder: Path, run_dir: Path, arm: str, seed: int, steps: int) -> None:
 
 def measure(folder: Path, run_dir: Path) -> list[float]:
     """Bits per character on text and on questions and answers, closed-book accuracy."""
-    exams = [folder / "world/closed_book"]
+    exams = [str(folder / "world/closed_book")]
     text = _measured(folder, run_dir, "pretrain_validation", exams)
     questions = _measured(folder, run_dir, "conversations_validation_text", [])
     accuracy = text.exams["closed_book"].overall.accuracy
@@ -120,8 +122,8 @@ def measure(folder: Path, run_dir: Path) -> list[float]:
     return [text.text.bits_per_char, questions.text.bits_per_char, accuracy]
 
 
-def _measured(folder: Path, run_dir: Path, file: str, exams: list[Path]) -> evaluate.Evaluation:
-    texts = [evaluate.TextSource(path=str(folder / f"world/{file}.jsonl"))]
+def _measured(folder: Path, run_dir: Path, file: str, exams: list[str]) -> Evaluation:
+    texts = [TextSource(path=str(folder / f"world/{file}.jsonl"))]
     checkpoint = run_dir / "checkpoints/latest"
     return evaluate.measure(
         evaluate.EvaluateConfig(

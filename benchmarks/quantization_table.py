@@ -26,7 +26,7 @@ from mengya.data.ingest.reading.records import BadLines
 from mengya.data.ingest.texts import TextSource, read_texts
 from mengya.data.prepare.config import PrepareSource
 from mengya.evaluation.likelihood.bits_per_char import BitsPerChar, bits_per_char
-from mengya.evaluation.likelihood.held_out import first_characters
+from mengya.evaluation.likelihood.held_out import HeldOutText, first_characters
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.models.hf.config import load_model_config
@@ -127,7 +127,7 @@ def accuracy(folder: Path, exam: Path | None, chat: bool, device: str) -> dict[s
     if exam is None:
         return {}
     wanted = evaluate.EvaluateConfig.model_validate(
-        {"checkpoint": folder, "exams": [exam], "chat_template": chat, "device": device}
+        {"checkpoint": folder, "exams": [str(exam)], "chat_template": chat, "device": device}
     )
     score = next(iter(evaluate.measure(wanted).exams.values())).overall
     return {"accuracy": score.accuracy, "interval": list(score.interval)}
@@ -136,11 +136,9 @@ def accuracy(folder: Path, exam: Path | None, chat: bool, device: str) -> dict[s
 def rows_of(options: argparse.Namespace, checkpoint: Path) -> Iterator[dict[str, Any]]:
     """One row of the table after another, the full model's first."""
     device = init_device(options.device, options.threads)
-    texts = list(
-        first_characters(
-            read_texts([TextSource(path=str(options.held_out))], BadLines(0)), options.characters
-        )
-    )
+    held_out = read_texts([TextSource(path=str(options.held_out))], BadLines(0))
+    measured = first_characters(map(HeldOutText, held_out), options.characters)
+    texts = [each.text for each in measured]
     calibration = CalibrationConfig(texts=[PrepareSource(path=str(options.calibration))])
     full = measure(checkpoint, texts, device)
     yield {

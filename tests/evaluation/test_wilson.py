@@ -1,6 +1,6 @@
 import pytest
 
-from mengya.evaluation.score import wilson
+from mengya.evaluation.intervals import wilson
 
 
 @pytest.mark.parametrize(

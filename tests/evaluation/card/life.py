@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
+from mengya.evaluation.intervals import wilson
 from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.record.file import FILE, EvaluationFile, subject_sha256
 from mengya.evaluation.record.provenance import Provenance
-from mengya.evaluation.score import wilson
 
 ORIGIN = Provenance(
     command="mengya evaluate CKPT yardsticks=loops", seed=7, device="cpu", hardware="a slow CPU",

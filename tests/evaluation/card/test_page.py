@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from mengya.cli import read_arguments
 from mengya.stages.report import ReportConfig, run
 from tests.evaluation.card.life import add_loops, add_run, add_text
-from tests.serving.page.conftest import QUIET
+from tests.helpers.chromium import chromium
 
 HOSTILE = '<img src=x onerror="alert(1)">\u202eevil</script><script>alert(2)</script>'
 LONG = "长" * 20000
@@ -22,13 +21,8 @@ ANSWERS = {0: HOSTILE, 1: LONG, 2: "مرحبا بالعالم", 3: "👩‍👩�
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium; apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from typer.testing import CliRunner
 
 from mengya.cli import app
 from mengya.errors import UserError
+from mengya.evaluation.intervals import wilson
 from mengya.evaluation.pairs.choice import Choice, likeliest, spread
 from mengya.evaluation.pairs.suite import cloze_items, minimal_pairs
-from mengya.evaluation.score import wilson
 from mengya.evaluation.subject import Subject
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig

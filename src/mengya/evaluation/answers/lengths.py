@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mengya.evaluation.answers.questions import ask_fixed
-from mengya.evaluation.intervals import bootstrap_mean
+from mengya.evaluation.intervals import bootstrap_mean, wilson
 from mengya.evaluation.measurement import Measurement
-from mengya.evaluation.score import wilson
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mengya.evaluation.answers.questions import ask_fixed
+from mengya.evaluation.intervals import wilson
 from mengya.evaluation.measurement import Measurement
-from mengya.evaluation.score import wilson
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
 from mengya.text.loops import ending_loop

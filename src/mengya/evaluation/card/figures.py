@@ -15,8 +15,8 @@ from itertools import groupby
 from typing import Any
 
 from mengya.errors import UserError
+from mengya.evaluation.intervals import wilson
 from mengya.evaluation.measurement import Measurement
-from mengya.evaluation.score import wilson
 
 _BINS = 4  # of by_position that make one figure
 

@@ -10,10 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mengya.evaluation.intervals import bootstrap_share, paired_difference
+from mengya.evaluation.intervals import bootstrap_share, paired_difference, wilson
 from mengya.evaluation.judge.outcome import Outcome
 from mengya.evaluation.measurement import Better, Measurement
-from mengya.evaluation.score import wilson
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,12 @@ import torch
 
 from mengya.errors import UserError
 from mengya.evaluation.answers.answer import prompt_ids
-from mengya.evaluation.intervals import bootstrap_share
+from mengya.evaluation.intervals import bootstrap_share, wilson
 from mengya.evaluation.likelihood.scoring import evaluating
 from mengya.evaluation.long_context.buckets import Buckets
 from mengya.evaluation.long_context.idle_talk import IdleTalk
 from mengya.evaluation.long_context.tasks.overlap import f1
 from mengya.evaluation.measurement import Measurement
-from mengya.evaluation.score import wilson
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickResult
 from mengya.generation.engine import stream

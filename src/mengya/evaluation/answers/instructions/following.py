@@ -16,8 +16,8 @@ from typing import Any
 from mengya.evaluation.answers.answer import Answer, answers
 from mengya.evaluation.answers.instructions.checks import failed_checks
 from mengya.evaluation.answers.questions import fitting, spread
+from mengya.evaluation.intervals import wilson
 from mengya.evaluation.measurement import Measurement
-from mengya.evaluation.score import wilson
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
 from mengya.runtime.yaml_values import load_yaml
