@@ -28,6 +28,7 @@ from mengya.models.hf.open_checkpoint import DtypeName, find_checkpoint, open_ch
 from mengya.runtime.device import DeviceName, init_device
 
 CLUSTER = 8
+LOWER_IS_BETTER = {"loops", "reference_text"}
 Items = Sequence[dict[str, Any]]
 
 
@@ -48,14 +49,20 @@ def read_items(file: Path) -> Items:
 
 
 def scores(items: Items) -> list[float]:
-    return [float(item["score"]) for item in items]
+    """One number an item; of text, scaled so that their mean is bits per character of all of it."""
+    values = [float(item["score"]) for item in items]
+    if "characters" not in items[0]:
+        return values
+    scale = len(items) / sum(item["characters"] for item in items)
+    return [value * scale for value in values]
 
 
 def group_means(items: Items) -> list[float]:
     """The mean of each CLUSTER items that follow one another in a part."""
     means: list[float] = []
-    for _, part in groupby(items, key=lambda item: item.get("part")):
-        values = scores(list(part))
+    scored = zip(items, scores(items), strict=True)
+    for _, part in groupby(scored, key=lambda pair: pair[0].get("part")):
+        values = [value for _, value in part]
         for start in range(0, len(values), CLUSTER):
             group = values[start : start + CLUSTER]
             means.append(sum(group) / len(group))
@@ -64,6 +71,12 @@ def group_means(items: Items) -> list[float]:
 
 def ranking(name: str, checkpoints: Sequence[Path], of_each: Sequence[Items]) -> str:
     """A table of one yardstick, and whether the order is right."""
+    sign = -1 if name in LOWER_IS_BETTER else 1
+    of_text = "characters" in of_each[0][0]
+
+    def shown(value: float, plus: str = "") -> str:
+        return f"{value:{plus}.3f}" if of_text else f"{value:{plus}.2%}"
+
     lines = [
         f"## {name}\n",
         "| checkpoint | value | 95 % interval | against the one before | p | p of groups |",
@@ -79,19 +92,20 @@ def ranking(name: str, checkpoints: Sequence[Path], of_each: Sequence[Items]) ->
     for checkpoint, items, compared in zip(checkpoints, of_each, [None, *differences], strict=True):
         values = scores(items)
         low, high = bootstrap_mean(values)
-        row = f"| {checkpoint.name} | {sum(values) / len(values):.2%} | {low:.2%} to {high:.2%} |"
+        mean = shown(sum(values) / len(values))
+        row = f"| {checkpoint.name} | {mean} | {shown(low)} to {shown(high)} |"
         if compared:
             of_items, of_groups = compared
-            row += f" {of_items.mean:+.2%} | {of_items.p:.4f} | {of_groups.p:.4f} |"
+            row += f" {shown(of_items.mean, '+')} | {of_items.p:.4f} | {of_groups.p:.4f} |"
         else:
             row += " | | |"
         lines.append(row)
-    rises = sum(of_items.mean > 0 for of_items, _ in differences)
-    sure = sum(d.mean > 0 and d.p < 0.05 for d, _ in differences)
+    better = sum(sign * of_items.mean > 0 for of_items, _ in differences)
+    sure = sum(sign * d.mean > 0 and d.p < 0.05 for d, _ in differences)
     ends = paired_difference(scores(of_each[0]), scores(of_each[-1]))
     lines.append(
-        f"\n{len(of_each[0]):,} items; {rises} of {len(differences)} steps go up, {sure} with p < 0.05; "
-        f"first to last {ends.mean:+.2%}, p {ends.p:.4f}\n"
+        f"\n{len(of_each[0]):,} items; {better} of {len(differences)} steps get better, {sure} with "
+        f"p < 0.05; first to last {shown(ends.mean, '+')}, p {ends.p:.4f}\n"
     )
     return "\n".join(lines)
 

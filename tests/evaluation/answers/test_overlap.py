@@ -11,6 +11,7 @@ import torch
 from mengya.data.ingest.reading.records import BadLines
 from mengya.data.prepare.config import PrepareSource
 from mengya.errors import UserError
+from mengya.evaluation import measure
 from mengya.evaluation.answers.references.corpus_scores import (
     corpus_metrics,
     corpus_score,
@@ -23,11 +24,11 @@ from mengya.evaluation.answers.references.held_out import (
     read_references,
 )
 from mengya.evaluation.answers.references.overlap import overlap, scored, token_f1
+from mengya.evaluation.config import EvaluateConfig
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig
 from mengya.models.hf.open_checkpoint import open_checkpoint
-from mengya.stages import evaluate, prepare
-from mengya.stages.evaluate import EvaluateConfig
+from mengya.stages import prepare
 from mengya.tokenizer.load import tokenizer_hash
 
 ROWS = [
@@ -160,20 +161,20 @@ def test_bad_lines_are_named_and_may_be_allowed(tmp_path: Path, subject: Subject
 def test_evaluate_measures_overlap(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "is_chat_model", lambda model, tokenizer: True)
+    monkeypatch.setattr(measure, "is_chat_model", lambda model, tokenizer: True)
     file = written(tmp_path / "held.jsonl", ROWS * 3)
     config = EvaluateConfig(
         checkpoint=checkpoint, answers_to=ReferenceSource(path=str(file)), max_references=4,
         yardstick=YardstickConfig(max_new_tokens=8), device="cpu",
     )  # fmt: skip
-    figures = evaluate.measure(config).yardsticks["overlap"]
+    figures = measure.measure(config).yardsticks["overlap"]
     assert [figure.items for figure in figures] == [4] * 4
     empty = written(
         tmp_path / "empty.jsonl", [{"messages": ROWS[1]["messages"], "tools": [{"name": "f"}]}]
     )
     config = config.model_copy(update={"answers_to": ReferenceSource(path=str(empty))})
     with pytest.raises(UserError, match="holds no conversation whose last turn"):
-        evaluate.measure(config)
+        measure.measure(config)
 
 
 def test_a_base_model_is_not_scored(tmp_path: Path, subject: Subject) -> None:
