@@ -144,10 +144,12 @@ def _groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _charts(stages: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A chart a metric, what was held out in the same one."""
+    """A chart a metric, what was held out in the same one; a yardstick's parts are in card.json only."""
     found = [name for stage in stages for name in (stage["curves"] or {}).get("series", {})]
     plain = dict.fromkeys(name.removeprefix("validation/") for name in found)
     for name in plain:
+        if name.startswith("yardstick/") and name.rpartition("/")[0] in plain:
+            continue
         names = [n for n in (name, f"validation/{name}") if n in found]
         yield {"name": name, "title": chart_name(name), "series": json.dumps(names)}
 
