@@ -29,7 +29,7 @@ def folder(checkpoint: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Two yardsticks of the vocabulary, and the names of those that ran."""
+    """Three yardsticks of the vocabulary, and the names of those that ran."""
     ran: list[str] = []
 
     def of(name: str):
@@ -44,7 +44,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return yardstick
 
-    yardsticks = {"rows": of("rows"), "seeds": of("seeds")}
+    yardsticks = {name: of(name) for name in ("rows", "seeds", "identity")}
     for module in ("config", "measure"):
         monkeypatch.setattr(f"mengya.evaluation.{module}.YARDSTICKS", yardsticks)
     return ran
@@ -66,6 +66,15 @@ def test_the_same_command_writes_the_same_bytes(folder: Path, measured: list[str
     assert set(first) == {"evaluation.json", "rows.jsonl"}
     evaluate(folder, "yardsticks=rows", "passkey.lengths=[128]", "passkey.samples=2", "again=true")
     assert everything(folder) == first and measured == ["rows", "rows"]
+
+
+def test_a_name_of_the_model_measures_nothing_but_identity_again(
+    folder: Path, measured: list[str]
+) -> None:
+    evaluate(folder, "yardsticks=[rows, identity]")
+    evaluate(folder, "yardsticks=[rows, identity]", "yardstick.name=小芽")
+    evaluate(folder, "yardsticks=[rows, identity]", "yardstick.name=小芽")
+    assert measured == ["rows", "identity", "identity"]
 
 
 def test_figures_of_several_commands_are_kept_together(folder: Path, measured: list[str]) -> None:

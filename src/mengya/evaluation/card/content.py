@@ -31,7 +31,7 @@ _GROUPS = (
 # Figures of the headline table, where a group has no figure of its own name.
 _HEADLINE = {
     "text/bits_per_char", "loops/greedy", "loops/sampled", "stop_in_time/greedy", "answer_length/greedy",
-    "diversity/distinct_2",
+    "diversity/distinct_2", "identity/consistency", "identity/known_assistant",
 }  # fmt: skip
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from mengya.endpoint.messages import ChatMessage
 from mengya.synthesis.conversation import MadeConversation
 from mengya.synthesis.identity.config import IdentityConfig
-from mengya.synthesis.identity.fill import fill, slots
-from mengya.synthesis.identity.known import known_assistant
+from mengya.text.identity.fill import fill, slots
+from mengya.text.identity.known import known_assistant
 from mengya.synthesis.identity.parts import CHINESE, Language, Topic, load_languages
 from mengya.synthesis.identity.wordings import held_out_wordings, questions_of
 from mengya.text.duplicates import squeeze
