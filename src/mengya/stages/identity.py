@@ -16,9 +16,9 @@ from mengya.synthesis.conversation import CONVERSATIONS, REPORT, MadeConversatio
 from mengya.synthesis.folder import LEDGER
 from mengya.synthesis.identity.compose import VERSION, Composed, compose_conversations
 from mengya.synthesis.identity.config import IdentityConfig
-from mengya.text.identity.exam import exam_questions
 from mengya.synthesis.identity.parts import CHINESE, load_languages
 from mengya.synthesis.selection import Selection
+from mengya.text.identity.exam import exam_questions
 
 HELD_OUT, QUESTIONS = "held_out.jsonl", "questions.jsonl"
 FOLDER = FolderKind("identity", (CONVERSATIONS, HELD_OUT, QUESTIONS, REPORT, LEDGER))

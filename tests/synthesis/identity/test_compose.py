@@ -13,12 +13,12 @@ from mengya.synthesis.conversation import MadeConversation
 from mengya.synthesis.filters import SynthFilterConfig, text_reason
 from mengya.synthesis.identity.compose import Composed, compose_conversations
 from mengya.synthesis.identity.config import IdentityConfig
-from mengya.text.identity.exam import exam_questions, is_right
-from mengya.text.identity.fill import fill
-from mengya.text.identity.known import known_assistant
 from mengya.synthesis.identity.parts import CHINESE, OTHER_LANGUAGES, load_languages
 from mengya.synthesis.identity.wordings import wording_key
 from mengya.text.duplicates import squeeze
+from mengya.text.identity.exam import exam_questions, is_right
+from mengya.text.identity.fill import fill
+from mengya.text.identity.known import known_assistant
 
 NAME, AUTHOR = "小芽", "春风实验室"
 CONFIG = IdentityConfig.model_validate({"out": "x", "name": NAME, "author": AUTHOR, "count": 1200})
