@@ -12,9 +12,9 @@ import pytest
 
 from mengya.cli import read_arguments
 from mengya.evaluation import measure as measuring
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
+from mengya.measured.measurement import Measurement
 from mengya.models.hf.checkpoint import load_causal_lm, write_folder
 from mengya.stages.evaluate import EvaluateConfig, run
 from mengya.tokenizer.load import load_tokenizer

@@ -50,14 +50,15 @@ from mengya.evaluation.likelihood.preference import (
 )
 from mengya.evaluation.long_context.measure import long_context
 from mengya.evaluation.long_context.passkey import PasskeyCell, passkey_retrieval
-from mengya.evaluation.measurement import Measurement
-from mengya.evaluation.record.file import FILE, EvaluationFile, subject_sha256
+from mengya.evaluation.record.file import EvaluationFile
 from mengya.evaluation.record.provenance import Provenance, contamination_line
 from mengya.evaluation.registry import YARDSTICKS
 from mengya.evaluation.results import Evaluation
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
 from mengya.generation.chat_detection import is_chat_model
+from mengya.measured.evaluation import FILE, subject_sha256
+from mengya.measured.measurement import Measurement
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.open_checkpoint import find_checkpoint, open_checkpoint, pick_dtype
 from mengya.runtime.device import init_device

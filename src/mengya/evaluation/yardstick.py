@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import Field
 
 from mengya.config import Config
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.subject import Subject
+from mengya.measured.measurement import Measurement
 
 
 class YardstickConfig(Config):

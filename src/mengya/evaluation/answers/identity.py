@@ -12,10 +12,10 @@ from typing import Any
 
 from mengya.evaluation.answers.answer import answers
 from mengya.evaluation.answers.questions import fitting, has_room, spread
-from mengya.evaluation.intervals import wilson
-from mengya.evaluation.measurement import Better, Measurement
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
+from mengya.measured.intervals import wilson
+from mengya.measured.measurement import Better, Measurement
 from mengya.text.identity.claims import claimed_assistant, self_name
 from mengya.text.identity.exam import exam_questions, is_right, says
 from mengya.text.identity.known import known_assistant
