@@ -148,6 +148,36 @@ def test_charts_zoom_compare_and_show_marks(browser: Browser, card: Path) -> Non
     assert complaints == []
 
 
+def test_two_fingers_zoom_on_a_phone(browser: Browser, card: Path) -> None:
+    complaints: list[str] = []
+    page = opened(browser, card, complaints, phone=True)
+    chart = page.locator(".chart").first
+    chart.evaluate("node => node.scrollIntoView({block: 'center'})")
+    box = chart.bounding_box()
+    assert box is not None
+    middle, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def between_ticks() -> float:
+        """Of the horizontal axis: less where the chart is zoomed in."""
+        texts = chart.locator("text[text-anchor=middle]:not(.mark-symbol)").all_text_contents()
+        first, second, *_ = map(float, texts)
+        return second - first
+
+    touch = page.context.new_cdp_session(page)
+
+    def fingers(kind: str, *apart: float) -> None:
+        points = [{"x": middle + each, "y": y, "id": i} for i, each in enumerate(apart)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    before = between_ticks()
+    fingers("touchStart", -30, 30)
+    for apart in (45, 60, 90):
+        fingers("touchMove", -apart, apart)
+    fingers("touchEnd")
+    assert between_ticks() < before
+    assert complaints == []
+
+
 def test_the_theme_follows_the_reader(browser: Browser, card: Path) -> None:
     page = opened(browser, card, [])
     paper = "getComputedStyle(document.body).backgroundColor"
