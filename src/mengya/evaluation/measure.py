@@ -61,6 +61,7 @@ from mengya.generation.chat_detection import is_chat_model
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.open_checkpoint import find_checkpoint, open_checkpoint, pick_dtype
 from mengya.runtime.device import init_device
+from mengya.runtime.files import check_file
 from mengya.runtime.machine import commit_of_clone, hardware_name, package_versions
 from mengya.runtime.typed_command import typed_command
 from mengya.tokenizer.chat_template import chat_template_hash
@@ -115,9 +116,11 @@ def open_file(config: EvaluateConfig) -> EvaluationFile:
     """The file that takes the results of a command, and what it says of their origin.
 
     Raises:
-        UserError: the checkpoint cannot be read.
+        UserError: the checkpoint cannot be read, or `out` is no file.
     """
     folder = find_checkpoint(config.checkpoint)
+    path = config.out or folder / FILE
+    check_file(path)
     device = init_device(config.device, config.threads)
     provenance = Provenance(
         command=typed_command("evaluate", config, "checkpoint", leave_out={"again"}),
@@ -131,7 +134,7 @@ def open_file(config: EvaluateConfig) -> EvaluationFile:
         contamination=contamination_line(read_training_record(folder)),
     )
     return EvaluationFile(
-        config.out or folder / FILE,
+        path,
         str(config.checkpoint),
         subject_sha256(folder),
         provenance,
