@@ -62,7 +62,7 @@ def commands(page: str) -> list[list[str]]:
     for line in lines:
         match = re.search(r"(?:^|[ /])mengya (\w+ ?.*)$", line)
         if match:
-            found.append(shlex.split(match[1]))
+            found.append(shlex.split(match[1], comments=True))
     return found
 
 

@@ -14,7 +14,7 @@ from mengya.errors import UserError
 from mengya.evaluation.measurement import Measurement
 from mengya.runtime.jsonl import json_line, read_steps
 from mengya.stages import compare, evaluate, pretrain, sft
-from mengya.stages.compare import Compared, CompareConfig, figures_table
+from mengya.stages.compare import CompareConfig, Compared, figures_table
 from mengya.stages.evaluate import EvaluateConfig
 from mengya.stages.pretrain import PretrainConfig
 from mengya.stages.sft import SftConfig

@@ -142,11 +142,11 @@ def test_a_list_is_an_answer_and_measures_nothing(
 
 def test_a_bar_counts_sentences_and_answers(checkpoint: Path) -> None:
     model = load_causal_lm(checkpoint, torch.device("cpu"))
-    told: list[tuple[int, int | None]] = []
+    moves: list[tuple[int, int | None]] = []
     tokenizer = load_tokenizer(checkpoint)
-    subject = Subject(model, tokenizer, checkpoint, False, lambda *done: told.append(done))
+    subject = Subject(model, tokenizer, checkpoint, False, lambda *done: moves.append(done))
     YARDSTICKS["pairs"](subject, YardstickConfig(limit=2))
-    assert told and told[-1][0] == told[-1][1]
-    told.clear()
+    assert moves and moves[-1][0] == moves[-1][1]
+    moves.clear()
     YARDSTICKS["loops"](subject, YardstickConfig(limit=2, max_new_tokens=4))
-    assert told and told[-1][0] == told[-1][1]
+    assert moves and moves[-1][0] == moves[-1][1]

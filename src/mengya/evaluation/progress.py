@@ -17,7 +17,7 @@ from rich.progress import (
 )
 
 OnProgress = Callable[[int, int | None], None]
-"""Told how many are done, and of how many; None where nobody knows."""
+"""Called with how many are done, and of how many; None where nobody knows."""
 
 
 def silent(done: int, of: int | None) -> None:

@@ -18,7 +18,7 @@ class Subject:
     Attributes:
         folder: the checkpoint's folder (an adapter's, where it is one).
         chat: whether it answers turns in its chat template; False: it continues text.
-        on_progress: told how many prompts or sentences of what is being measured are done.
+        on_progress: called with how many prompts or sentences of what is being measured are done.
     """
 
     model: CausalLM

@@ -26,7 +26,7 @@ def sequence_nlls(
     """-log p of each token given those before it: n ids give n-1 fp32 nats, on the CPU.
 
     Sequences of similar length share a batch, padded on the right, which a causal model does not see.
-    A sequence must fit the model's context: the caller cuts it. `on_progress` is told after every batch.
+    A sequence must fit the model's context: the caller cuts it. `on_progress` is called after every batch.
     """
     device = next(model.parameters()).device
     vocab_size = int(getattr(model, "config").vocab_size)  # noqa: B009 (nn.Module types it as Tensor)
