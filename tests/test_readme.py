@@ -210,6 +210,14 @@ def test_the_pages_that_teach_commands_have_some() -> None:
     assert len(commands("docs/guide.md")) >= 15
 
 
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_the_readme_names_every_verb(page: str) -> None:
+    """In its table of commands; a group by its first word."""
+    table = read(page)[read(page).index("| `demo` |") :].split("\n\n", 1)[0]
+    named = set(re.findall(r"`(\w+)`", table))
+    assert named == {verb.split()[0] for verb in verbs_of_the_cli() if verb}
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_key_in_the_text_exists(page: str) -> None:
     known = {row[0] for verb in VERBS for row in describe(config_class_of(verb))}
