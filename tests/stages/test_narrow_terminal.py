@@ -49,6 +49,15 @@ def test_the_parts_of_a_yardstick_stand_below_it_on_one_line_each() -> None:
     lines = shown(results_table(Evaluation("runs/x", yardsticks={"pairs": figures}))).splitlines()
     assert "│ pairs" in lines[4] and "│   collocation_adjective " in lines[5]
     assert "1 item " in lines[5] and max(map(len, lines)) <= 80
+    parts = ["a", "a_b", "a/short", "a_b/short"]
+    figures = [Measurement(name, *share) for name in parts]
+    text = shown(results_table(Evaluation("runs/x", yardsticks={"a": figures})))
+    assert [line[2:10].rstrip() for line in text.splitlines()[4:-1]] == [
+        "a",
+        "  short",
+        "a_b",
+        "  short",
+    ]
     long = [Measurement("domain/" + "x" * 60, *share)]
     text = shown(results_table(Evaluation("runs/x", yardsticks={"bits_per_char": long})))
     assert text.count("x") == 60 + 1  # the name folded, and the title

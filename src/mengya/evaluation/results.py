@@ -15,7 +15,7 @@ from mengya.evaluation.long_context.passkey import PasskeyCell
 from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.score import Score
 
-_NAME = 36  # characters of a name that stay on one line
+_NAME = 32  # characters of a name that stay on one line
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,28 @@ def results_table(result: Evaluation) -> Table:
     for name, exam in result.exams.items():
         _add_exam(table, name, exam)
     for measurements in result.yardsticks.values():
-        names = [measurement.name for measurement in measurements]
-        for measurement in measurements:
-            add_measurement(table, measurement, indented(measurement.name, names))
+        of_name = {measurement.name: measurement for measurement in measurements}
+        for name in parts_below(of_name):
+            add_measurement(table, of_name[name], indented(name, of_name))
     # In a terminal of 80 columns the last column is the one to wrap.
     table.columns[0].no_wrap = max(map(len, map(str, table.columns[0].cells)), default=0) <= _NAME
     return table
 
 
+def parts_below(names: Collection[str]) -> list[str]:
+    """Every part after what it is a part of, else as they come: pairs, pairs/negation, loops."""
+    place = {name: number for number, name in enumerate(names)}
+    return sorted(names, key=lambda name: [place[each] for each in (*_above(name, names), name)])
+
+
 def indented(name: str, names: Collection[str]) -> str:
     """A part below what it is a part of, as far as that is among `names`: pairs/negation after pairs."""
-    above = [other for other in names if name.startswith(f"{other}/")]
-    return "  " * len(above) + name.removeprefix(f"{max(above, key=len)}/" if above else "")
+    above = _above(name, names)
+    return "  " * len(above) + name.removeprefix(f"{above[-1]}/" if above else "")
+
+
+def _above(name: str, names: Collection[str]) -> list[str]:
+    return sorted((other for other in names if name.startswith(f"{other}/")), key=len)
 
 
 def _add_exam(table: Table, name: str, exam: ExamResult) -> None:

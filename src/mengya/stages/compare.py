@@ -24,7 +24,7 @@ from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.record.file import FILE, items_path, read_evaluation
 from mengya.evaluation.reference.placement import RunCurve
 from mengya.evaluation.reference.reference_text import NAME as REFERENCE_TEXT
-from mengya.evaluation.results import indented
+from mengya.evaluation.results import indented, parts_below
 from mengya.models.hf.open_checkpoint import DtypeName, find_checkpoint, pick_dtype
 from mengya.runtime.device import DeviceName, init_device
 from mengya.runtime.folder_lock import say
@@ -132,7 +132,7 @@ def _by_yardstick(compared: Sequence[Compared]) -> list[str]:
     """The names of all figures; the parts of a yardstick stand together, whoever has them."""
     names = dict.fromkeys(name for each in compared for name in each.figures)
     order = list(dict.fromkeys(yardstick_of(name)[0] for name in names))
-    return sorted(names, key=lambda name: order.index(yardstick_of(name)[0]))
+    return parts_below(sorted(names, key=lambda name: order.index(yardstick_of(name)[0])))
 
 
 def _cell(figure: Measurement | None, interval: bool) -> str:
