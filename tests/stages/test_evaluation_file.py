@@ -14,9 +14,9 @@ import pytest
 from mengya.cli import read_arguments
 from mengya.errors import UserError
 from mengya.evaluation import measure as measuring
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
+from mengya.measured.measurement import Measurement
 from mengya.models.hf.checkpoint import load_causal_lm, write_folder
 from mengya.stages.evaluate import EvaluateConfig, run
 from mengya.tokenizer.load import load_tokenizer
@@ -31,7 +31,7 @@ def folder(checkpoint: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Two yardsticks of the vocabulary, and the names of those that ran."""
+    """Three yardsticks of the vocabulary, and the names of those that ran."""
     ran: list[str] = []
 
     def of(name: str):
@@ -46,7 +46,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return yardstick
 
-    yardsticks = {"rows": of("rows"), "seeds": of("seeds")}
+    yardsticks = {name: of(name) for name in ("rows", "seeds", "identity")}
     for module in ("config", "measure"):
         monkeypatch.setattr(f"mengya.evaluation.{module}.YARDSTICKS", yardsticks)
     return ran
@@ -68,6 +68,15 @@ def test_the_same_command_writes_the_same_bytes(folder: Path, measured: list[str
     assert set(first) == {"evaluation.json", "rows.jsonl"}
     evaluate(folder, "yardsticks=rows", "passkey.lengths=[128]", "passkey.samples=2", "again=true")
     assert everything(folder) == first and measured == ["rows", "rows"]
+
+
+def test_a_name_of_the_model_measures_nothing_but_identity_again(
+    folder: Path, measured: list[str]
+) -> None:
+    evaluate(folder, "yardsticks=[rows, identity]")
+    evaluate(folder, "yardsticks=[rows, identity]", "yardstick.name=小芽")
+    evaluate(folder, "yardsticks=[rows, identity]", "yardstick.name=小芽")
+    assert measured == ["rows", "identity", "identity"]
 
 
 def test_figures_of_several_commands_are_kept_together(folder: Path, measured: list[str]) -> None:
