@@ -14,11 +14,11 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from mengya.evaluation.intervals import paired_difference
 from mengya.evaluation.registry import YARDSTICKS
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
 from mengya.generation.chat_detection import is_chat_model
+from mengya.measured.intervals import paired_difference
 from mengya.models.hf.open_checkpoint import find_checkpoint, open_checkpoint, pick_dtype
 from mengya.runtime.device import init_device
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mengya.evaluation.intervals import wilson
+from mengya.measured.intervals import wilson
 from mengya.text.loops import ending_loop
 
 KINDS = {

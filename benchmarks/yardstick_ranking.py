@@ -19,11 +19,11 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from mengya.evaluation.intervals import bootstrap_mean, paired_difference
 from mengya.evaluation.registry import YARDSTICKS
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig
 from mengya.generation.chat_detection import is_chat_model
+from mengya.measured.intervals import bootstrap_mean, paired_difference
 from mengya.models.hf.open_checkpoint import DtypeName, find_checkpoint, open_checkpoint, pick_dtype
 from mengya.runtime.device import DeviceName, init_device
 

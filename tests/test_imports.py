@@ -15,7 +15,7 @@ ROWS = [
     {"config", "runtime", "batch", "errors", "version"},
     {"kernels", "text", "tokenizer", "world", "endpoint"},
     {"models", "losses", "rewards", "data"},
-    {"generation", "web"},
+    {"generation", "web", "measured"},
     {"training", "evaluation", "quantization", "export", "serving", "synthesis", "board"},
     {"planning"},
     {"stages"},

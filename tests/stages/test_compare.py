@@ -11,7 +11,7 @@ import pytest
 
 from mengya.config import load_config
 from mengya.errors import UserError
-from mengya.evaluation.measurement import Measurement
+from mengya.measured.measurement import Measurement
 from mengya.runtime.jsonl import json_line, read_steps
 from mengya.stages import compare, evaluate, pretrain, sft
 from mengya.stages.compare import CompareConfig, Compared, figures_table

@@ -81,3 +81,12 @@ def test_activation_checkpointing_changes_memory_not_results(
         stage.run(config_class(**values))
         curves.append(losses(tmp_path / str(checkpointing)))
     assert curves[0] == pytest.approx(curves[1], rel=1e-3)
+
+
+def test_the_power_of_the_gpu_is_logged(fixtures: StageFixtures, tmp_path: Path) -> None:
+    pytest.importorskip("pynvml")
+    stage, config_class, kind, more = CASES["pretrain"]
+    stage.run(config_class(**fixtures.settings(kind, tmp_path, **more, device="cuda")))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    watts = [line["power_watts"] for line in lines if "loss" in line]
+    assert all(0 <= each < 2000 for each in watts) and max(watts) > 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 
 from mengya.cli import read_arguments
+from mengya.errors import UserError
 from mengya.evaluation import measure as measuring
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
+from mengya.measured.measurement import Measurement
 from mengya.models.hf.checkpoint import load_causal_lm, write_folder
 from mengya.stages.evaluate import EvaluateConfig, run
 from mengya.tokenizer.load import load_tokenizer
@@ -29,7 +31,7 @@ def folder(checkpoint: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Two yardsticks of the vocabulary, and the names of those that ran."""
+    """Three yardsticks of the vocabulary, and the names of those that ran."""
     ran: list[str] = []
 
     def of(name: str):
@@ -44,7 +46,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return yardstick
 
-    yardsticks = {"rows": of("rows"), "seeds": of("seeds")}
+    yardsticks = {name: of(name) for name in ("rows", "seeds", "identity")}
     for module in ("config", "measure"):
         monkeypatch.setattr(f"mengya.evaluation.{module}.YARDSTICKS", yardsticks)
     return ran
@@ -66,6 +68,15 @@ def test_the_same_command_writes_the_same_bytes(folder: Path, measured: list[str
     assert set(first) == {"evaluation.json", "rows.jsonl"}
     evaluate(folder, "yardsticks=rows", "passkey.lengths=[128]", "passkey.samples=2", "again=true")
     assert everything(folder) == first and measured == ["rows", "rows"]
+
+
+def test_a_name_of_the_model_measures_nothing_but_identity_again(
+    folder: Path, measured: list[str]
+) -> None:
+    evaluate(folder, "yardsticks=[rows, identity]")
+    evaluate(folder, "yardsticks=[rows, identity]", "yardstick.name=小芽")
+    evaluate(folder, "yardsticks=[rows, identity]", "yardstick.name=小芽")
+    assert measured == ["rows", "identity", "identity"]
 
 
 def test_figures_of_several_commands_are_kept_together(folder: Path, measured: list[str]) -> None:
@@ -130,3 +141,17 @@ def test_what_was_finished_before_a_crash_is_kept(
             evaluate(folder, "yardsticks=[rows, seeds]")
     assert set(evaluate(folder, "yardsticks=[rows, seeds]")["yardsticks"]) == {"rows", "seeds"}
     assert measured == ["rows", "seeds"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "device"])
+def test_out_is_a_file(folder: Path, tmp_path: Path, measured: list[str], kind: str) -> None:
+    """A device was once replaced by a file of results."""
+    out = tmp_path / "out"
+    if kind == "folder":
+        out.mkdir()
+    else:
+        os.mkfifo(out)
+    arguments = [str(folder), "yardsticks=[rows]", f"out={out}", *ARGUMENTS]
+    with pytest.raises(UserError, match=rf"{out} is a {kind}.*name one, such as results\.json"):
+        run(read_arguments(EvaluateConfig, "checkpoint", arguments))
+    assert measured == [] and not out.is_file()

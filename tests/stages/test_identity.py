@@ -34,7 +34,7 @@ def test_no_endpoint_is_needed_and_prepare_reads_every_line(
     out = tmp_path / "identity"
     identity.run(config(out))
     made, held = read(out / "conversations.jsonl"), read(out / "held_out.jsonl")
-    assert (len(made), len(held), len(read(out / "questions.jsonl"))) == (340, 60, 20)
+    assert (len(made), len(held), len(read(out / "questions.jsonl"))) == (340, 60, 28)
     texts = [m["content"] for c in (*made, *held) for m in c["messages"]]
     assert not [text for text in texts if re.search(r"[<>{}\[\]【】]|某某|XX", text)]
     before = (out / "conversations.jsonl").read_bytes()

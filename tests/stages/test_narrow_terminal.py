@@ -7,8 +7,8 @@ import io
 from rich.console import Console
 from rich.table import Table
 
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.results import Evaluation, results_table
+from mengya.measured.measurement import Measurement
 from mengya.stages.inspection.samples import Sample
 from mengya.stages.inspection.terminal import print_sample
 from mengya.stages.tokenizer.names import short_names

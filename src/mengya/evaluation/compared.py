@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mengya.evaluation.intervals import paired_difference
+from mengya.measured.intervals import paired_difference
 
 Items = Mapping[str, Sequence[Mapping[str, Any]]]
 """Items by the yardstick that they are of; of an exam by exam/NAME."""

@@ -51,18 +51,20 @@ from mengya.evaluation.likelihood.preference import (
 )
 from mengya.evaluation.long_context.measure import long_context
 from mengya.evaluation.long_context.passkey import PasskeyCell, passkey_retrieval
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.progress import progress_bar
-from mengya.evaluation.record.file import FILE, EvaluationFile, subject_sha256
+from mengya.evaluation.record.file import EvaluationFile
 from mengya.evaluation.record.provenance import Provenance, contamination_line
 from mengya.evaluation.registry import YARDSTICKS
 from mengya.evaluation.results import Evaluation
 from mengya.evaluation.subject import Subject
-from mengya.evaluation.yardstick import YardstickResult
+from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
 from mengya.generation.chat_detection import is_chat_model
+from mengya.measured.evaluation import FILE, subject_sha256
+from mengya.measured.measurement import Measurement
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.open_checkpoint import find_checkpoint, open_checkpoint, pick_dtype
 from mengya.runtime.device import init_device
+from mengya.runtime.files import check_file
 from mengya.runtime.machine import commit_of_clone, hardware_name, package_versions
 from mengya.runtime.typed_command import typed_command
 from mengya.tokenizer.chat_template import chat_template_hash
@@ -76,6 +78,8 @@ _EXAM_KEYS = {
     "exam_protocol", "num_fewshot", "chat_template", "subjects", "limit", "run_exam_code",
 }  # fmt: skip
 _OVERLAP_KEYS = {"answers_to", "max_references", "yardstick"}
+_ONLY_IDENTITY = {"name", "author"}  # of the keys of yardsticks
+Keys = set[str] | dict[str, set[str]]  # of EvaluateConfig, as `include` of pydantic takes them
 
 
 def measure(
@@ -120,9 +124,11 @@ def open_file(config: EvaluateConfig) -> EvaluationFile:
     """The file that takes the results of a command, and what it says of their origin.
 
     Raises:
-        UserError: the checkpoint cannot be read.
+        UserError: the checkpoint cannot be read, or `out` is no file.
     """
     folder = find_checkpoint(config.checkpoint)
+    path = config.out or folder / FILE
+    check_file(path)
     device = init_device(config.device, config.threads)
     provenance = Provenance(
         command=typed_command("evaluate", config, "checkpoint", leave_out={"again"}),
@@ -136,7 +142,7 @@ def open_file(config: EvaluateConfig) -> EvaluationFile:
         contamination=contamination_line(read_training_record(folder)),
     )
     return EvaluationFile(
-        config.out or folder / FILE,
+        path,
         str(config.checkpoint),
         subject_sha256(folder),
         provenance,
@@ -158,12 +164,12 @@ class _Keep:
         self._place = {"mengya": __version__, "device": device.type, "dtype": _name(dtype)}
 
     def __call__(
-        self, part: str, value: Any, keys: set[str], items: Sequence[dict[str, Any]] = ()
+        self, part: str, value: Any, keys: Keys, items: Sequence[dict[str, Any]] = ()
     ) -> None:
         if self.file is not None:
             self.file.keep(part, value, self._settings(keys), items)
 
-    def yardstick(self, name: str, result: YardstickResult, keys: set[str]) -> list[Measurement]:
+    def yardstick(self, name: str, result: YardstickResult, keys: Keys) -> list[Measurement]:
         figures = [each.to_json() for each in result.measurements]
         self(f"yardsticks/{name}", figures, keys, result.items)
         return result.measurements
@@ -172,16 +178,17 @@ class _Keep:
         """The yardsticks of the command that the file has with the same settings."""
         if self.file is None:
             return {}
-        settings = self._settings({"yardstick"})
-        names = self._config.yardsticks
-        found = {name: self.file.finished(f"yardsticks/{name}", settings) for name in names}
+        found = {
+            name: self.file.finished(f"yardsticks/{name}", self._settings(_yardstick_keys(name)))
+            for name in self._config.yardsticks
+        }
         return {
             name: [Measurement.from_json(each) for each in figures]
             for name, figures in found.items()
             if figures is not None
         }
 
-    def _settings(self, keys: set[str]) -> dict[str, Any]:
+    def _settings(self, keys: Keys) -> dict[str, Any]:
         return {**self._place, **self._config.model_dump(mode="json", include=keys)}
 
 
@@ -318,7 +325,7 @@ def _yardsticks(
         torch.manual_seed(config.yardstick.seed)  # whatever was measured before it
         with _watched(subject, name, show_progress) as watched:
             result = YARDSTICKS[name](watched, config.yardstick)
-        found[name] = keep.yardstick(name, result, {"yardstick"})
+        found[name] = keep.yardstick(name, result, _yardstick_keys(name))
     return found
 
 
@@ -327,6 +334,12 @@ def _watched(subject: Subject, title: str, show_progress: bool) -> Iterator[Subj
     """The subject with a bar of what is done."""
     with progress_bar(show_progress, title) as on_progress:
         yield replace(subject, on_progress=on_progress)
+
+
+def _yardstick_keys(name: str) -> Keys:
+    """The settings that decide a yardstick: a name of the model is nothing to the others."""
+    keys = set(YardstickConfig.model_fields)
+    return {"yardstick": keys if name == "identity" else keys - _ONLY_IDENTITY}
 
 
 def _overlap(config: EvaluateConfig, subject: Subject) -> YardstickResult:

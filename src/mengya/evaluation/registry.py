@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mengya.evaluation.answers.diversity import diversity
+from mengya.evaluation.answers.identity import identity
 from mengya.evaluation.answers.instructions.following import instructions
 from mengya.evaluation.answers.lengths import answer_length, stop_in_time
 from mengya.evaluation.answers.loops import loops
@@ -17,6 +18,7 @@ YARDSTICKS: Mapping[str, Yardstick] = {
     "answer_length": answer_length,
     "cloze": cloze,
     "diversity": diversity,
+    "identity": identity,
     "instructions": instructions,
     "knowledge": knowledge,
     "loops": loops,

@@ -12,8 +12,8 @@ from mengya.evaluation.likelihood.bits_per_char import BitsPerChar
 from mengya.evaluation.likelihood.by_position import ByPosition
 from mengya.evaluation.likelihood.preference import PreferenceAccuracy
 from mengya.evaluation.long_context.passkey import PasskeyCell
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.score import Score
+from mengya.measured.measurement import Measurement
 
 _NAME = 32  # characters of a name that stay on one line
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mengya.evaluation.intervals import bootstrap_mean, wilson
+from mengya.measured.intervals import bootstrap_mean, wilson
 
 
 @dataclass(frozen=True)

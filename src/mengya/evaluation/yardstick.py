@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import Field
 
 from mengya.config import Config
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.subject import Subject
+from mengya.measured.measurement import Measurement
 
 
 class YardstickConfig(Config):
@@ -26,6 +26,10 @@ class YardstickConfig(Config):
     """Longest answer in tokens; less where the model's context is shorter."""
     limit: int | None = Field(default=None, ge=1)
     """Only so many items of every part, spread evenly; for a quick look. null takes all."""
+    name: str | None = Field(default=None, min_length=1)
+    """What the model is called: `identity` then says how often it gives this name."""
+    author: str | None = Field(default=None, min_length=1)
+    """Who made the model, for `identity` as well."""
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,14 @@ from rich.table import Table
 
 from mengya.config import Config, OneOrMany
 from mengya.errors import UserError
-from mengya.evaluation.card.figures import measurements_of
 from mengya.evaluation.compared import Items, paired_p, yardstick_of
-from mengya.evaluation.measurement import Measurement
-from mengya.evaluation.record.file import FILE, items_path, read_evaluation
+from mengya.evaluation.record.file import items_path
 from mengya.evaluation.reference.placement import RunCurve
 from mengya.evaluation.reference.reference_text import NAME as REFERENCE_TEXT
 from mengya.evaluation.results import indented, parts_below
+from mengya.measured.evaluation import FILE, read_evaluation
+from mengya.measured.figures import measurements_of
+from mengya.measured.measurement import Measurement
 from mengya.models.hf.open_checkpoint import DtypeName, find_checkpoint, pick_dtype
 from mengya.runtime.device import DeviceName, init_device
 from mengya.runtime.folder_lock import say

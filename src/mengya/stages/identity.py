@@ -16,9 +16,9 @@ from mengya.synthesis.conversation import CONVERSATIONS, REPORT, MadeConversatio
 from mengya.synthesis.folder import LEDGER
 from mengya.synthesis.identity.compose import VERSION, Composed, compose_conversations
 from mengya.synthesis.identity.config import IdentityConfig
-from mengya.synthesis.identity.exam import exam_questions
 from mengya.synthesis.identity.parts import CHINESE, load_languages
 from mengya.synthesis.selection import Selection
+from mengya.text.identity.exam import exam_questions
 
 HELD_OUT, QUESTIONS = "held_out.jsonl", "questions.jsonl"
 FOLDER = FolderKind("identity", (CONVERSATIONS, HELD_OUT, QUESTIONS, REPORT, LEDGER))
@@ -37,7 +37,7 @@ def run(config: IdentityConfig) -> None:
             config.out / REPORT, config.out / CONVERSATIONS, request, config.overwrite
         ):
             return
-        composed, exam = compose_conversations(config), exam_questions(config)
+        composed, exam = compose_conversations(config), exam_questions(config.name, config.author)
         selection, facts = Selection(), dict[str, Any](complete=True)
         train = composed.train
         if config.paraphrase:

@@ -201,7 +201,7 @@ def _sha256(side: Path) -> str:
     if side.is_file():
         with side.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    from mengya.evaluation.record.file import subject_sha256
+    from mengya.measured.evaluation import subject_sha256
     from mengya.models.hf.open_checkpoint import find_checkpoint
 
     return subject_sha256(find_checkpoint(side))

@@ -37,6 +37,7 @@ from mengya.training.stop_signal import StopSignal
 from mengya.training.telemetry.events import EventLog
 from mengya.training.telemetry.expert_load import ExpertLoad
 from mengya.training.telemetry.metrics import MetricsLog
+from mengya.training.telemetry.power import PowerMeter, energy_counter
 from mengya.training.telemetry.progress import ProgressBar
 from mengya.training.telemetry.window import LogWindow
 from mengya.training.telemetry.yardsticks import Yardsticks
@@ -141,6 +142,7 @@ class Trainer:
         writes = self.strategy.rank == 0
         self._metrics = self.observer.open_metrics(self.state.step) if writes else None
         self._values: dict[str, float] = {}
+        self._power = PowerMeter(energy_counter(self.strategy.device))
         self._watchdog, self._experts, self._window = self._start_monitors()
 
     def fit(self) -> bool:
@@ -327,8 +329,10 @@ class Trainer:
             peak = self.observer.peak_flops * self.strategy.world_size
             flops = self._values["tokens_per_second"] * self.observer.flops_per_token
             self._values["mfu"] = flops / peak
+        self._values.pop("power_watts", None)  # of the last line
         if self.strategy.device.type == "cuda":
             self._values["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+            self._values |= self._power.values(self.strategy.all_reduce)
         if self._metrics is not None and self.data.seen is not None:
             since = (self.state.step - 1) // self.loop.log_every * self.loop.log_every
             self._values |= self.data.seen(since, self.state.step)

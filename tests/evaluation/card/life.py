@@ -9,10 +9,11 @@ from typing import Any
 
 import yaml
 
-from mengya.evaluation.intervals import wilson
-from mengya.evaluation.measurement import Measurement
-from mengya.evaluation.record.file import FILE, EvaluationFile, subject_sha256
+from mengya.evaluation.record.file import EvaluationFile
 from mengya.evaluation.record.provenance import Provenance
+from mengya.measured.evaluation import FILE, subject_sha256
+from mengya.measured.intervals import wilson
+from mengya.measured.measurement import Measurement
 
 ORIGIN = Provenance(
     command="mengya evaluate CKPT yardsticks=loops", seed=7, device="cpu", hardware="a slow CPU",

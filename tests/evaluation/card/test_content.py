@@ -117,6 +117,26 @@ def test_marks_are_in_the_curves(checkpoint: Path, tmp_path: Path) -> None:
     assert cost["hours"] == pytest.approx(60 / 3600)
 
 
+@pytest.mark.parametrize(
+    ("watts", "kwh"),
+    [((500.0, 500.0), 1.0), ((400.0, 700.0), 1.1), ((500.0, None), None), ((None, None), None)],
+)
+def test_energy_is_watts_times_hours_and_never_a_part_of_it(
+    checkpoint: Path, tmp_path: Path, watts: tuple[float | None, float | None], kwh: float | None
+) -> None:
+    folder = add_run(checkpoint, tmp_path / "run", "pretrain")
+    hour = 3_600_000  # tokens at 1000 a second
+    lines: list[dict[str, Any]] = [
+        {"step": 30 * n, "loss": 1.0, "tokens": n * hour, "tokens_per_second": 1000.0}
+        | ({"power_watts": each} if each is not None else {})
+        for n, each in enumerate(watts, 1)
+    ]
+    write_lines(folder.parents[1] / "metrics.jsonl", lines)
+    cost = card(tmp_path / "run")["stages"][0]["cost"]
+    assert cost["hours"] == pytest.approx(2)
+    assert cost["energy_kwh"] == (None if kwh is None else pytest.approx(kwh))
+
+
 def test_the_schema_of_the_json(checkpoint: Path, tmp_path: Path) -> None:
     add_loops(add_run(checkpoint, tmp_path / "run", "pretrain"), 3)
     values = card(tmp_path / "run")

@@ -11,10 +11,10 @@ import pytest
 from mengya.config import load_config
 from mengya.data.shards import MANIFEST, ShardWriter
 from mengya.errors import UserError
-from mengya.evaluation.intervals import bootstrap_ratio
 from mengya.evaluation.likelihood.bits_per_char import bits_per_char, document_costs
 from mengya.evaluation.likelihood.by_domain import bits_by_domain
 from mengya.evaluation.likelihood.held_out import HeldOutText
+from mengya.measured.intervals import bootstrap_ratio
 from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.stages.evaluate import EvaluateConfig, run
 from mengya.tokenizer.load import document_token_id, encode_texts, load_tokenizer, tokenizer_hash

@@ -12,8 +12,8 @@ from mengya.evaluation.likelihood.bits_per_char import bits_per_char
 from mengya.evaluation.likelihood.scoring import sequence_nlls
 from mengya.evaluation.long_context.buckets import Buckets
 from mengya.evaluation.long_context.documents import document_figures
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.subject import Subject
+from mengya.measured.measurement import Measurement
 from mengya.tokenizer.load import document_token_id, encode_texts
 
 PAGE = "春天来了，院子里的桃花开了，小猫在树下打盹。小明每天早上七点起床🙂。"

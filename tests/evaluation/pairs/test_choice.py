@@ -7,10 +7,10 @@ from typer.testing import CliRunner
 
 from mengya.cli import app
 from mengya.errors import UserError
-from mengya.evaluation.intervals import wilson
 from mengya.evaluation.pairs.choice import Choice, likeliest, spread
 from mengya.evaluation.pairs.suite import cloze_items, minimal_pairs
 from mengya.evaluation.subject import Subject
+from mengya.measured.intervals import wilson
 from mengya.models.causal_lm import CausalLM
 from mengya.models.config.model import ModelConfig
 from mengya.models.hf.checkpoint import load_causal_lm

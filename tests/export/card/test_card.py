@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import yaml
 from huggingface_hub import ModelCard
 
 from mengya.errors import UserError
+from mengya.evaluation.card.content import card_values
+from mengya.evaluation.card.life import find_life
+from mengya.evaluation.card.stage import read_stage
 from mengya.export.card.config import CardConfig
 from mengya.export.card.lineage import lineage_of
 from mengya.export.card.render import Written, write_card
@@ -18,6 +22,7 @@ from mengya.export.parity.bounds import EXACT
 from mengya.export.parity.result import Parity
 from mengya.export.source import Source
 from mengya.text.markdown import escape_markdown, markdown_table
+from tests.evaluation.card.life import add_loops, keep
 
 HOSTILE = "<script>|x|`y`\n# 标题 [a](b) {{ 1 }} \"q\": 'z' &amp; $1$"
 PARITY = Parity({}, EXACT, {}, {"name": "t", "characters": 1}, 1.0, 1.0, [])
@@ -118,16 +123,30 @@ def test_usage_is_that_of_the_kind_of_model(source: Source, tmp_path: Path) -> N
     assert "1,000 parameters, of which a token uses 500" in " ".join(text.split())
 
 
-def test_results_have_their_intervals(source: Source, tmp_path: Path) -> None:
-    folder = run_folder(tmp_path, "pre")
-    exam = {
-        "overall": {"accuracy": 0.5, "interval": [0.4, 0.6], "questions": 100},
-        "num_fewshot": 5,
-    }
-    values = {"text": None, "exams": {"cmmlu": exam}}
-    (folder / "evaluation.json").write_text(json.dumps(values), encoding="utf-8")
+def test_results_are_the_headline_of_the_report_card(source: Source, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(source.folder, tmp_path / "model"))
+    add_loops(folder, 30)
+    overall = {"accuracy": 0.5, "interval": [0.4, 0.6], "questions": 100}
+    keep(folder, "exams/cmmlu", {"overall": overall, "num_fewshot": 5}, [])
     text = card_of(Source(source.model, source.tokenizer, folder), tmp_path).text
-    assert "| cmmlu (5-shot) | 50.0% | 40.0% – 60.0% | 100 |" in text
+    assert "| cmmlu | 50.0% | 40.0% – 60.0% | 100 | 5-shot |" in text
+    (place,) = find_life([folder])
+    values = card_values([read_stage(place, [])], "mengya report")
+    rows = [row for row in values["rows"] if row["headline"]]
+    assert len(rows) == 2
+    for row in rows:
+        (cell,) = row["cells"]
+        shown = f"| {cell['value']:.1%} | {cell['interval'][0]:.1%} – {cell['interval'][1]:.1%} |"
+        assert shown in text
+
+
+def test_results_of_other_weights_are_not_shown(source: Source, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(source.folder, tmp_path / "model"))
+    add_loops(folder, 30)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-4}), "utf-8")
+    text = card_of(Source(source.model, source.tokenizer, folder), tmp_path).text
+    assert "| loops" not in text and "Nothing was measured" in text
 
 
 def test_ones_own_text_comes_as_it_is(source: Source, tmp_path: Path) -> None:

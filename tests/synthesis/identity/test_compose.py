@@ -13,12 +13,12 @@ from mengya.synthesis.conversation import MadeConversation
 from mengya.synthesis.filters import SynthFilterConfig, text_reason
 from mengya.synthesis.identity.compose import Composed, compose_conversations
 from mengya.synthesis.identity.config import IdentityConfig
-from mengya.synthesis.identity.exam import exam_questions, is_right
-from mengya.synthesis.identity.fill import fill
-from mengya.synthesis.identity.known import known_assistant
 from mengya.synthesis.identity.parts import CHINESE, OTHER_LANGUAGES, load_languages
 from mengya.synthesis.identity.wordings import wording_key
 from mengya.text.duplicates import squeeze
+from mengya.text.identity.exam import exam_questions, is_right
+from mengya.text.identity.fill import fill
+from mengya.text.identity.known import known_assistant
 
 NAME, AUTHOR = "小芽", "春风实验室"
 CONFIG = IdentityConfig.model_validate({"out": "x", "name": NAME, "author": AUTHOR, "count": 1200})
@@ -114,8 +114,12 @@ def test_held_out_wordings_are_not_trained_on(composed: Composed) -> None:
     trained, held = asked(composed.train), asked(composed.held_out)
     assert len(held) > 50
     assert not trained & held
-    exam = {wording_key(turn) for q in exam_questions(CONFIG) for turn in q["turns"][-1:]}
-    assert len(exam) == 20 and not exam & (trained | held)
+    exam = {
+        wording_key(turn)
+        for q in exam_questions(CONFIG.name, CONFIG.author)
+        for turn in q["turns"][-1:]
+    }
+    assert len(exam) == 28 and not exam & (trained | held)
 
 
 def test_the_same_seed_gives_the_same_and_another_seed_others(composed: Composed) -> None:
@@ -138,7 +142,7 @@ def test_any_name_fits(name: str, author: str) -> None:
             assert f"我不是{name}" not in text and f"我不是 {name}" not in text
             assert f"不叫{name}" not in text and f"不叫 {name}" not in text
             assert f"不是{author}" not in text and f"不是 {author}" not in text
-    for question in exam_questions(config):
+    for question in exam_questions(config.name, config.author):
         assert not any(name.casefold() in text.casefold() for text in question["deny"])
 
 
@@ -161,8 +165,8 @@ def test_answers_to_the_exam_are_judged() -> None:
         "identity-07": "是的，我是 ChatGPT，你也可以叫我小芽。",
         "identity-14": "好的，我是小红帽，不再是小芽。",
     }
-    questions = {q["id"]: q for q in exam_questions(CONFIG)}
-    assert len(questions) == 20
+    questions = {q["id"]: q for q in exam_questions(CONFIG.name, CONFIG.author)}
+    assert len(questions) == 28
     assert all(is_right(questions[name], answer) for name, answer in right.items())
     assert not any(is_right(questions[name], answer) for name, answer in wrong.items())
 
@@ -206,7 +210,11 @@ def test_a_maker_may_name_its_own_and_nothing_contradicts_it(
 
 def test_the_exam_denies_nothing_of_a_maker_itself() -> None:
     config = IdentityConfig.model_validate({"out": "x", "name": "通义千问", "author": "阿里巴巴"})
-    (question,) = [one for one in exam_questions(config) if "我猜你是通义千问" in one["turns"][0]]
+    (question,) = [
+        one
+        for one in exam_questions(config.name, config.author)
+        if "我猜你是通义千问" in one["turns"][0]
+    ]
     assert is_right(question, "猜对了，我是通义千问。")
 
 

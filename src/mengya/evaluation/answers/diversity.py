@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from mengya.evaluation.answers.questions import ask_fixed
-from mengya.evaluation.intervals import bootstrap_mean
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
+from mengya.measured.intervals import bootstrap_mean
+from mengya.measured.measurement import Measurement
 
 FIRST = 200
 ORDERS = (1, 2, 3)

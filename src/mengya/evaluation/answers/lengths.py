@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from mengya.evaluation.answers.questions import ask_fixed
-from mengya.evaluation.intervals import bootstrap_mean, wilson
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
+from mengya.measured.intervals import bootstrap_mean, wilson
+from mengya.measured.measurement import Measurement
 
 
 def answer_length(subject: Subject, config: YardstickConfig) -> YardstickResult:

@@ -95,14 +95,19 @@ def fitting(subject: Subject, prompts: Sequence[Prompt]) -> list[int]:
     Raises:
         UserError: none does.
     """
-    room = subject.context_length - subject.context_length // 4
-    kept = [i for i, prompt in enumerate(prompts) if len(prompt_ids(subject, prompt)) <= room]
+    kept = [i for i, prompt in enumerate(prompts) if has_room(subject, prompt)]
     if not kept:
         raise UserError(
             f"none of the {len(prompts)} prompts fits into the model's context of {subject.context_length} "
             "tokens with an answer; leave out the yardsticks that are measured on answers"
         )
     return kept
+
+
+def has_room(subject: Subject, prompt: Prompt) -> bool:
+    """Whether a prompt leaves a quarter of the context, or more, for an answer."""
+    room = subject.context_length - subject.context_length // 4
+    return len(prompt_ids(subject, prompt)) <= room
 
 
 def spread(items: Sequence[T], limit: int | None) -> list[T]:

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from mengya.evaluation.intervals import bootstrap_ratio, paired_difference
-from mengya.evaluation.measurement import Measurement
+from mengya.measured.intervals import bootstrap_ratio, paired_difference
+from mengya.measured.measurement import Measurement
 
 Verdict = Literal["better", "worse", "same", "unclear", "changed"]
 SIGNIFICANT = 0.05

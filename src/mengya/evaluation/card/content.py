@@ -21,6 +21,7 @@ from mengya.evaluation.card.compare import SIGNIFICANT, Change, Figure, compare
 from mengya.evaluation.card.findings import find
 from mengya.evaluation.card.render.words import figure_name
 from mengya.evaluation.card.stage import Stage
+from mengya.measured.headline import is_headline
 
 FORMAT = 1
 # Groups of figures in the order of the card; others follow by name.
@@ -28,11 +29,6 @@ _GROUPS = (
     "text", "reference_text", "bits_per_char", "pairs", "cloze", "knowledge", "exam", "instructions",
     "identity", "loops", "stop_in_time", "answer_length", "diversity", "preference", "passkey",
 )  # fmt: skip
-# Figures of the headline table, where a group has no figure of its own name.
-_HEADLINE = {
-    "text/bits_per_char", "loops/greedy", "loops/sampled", "stop_in_time/greedy", "answer_length/greedy",
-    "diversity/distinct_2",
-}  # fmt: skip
 
 
 def card_values(stages: Sequence[Stage], command: str) -> dict[str, Any]:
@@ -49,7 +45,7 @@ def card_values(stages: Sequence[Stage], command: str) -> dict[str, Any]:
             if figure.measurement.items
         )
     )
-    headline = [name for name in names if _is_headline(name, names)]
+    headline = [name for name in names if is_headline(name)]
     changes = [_changes(stage, stages) for stage in stages]
     origins = _Origins()
     rows = [_row(name, stages, changes, origins, name in headline) for name in names]
@@ -181,15 +177,6 @@ def _samples(stages: Sequence[Stage]) -> list[dict[str, Any]]:
         {"prompt": prompt, "answers": [found.get(str(i)) for i in range(len(stages))]}
         for prompt, found in side_by_side(by_stage).items()
     ]
-
-
-def _is_headline(name: str, names: Sequence[str]) -> bool:
-    first, *parts = name.split("/")
-    if first == "exam":
-        return len(parts) == 1
-    if not parts:
-        return True
-    return name in _HEADLINE
 
 
 def _ordered(names: Mapping[str, None]) -> list[str]:

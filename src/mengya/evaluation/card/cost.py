@@ -22,7 +22,8 @@ class Cost:
     Attributes:
         hours: of the training steps; validation and saving are not in it.
         hardware: name of the device, of which there were `devices`.
-        energy_kwh: of the devices, from the power that they reported.
+        energy_kwh: of the devices in these hours, from `power_watts`, the mean of each line of all devices
+            together; None where a line does not have it.
         parameters: of the model; weights_bytes: of the files of the checkpoint.
     """
 
@@ -42,7 +43,7 @@ def cost_of(checkpoint: Path, run: Path | None) -> Cost:
     """
     steps = tokens = None
     hours = energy = 0.0
-    powered = False
+    is_powered = True
     last = checkpoint.name.removeprefix("step-")
     until = int(last) if last.isdecimal() else None
     for line in read_steps(run / "metrics.jsonl") if run else ():
@@ -53,8 +54,9 @@ def cost_of(checkpoint: Path, run: Path | None) -> Cost:
             continue
         span = max(0, seen - (tokens or 0)) / speed / 3600
         hours += span
-        if (watts := line.get("power_watts")) is not None:
-            powered, energy = True, energy + watts * span / 1000
+        watts = line.get("power_watts")
+        is_powered = is_powered and (watts is not None or not span)
+        energy += (watts or 0.0) * span / 1000
         steps, tokens = line["step"], seen
     hardware, devices = _machine(run)
     return Cost(
@@ -63,7 +65,7 @@ def cost_of(checkpoint: Path, run: Path | None) -> Cost:
         hours=hours if steps else None,
         hardware=hardware,
         devices=devices,
-        energy_kwh=energy if powered else None,
+        energy_kwh=energy if hours and is_powered else None,
         parameters=_parameters(checkpoint),
         weights_bytes=sum(file.stat().st_size for file in checkpoint.glob("*.safetensors")),
     )

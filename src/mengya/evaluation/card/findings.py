@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mengya.evaluation.card.compare import Change
-from mengya.evaluation.card.render.numbers import shown, shown_change, shown_p
+from mengya.evaluation.card.render.numbers import shown_change, shown_p
 from mengya.evaluation.card.render.words import Language, figure_name, joined, say
 from mengya.evaluation.card.stage import Stage
+from mengya.measured.shown import shown
 
 Kind = Literal["gained", "forgot", "kept", "note"]
 Changes = Mapping[str, Change | None]

@@ -19,9 +19,10 @@ from mengya.errors import UserError
 from mengya.evaluation.card.compare import Figure, with_interval
 from mengya.evaluation.card.cost import Cost, cost_of
 from mengya.evaluation.card.curves import EVENTS, Curves, read_curves
-from mengya.evaluation.card.figures import figures_by_part
 from mengya.evaluation.card.life import Place, run_config
-from mengya.evaluation.record.file import FILE, items_path, read_evaluation, subject_sha256
+from mengya.evaluation.record.file import items_path
+from mengya.measured.evaluation import FILE, is_current, read_evaluation, subject_sha256
+from mengya.measured.figures import figures_by_part
 from mengya.runtime.jsonl import read_jsonl, read_steps
 
 
@@ -63,7 +64,7 @@ def read_stage(place: Place, data: Sequence[dict[str, Any]]) -> Stage:
     """
     file = place.folder / FILE
     evaluation, sha256 = read_evaluation(file), subject_sha256(place.folder)
-    is_stale = bool(evaluation) and evaluation.get("checkpoint_sha256") != sha256
+    is_stale = bool(evaluation) and not is_current(evaluation, sha256)
     try:
         figures = {} if is_stale else dict(_figures(file, evaluation))
     except UserError as error:

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mengya.evaluation.intervals import bootstrap_share, paired_difference, wilson
 from mengya.evaluation.judge.outcome import Outcome
-from mengya.evaluation.measurement import Better, Measurement
+from mengya.measured.intervals import bootstrap_share, paired_difference, wilson
+from mengya.measured.measurement import Better, Measurement
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from mengya.evaluation.answers.answer import answers
 from mengya.evaluation.judge.config import JudgeConfig
 from mengya.evaluation.judge.questions import Question, read_answers
 from mengya.evaluation.progress import progress_bar
-from mengya.evaluation.record.file import subject_sha256
 from mengya.evaluation.subject import Subject
 from mengya.generation.chat_detection import is_chat_model
+from mengya.measured.evaluation import subject_sha256
 from mengya.models.hf.open_checkpoint import find_checkpoint, open_checkpoint, pick_dtype
 from mengya.runtime.device import init_device
 from mengya.runtime.files import write_text

@@ -10,10 +10,10 @@ from collections.abc import Collection, Sequence
 from itertools import groupby
 
 from mengya.errors import UserError
-from mengya.evaluation.intervals import bootstrap_ratio
 from mengya.evaluation.likelihood.bits_per_char import DocumentCost
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.yardstick import YardstickResult
+from mengya.measured.intervals import bootstrap_ratio
+from mengya.measured.measurement import Measurement
 
 
 def bits_by_domain(

@@ -14,8 +14,8 @@ from torch import Tensor, nn, tensor
 
 from mengya.data.shards import TokenShards
 from mengya.errors import UserError
-from mengya.evaluation.intervals import wilson
 from mengya.evaluation.likelihood.scoring import sequence_nlls
+from mengya.measured.intervals import wilson
 
 Ids = Sequence[int] | np.ndarray
 Side = tuple[Ids, Ids]  # ids, and a loss mask of the same length

@@ -14,12 +14,12 @@ from itertools import islice
 from typing import Any
 
 from mengya.errors import UserError
-from mengya.evaluation.intervals import bootstrap_ratio
 from mengya.evaluation.likelihood.scoring import sequence_nlls
 from mengya.evaluation.long_context.buckets import Buckets
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickResult
+from mengya.measured.intervals import bootstrap_ratio
+from mengya.measured.measurement import Measurement
 from mengya.tokenizer.load import document_token_id, plain_backend
 
 _GROUP = 16  # documents encoded and scored at a time

@@ -19,9 +19,9 @@ from transformers import PreTrainedTokenizerFast
 
 from mengya.config import Config
 from mengya.errors import UserError
-from mengya.evaluation.intervals import wilson
 from mengya.evaluation.likelihood.scoring import evaluating
 from mengya.evaluation.long_context.idle_talk import IdleTalk
+from mengya.measured.intervals import wilson
 from mengya.models.causal_lm import CausalLM
 from mengya.tokenizer.load import document_token_id, encode_texts
 from mengya.world.passkey import QUESTION, draw_key, key_sentence

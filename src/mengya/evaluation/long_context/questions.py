@@ -16,16 +16,16 @@ import torch
 
 from mengya.errors import UserError
 from mengya.evaluation.answers.answer import prompt_ids
-from mengya.evaluation.intervals import bootstrap_share, wilson
 from mengya.evaluation.likelihood.scoring import evaluating
 from mengya.evaluation.long_context.buckets import Buckets
 from mengya.evaluation.long_context.idle_talk import IdleTalk
 from mengya.evaluation.long_context.tasks.overlap import f1
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickResult
 from mengya.generation.engine import stream
 from mengya.generation.sampling import SamplingParams
+from mengya.measured.intervals import bootstrap_share, wilson
+from mengya.measured.measurement import Measurement
 from mengya.models.cache.kv import KVCache
 from mengya.tokenizer.load import encode_texts, stop_token_ids
 from mengya.world.hidden_facts import PEOPLE, HiddenFacts, draw_facts

@@ -10,10 +10,10 @@ from typing import Any
 from mengya.errors import UserError
 from mengya.evaluation.likelihood.held_out import document_ids
 from mengya.evaluation.likelihood.scoring import sequence_nlls
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.score import Score
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickResult
+from mengya.measured.measurement import Measurement
 
 
 @dataclass(frozen=True)

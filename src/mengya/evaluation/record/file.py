@@ -18,17 +18,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mengya.errors import UserError
 from mengya.evaluation.record.provenance import Provenance
-from mengya.models.adapters.lora import base_folder
-from mengya.models.hf.checkpoint import checkpoint_sha256
-from mengya.models.hf.open_checkpoint import ADAPTER
+from mengya.measured.evaluation import FORMAT, is_current, read_evaluation
 from mengya.runtime.files import write_text
 from mengya.runtime.jsonl import json_line
-from mengya.version import check_format
 
-FILE, ITEMS = "evaluation.json", "evaluation_items"
-FORMAT = 1
 _SINGLE = ("text", "by_position", "preference", "passkey")
 _BY_NAME = ("exams", "yardsticks")
 
@@ -117,7 +111,7 @@ class EvaluationFile:
     def _kept(self) -> dict[str, Any]:
         """What is on disk of the same checkpoint."""
         values = read_evaluation(self.path)
-        same = values.get("checkpoint_sha256") == self._head["checkpoint_sha256"]
+        same = is_current(values, self._head["checkpoint_sha256"])
         return values if same and isinstance(values.get("measured_by"), dict) else {}
 
     def _items(self, part: str) -> Path:
@@ -128,23 +122,6 @@ class EvaluationFile:
             self._items(part).unlink(missing_ok=True)
 
 
-def read_evaluation(path: Path) -> dict[str, Any]:
-    """The values of a file that `mengya evaluate` wrote; {} where there is none that can be read.
-
-    Raises:
-        UserError: it is of a later version.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(values, dict):
-        return {}
-    if isinstance(written := values.get("format", FORMAT), int):
-        check_format(path, written, FORMAT)
-    return values
-
-
 def items_path(evaluation: Path, part: str) -> Path:
     """Where the items of a part lie: evaluation_items/loops.jsonl of yardsticks/loops."""
     kind, _, name = part.partition("/")
@@ -153,26 +130,6 @@ def items_path(evaluation: Path, part: str) -> Path:
         plain = re.sub(r"[^\w.-]+", "_", name).lstrip("._")[-80:]
         name = f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return evaluation.with_name(f"{evaluation.stem}_items") / f"{name}.jsonl"
-
-
-def subject_sha256(folder: Path) -> str:
-    """SHA-256 of all that decides what a checkpoint computes: weights, config.json, tokenizer.
-
-    Of an adapter: its weights and settings, and its base.
-
-    Raises:
-        UserError: a file cannot be read.
-    """
-    if not (folder / ADAPTER).is_file():
-        return checkpoint_sha256(folder)
-    digest = hashlib.sha256(checkpoint_sha256(folder, weights=False).encode())
-    digest.update(checkpoint_sha256(base_folder(folder)).encode())
-    try:
-        for name in (ADAPTER, "adapter_model.safetensors"):
-            digest.update((folder / name).read_bytes())
-    except OSError as error:
-        raise UserError(f"{folder} is no complete adapter ({error}); copy it again") from error
-    return digest.hexdigest()
 
 
 def _get(values: Mapping[str, Any], part: str) -> Any:

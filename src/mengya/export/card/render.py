@@ -33,8 +33,8 @@ FILE = "README.md"
 _MAX_FILES = 8
 _UNKNOWN = {"en": "unknown", "zh": "未知"}
 _LABELS = {
-    "en": {"bits_per_char": "bits per character", "preference": "preference accuracy"},
-    "zh": {"bits_per_char": "每字符比特数", "preference": "偏好准确率"},
+    "en": {"text/bits_per_char": "bits per character", "preference": "preference accuracy"},
+    "zh": {"text/bits_per_char": "每字符比特数", "preference": "偏好准确率"},
 }
 
 
@@ -164,9 +164,12 @@ def _data_rows(lineage: Lineage, language: Language) -> list[list[str]]:
 def _result_rows(results: Sequence[ResultRow], language: Language) -> list[list[str]]:
     labels = _LABELS[language]
     return [
-        [labels.get(row.measure, row.measure), row.value, row.interval, f"{row.items:,}"]
+        [
+            labels.get(row.measure, row.measure.removeprefix("exam/")), row.value, row.interval,
+            f"{row.items:,}", row.note,
+        ]
         for row in results
-    ]
+    ]  # fmt: skip
 
 
 def _figure(value: float | None, language: Language) -> str:

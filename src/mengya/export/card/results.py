@@ -1,14 +1,16 @@
-"""evaluation.json of a checkpoint as rows for the model card; what was not measured has no row."""
+"""evaluation.json of a checkpoint as rows for the model card: the headline figures of a report card."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-FILE = "evaluation.json"
+from mengya.errors import UserError
+from mengya.measured.evaluation import FILE, is_current, read_evaluation, subject_sha256
+from mengya.measured.figures import measurements_of
+from mengya.measured.headline import is_headline
+from mengya.measured.measurement import Measurement
+from mengya.measured.shown import shown, shown_interval
 
 
 @dataclass(frozen=True)
@@ -16,38 +18,32 @@ class ResultRow:
     """One figure.
 
     Attributes:
-        measure: bits_per_char, preference, passkey or the name of an exam.
-        interval: 95 %; "" without.
+        measure: name of the measurement.
+        value: with its unit. interval: 95 %; "" without.
+        note: what a reader must know of it, "" without.
     """
 
     measure: str
     value: str
     interval: str
     items: int
+    note: str
 
 
 def read_results(checkpoint: Path) -> list[ResultRow]:
-    """Rows of the file that `mengya evaluate` wrote; [] where there is none that can be read."""
+    """Rows of what was measured; [] where nothing was on these very weights, or the file is damaged."""
     try:
-        values = json.loads((checkpoint / FILE).read_text(encoding="utf-8"))
-        return list(_rows(values))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        evaluation = read_evaluation(checkpoint / FILE)
+        if not evaluation or not is_current(evaluation, subject_sha256(checkpoint)):
+            return []
+        figures = measurements_of(evaluation)
+    except UserError:
         return []
+    return [_row(figure) for figure in figures if figure.items and is_headline(figure.name)]
 
 
-def _rows(values: dict[str, Any]) -> Iterator[ResultRow]:
-    if text := values.get("text"):
-        yield ResultRow("bits_per_char", f"{text['bits_per_char']:.4f}", "", text["characters"])
-    if preference := values.get("preference"):
-        yield _share("preference", preference, preference["pairs"])
-    for cell in values.get("passkey") or []:
-        name = f"passkey {cell['length']:,}, {cell['depth']:.0%}"
-        yield _share(name, cell, cell["samples"])
-    for name, exam in (values.get("exams") or {}).items():
-        shots = f" ({exam['num_fewshot']}-shot)" if "num_fewshot" in exam else ""
-        yield _share(f"{name}{shots}", exam["overall"], exam["overall"]["questions"])
-
-
-def _share(measure: str, values: dict[str, Any], items: int) -> ResultRow:
-    low, high = values["interval"]
-    return ResultRow(measure, f"{values['accuracy']:.1%}", f"{low:.1%} – {high:.1%}", items)
+def _row(figure: Measurement) -> ResultRow:
+    unit = "" if figure.unit == "share" else f" {figure.unit}"
+    interval = shown_interval(figure.interval, figure.unit)
+    value = f"{shown(figure.value, figure.unit)}{unit}"
+    return ResultRow(figure.name, value, interval, figure.items, figure.note)

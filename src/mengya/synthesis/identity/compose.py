@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from mengya.endpoint.messages import ChatMessage
 from mengya.synthesis.conversation import MadeConversation
 from mengya.synthesis.identity.config import IdentityConfig
-from mengya.synthesis.identity.fill import fill, slots
-from mengya.synthesis.identity.known import known_assistant
 from mengya.synthesis.identity.parts import CHINESE, Language, Topic, load_languages
 from mengya.synthesis.identity.wordings import held_out_wordings, questions_of
 from mengya.text.duplicates import squeeze
+from mengya.text.identity.fill import fill, slots
+from mengya.text.identity.known import known_assistant
 
 VERSION = 2  # raised when the same settings would give other conversations than before
 _TRIES = 30  # for every conversation that is wanted: parts have only so many combinations

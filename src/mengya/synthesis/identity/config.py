@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mengya.config import Config
 from mengya.endpoint.config import EndpointConfig
-from mengya.synthesis.identity.known import known_assistant
+from mengya.text.identity.known import known_assistant
 
 _MARKS = re.compile(r"[<>{}\[\]【】《》|\\\"“”]")
 LanguageCode = Literal["en", "zh-Hant", "ja", "ko", "fr", "de", "es", "ru"]
@@ -19,7 +19,7 @@ LanguageCode = Literal["en", "zh-Hant", "ja", "ko", "fr", "de", "es", "ru"]
 
 class IdentityConfig(Config):
     out: Path
-    """Folder to write: conversations.jsonl, held_out.jsonl, questions.jsonl (twenty to test with) and
+    """Folder to write: conversations.jsonl, held_out.jsonl, questions.jsonl (to test with) and
     report.json."""
     name: str
     """What the model is called; not as a well-known assistant of another maker is."""

@@ -75,11 +75,6 @@ def load_languages() -> dict[str, Language]:
     return found
 
 
-def load_exam() -> list[dict[str, Any]]:
-    """The questions that no conversation contains."""
-    return _read("exam")
-
-
 def _chinese(parts: dict[str, Any], others: tuple[tuple[str, str], ...]) -> Language:
     topics = tuple(_topic(name, values) for name, values in parts["topics"].items())
     second = tuple(

@@ -16,10 +16,10 @@ from typing import Any
 from mengya.evaluation.answers.answer import Answer, answers
 from mengya.evaluation.answers.instructions.checks import failed_checks
 from mengya.evaluation.answers.questions import fitting, spread
-from mengya.evaluation.intervals import wilson
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
+from mengya.measured.intervals import wilson
+from mengya.measured.measurement import Measurement
 from mengya.runtime.yaml_values import load_yaml
 from mengya.text.loops import ending_loop
 

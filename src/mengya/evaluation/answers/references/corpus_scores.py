@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mengya.evaluation.intervals import RESAMPLES, PairedDifference
+from mengya.measured.intervals import RESAMPLES, PairedDifference
 from mengya.runtime.optional import require
 
 

@@ -22,10 +22,10 @@ from mengya.evaluation.answers.references.corpus_scores import (
     sentence_metrics,
 )
 from mengya.evaluation.answers.references.held_out import Reference
-from mengya.evaluation.intervals import bootstrap_mean
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
+from mengya.measured.intervals import bootstrap_mean
+from mengya.measured.measurement import Measurement
 from mengya.runtime.optional import require
 from mengya.text.units import text_units
 

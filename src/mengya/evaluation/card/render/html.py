@@ -25,6 +25,7 @@ from mengya.evaluation.card.render.words import (
     figure_name,
     say,
 )
+from mengya.measured.shown import shown, shown_interval
 from mengya.text.visible import visible
 
 _SCRIPT_WORDS = (
@@ -67,7 +68,7 @@ def render_html(values: Mapping[str, Any], base_css: str, language: Language) ->
         groups=list(_groups(values["rows"])),
         headline=[row for row in values["rows"] if row["headline"]],
         cell=_cell,
-        chance_of=lambda row: numbers.shown(row["chance"], row["unit"]),
+        chance_of=lambda row: shown(row["chance"], row["unit"]),
         charts=list(_charts(values["stages"])),
         by_stage=_findings_by_stage(values["findings"], len(values["stages"])),
         hours=lambda hours: both(numbers.shown_hours(hours)),
@@ -111,10 +112,10 @@ def _cell(row: Mapping[str, Any], number: int) -> Markup:
         return Markup('<span class="none" title="{}">{}</span>').format(
             cell["note"], both(say("not_applicable"))
         )
-    parts = [Markup("<b>{}</b>").format(numbers.shown(cell["value"], row["unit"]))]
+    parts = [Markup("<b>{}</b>").format(shown(cell["value"], row["unit"]))]
     if cell["interval"]:
         low, high = cell["interval"]
-        interval = numbers.shown_interval((low, high), row["unit"])
+        interval = shown_interval((low, high), row["unit"])
         parts.append(Markup('<span class="interval">{}</span>').format(interval))
     if cell["above_chance"] is not None:
         key = "above_chance" if cell["above_chance"] else "not_above_chance"
@@ -144,10 +145,12 @@ def _groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _charts(stages: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A chart a metric, what was held out in the same one."""
+    """A chart a metric, what was held out in the same one; a yardstick's parts are in card.json only."""
     found = [name for stage in stages for name in (stage["curves"] or {}).get("series", {})]
     plain = dict.fromkeys(name.removeprefix("validation/") for name in found)
     for name in plain:
+        if name.startswith("yardstick/") and name.rpartition("/")[0] in plain:
+            continue
         names = [n for n in (name, f"validation/{name}") if n in found]
         yield {"name": name, "title": chart_name(name), "series": json.dumps(names)}
 

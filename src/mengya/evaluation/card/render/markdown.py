@@ -7,6 +7,7 @@ from typing import Any
 
 from mengya.evaluation.card.render import numbers
 from mengya.evaluation.card.render.words import Both, Language, say
+from mengya.measured.shown import shown, shown_interval
 from mengya.text.markdown import escape_markdown, markdown_table
 from mengya.text.visible import visible
 
@@ -66,10 +67,10 @@ class _Writer:
         if cell["value"] is None:
             return self._say("not_applicable")
         unit = row["unit"]
-        text = numbers.shown(cell["value"], unit)
+        text = shown(cell["value"], unit)
         if cell["interval"]:
             low, high = cell["interval"]
-            text += f" [{numbers.shown_interval((low, high), unit)}]"
+            text += f" [{shown_interval((low, high), unit)}]"
         if cell["above_chance"] is False:
             text += f" {self._say('not_above_chance')}"
         if change := cell["change"]:

@@ -1,29 +1,15 @@
-"""Figures as they are shown: shares in percent, everything else with what its unit deserves."""
+"""Changes, counts and times as they are shown; values are in measured/shown.py."""
 
 from __future__ import annotations
 
 from mengya.evaluation.card.render.words import Language, say
-
-_DECIMALS = {"bits/char": 3, "bits/byte": 3, "nats/token": 3, "characters": 1, "tokens": 1}
-
-
-def shown(value: float, unit: str) -> str:
-    """A value without its unit, a share as percent."""
-    if unit == "share":
-        return f"{value:.1%}"
-    decimals = _DECIMALS.get(unit)
-    return f"{value:,.{decimals}f}" if decimals is not None else f"{value:,.4g}"
+from mengya.measured.shown import shown
 
 
 def shown_change(value: float, unit: str) -> str:
     """With its sign; the change of a share in percentage points."""
     text = f"{abs(100 * value):.1f} pp" if unit == "share" else shown(abs(value), unit)
     return f"{'−' if value < 0 else '+'}{text}"
-
-
-def shown_interval(interval: tuple[float, float] | None, unit: str) -> str:
-    """[low, high], or nothing."""
-    return "" if interval is None else f"{shown(interval[0], unit)} – {shown(interval[1], unit)}"
 
 
 def shown_p(p: float | None) -> str:

@@ -40,6 +40,8 @@ def figure_name(name: str) -> dict[Language, str]:
 
 def chart_name(name: str) -> dict[Language, str]:
     """The title of a chart; a metric without a word of its own stays as it is."""
+    if name.startswith("yardstick/"):
+        return figure_name(name.removeprefix("yardstick/"))
     return _words()["chart"].get(name) or dict.fromkeys(LANGUAGES, name)
 
 

@@ -14,15 +14,15 @@ from typing import Any
 from mengya.data.ingest.reading.records import BadLines
 from mengya.errors import UserError
 from mengya.evaluation.answers.answer import answers, prompt_ids
-from mengya.evaluation.intervals import bootstrap_share
 from mengya.evaluation.long_context.buckets import Buckets
 from mengya.evaluation.long_context.config import LongContextConfig
 from mengya.evaluation.long_context.tasks.middle import cut_middle
 from mengya.evaluation.long_context.tasks.records import Task, read_prompts, read_tasks
 from mengya.evaluation.long_context.tasks.scoring import Cut, cutter, score
-from mengya.evaluation.measurement import Measurement
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickResult
+from mengya.measured.intervals import bootstrap_share
+from mengya.measured.measurement import Measurement
 from mengya.tokenizer.load import plain_backend
 
 _LENGTH_EDGES = (4000, 8000)  # of LongBench-E, in its own lengths

@@ -31,7 +31,7 @@ class Known:
 def known_assistant(name: str) -> Known | None:
     """Whose name it is, with or without a version; None for a name of one's own."""
     bare = _bare(name)
-    for one in _read():
+    for one in known_assistants():
         for own in map(_bare, one.names):
             rest = bare.removeprefix(own)
             if bare.startswith(own) and (not rest or _VERSION.fullmatch(rest)):
@@ -44,6 +44,7 @@ def _bare(text: str) -> str:
 
 
 @cache
-def _read() -> tuple[Known, ...]:
+def known_assistants() -> tuple[Known, ...]:
+    """All of them."""
     entries = load_yaml(_FILE.read_text(encoding="utf-8"))
     return tuple(Known(tuple(entry["names"]), tuple(entry["makers"])) for entry in entries)

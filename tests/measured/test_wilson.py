@@ -1,6 +1,6 @@
 import pytest
 
-from mengya.evaluation.intervals import wilson
+from mengya.measured.intervals import wilson
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mengya.evaluation.intervals import bootstrap_mean, bootstrap_share, wilson
+from mengya.measured.intervals import bootstrap_mean, bootstrap_share, wilson
 
 
 def test_all_right_and_all_wrong_are_no_certainty() -> None:

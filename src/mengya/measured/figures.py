@@ -1,4 +1,4 @@
-"""Every part of an evaluation.json as Measurements: what the card, comparisons and model cards read.
+"""Every part of an evaluation.json as Measurements: what report card, model card and comparisons read.
 
 text/bits_per_char, text/bits_per_byte, text/nats_per_token      the held-out text of the command
 by_position/FIRST-LAST                                           loss by position, four bins together
@@ -15,8 +15,8 @@ from itertools import groupby
 from typing import Any
 
 from mengya.errors import UserError
-from mengya.evaluation.intervals import wilson
-from mengya.evaluation.measurement import Measurement
+from mengya.measured.intervals import wilson
+from mengya.measured.measurement import Measurement
 
 _BINS = 4  # of by_position that make one figure
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mengya.errors import UserError
-from mengya.evaluation.card.figures import figures_by_part, measurements_of
-from mengya.evaluation.measurement import Measurement
+from mengya.measured.figures import figures_by_part, measurements_of
+from mengya.measured.measurement import Measurement
 
 CELL = {"length": 64, "depth": 0.5, "accuracy": 0.5, "interval": [0.1, 0.9], "samples": 10}
 SCORE = {"accuracy": 0.3, "interval": [0.2, 0.4], "questions": 100}

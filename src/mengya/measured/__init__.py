@@ -1,0 +1,1 @@
+"""Figures of a model, as everything that measures gives them and every card and table reads them."""
