@@ -14,4 +14,6 @@ def is_headline(name: str) -> bool:
     first, *parts = name.split("/")
     if first == "exam":
         return len(parts) == 1
+    if first == "judge":
+        return parts[:1] == ["win_rate"] and len(parts) == 2  # of all categories
     return not parts or name in _PARTS

@@ -18,6 +18,7 @@ from pydantic import Field
 from mengya.config import Config, OneOrMany, load_config
 from mengya.errors import UserError
 from mengya.evaluation.card.content import card_values
+from mengya.evaluation.card.judged import read_judgement, with_judgements
 from mengya.evaluation.card.life import Place, find_life, run_of
 from mengya.evaluation.card.render.html import render_html
 from mengya.evaluation.card.render.markdown import render_markdown
@@ -50,6 +51,8 @@ class ReportConfig(Config):
     evaluate: dict[str, Any] = {}
     """Keys of `mengya evaluate` for all stages: evaluate.exams=FOLDER, evaluate.texts=FILE. Without
     evaluate.yardsticks all yardsticks are measured."""
+    judged: OneOrMany[Path] = []
+    """Folders of `mengya judge`: their win rates are shown with the stage that was judged."""
     measure: bool = True
     """Measure what a stage lacks; false reads only what was measured before."""
     language: Literal["zh", "en"] = "zh"
@@ -64,12 +67,14 @@ def run(config: ReportConfig) -> None:
     """
     places = find_life(config.stages)
     settings = _settings(config, places)
+    judgements = [read_judgement(folder) for folder in config.judged]
     out = config.out or _default_folder(config)
     with open_run_folder(out, FOLDER, key="out"):
         if config.measure:
             for place, measured in zip(places, settings, strict=True):
                 _measure(place, measured)
         stages = [read_stage(place, _data(place)) for place in places]
+        stages = with_judgements(stages, judgements)
         values = card_values(stages, typed_command("report", config, "stages"))
         css = files("mengya.web").joinpath("page/base.css").read_text(encoding="utf-8")
         write_text(out / "card.json", json.dumps(values, ensure_ascii=False, indent=1) + "\n")

@@ -8,6 +8,7 @@ import pickle
 import socket
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ def test_a_program_has_no_more_than_its_limits(tmp_path: Path) -> None:
     outside.write_text("1")
     assert run_program("while True: pass", seconds=1).status == "timeout"
     assert run_program("import time; time.sleep(60)", seconds=1).status == "timeout"
+    deaf = "import signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass"
+    assert run_program(deaf, seconds=1).status == "failed"  # killed a second later
     assert run_program("x = bytearray(3 << 30)").status == "failed"
     assert len(run_program("while True: print('a' * 1000)").output) <= 1 << 20
     assert run_program("import os; print(len(os.environ))").output in (
@@ -63,6 +66,13 @@ def test_a_program_has_no_more_than_its_limits(tmp_path: Path) -> None:
     )  # LANG, LC_CTYPE
     assert run_program("import torch").status == "failed"  # nothing of ours is importable
     assert run_program("print(input())", "小猫").output == "小猫\n"
+
+
+def test_a_busy_machine_changes_no_verdict() -> None:
+    programs = ["while True: pass"] * 4 + ["print(sum(range(10**6)))"] * 4
+    with ThreadPoolExecutor(len(programs)) as pool:
+        found = [outcome.status for outcome in pool.map(lambda p: run_program(p, "", 2), programs)]
+    assert found == ["timeout"] * 4 + ["ended"] * 4
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has networks of a process")

@@ -27,7 +27,7 @@ FORMAT = 1
 # Groups of figures in the order of the card; others follow by name.
 _GROUPS = (
     "text", "reference_text", "bits_per_char", "pairs", "cloze", "knowledge", "exam", "instructions",
-    "identity", "loops", "stop_in_time", "answer_length", "diversity", "preference", "passkey",
+    "identity", "loops", "stop_in_time", "answer_length", "diversity", "preference", "judge", "passkey",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from mengya.evaluation.card.compare import Change
 from mengya.evaluation.card.render.numbers import shown_change, shown_p
-from mengya.evaluation.card.render.words import Language, figure_name, joined, say
+from mengya.evaluation.card.render.words import Language, figure_name, joined, kind_name, say
 from mengya.evaluation.card.stage import Stage
 from mengya.measured.shown import shown
 
@@ -205,7 +205,7 @@ def _last(name: str) -> dict[Language, str]:
 
 def _name(stage: Stage) -> dict[Language, str]:
     """The kind in words and the name, which may be anything."""
-    kind = say(stage.place.kind)
+    kind = kind_name(stage.place.kind)
     return {
         language: f"{word}（{stage.place.name}）"
         if language == "zh"

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -22,8 +22,7 @@ from mengya.models.hf.open_checkpoint import ADAPTER, find_checkpoint
 from mengya.runtime.made_from import read_source
 from mengya.runtime.output_folder import MARKER
 
-Kind = Literal["pretrain", "sft", "dpo", "rl", "lora", "quantized", "merged", "extended", "model"]
-_VERBS: dict[str, Kind] = {"merge": "merged", "extend": "extended", "quantize": "quantized"}
+_VERBS = {"merge": "merged", "extend": "extended", "quantize": "quantized"}
 _MADE = ("quantized", "merged", "extended")
 _DEPTH = 16  # longest chain of stages that is followed
 _NOT_MODELS = ("export", "tokenizer", "prepare")
@@ -37,6 +36,7 @@ class Place:
         folder: its checkpoint, links resolved.
         run: its run folder, which has config.yaml and metrics.jsonl; None without.
         name: short, and unique among the stages.
+        kind: pretrain, sft, dpo, rl, lora, quantized, merged, extended; the verb of another run; else model.
         before: the index of the stage that it was made from, else of the one above it; None of the first.
         before_known: whether files say so.
     """
@@ -44,7 +44,7 @@ class Place:
     folder: Path
     run: Path | None
     name: str
-    kind: Kind
+    kind: str
     before: int | None = None
     before_known: bool = False
 
@@ -78,7 +78,7 @@ def run_of(folder: Path) -> Path | None:
     return run if is_run else None
 
 
-def kind_of(folder: Path) -> Kind:
+def kind_of(folder: Path) -> str:
     """What made a checkpoint."""
     if (folder / "quantization.json").is_file():
         return "quantized"
@@ -92,13 +92,7 @@ def kind_of(folder: Path) -> Kind:
     if verb is None:
         record = read_training_record(folder)
         verb = record[-1].run if record else None
-    match verb:
-        case "pretrain" | "sft" | "dpo":
-            return verb
-        case "grpo" | "ppo" | "rl":
-            return "rl"
-        case _:
-            return "model"
+    return verb or "model"
 
 
 def run_config(run: Path) -> dict[str, Any]:

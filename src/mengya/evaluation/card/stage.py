@@ -100,7 +100,7 @@ def _figures(file: Path, evaluation: dict[str, Any]) -> Iterator[tuple[str, Figu
 
 def _replay(place: Place) -> float | None:
     """By the tokens of each source in metrics.jsonl, of those whose shards are text."""
-    if place.run is None or place.kind not in ("sft", "dpo", "lora", "rl"):
+    if place.run is None or place.kind == "pretrain":
         return None
     tokens: dict[str, float] = {}
     for line in read_steps(place.run / "metrics.jsonl"):
@@ -115,6 +115,8 @@ def _replay(place: Place) -> float | None:
         for name, source in zip(source_names(sources), sources, strict=True)
     ]
     total = sum(count for count, _ in seen)
+    if all(kind == "text" for _, kind in seen):  # pretraining by another name
+        return None
     return sum(count for count, kind in seen if kind == "text") / total if total else None
 
 

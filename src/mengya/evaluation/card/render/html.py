@@ -23,6 +23,7 @@ from mengya.evaluation.card.render.words import (
     Language,
     chart_name,
     figure_name,
+    kind_name,
     say,
 )
 from mengya.measured.shown import shown, shown_interval
@@ -64,6 +65,7 @@ def render_html(values: Mapping[str, Any], base_css: str, language: Language) ->
         script_hash=digest,
         data=Markup(_json_block(values)),
         say=lambda key, **fields: both(say(key, **fields)),
+        kind=lambda name: both(kind_name(name)),
         attribute=lambda key: " / ".join(say(key).values()),
         groups=list(_groups(values["rows"])),
         headline=[row for row in values["rows"] if row["headline"]],

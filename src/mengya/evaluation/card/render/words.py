@@ -38,6 +38,11 @@ def figure_name(name: str) -> dict[Language, str]:
     return {language: " · ".join(each[language] for each in named) for language in LANGUAGES}
 
 
+def kind_name(kind: str) -> dict[Language, str]:
+    """The kind of a stage; one without a word of its own by its name."""
+    return _words()["kind"].get(kind) or dict.fromkeys(LANGUAGES, kind)
+
+
 def chart_name(name: str) -> dict[Language, str]:
     """The title of a chart; a metric without a word of its own stays as it is."""
     if name.startswith("yardstick/"):

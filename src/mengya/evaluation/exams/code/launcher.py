@@ -20,8 +20,9 @@ def main(program: str, seconds: int) -> None:
     if sys.platform == "linux":
         # A network of its own, without any interface. Where the kernel forbids it, the rest still holds.
         ctypes.CDLL(None).unshare(_NEW_USER | _NEW_NETWORK)
+    # Above the limit comes SIGXCPU, which sandbox.py knows; at once SIGKILL where both limits are the same.
+    _lower(resource.RLIMIT_CPU, seconds, hard=seconds + 1)
     for limit, value in (
-        (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_AS, _MEMORY),
         (resource.RLIMIT_FSIZE, _FILE),
         (resource.RLIMIT_CORE, 0),
@@ -32,11 +33,13 @@ def main(program: str, seconds: int) -> None:
     os.execv(sys.executable, [sys.executable, "-I", "-S", program])
 
 
-def _lower(limit: int, value: int) -> None:
+def _lower(limit: int, value: int, hard: int | None = None) -> None:
+    hard = value if hard is None else hard
     try:
-        _, hard = resource.getrlimit(limit)
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (value, value))
+        _, highest = resource.getrlimit(limit)
+        if highest != resource.RLIM_INFINITY:
+            value, hard = min(value, highest), min(hard, highest)
+        resource.setrlimit(limit, (value, hard))
     except (OSError, ValueError) as error:  # macOS knows no limit of the address space
         sys.stderr.write(f"limit {limit}: {error}\n")
 

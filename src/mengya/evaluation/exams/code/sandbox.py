@@ -18,14 +18,20 @@ from typing import Literal
 
 from mengya.errors import UserError
 
-SECONDS = 6  # of computing; of waiting twice as many
+SECONDS = 6  # of computing
+_WAITING = (
+    5  # times as many on the clock: a right program must not fail because the machine is busy
+)
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended, and what it printed (at most 1 MiB)."""
+    """How a program ended, and what it printed (at most 1 MiB).
+
+    timeout: it computed, or waited, for too long.
+    """
 
     status: Literal["ended", "failed", "timeout"]
     output: str
@@ -59,7 +65,7 @@ def run_program(source: str, stdin: str = "", seconds: int = SECONDS) -> Outcome
                 start_new_session=True,
             )
             try:
-                process.communicate(stdin.encode(), timeout=2 * seconds)
+                process.communicate(stdin.encode(), timeout=_WAITING * seconds)
                 status = "ended" if process.returncode == 0 else "failed"
                 if process.returncode == -signal.SIGXCPU:
                     status = "timeout"
