@@ -68,6 +68,11 @@ def test_recipes(mengya: Callable[..., str], tmp_path: Path) -> None:
     assert "3" in mengya("pretrain", "d.yaml")
 
 
+def test_an_override_may_be_longer_than_a_path(mengya: Callable[..., str]) -> None:
+    said = mengya("pretrain", f"model={{hidden_size: 64, {'x' * 300}: 1}}")
+    assert "model." + "x" * 300 in said
+
+
 def test_folders_of_runs(mengya: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(RECIPE)
     (tmp_path / "file").write_text("x")

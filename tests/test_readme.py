@@ -62,7 +62,7 @@ def commands(page: str) -> list[list[str]]:
     for line in lines:
         match = re.search(r"(?:^|[ /])mengya (\w+ ?.*)$", line)
         if match:
-            found.append(shlex.split(match[1]))
+            found.append(shlex.split(match[1], comments=True))
     return found
 
 
@@ -208,6 +208,14 @@ def test_every_command_is_a_valid_configuration(page: str, monkeypatch: pytest.M
 def test_the_pages_that_teach_commands_have_some() -> None:
     assert len(commands("README.md")) >= 6
     assert len(commands("docs/guide.md")) >= 15
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_the_readme_names_every_verb(page: str) -> None:
+    """In its table of commands; a group by its first word."""
+    table = read(page)[read(page).index("| `demo` |") :].split("\n\n", 1)[0]
+    named = set(re.findall(r"`(\w+)`", table))
+    assert named == {verb.split()[0] for verb in verbs_of_the_cli() if verb}
 
 
 @pytest.mark.parametrize("page", PAGES)

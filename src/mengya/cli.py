@@ -195,7 +195,12 @@ def _split(arguments: list[str]) -> tuple[Path | None, list[str]]:
 
 
 def _is_override(argument: str) -> bool:
-    return re.match(r"[\w.\[\]]+=", argument) is not None and not Path(argument).exists()
+    if re.match(r"[\w.\[\]]+=", argument) is None:
+        return False
+    try:
+        return not Path(argument).exists()
+    except OSError:  # too long for a name of a file, such as model={...}
+        return True
 
 
 def _print_keys(config_class: type[Config]) -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from mengya.config import load_config
 from mengya.errors import UserError
+from mengya.measured.measurement import Measurement
 from mengya.runtime.jsonl import json_line, read_steps
 from mengya.stages import compare, evaluate, pretrain, sft
-from mengya.stages.compare import CompareConfig
+from mengya.stages.compare import CompareConfig, Compared, figures_table
 from mengya.stages.evaluate import EvaluateConfig
 from mengya.stages.pretrain import PretrainConfig
 from mengya.stages.sft import SftConfig
@@ -66,7 +67,7 @@ def test_two_runs_on_one_page(
     compared(f"runs={names}", f"out={out}", "device=cpu")
     shown = capsys.readouterr()
     printed = " ".join(shown.out.split())
-    assert "too early to say" in printed and "reference_text/law" in printed
+    assert "too early to say" in printed and "│ law │" in printed  # below reference_text
     assert "one/pretrain" in printed and "two/pretrain" in printed
     assert "bits_per_byte" not in printed
     assert "two/pretrain: measuring its checkpoints" in " ".join(shown.err.split())
@@ -107,7 +108,10 @@ def test_a_run_from_a_model_is_compared_without_a_place(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     compared(f"runs={runs / 'sft'}", f"out={tmp_path / 'c.html'}", "device=cpu")
-    assert "no figures: `mengya evaluate" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "no figures: `mengya evaluate" in printed
+    assert "sft: not laid over the reference curves" in printed
+    assert "Curves over one another" in (tmp_path / "c.html").read_text("utf-8")
     assert "Is my loss normal?" not in (tmp_path / "c.html").read_text("utf-8")
 
 
@@ -139,3 +143,26 @@ def test_the_report_of_a_run_says_where_it_stands(fixtures: StageFixtures, tmp_p
     assert (
         "Is my loss normal?" not in pages[1]
     )  # a part of the text is no place among the references
+
+
+def test_a_figure_that_does_not_apply_is_not_shown_as_zero() -> None:
+    figures = {
+        "stop_in_time": Measurement.not_applicable("stop_in_time", "share", "higher", "base")
+    }
+    one = Compared("base", Path("base"), [], figures, {}, None)
+    assert figures_table([one]) == (["figure", "base"], [["stop_in_time", "-"]])
+
+
+def test_the_parts_of_a_yardstick_stand_together_whoever_has_them() -> None:
+    share = (0.5, (0.4, 0.6), 9, "share", "higher")
+    models = []
+    for name, names in {
+        "base": ("loops", "pairs"),
+        "sft": ("loops", "pairs", "loops/greedy"),
+    }.items():
+        figures = {each: Measurement(each, *share) for each in names}
+        models.append(Compared(name, Path(name), [], figures, {}, None))
+    _, rows = figures_table(models)
+    assert [row[0] for row in rows] == ["loops", "loops/greedy", "pairs"]
+    assert rows[0] == ["loops", "50.0% [40.0%, 60.0%]", "50.0% [40.0%, 60.0%]", ""]
+    assert figures_table(models, intervals=False)[1][0] == ["loops", "50.0%", "50.0%", ""]

@@ -3,14 +3,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mengya.config import load_config
 from mengya.data.shards import ShardWriter
 from mengya.errors import UserError
+from mengya.evaluation.exams.benchmarks import BENCHMARKS
+from mengya.evaluation.registry import YARDSTICKS
+from mengya.evaluation.subject import Subject
+from mengya.evaluation.yardstick import YardstickConfig
 from mengya.models.adapters.lora import LoraConfig, add_lora, save_adapter
 from mengya.models.hf.checkpoint import load_causal_lm
 from mengya.stages.evaluate import EvaluateConfig, measure, run
-from mengya.tokenizer.load import copy_tokenizer, tokenizer_hash
+from mengya.tokenizer.load import copy_tokenizer, load_tokenizer, tokenizer_hash
 
 
 def configured(checkpoint: Path, *overrides: str) -> EvaluateConfig:
@@ -118,3 +123,30 @@ def test_pairs_of_another_tokenizer_are_refused(checkpoint: Path, tmp_path: Path
     writer.close(tokenizer={"sha256": "0" * 64})
     with pytest.raises(UserError, match="tokenizer"):
         measure(configured(checkpoint, f"preferences={tmp_path}"))
+
+
+@pytest.mark.parametrize("asked", ["exams=list", "yardsticks=list"])
+def test_a_list_is_an_answer_and_measures_nothing(
+    asked: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configured(checkpoint, asked, f"out={tmp_path / 'numbers.json'}")
+    run(config)
+    printed = capsys.readouterr().out
+    assert printed.startswith(asked.split("=")[0] + "=NAME")
+    names = BENCHMARKS if "exams" in asked else YARDSTICKS
+    assert all(f"\n  {name} " in printed for name in names)
+    assert not (tmp_path / "numbers.json").exists()
+    with pytest.raises(UserError, match="=NAME"):
+        measure(config)
+
+
+def test_a_bar_counts_sentences_and_answers(checkpoint: Path) -> None:
+    model = load_causal_lm(checkpoint, torch.device("cpu"))
+    moves: list[tuple[int, int | None]] = []
+    tokenizer = load_tokenizer(checkpoint)
+    subject = Subject(model, tokenizer, checkpoint, False, lambda *done: moves.append(done))
+    YARDSTICKS["pairs"](subject, YardstickConfig(limit=2))
+    assert moves and moves[-1][0] == moves[-1][1]
+    moves.clear()
+    YARDSTICKS["loops"](subject, YardstickConfig(limit=2, max_new_tokens=4))
+    assert moves and moves[-1][0] == moves[-1][1]

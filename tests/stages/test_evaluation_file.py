@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from mengya.cli import read_arguments
+from mengya.errors import UserError
 from mengya.evaluation import measure as measuring
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
@@ -139,3 +141,17 @@ def test_what_was_finished_before_a_crash_is_kept(
             evaluate(folder, "yardsticks=[rows, seeds]")
     assert set(evaluate(folder, "yardsticks=[rows, seeds]")["yardsticks"]) == {"rows", "seeds"}
     assert measured == ["rows", "seeds"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "device"])
+def test_out_is_a_file(folder: Path, tmp_path: Path, measured: list[str], kind: str) -> None:
+    """A device was once replaced by a file of results."""
+    out = tmp_path / "out"
+    if kind == "folder":
+        out.mkdir()
+    else:
+        os.mkfifo(out)
+    arguments = [str(folder), "yardsticks=[rows]", f"out={out}", *ARGUMENTS]
+    with pytest.raises(UserError, match=rf"{out} is a {kind}.*name one, such as results\.json"):
+        run(read_arguments(EvaluateConfig, "checkpoint", arguments))
+    assert measured == [] and not out.is_file()

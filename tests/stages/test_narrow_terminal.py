@@ -7,6 +7,8 @@ import io
 from rich.console import Console
 from rich.table import Table
 
+from mengya.evaluation.results import Evaluation, results_table
+from mengya.measured.measurement import Measurement
 from mengya.stages.inspection.samples import Sample
 from mengya.stages.inspection.terminal import print_sample
 from mengya.stages.tokenizer.names import short_names
@@ -38,3 +40,24 @@ def test_the_heading_of_a_sample_is_never_cut() -> None:
     text = io.StringIO()
     print_sample(Console(file=text, width=80), sample, ids=False)
     assert f"{title}: 136 tokens, 84 learned\n" in text.getvalue()
+
+
+def test_the_parts_of_a_yardstick_stand_below_it_on_one_line_each() -> None:
+    names = ["pairs", "pairs/collocation_adjective", "reference_text/bits_per_byte/encyclopedia"]
+    share = (0.5, (0.4, 0.6), 1, "share", "higher")
+    figures = [Measurement(name, *share) for name in names]
+    lines = shown(results_table(Evaluation("runs/x", yardsticks={"pairs": figures}))).splitlines()
+    assert "│ pairs" in lines[4] and "│   collocation_adjective " in lines[5]
+    assert "1 item " in lines[5] and max(map(len, lines)) <= 80
+    parts = ["a", "a_b", "a/short", "a_b/short"]
+    figures = [Measurement(name, *share) for name in parts]
+    text = shown(results_table(Evaluation("runs/x", yardsticks={"a": figures})))
+    assert [line[2:10].rstrip() for line in text.splitlines()[4:-1]] == [
+        "a",
+        "  short",
+        "a_b",
+        "  short",
+    ]
+    long = [Measurement("domain/" + "x" * 60, *share)]
+    text = shown(results_table(Evaluation("runs/x", yardsticks={"bits_per_char": long})))
+    assert text.count("x") == 60 + 1  # the name folded, and the title

@@ -9,11 +9,11 @@ from pydantic import Field, PositiveInt, model_validator
 from mengya.config import Config, OneOrMany
 from mengya.data.ingest.texts import TextSource
 from mengya.evaluation.answers.references.held_out import ReferenceSource
-from mengya.evaluation.exams.benchmarks import Protocol, find_benchmark
+from mengya.evaluation.exams.benchmarks import Protocol, benchmark_list, find_benchmark
 from mengya.evaluation.exams.exam import is_path
 from mengya.evaluation.long_context.config import LongContextConfig
 from mengya.evaluation.long_context.passkey import PasskeyConfig
-from mengya.evaluation.registry import YARDSTICKS
+from mengya.evaluation.registry import YARDSTICKS, yardstick_list
 from mengya.evaluation.yardstick import YardstickConfig
 from mengya.models.hf.open_checkpoint import DtypeName
 from mengya.runtime.device import DeviceName
@@ -74,7 +74,8 @@ class EvaluateConfig(Config):
     max_references: int = Field(default=200, ge=1)
     """Conversations of answers_to that are asked, spread evenly over them."""
     yardsticks: OneOrMany[str] = []
-    """Fixed sets that ship with mengya, by name."""
+    """Fixed sets that ship with mengya, by name: pairs, loops, reference_text ...; yardsticks=list shows
+    all."""
     yardstick: YardstickConfig = YardstickConfig()
     """Settings of the yardsticks."""
     device: DeviceName = "auto"
@@ -108,6 +109,8 @@ class EvaluateConfig(Config):
                 "FOLDER, preferences=SHARDS, passkey={}, long_context={}, answers_to=FILE or yardsticks=NAME "
                 "(or several)"
             )
+        if self.lists:
+            return self
         unknown = [name for name in self.yardsticks if name not in YARDSTICKS]
         if unknown:
             raise ValueError(
@@ -121,6 +124,13 @@ class EvaluateConfig(Config):
                 f"positions={self.positions} needs texts=FILE or text_shards=SHARDS to measure on"
             )
         return self
+
+    @property
+    def lists(self) -> str:
+        """What exams=list and yardsticks=list ask for; empty where neither was typed."""
+        if self.exams == ["list"]:
+            return benchmark_list()
+        return yardstick_list() if self.yardsticks == ["list"] else ""
 
     @property
     def has_text(self) -> bool:

@@ -6,7 +6,8 @@ Takes an EvaluateConfig; gives an Evaluation. The file of the results (record/) 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ from mengya.evaluation.likelihood.preference import (
 )
 from mengya.evaluation.long_context.measure import long_context
 from mengya.evaluation.long_context.passkey import PasskeyCell, passkey_retrieval
+from mengya.evaluation.progress import progress_bar
 from mengya.evaluation.record.file import EvaluationFile
 from mengya.evaluation.record.provenance import Provenance, contamination_line
 from mengya.evaluation.registry import YARDSTICKS
@@ -62,6 +64,7 @@ from mengya.measured.measurement import Measurement
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.open_checkpoint import find_checkpoint, open_checkpoint, pick_dtype
 from mengya.runtime.device import init_device
+from mengya.runtime.files import check_file
 from mengya.runtime.machine import commit_of_clone, hardware_name, package_versions
 from mengya.runtime.typed_command import typed_command
 from mengya.tokenizer.chat_template import chat_template_hash
@@ -89,8 +92,10 @@ def measure(
             are measured already; None writes nothing.
 
     Raises:
-        UserError: the checkpoint, texts, shards or exams cannot be used.
+        UserError: the checkpoint, texts, shards or exams cannot be used; a list was asked for.
     """
+    if config.lists:
+        raise UserError(config.lists)
     device = init_device(config.device, config.threads)
     dtype = pick_dtype(config.dtype, device)
     keep = _Keep(config, file, device, dtype)
@@ -99,15 +104,16 @@ def measure(
     if not (config.needs_model or config.exams or pending):
         return Evaluation(str(config.checkpoint), yardsticks=finished)
     model, tokenizer = open_checkpoint(config.checkpoint, device, dtype)
-    texts = _Texts(config, model, tokenizer)
+    texts = _Texts(config, model, tokenizer, show_progress)
     text, by_position, domains = texts.measure(keep)
-    passkey, preference = _passkey(config, texts, keep), _preference(config, texts, keep)
+    passkey = _passkey(config, texts, keep, show_progress)
+    preference = _preference(config, texts, keep, show_progress)
     yardsticks = {**domains, **finished}
     exams: dict[str, ExamResult] = {}
     if config.exams or config.long_context or config.answers_to or pending:
         folder = find_checkpoint(config.checkpoint)
         subject = Subject(model, tokenizer, folder, is_chat_model(model, tokenizer))
-        yardsticks |= _yardsticks(config, subject, pending, keep)
+        yardsticks |= _yardsticks(config, subject, pending, keep, show_progress)
         exams = _exams(config, subject, keep, show_progress)
     return Evaluation(
         str(config.checkpoint), text, by_position, preference, passkey, exams, yardsticks
@@ -118,9 +124,11 @@ def open_file(config: EvaluateConfig) -> EvaluationFile:
     """The file that takes the results of a command, and what it says of their origin.
 
     Raises:
-        UserError: the checkpoint cannot be read.
+        UserError: the checkpoint cannot be read, or `out` is no file.
     """
     folder = find_checkpoint(config.checkpoint)
+    path = config.out or folder / FILE
+    check_file(path)
     device = init_device(config.device, config.threads)
     provenance = Provenance(
         command=typed_command("evaluate", config, "checkpoint", leave_out={"again"}),
@@ -134,7 +142,7 @@ def open_file(config: EvaluateConfig) -> EvaluationFile:
         contamination=contamination_line(read_training_record(folder)),
     )
     return EvaluationFile(
-        config.out or folder / FILE,
+        path,
         str(config.checkpoint),
         subject_sha256(folder),
         provenance,
@@ -188,9 +196,14 @@ class _Texts:
     """The held-out text of a command, and what it costs the model."""
 
     def __init__(
-        self, config: EvaluateConfig, model: CausalLM, tokenizer: PreTrainedTokenizerFast
+        self,
+        config: EvaluateConfig,
+        model: CausalLM,
+        tokenizer: PreTrainedTokenizerFast,
+        show_progress: bool,
     ) -> None:
         self._config, self.model, self.tokenizer = config, model, tokenizer
+        self._show_progress = show_progress
         self.tokenizer_sha256 = tokenizer_hash(find_checkpoint(config.checkpoint))
 
     def measure(
@@ -220,7 +233,12 @@ class _Texts:
 
     def _costs(self, texts: Iterator[HeldOutText]) -> list[DocumentCost]:
         measured = first_characters(texts, self._config.max_characters)
-        return list(document_costs(self.model, self.tokenizer, measured, self._config.window))
+        found: list[DocumentCost] = []
+        with progress_bar(self._show_progress, "held-out documents") as on_progress:
+            for cost in document_costs(self.model, self.tokenizer, measured, self._config.window):
+                found.append(cost)
+                on_progress(len(found), None)
+        return found
 
     def _texts(self) -> Iterator[HeldOutText]:
         files = read_texts(self._config.texts, BadLines(self._config.max_bad_lines))
@@ -252,15 +270,20 @@ class _Texts:
             )
 
 
-def _passkey(config: EvaluateConfig, texts: _Texts, keep: _Keep) -> list[PasskeyCell]:
+def _passkey(
+    config: EvaluateConfig, texts: _Texts, keep: _Keep, show_progress: bool
+) -> list[PasskeyCell]:
     if config.passkey is None:
         return []
-    cells = passkey_retrieval(texts.model, texts.tokenizer, config.passkey)
+    with progress_bar(show_progress, "passkey"):
+        cells = passkey_retrieval(texts.model, texts.tokenizer, config.passkey)
     keep("passkey", [asdict(cell) for cell in cells], {"passkey"})
     return cells
 
 
-def _preference(config: EvaluateConfig, texts: _Texts, keep: _Keep) -> PreferenceAccuracy | None:
+def _preference(
+    config: EvaluateConfig, texts: _Texts, keep: _Keep, show_progress: bool
+) -> PreferenceAccuracy | None:
     if config.preferences is None:
         return None
     shards = TokenShards(config.preferences)
@@ -271,28 +294,46 @@ def _preference(config: EvaluateConfig, texts: _Texts, keep: _Keep) -> Preferenc
     )
     items: list[dict[str, Any]] = []
 
-    def note(chosen_wins: bool) -> None:
-        items.append({"part": "preference", "id": len(items), "score": int(chosen_wins)})
+    with progress_bar(show_progress, "preference pairs") as on_progress:
 
-    accuracy = preference_accuracy(texts.model, pairs_of_shards(shards), note)
+        def note(chosen_wins: bool) -> None:
+            items.append({"part": "preference", "id": len(items), "score": int(chosen_wins)})
+            on_progress(len(items), len(shards) // 2)
+
+        accuracy = preference_accuracy(texts.model, pairs_of_shards(shards), note)
     keep("preference", asdict(accuracy), {"preferences"}, items)
     return accuracy
 
 
 def _yardsticks(
-    config: EvaluateConfig, subject: Subject, pending: Sequence[str], keep: _Keep
+    config: EvaluateConfig,
+    subject: Subject,
+    pending: Sequence[str],
+    keep: _Keep,
+    show_progress: bool,
 ) -> dict[str, list[Measurement]]:
     found = {}
     if config.long_context:
-        result = long_context(subject, config.long_context)
+        with _watched(subject, "long_context", show_progress) as watched:
+            result = long_context(watched, config.long_context)
         found["long_context"] = keep.yardstick("long_context", result, {"long_context"})
     if config.answers_to:
-        found["overlap"] = keep.yardstick("overlap", _overlap(config, subject), _OVERLAP_KEYS)
+        with _watched(subject, "overlap", show_progress) as watched:
+            result = _overlap(config, watched)
+        found["overlap"] = keep.yardstick("overlap", result, _OVERLAP_KEYS)
     for name in pending:
         torch.manual_seed(config.yardstick.seed)  # whatever was measured before it
-        result = YARDSTICKS[name](subject, config.yardstick)
+        with _watched(subject, name, show_progress) as watched:
+            result = YARDSTICKS[name](watched, config.yardstick)
         found[name] = keep.yardstick(name, result, _yardstick_keys(name))
     return found
+
+
+@contextmanager
+def _watched(subject: Subject, title: str, show_progress: bool) -> Iterator[Subject]:
+    """The subject with a bar of what is done."""
+    with progress_bar(show_progress, title) as on_progress:
+        yield replace(subject, on_progress=on_progress)
 
 
 def _yardstick_keys(name: str) -> Keys:

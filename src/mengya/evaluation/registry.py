@@ -26,3 +26,11 @@ YARDSTICKS: Mapping[str, Yardstick] = {
     "reference_text": reference_text,
     "stop_in_time": stop_in_time,
 }
+
+
+def yardstick_list() -> str:
+    """One line a yardstick: its name, and what it measures."""
+    lines = ["yardsticks=NAME or [NAME,NAME] measures on sets that ship with mengya:"]
+    for name, yardstick in YARDSTICKS.items():
+        lines.append(f"  {name:<15}{(yardstick.__doc__ or '').strip().splitlines()[0]}")
+    return "\n".join(lines)

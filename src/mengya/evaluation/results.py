@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from rich.table import Table
@@ -13,6 +14,8 @@ from mengya.evaluation.likelihood.preference import PreferenceAccuracy
 from mengya.evaluation.long_context.passkey import PasskeyCell
 from mengya.evaluation.score import Score
 from mengya.measured.measurement import Measurement
+
+_NAME = 32  # characters of a name that stay on one line
 
 
 @dataclass(frozen=True)
@@ -66,17 +69,39 @@ def results_table(result: Evaluation) -> Table:
     for name, exam in result.exams.items():
         _add_exam(table, name, exam)
     for measurements in result.yardsticks.values():
-        for measurement in measurements:
-            add_measurement(table, measurement)
+        of_name = {measurement.name: measurement for measurement in measurements}
+        for name in parts_below(of_name):
+            add_measurement(table, of_name[name], indented(name, of_name))
+    # In a terminal of 80 columns the last column is the one to wrap.
+    table.columns[0].no_wrap = max(map(len, map(str, table.columns[0].cells)), default=0) <= _NAME
     return table
+
+
+def parts_below(names: Collection[str]) -> list[str]:
+    """Every part after what it is a part of, else as they come: pairs, pairs/negation, loops."""
+    place = {name: number for number, name in enumerate(names)}
+    return sorted(names, key=lambda name: [place[each] for each in (*_above(name, names), name)])
+
+
+def indented(name: str, names: Collection[str]) -> str:
+    """A part below what it is a part of, as far as that is among `names`: pairs/negation after pairs."""
+    above = _above(name, names)
+    return "  " * len(above) + name.removeprefix(f"{above[-1]}/" if above else "")
+
+
+def _above(name: str, names: Collection[str]) -> list[str]:
+    return sorted((other for other in names if name.startswith(f"{other}/")), key=len)
 
 
 def _add_exam(table: Table, name: str, exam: ExamResult) -> None:
     """Subjects, categories, then the sum of it, which says how it compares with guessing."""
-    for subject, score in exam.subjects.items() if len(exam.subjects) > 1 else ():
-        _add_score(table, f"{name}: {subject}", score, "")
+    subjects = exam.subjects if len(exam.subjects) > 1 else {}
+    if subjects or exam.categories:
+        table.add_row(name.replace("[", r"\["), "", "", "")
+    for subject, score in subjects.items():
+        _add_score(table, f"  {subject}", score, "")
     for category, score in exam.categories.items():
-        _add_score(table, f"{name}: {category} (category)", score, "")
+        _add_score(table, f"  {category} (category)", score, "")
     style = "chat" if exam.chat_template else "text"
     what = f", {exam.protocol}, {exam.num_fewshot}-shot as {style}; {exam.verdict}"
     if exam.cut_prompts:
@@ -91,16 +116,17 @@ def _named(metric: str) -> str:
     return {"acc": "accuracy", "acc_norm": "accuracy (by log p of a character)"}.get(metric, metric)
 
 
-def add_measurement(table: Table, measurement: Measurement) -> None:
-    """The row of a measurement, in the columns of `results_table`."""
+def add_measurement(table: Table, measurement: Measurement, name: str = "") -> None:
+    """The row of a measurement, in the columns of `results_table`; `name` where it is shown by another."""
+    name = (name or measurement.name).replace("[", r"\[")
     if not measurement.items:
-        table.add_row(measurement.name.replace("[", r"\["), "", "", measurement.note)
+        table.add_row(name, "", "", measurement.note)
         return
     shown = "{:.1%}" if measurement.unit == "share" else "{:.4g}"
     interval = ""
     if measurement.interval:
         interval = " to ".join(shown.format(bound) for bound in measurement.interval)
-    of = f"{measurement.items:,} items"
+    of = counted(measurement.items, "item")
     if measurement.unit != "share":
         of = f"{measurement.unit}, {of}"
     if measurement.chance is not None:
@@ -108,7 +134,12 @@ def add_measurement(table: Table, measurement: Measurement) -> None:
         of += "" if measurement.above_chance else ", not above chance"
     of += f"; {measurement.note}" if measurement.note else ""
     value = shown.format(measurement.value)
-    table.add_row(measurement.name.replace("[", r"\["), value, interval, of)
+    table.add_row(name, value, interval, of)
+
+
+def counted(number: int, noun: str) -> str:
+    """1 item, 2 items."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _add_score(table: Table, name: str, score: Score, more: str) -> None:
@@ -117,5 +148,5 @@ def _add_score(table: Table, name: str, score: Score, more: str) -> None:
         name.replace("[", r"\["),
         f"{score.accuracy:.1%}",
         f"{low:.1%} to {high:.1%}",
-        f"{score.questions:,} questions{more}",
+        counted(score.questions, "question") + more,
     )

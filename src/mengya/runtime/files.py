@@ -7,13 +7,30 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from mengya.errors import UserError
+
+
+def check_file(path: Path) -> None:
+    """Refuse a folder, and a device such as /dev/null, which a new file would replace.
+
+    Raises:
+        UserError: with what is there.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device, pipe or socket"
+        raise UserError(f"{path} is {kind}; a file is written: name one, such as results.json")
+
 
 def write_text(path: Path, text: str, mode: int = 0o666) -> None:
     """Atomically replace a file: a reader, or a crash half-way, sees the old text or the new one.
 
     Args:
         mode: permissions of the file, less those that the umask takes.
+
+    Raises:
+        UserError: a folder or a device is there.
     """
+    check_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

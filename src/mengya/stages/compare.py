@@ -22,6 +22,7 @@ from mengya.evaluation.compared import Items, paired_p, yardstick_of
 from mengya.evaluation.record.file import items_path
 from mengya.evaluation.reference.placement import RunCurve
 from mengya.evaluation.reference.reference_text import NAME as REFERENCE_TEXT
+from mengya.evaluation.results import indented, parts_below
 from mengya.measured.evaluation import FILE, read_evaluation
 from mengya.measured.figures import measurements_of
 from mengya.measured.measurement import Measurement
@@ -44,6 +45,11 @@ _CURVES = {
 }
 _NO_FIGURES = (
     "no figures: `mengya evaluate {run} yardsticks=reference_text` (and others) writes some"
+)
+_NO_P = "no p: measured on other items (another limit), or kept without items"
+_NO_CURVE = (
+    "{run}: not laid over the reference curves, which are of runs from random weights: it has no points on "
+    "the reference text and no metrics.jsonl that says how many tokens its checkpoints had read"
 )
 
 
@@ -93,7 +99,8 @@ def run(config: CompareConfig) -> None:
     table = figures_table(compared)
     curves = {each.path: each.curve for each in compared if each.curve is not None}
     sections = [standing_section(curves)] if curves else []
-    sections.append(ReportSection("Curves over one another", pictures=_overlays(compared)))
+    if pictures := _overlays(compared):
+        sections.append(ReportSection("Curves over one another", pictures=pictures))
     runs = [each.path for each in compared if each.metrics]
     write_report(
         config.out,
@@ -102,30 +109,39 @@ def run(config: CompareConfig) -> None:
         [ReportTable("Figures", *table)] if table[1] else [],
         sections,
     )
-    _print(compared, table, sections)
+    _print(compared, sections)
     Console(stderr=True).print(f"written to {config.out}", highlight=False, markup=False)
 
 
-def figures_table(compared: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
+def figures_table(
+    compared: Sequence[Compared], intervals: bool = True
+) -> tuple[list[str], list[list[str]]]:
     """Header and rows: every figure of any; after each but the first the p of its difference to that."""
     first, *others = compared
     header = ["figure", first.name, *(cell for other in others for cell in (other.name, "p"))]
     rows = []
-    for name in dict.fromkeys(name for each in compared for name in each.figures):
-        row = [name, _cell(first.figures.get(name))]
+    for name in _by_yardstick(compared):
+        row = [name, _cell(first.figures.get(name), intervals)]
         for other in others:
             p = paired_p(name, first.items, other.items)
-            row += [_cell(other.figures.get(name)), "" if p is None else f"{p:.2g}"]
+            row += [_cell(other.figures.get(name), intervals), "" if p is None else f"{p:.2g}"]
         rows.append(row)
     return header, rows
 
 
-def _cell(figure: Measurement | None) -> str:
-    if figure is None:
+def _by_yardstick(compared: Sequence[Compared]) -> list[str]:
+    """The names of all figures; the parts of a yardstick stand together, whoever has them."""
+    names = dict.fromkeys(name for each in compared for name in each.figures)
+    order = list(dict.fromkeys(yardstick_of(name)[0] for name in names))
+    return parts_below(sorted(names, key=lambda name: order.index(yardstick_of(name)[0])))
+
+
+def _cell(figure: Measurement | None, interval: bool) -> str:
+    if figure is None or not figure.items:
         return "-"
     shown = "{:.1%}" if figure.unit == "share" else "{:.4g}"
     text = shown.format(figure.value)
-    if figure.interval is not None:
+    if interval and figure.interval is not None:
         text += f" [{', '.join(shown.format(bound) for bound in figure.interval)}]"
     return text
 
@@ -195,29 +211,28 @@ def _by_tokens(metrics: Sequence[Mapping[str, Any]], name: str) -> list[tuple[fl
     return points
 
 
-def _print(
-    compared: Sequence[Compared],
-    table: tuple[list[str], list[list[str]]],
-    sections: Sequence[ReportSection],
-) -> None:
+def _print(compared: Sequence[Compared], sections: Sequence[ReportSection]) -> None:
+    """Figures without intervals and bits per byte, which the page has, and where each run stands."""
     console = Console()
-    header, rows = table
+    header, rows = figures_table(compared, intervals=False)
+    per_byte = {name for c in compared for name, f in c.figures.items() if f.unit == "bits/byte"}
+    rows = [row for row in rows if row[0] not in per_byte]
     if rows:
+        names = [row[0] for row in rows]
         shown = Table()
         for number, name in enumerate(header):
             shown.add_column(name, overflow="fold", justify="left" if number == 0 else "right")
-        per_byte = {
-            name for c in compared for name, f in c.figures.items() if f.unit == "bits/byte"
-        }
-        for row in rows:
-            if row[0] in per_byte:
-                continue  # the page has them
-            shown.add_row(*(cell.replace("[", r"\[") for cell in row))
+        for name, *cells in rows:
+            shown.add_row(*(cell.replace("[", r"\[") for cell in (indented(name, names), *cells)))
         console.print(shown)
+        if any(row[-1] == "" and "-" not in (row[1], row[-2]) for row in rows if len(row) > 2):
+            console.print(_NO_P, highlight=False, soft_wrap=True)
     for each in compared:
         if not each.figures:
             line = f"{each.name}: {_NO_FIGURES.format(run=each.path)}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if len(compared) == 1 and compared[0].curve is None:
+        console.print(_NO_CURVE.format(run=compared[0].name), highlight=False, soft_wrap=True)
     for section in sections:
         for paragraph in section.paragraphs[1:]:
             console.print(paragraph, highlight=False, markup=False, soft_wrap=True)

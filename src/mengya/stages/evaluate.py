@@ -19,6 +19,9 @@ __all__ = ["EvaluateConfig", "measure", "open_file", "run"]
 
 def run(config: EvaluateConfig) -> None:
     """Measure, print a table, and write the results as JSON."""
+    if config.lists:
+        Console().print(config.lists, highlight=False, markup=False, soft_wrap=True)
+        return
     file = open_file(config)
     if file.dropped:
         say(f"{file.path}: the checkpoint has changed; dropped: {', '.join(file.dropped)}")

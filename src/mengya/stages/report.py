@@ -7,6 +7,7 @@ evaluation.json.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -105,7 +106,7 @@ def _measure(place: Place, config: evaluate.EvaluateConfig) -> None:
         file = evaluate.open_file(config)
         if file.dropped:
             say(f"{file.path}: the checkpoint has changed; dropped: {', '.join(file.dropped)}")
-        evaluate.measure(config, file=file)
+        evaluate.measure(config, show_progress=sys.stderr.isatty(), file=file)
     except UserError as error:
         raise UserError(f"stage {place.name}: {error}") from error
 

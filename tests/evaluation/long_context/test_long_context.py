@@ -135,7 +135,7 @@ def test_the_verb_measures_documents_and_tasks_by_length(
     run(load_config(EvaluateConfig, None, [*overrides, "long_context.questions=0"]))
     printed = capsys.readouterr().out
     assert "long_context/bits_per_char/document_0-50" in printed
-    assert "long_context/task/lcc/8k+" in printed
+    assert "│ long_context/task/lcc " in printed and "│   8k+ " in printed
     first = out.read_bytes()
     figures = json.loads(first)["yardsticks"]["long_context"]
     assert {"long_context/nats/position_50+", "long_context/task/lcc"} <= {

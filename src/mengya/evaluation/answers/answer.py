@@ -138,9 +138,9 @@ def _completions(
     was_training = subject.model.training
     try:
         if _batch_engine_runs(subject.model):
-            made = _by_batch_engine(subject.model, ordered, sampling, stop)
+            made = _by_batch_engine(subject, ordered, sampling, stop)
         else:
-            made = _in_lockstep(subject.model, ordered, sampling, stop)
+            made = _in_lockstep(subject, ordered, sampling, stop)
     finally:
         subject.model.train(was_training)
     return [ids for _, ids in sorted(zip(by_length, made, strict=True))]
@@ -157,8 +157,9 @@ def _batch_engine_runs(model: CausalLM) -> bool:
 
 
 def _by_batch_engine(
-    model: CausalLM, prompts: list[list[int]], sampling: SamplingParams, stop: frozenset[int]
+    subject: Subject, prompts: list[list[int]], sampling: SamplingParams, stop: frozenset[int]
 ) -> list[list[int]]:
+    model, ended = subject.model, 0
     rows = min(_ROWS, len(prompts)) or 1
     longest = max(map(len, prompts), default=0) + sampling.max_new_tokens
     # Memory for what can run at once, not for full contexts.
@@ -177,16 +178,20 @@ def _by_batch_engine(
         for event in engine.step():
             if event.token is not None:
                 made[event.request_id].append(event.token)
+            ended += event.finish is not None
+        subject.on_progress(ended, len(prompts))
     return list(made.values())
 
 
 def _in_lockstep(
-    model: CausalLM, prompts: list[list[int]], sampling: SamplingParams, stop: frozenset[int]
+    subject: Subject, prompts: list[list[int]], sampling: SamplingParams, stop: frozenset[int]
 ) -> list[list[int]]:
+    model = subject.model
     made: list[list[int]] = []
     for batch in _batches(prompts, model.config.context_length - sampling.max_new_tokens):
         seed = (sampling.seed or 0) + len(made)
         made += generate(model, batch, sampling.model_copy(update={"seed": seed}), stop)
+        subject.on_progress(len(made), len(prompts))
     return made
 
 

@@ -23,7 +23,7 @@ BLEU_ORDER = 4
 
 
 def diversity(subject: Subject, config: YardstickConfig) -> YardstickResult:
-    """diversity/distinct_1, _2, _3 and self_bleu of sampled answers; of greedy ones under greedy/."""
+    """How varied answers are: distinct_1, _2, _3 and self_bleu; of greedy ones under greedy/."""
     measurements: list[Measurement] = []
     items: list[dict[str, Any]] = []
     asked = ask_fixed(subject, config)

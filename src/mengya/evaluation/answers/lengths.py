@@ -12,7 +12,7 @@ from mengya.measured.measurement import Measurement
 
 
 def answer_length(subject: Subject, config: YardstickConfig) -> YardstickResult:
-    """answer_length/greedy and /sampled: characters, white space around answers apart."""
+    """Characters of an answer, greedy and sampled, white space around it apart."""
     measurements: list[Measurement] = []
     items: list[dict[str, Any]] = []
     for how, asked in ask_fixed(subject, config).items():
@@ -39,7 +39,7 @@ def answer_length(subject: Subject, config: YardstickConfig) -> YardstickResult:
 
 
 def stop_in_time(subject: Subject, config: YardstickConfig) -> YardstickResult:
-    """stop_in_time/greedy and /sampled: the share of answers that the model itself ended.
+    """The share of answers that the model itself ended, greedy and sampled.
 
     Not of base models: a text has no end that it must reach within so many tokens.
     """

@@ -13,7 +13,7 @@ from mengya.text.loops import ending_loop
 
 
 def loops(subject: Subject, config: YardstickConfig) -> YardstickResult:
-    """loops/greedy and loops/sampled, with Wilson's intervals.
+    """The share of answers that end in a loop, greedy and sampled; Wilson's intervals.
 
     Items hold prompts and answers: the fixed questions of a report card are shown from them.
     """

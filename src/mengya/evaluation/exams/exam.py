@@ -9,14 +9,11 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mengya.data.exams.items import ExamPart, exam_part
 from mengya.data.exams.local import LocalExam, read_local_exam
@@ -27,6 +24,7 @@ from mengya.evaluation.exams.code.sandbox import require_sandbox
 from mengya.evaluation.exams.model.journal import Journal
 from mengya.evaluation.exams.result import ExamResult
 from mengya.evaluation.exams.samples import Answered, Samples, item_of_doc, summarize
+from mengya.evaluation.progress import OnProgress, progress_bar
 from mengya.evaluation.subject import Subject
 from mengya.runtime.optional import require
 
@@ -82,7 +80,7 @@ def ask_exam(
     record = read_training_record(subject.folder)
     asked = {}
     for protocol in _protocols(benchmark, settings.protocols):
-        with _progress(show_progress, f"{benchmark.title}, {protocol}") as on_pass, _quiet():
+        with progress_bar(show_progress, f"{benchmark.title}, {protocol}") as on_pass, _quiet():
             answered = _answer(subject, name, local, protocol, settings, journal, on_pass)
         asked[protocol] = summarize(name, protocol, answered, settings.chat_template, record)
     return asked
@@ -116,7 +114,7 @@ def _answer(
     protocol: Protocol,
     settings: ExamSettings,
     journal: Journal | None,
-    on_pass: Callable[[int, int], None],
+    on_pass: OnProgress,
 ) -> Answered:
     """`evaluate` is what the command `lm_eval` runs too."""
     from lm_eval.evaluator import evaluate
@@ -160,23 +158,6 @@ def _part(name: str, subject: str, docs: Any) -> ExamPart | None:
     """All questions of a subject of the Hub, as prepare's check knows those of the same local file."""
     items = [item_of_doc(name, doc) for doc in docs]
     return None if None in items else exam_part(subject, [item for item in items if item])
-
-
-@contextmanager
-def _progress(show: bool, title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar of requests answered."""
-    if not show:
-        yield lambda done, of: None
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ harness's; without local rows the harness loads its data from the Hub. Imports l
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from typing import Any, cast
 import datasets
 import lm_eval
 import lm_eval.utils
+from datasets.table import InMemoryTable
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
@@ -75,9 +78,9 @@ def _local(exam: LocalExam, subject: str, rows: LocalSubject) -> dict[str, Any]:
         _require_ifeval()
     config = dict(OWN.get(exam.benchmark) or _harness_file(benchmark, subject))
     scored = "test" if config.get("test_split") else "validation"
-    splits = {"scored": datasets.Dataset.from_list(rows.rows)}
+    splits = {"scored": _dataset(rows.rows)}
     if rows.examples:
-        splits["examples"] = datasets.Dataset.from_list(rows.examples)
+        splits["examples"] = _dataset(rows.examples)
     return {
         **config,
         "dataset_path": None,
@@ -89,6 +92,13 @@ def _local(exam: LocalExam, subject: str, rows: LocalSubject) -> dict[str, Any]:
         "test_split": "scored" if scored == "test" else None,
         "fewshot_split": "examples" if rows.examples else "scored",
     }
+
+
+def _dataset(rows: list[dict[str, Any]]) -> datasets.Dataset:
+    """With a fingerprint of ours: theirs pickles the table, which fails with some versions of pyarrow."""
+    table = InMemoryTable.from_pylist(rows)
+    text = json.dumps(rows, ensure_ascii=False, sort_keys=True)
+    return datasets.Dataset(table, fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def _harness_file(benchmark: Benchmark, subject: str) -> dict[str, Any]:

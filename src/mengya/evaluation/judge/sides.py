@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mengya.data.ingest.reading.records import BadLines
 from mengya.evaluation.answers.answer import answers
 from mengya.evaluation.judge.config import JudgeConfig
 from mengya.evaluation.judge.questions import Question, read_answers
+from mengya.evaluation.progress import progress_bar
 from mengya.evaluation.subject import Subject
 from mengya.generation.chat_detection import is_chat_model
 from mengya.measured.evaluation import subject_sha256
@@ -50,13 +53,14 @@ def _answered(
     device = init_device(config.device, config.threads)
     model, tokenizer = open_checkpoint(path, device, pick_dtype(config.dtype, device))
     subject = Subject(model, tokenizer, find_checkpoint(path), is_chat_model(model, tokenizer))
-    made = answers(
-        subject,
-        [question.prompt for question in questions],
-        temperature=config.answers.temperature,
-        max_new_tokens=config.answers.max_new_tokens,
-        seed=config.answers.seed,
-    )
+    with progress_bar(sys.stderr.isatty(), f"answers of {path}") as on_progress:
+        made = answers(
+            replace(subject, on_progress=on_progress),
+            [question.prompt for question in questions],
+            temperature=config.answers.temperature,
+            max_new_tokens=config.answers.max_new_tokens,
+            seed=config.answers.seed,
+        )
     return [
         {
             "id": question.id,

@@ -13,21 +13,25 @@ import torch
 from torch import Tensor, nn
 
 from mengya.batch import IGNORE_INDEX
+from mengya.evaluation.progress import OnProgress, silent
 from mengya.losses.token_nll import token_nll
 
 BATCH_LOGITS = 1 << 26  # logits of one forward pass: 256 MB in fp32
 
 
 @torch.inference_mode()
-def sequence_nlls(model: nn.Module, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+def sequence_nlls(
+    model: nn.Module, sequences: Sequence[Sequence[int]], on_progress: OnProgress = silent
+) -> list[Tensor]:
     """-log p of each token given those before it: n ids give n-1 fp32 nats, on the CPU.
 
     Sequences of similar length share a batch, padded on the right, which a causal model does not see.
-    A sequence must fit the model's context: the caller cuts it.
+    A sequence must fit the model's context: the caller cuts it. `on_progress` is called after every batch.
     """
     device = next(model.parameters()).device
     vocab_size = int(getattr(model, "config").vocab_size)  # noqa: B009 (nn.Module types it as Tensor)
     nlls: list[Tensor] = [torch.empty(0)] * len(sequences)
+    done = 0
     with evaluating(model):
         for batch in _batches(sequences, max(1, BATCH_LOGITS // vocab_size)):
             S = len(sequences[batch[-1]]) - 1
@@ -46,6 +50,8 @@ def sequence_nlls(model: nn.Module, sequences: Sequence[Sequence[int]]) -> list[
             nll_BS = token_nll(logits_BSV, labels_BS.to(device)).cpu()
             for row, index in enumerate(batch):
                 nlls[index] = nll_BS[row, : max(0, len(sequences[index]) - 1)].clone()
+            done += len(batch)
+            on_progress(done, len(sequences))
     return nlls
 
 

@@ -76,7 +76,8 @@ def log_probabilities(subject: Subject, sentences: Sequence[str]) -> list[float]
             f"{subject.folder}: a sentence of this yardstick has {longest} tokens and the model's context "
             f"is {subject.context_length}; leave the yardstick out, or give the model a longer context"
         )
-    return [-nll.double().sum().item() for nll in sequence_nlls(subject.model, ids)]
+    nlls = sequence_nlls(subject.model, ids, subject.on_progress)
+    return [-nll.double().sum().item() for nll in nlls]
 
 
 def spread(choices: Sequence[Choice], limit: int | None) -> list[Choice]:

@@ -43,7 +43,7 @@ def reference_text_sha256() -> str:
 
 
 def reference_text(subject: Subject, config: YardstickConfig) -> YardstickResult:
-    """Figures reference_text and reference_text/DOMAIN in bits per character, and per byte of each."""
+    """Bits per character and per byte of the text that ships, overall and by domain."""
     texts = reference_documents() if config.limit is None else _spread(config.limit)
     costs = list(document_costs(subject.model, subject.tokenizer, texts))
     return bits_by_domain(costs, NAME, f"{NAME}/bits_per_byte", APART, config.seed)

@@ -61,7 +61,7 @@ def failures(item: Instruction, answer: Answer) -> list[str]:
 
 
 def instructions(subject: Subject, config: YardstickConfig) -> YardstickResult:
-    """`instructions` over all items and instructions/KIND; greedy, Wilson's intervals. Not of base models.
+    """The share of instructions followed, in all and by kind; greedy. Not of base models.
 
     Raises:
         UserError: the model's context holds none of the prompts.
