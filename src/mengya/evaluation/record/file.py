@@ -23,7 +23,7 @@ from mengya.evaluation.record.provenance import Provenance
 from mengya.models.adapters.lora import base_folder
 from mengya.models.hf.checkpoint import checkpoint_sha256
 from mengya.models.hf.open_checkpoint import ADAPTER
-from mengya.runtime.files import write_text
+from mengya.runtime.files import check_file, write_text
 from mengya.runtime.jsonl import json_line
 from mengya.version import check_format
 
@@ -46,7 +46,7 @@ class EvaluationFile:
         dropped: parts of an earlier checkpoint, which are not kept.
 
     Raises:
-        UserError: the file is of a later version.
+        UserError: what is at `path` did not come from `mengya evaluate`, or from a later version of it.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class EvaluationFile:
         """The value of a part that was measured on this checkpoint with these settings; None without."""
         kept = self._kept()
         by = kept.get("measured_by", {}).get(part)
-        if by is None or by["settings"] != json.loads(json.dumps(settings)):
+        if by is None or by.get("settings") != json.loads(json.dumps(settings)):
             return None
         return _get(kept, part)
 
@@ -129,20 +129,38 @@ class EvaluationFile:
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """The values of a file that `mengya evaluate` wrote; {} where there is none that can be read.
+    """The values of a file that `mengya evaluate` wrote; {} where there is none.
 
     Raises:
-        UserError: it is of a later version.
+        UserError: it is something else, damaged, or of a later version.
     """
+    check_file(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except FileNotFoundError:
         return {}
+    except (ValueError, RecursionError) as error:
+        raise _foreign(path, f"not JSON: {error}") from error
     if not isinstance(values, dict):
-        return {}
+        raise _foreign(path, "no object")
     if isinstance(written := values.get("format", FORMAT), int):
         check_format(path, written, FORMAT)
+    if values and "checkpoint" not in values:
+        raise _foreign(path, "it has no `checkpoint`")
+    for name in (*_BY_NAME, "measured_by"):
+        if not isinstance(values.get(name, {}), dict):
+            raise _foreign(path, f"`{name}` is no object")
+    for part, by in values.get("measured_by", {}).items():
+        if not isinstance(by, dict):
+            raise _foreign(path, f"`measured_by.{part}` is no object")
     return values
+
+
+def _foreign(path: Path, why: str) -> UserError:
+    return UserError(
+        f"{path} is not what `mengya evaluate` writes ({why}), and is not overwritten: move it elsewhere, or "
+        "name another file"
+    )
 
 
 def items_path(evaluation: Path, part: str) -> Path:
