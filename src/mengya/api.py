@@ -343,7 +343,10 @@ def evaluate(checkpoint: StrPath, recipe: StrPath | None = None, /, **keys: Any)
     from mengya.stages.evaluate import EvaluateConfig, measure, open_file
 
     config = load_config(EvaluateConfig, _path(recipe), {"checkpoint": Path(checkpoint), **keys})
-    return asdict(measure(config, file=open_file(config) if config.out is not None else None))
+    if config.out is None:
+        return asdict(measure(config))
+    with open_file(config) as file:
+        return asdict(measure(config, file=file))
 
 
 def quantize(checkpoint: StrPath, recipe: StrPath | None = None, /, **keys: Any) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from mengya.errors import UserError
+from mengya.runtime.files import write_text
 from mengya.runtime.jsonl import json_line, read_jsonl, remove_cut_line
 from mengya.training.health import quarantine
 from mengya.world.generate import handwritten
@@ -65,3 +67,19 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
 
 def test_the_handwritten_records_are_all_read() -> None:
     assert len(handwritten("documents.jsonl")) > 5 and len(handwritten("dialogues.jsonl")) > 5
+
+
+def test_a_line_that_is_no_object_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a"}\n5\n{"text": "b"}\n')
+    with pytest.raises(UserError, match=r"a\.jsonl:2 is no JSON object"):
+        list(read_jsonl(path))
+
+
+def test_a_write_never_takes_the_place_of_a_pipe_or_device(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for path in (pipe, tmp_path / "link"):
+        with pytest.raises(UserError, match="name a file"):
+            write_text(path, "text")
+    assert pipe.is_fifo() and (tmp_path / "link").is_symlink()

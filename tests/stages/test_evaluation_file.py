@@ -18,6 +18,7 @@ from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
 from mengya.measured.measurement import Measurement
 from mengya.models.hf.checkpoint import load_causal_lm, write_folder
+from mengya.stages import compare
 from mengya.stages.evaluate import EvaluateConfig, run
 from mengya.tokenizer.load import load_tokenizer
 
@@ -129,6 +130,71 @@ def test_one_seed_for_all_that_is_drawn_and_a_command_that_can_be_typed_again(
     assert set(values["provenance"]["versions"]) >= {"mengya", "torch", "transformers"}
 
 
+NOT_EVALUATIONS = ['{"text": "years of work"}', "[1]", "{", "", '{"checkpoint": "a", "yardsticks": 7}',
+                   '{"checkpoint": "a", "measured_by": {"text": 5}}']  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NOT_EVALUATIONS)
+def test_what_is_no_evaluation_is_never_replaced(
+    folder: Path, measured: list[str], tmp_path: Path, text: str
+) -> None:
+    (out := tmp_path / "thesis.json").write_text(text)
+    with pytest.raises(UserError, match=r"thesis\.json is not what .* move it elsewhere"):
+        evaluate(folder, "yardsticks=rows", f"out={out}")
+    assert out.read_text() == text and not measured
+
+
+def test_devices_and_folders_are_refused_before_anything_is_measured(
+    folder: Path, measured: list[str], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for out in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):  # reading the last never ends
+        with pytest.raises(UserError, match="name a file"):
+            evaluate(folder, "yardsticks=rows", f"out={out}")
+    assert (tmp_path / "pipe").is_fifo() and not measured
+
+
+@pytest.mark.parametrize(
+    "change", [{"value": "x"}, {"value": float("nan")}, {"more": 1}, {"interval": [0]}]
+)
+def test_a_figure_that_was_changed_by_hand_is_named(
+    folder: Path, measured: list[str], change: dict[str, Any]
+) -> None:
+    values = evaluate(folder, "yardsticks=rows")
+    values["yardsticks"]["rows"][0] |= change
+    (folder / "evaluation.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=f"{next(iter(change))}.*again=true"):
+        evaluate(folder, "yardsticks=rows")
+    with pytest.raises(UserError, match=r"evaluation\.json: yardsticks .* measure again"):
+        compare.run(compare.CompareConfig(runs=[folder], out=folder / "compare.html"))
+    values["measured_by"]["yardsticks/rows"].pop("settings")  # who knows what was measured there
+    (folder / "evaluation.json").write_text(json.dumps(values))
+    evaluate(folder, "yardsticks=rows")
+    assert measured == ["rows", "rows"]
+
+
+def test_one_process_at_a_time_writes_the_figures_of_a_checkpoint(
+    folder: Path, measured: list[str]
+) -> None:
+    config = EvaluateConfig(checkpoint=folder, yardsticks=["rows"], device="cpu")
+    with (
+        measuring.open_file(config),
+        pytest.raises(UserError, match=r"evaluation\.json is being written by `mengya evaluate`"),
+    ):
+        evaluate(folder, "yardsticks=rows")
+    evaluate(folder, "yardsticks=rows")
+    assert measured == ["rows"] and not list(folder.glob(".*mengya-lock"))
+
+
+def test_weights_that_are_not_finite_are_refused(folder: Path, measured: list[str]) -> None:
+    model = load_causal_lm(folder)
+    model.lm_head.weight.data[0] = float("nan")
+    write_folder(model, load_tokenizer(folder), folder, model.lm_head.weight.dtype, folder)
+    with pytest.raises(UserError, match=r"lm_head\.weight holds NaN"):
+        evaluate(folder, "yardsticks=rows")
+    assert not measured and not (folder / "evaluation.json").exists()
+
+
 def test_what_was_finished_before_a_crash_is_kept(
     folder: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +218,6 @@ def test_out_is_a_file(folder: Path, tmp_path: Path, measured: list[str], kind: 
     else:
         os.mkfifo(out)
     arguments = [str(folder), "yardsticks=[rows]", f"out={out}", *ARGUMENTS]
-    with pytest.raises(UserError, match=rf"{out} is a {kind}.*name one, such as results\.json"):
+    with pytest.raises(UserError, match=rf"{out} is a {kind}.*a file is to be written"):
         run(read_arguments(EvaluateConfig, "checkpoint", arguments))
     assert measured == [] and not out.is_file()

@@ -40,8 +40,8 @@ def _scores(name: str, items: Items) -> dict[tuple[str, str], float]:
     """Of the items that a figure is a mean of, by part and id."""
     yardstick, part = yardstick_of(name)
     return {
-        (str(item["part"]), str(item["id"])): float(item["score"])
+        (str(item.get("part")), str(item.get("id"))): float(item["score"])
         for item in items.get(yardstick, ())
         if isinstance(item.get("score"), int | float)
-        and (item["part"] == part if part else not item.get("apart"))
+        and (item.get("part") == part if part else not item.get("apart"))
     }

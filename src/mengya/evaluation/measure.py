@@ -65,6 +65,7 @@ from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.open_checkpoint import find_checkpoint, open_checkpoint, pick_dtype
 from mengya.runtime.device import init_device
 from mengya.runtime.files import check_file
+from mengya.runtime.folder_lock import hold_lock, say
 from mengya.runtime.machine import commit_of_clone, hardware_name, package_versions
 from mengya.runtime.typed_command import typed_command
 from mengya.tokenizer.chat_template import chat_template_hash
@@ -120,15 +121,27 @@ def measure(
     )
 
 
-def open_file(config: EvaluateConfig) -> EvaluationFile:
-    """The file that takes the results of a command, and what it says of their origin.
+@contextmanager
+def open_file(config: EvaluateConfig) -> Iterator[EvaluationFile]:
+    """The file that takes the results of a command, and what it says of their origin; no other process
+    writes it meanwhile.
 
     Raises:
-        UserError: the checkpoint cannot be read, or `out` is no file.
+        UserError: the checkpoint cannot be read, what is there is no evaluation, or the file is locked or
+            cannot be written.
     """
     folder = find_checkpoint(config.checkpoint)
     path = config.out or folder / FILE
     check_file(path)
+    lock = path.with_name(f".{path.name}.mengya-lock")
+    with hold_lock(lock, path, "evaluate", "out"):
+        file = _file(config, folder, path)
+        if file.dropped:
+            say(f"{file.path}: the checkpoint has changed; dropped: {', '.join(file.dropped)}")
+        yield file
+
+
+def _file(config: EvaluateConfig, folder: Path, path: Path) -> EvaluationFile:
     device = init_device(config.device, config.threads)
     provenance = Provenance(
         command=typed_command("evaluate", config, "checkpoint", leave_out={"again"}),
@@ -182,11 +195,17 @@ class _Keep:
             name: self.file.finished(f"yardsticks/{name}", self._settings(_yardstick_keys(name)))
             for name in self._config.yardsticks
         }
-        return {
-            name: [Measurement.from_json(each) for each in figures]
-            for name, figures in found.items()
-            if figures is not None
-        }
+        try:
+            return {
+                name: [Measurement.from_json(each) for each in figures]
+                for name, figures in found.items()
+                if figures is not None
+            }
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{self.file.path}: a figure is not what `mengya evaluate` writes ({error}); write "
+                "again=true to measure it again"
+            ) from error
 
     def _settings(self, keys: Keys) -> dict[str, Any]:
         return {**self._place, **self._config.model_dump(mode="json", include=keys)}

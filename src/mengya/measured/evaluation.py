@@ -15,6 +15,7 @@ from mengya.errors import UserError
 from mengya.models.adapters.lora import base_folder
 from mengya.models.hf.checkpoint import checkpoint_sha256
 from mengya.models.hf.open_checkpoint import ADAPTER
+from mengya.runtime.files import check_file
 from mengya.version import check_format
 
 FILE = "evaluation.json"
@@ -22,20 +23,38 @@ FORMAT = 1
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """The values of a file that `mengya evaluate` wrote; {} where there is none that can be read.
+    """The values of a file that `mengya evaluate` wrote; {} where there is none.
 
     Raises:
-        UserError: it is of a later version.
+        UserError: it is something else, damaged, or of a later version.
     """
+    check_file(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except FileNotFoundError:
         return {}
+    except (ValueError, RecursionError) as error:
+        raise _foreign(path, f"not JSON: {error}") from error
     if not isinstance(values, dict):
-        return {}
+        raise _foreign(path, "no object")
     if isinstance(written := values.get("format", FORMAT), int):
         check_format(path, written, FORMAT)
+    if values and "checkpoint" not in values:
+        raise _foreign(path, "it has no `checkpoint`")
+    for name in ("exams", "yardsticks", "measured_by"):
+        if not isinstance(values.get(name, {}), dict):
+            raise _foreign(path, f"`{name}` is no object")
+    for part, by in values.get("measured_by", {}).items():
+        if not isinstance(by, dict):
+            raise _foreign(path, f"`measured_by.{part}` is no object")
     return values
+
+
+def _foreign(path: Path, why: str) -> UserError:
+    return UserError(
+        f"{path} is not what `mengya evaluate` writes ({why}), and is not overwritten: move it elsewhere, or "
+        "name another file"
+    )
 
 
 def is_current(evaluation: Mapping[str, Any], sha256: str) -> bool:

@@ -45,7 +45,7 @@ def figures_by_part(evaluation: Mapping[str, Any]) -> dict[str, list[Measurement
         try:
             named = {f"{part}/{name}": (name, v) for name, v in values.items()} if by_name else {}
             for name, arguments in named.items() if by_name else ((part, (values,)),):
-                found[name] = list(read(*arguments))
+                found[name] = [Measurement.from_json(each.to_json()) for each in read(*arguments)]
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
             raise UserError(
                 f"{part} of an evaluation.json is not what `mengya evaluate` writes "

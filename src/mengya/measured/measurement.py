@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 Better = Literal["lower", "higher", "neither"]
 
@@ -23,6 +25,8 @@ class Measurement:
         chance: what guessing gives; None where there is no such value.
         note: what a reader must know (contaminated items, prompts cut, unknown tokens), else empty.
     """
+
+    __pydantic_config__: ClassVar = ConfigDict(allow_inf_nan=False, extra="forbid")  # of from_json
 
     name: str
     value: float
@@ -52,6 +56,17 @@ class Measurement:
         return values
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Measurement:
-        interval = values.get("interval")
-        return cls(**{**values, "interval": tuple(interval) if interval else None})
+    def from_json(cls, values: Any) -> Measurement:
+        """
+        Raises:
+            ValueError: these are no values of `to_json`; says which.
+        """
+        try:
+            return _FIGURE.validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "a figure"
+            raise ValueError(f"{where}: {first['msg']}") from error
+
+
+_FIGURE = TypeAdapter(Measurement)

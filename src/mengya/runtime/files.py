@@ -10,17 +10,6 @@ from pathlib import Path
 from mengya.errors import UserError
 
 
-def check_file(path: Path) -> None:
-    """Refuse a folder, and a device such as /dev/null, which a new file would replace.
-
-    Raises:
-        UserError: with what is there.
-    """
-    if path.exists() and not path.is_file():
-        kind = "a folder" if path.is_dir() else "a device, pipe or socket"
-        raise UserError(f"{path} is {kind}; a file is written: name one, such as results.json")
-
-
 def write_text(path: Path, text: str, mode: int = 0o666) -> None:
     """Atomically replace a file: a reader, or a crash half-way, sees the old text or the new one.
 
@@ -28,7 +17,8 @@ def write_text(path: Path, text: str, mode: int = 0o666) -> None:
         mode: permissions of the file, less those that the umask takes.
 
     Raises:
-        UserError: a folder or a device is there.
+        UserError: `path` is a folder, or a device, pipe or socket, which a rename would take away from the
+            system: root that writes to /dev/null would be left with a file there.
     """
     check_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,6 +32,17 @@ def write_text(path: Path, text: str, mode: int = 0o666) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is no file, before work is done that it should take.
+
+    Raises:
+        UserError: a folder, device, pipe or socket is there.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device, pipe or socket"
+        raise UserError(f"{path} is {kind}, and a file is to be written; name a file")
 
 
 def sync_tree(folder: Path) -> None:

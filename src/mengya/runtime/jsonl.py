@@ -28,20 +28,24 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file, none when there is no file; a last line cut short by a crash is skipped.
 
     Raises:
-        UserError: another line is not JSON.
+        UserError: another line is not JSON, or no object.
     """
     if not path.is_file():
         return
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
         try:
-            if line or number < len(lines):
-                yield json.loads(line.decode())
-        except ValueError as error:
+            values = json.loads(line.decode())
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
                 raise UserError(
                     f"{path}:{number} is not JSON in UTF-8 ({error}); remove that line"
                 ) from error
+            continue
+        if isinstance(values, dict):
+            yield values
+        elif number < len(lines):
+            raise UserError(f"{path}:{number} is no JSON object; remove that line")
 
 
 def read_steps(path: Path) -> Iterator[dict[str, Any]]:
@@ -51,7 +55,7 @@ def read_steps(path: Path) -> Iterator[dict[str, Any]]:
         UserError: a line is not JSON, or has no step; names it.
     """
     for number, values in enumerate(read_jsonl(path), 1):
-        if not isinstance(values, dict) or not isinstance(values.get("step"), int):
+        if not isinstance(values.get("step"), int):
             raise UserError(
                 f"{path}:{number} has no integer `step`, a run did not write it; remove that line"
             )

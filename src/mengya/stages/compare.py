@@ -153,7 +153,7 @@ def _read(name: str, path: Path, config: CompareConfig) -> Compared:
     items: dict[str, list[dict[str, Any]]] = {}
     if checkpoint is not None:
         file = checkpoint / FILE
-        figures = {each.name: each for each in measurements_of(read_evaluation(file))}
+        figures = {each.name: each for each in _measurements(file)}
         for kind in dict.fromkeys(yardstick_of(each)[0] for each in figures):
             part = (
                 f"exams/{kind.removeprefix('exam/')}"
@@ -167,6 +167,14 @@ def _read(name: str, path: Path, config: CompareConfig) -> Compared:
         device = init_device(config.device, config.threads)
         curve = measured_curve(path, device, pick_dtype(config.dtype, device))
     return Compared(name, path, metrics, figures, items, curve and replace(curve, name=name))
+
+
+def _measurements(file: Path) -> list[Measurement]:
+    evaluation = read_evaluation(file)
+    try:
+        return measurements_of(evaluation)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -12,7 +12,6 @@ from rich.console import Console
 from mengya.evaluation.config import EvaluateConfig
 from mengya.evaluation.measure import measure, open_file
 from mengya.evaluation.results import results_table
-from mengya.runtime.folder_lock import say
 
 __all__ = ["EvaluateConfig", "measure", "open_file", "run"]
 
@@ -22,9 +21,7 @@ def run(config: EvaluateConfig) -> None:
     if config.lists:
         Console().print(config.lists, highlight=False, markup=False, soft_wrap=True)
         return
-    file = open_file(config)
-    if file.dropped:
-        say(f"{file.path}: the checkpoint has changed; dropped: {', '.join(file.dropped)}")
-    result = measure(config, show_progress=sys.stderr.isatty(), file=file)
+    with open_file(config) as file:
+        result = measure(config, show_progress=sys.stderr.isatty(), file=file)
     Console().print(results_table(result))
     Console(stderr=True).print(f"written to {file.path}", highlight=False, markup=False)

@@ -103,10 +103,8 @@ def _settings(config: ReportConfig, places: list[Place]) -> list[evaluate.Evalua
 def _measure(place: Place, config: evaluate.EvaluateConfig) -> None:
     say(f"measuring {place.name} ({place.folder})")
     try:
-        file = evaluate.open_file(config)
-        if file.dropped:
-            say(f"{file.path}: the checkpoint has changed; dropped: {', '.join(file.dropped)}")
-        evaluate.measure(config, show_progress=sys.stderr.isatty(), file=file)
+        with evaluate.open_file(config) as file:
+            evaluate.measure(config, show_progress=sys.stderr.isatty(), file=file)
     except UserError as error:
         raise UserError(f"stage {place.name}: {error}") from error
 

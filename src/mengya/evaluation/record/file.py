@@ -40,7 +40,7 @@ class EvaluationFile:
         dropped: parts of an earlier checkpoint, which are not kept.
 
     Raises:
-        UserError: the file is of a later version.
+        UserError: what is at `path` did not come from `mengya evaluate`, or from a later version of it.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class EvaluationFile:
         """The value of a part that was measured on this checkpoint with these settings; None without."""
         kept = self._kept()
         by = kept.get("measured_by", {}).get(part)
-        if by is None or by["settings"] != json.loads(json.dumps(settings)):
+        if by is None or by.get("settings") != json.loads(json.dumps(settings)):
             return None
         return _get(kept, part)
 

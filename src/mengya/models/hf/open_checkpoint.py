@@ -64,6 +64,10 @@ def open_checkpoint(
     """Model (in evaluation mode; adapters merged into their base) and tokenizer of a checkpoint.
 
     A quantized one computes with its small numbers (`models.quantized.layers`).
+
+    Raises:
+        UserError: a file is missing or damaged, or a weight is not finite: such a model answers anything, and
+            what is measured on it looks like a bad model's figure.
     """
     folder = find_checkpoint(path)
     tokenizer = load_tokenizer(folder)
@@ -74,7 +78,21 @@ def open_checkpoint(
     else:
         model = _load(folder, device, dtype)
     check_vocabulary(model, tokenizer)
+    _check_finite(model, path)
     return model.eval(), tokenizer
+
+
+@torch.no_grad()
+def _check_finite(model: CausalLM, path: Path) -> None:
+    for name, weights in model.state_dict().items():
+        if not isinstance(weights, torch.Tensor) or not weights.is_floating_point():
+            continue
+        wide = weights if weights.element_size() > 1 else weights.float()  # fp8 has no isfinite
+        if not torch.isfinite(wide).all():
+            raise UserError(
+                f"{path}: {name} holds NaN or infinity: the training diverged, or the file is damaged; use "
+                "an earlier checkpoint, or copy the file again"
+            )
 
 
 def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> CausalLM:

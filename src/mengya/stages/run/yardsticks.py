@@ -36,7 +36,8 @@ def check_yardsticks(config: RunConfig) -> None:
 def yardstick_figures(
     config: RunConfig, tokenizer_folder: Path, chat: bool
 ) -> Callable[[CausalLM], dict[str, float]]:
-    """Gives the figures of all yardsticks of the run by their names, those per byte left out.
+    """Gives the figures of all yardsticks of the run by their names, those per byte and those that do not fit
+    the model left out.
 
     Args:
         chat: whether the model is trained on conversations, and answers in its chat template.
@@ -52,7 +53,7 @@ def yardstick_figures(
                 measurement.name: measurement.value
                 for name in config.loop.yardsticks
                 for measurement in YARDSTICKS[name](subject, settings).measurements
-                if measurement.unit != "bits/byte"
+                if measurement.unit != "bits/byte" and measurement.items
             }
 
     return figures
