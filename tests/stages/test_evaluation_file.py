@@ -207,17 +207,3 @@ def test_what_was_finished_before_a_crash_is_kept(
             evaluate(folder, "yardsticks=[rows, seeds]")
     assert set(evaluate(folder, "yardsticks=[rows, seeds]")["yardsticks"]) == {"rows", "seeds"}
     assert measured == ["rows", "seeds"]
-
-
-@pytest.mark.parametrize("kind", ["folder", "device"])
-def test_out_is_a_file(folder: Path, tmp_path: Path, measured: list[str], kind: str) -> None:
-    """A device was once replaced by a file of results."""
-    out = tmp_path / "out"
-    if kind == "folder":
-        out.mkdir()
-    else:
-        os.mkfifo(out)
-    arguments = [str(folder), "yardsticks=[rows]", f"out={out}", *ARGUMENTS]
-    with pytest.raises(UserError, match=rf"{out} is a {kind}.*a file is to be written"):
-        run(read_arguments(EvaluateConfig, "checkpoint", arguments))
-    assert measured == [] and not out.is_file()
