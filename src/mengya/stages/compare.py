@@ -27,7 +27,7 @@ from mengya.evaluation.reference.reference_text import NAME as REFERENCE_TEXT
 from mengya.models.hf.open_checkpoint import DtypeName, find_checkpoint, pick_dtype
 from mengya.runtime.device import DeviceName, init_device
 from mengya.runtime.folder_lock import say
-from mengya.runtime.jsonl import read_jsonl, read_steps
+from mengya.runtime.jsonl import read_jsonl, read_metrics
 from mengya.stages.run.run_curve import logged_curve, measured_curve
 from mengya.stages.run.standing import standing_section
 from mengya.training.telemetry.overlay import Line, draw_lines
@@ -130,7 +130,7 @@ def _cell(figure: Measurement | None) -> str:
 
 
 def _read(name: str, path: Path, config: CompareConfig) -> Compared:
-    metrics = list(read_steps(path / "metrics.jsonl"))
+    metrics = list(read_metrics(path / "metrics.jsonl"))
     checkpoint = find_checkpoint(path) if not metrics or (path / "checkpoints").is_dir() else None
     figures: dict[str, Measurement] = {}
     items: dict[str, list[dict[str, Any]]] = {}
