@@ -28,15 +28,17 @@ def main(program: str, seconds: int) -> None:
         (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_NPROC, 0),  # no further processes; root is exempt
     ):
-        _lower(limit, value)
+        # Where both limits of the time are equal, Linux may send SIGKILL, which does not say why.
+        _lower(limit, value, value + (limit == resource.RLIMIT_CPU))
     os.execv(sys.executable, [sys.executable, "-I", "-S", program])
 
 
-def _lower(limit: int, value: int) -> None:
+def _lower(limit: int, soft: int, hard: int) -> None:
     try:
-        _, hard = resource.getrlimit(limit)
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (value, value))
+        _, most = resource.getrlimit(limit)
+        if most != resource.RLIM_INFINITY:
+            soft, hard = min(soft, most), min(hard, most)
+        resource.setrlimit(limit, (soft, hard))
     except (OSError, ValueError) as error:  # macOS knows no limit of the address space
         sys.stderr.write(f"limit {limit}: {error}\n")
 
