@@ -118,7 +118,7 @@ def test_what_the_system_refuses_is_no_bug(error: Exception, said: str | None) -
     ("line", "said"),
     [
         (b'{"loss": 1}', r":2 has no integer `step`"),
-        (b"[1]", r":2 has no integer `step`"),
+        (b"[1]", r":2 is no JSON object"),
         (b'{"step": 2, "x": "\xb5"}', r":2 is not JSON in UTF-8"),
         (b"{", r":2 is not JSON in UTF-8"),
     ],

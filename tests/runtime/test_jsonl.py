@@ -90,3 +90,9 @@ def test_metrics_are_numbers(tmp_path: Path) -> None:
     path.write_text('{"step": 1, "loss": NaN}\n{"step": 2, "loss": "2.5"}\n')
     with pytest.raises(UserError, match=r"metrics\.jsonl:2 has '2\.5' as `loss`"):
         list(read_metrics(path))
+
+
+def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as refused:
+        write_text(tmp_path / ("x" * 250), "text")
+    assert refused.value.filename == str(tmp_path / ("x" * 250))

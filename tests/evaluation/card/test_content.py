@@ -152,3 +152,21 @@ def test_files_of_a_run_that_were_changed_by_hand(checkpoint: Path, tmp_path: Pa
     (stage / "training_data.json").write_text(json.dumps({"format": 1, "data": [record]}))
     with pytest.raises(UserError, match=r"training_data\.json is damaged"):
         card(stage)
+
+
+def test_stages_that_name_each_other_are_no_circle(checkpoint: Path, tmp_path: Path) -> None:
+    for name, source in (("a", "b"), ("b", "a"), ("c", "c")):
+        folder = shutil.copytree(checkpoint, tmp_path / name)
+        values = {"checkpoint": str(tmp_path / source)}
+        (folder / ".mengya-source.json").write_text(json.dumps(values))
+    places = find_life([tmp_path / name for name in "abc"])
+    assert [place.before for place in places] == [None, 0, 1]
+    assert [place.before_known for place in places] == [False, True, False]
+
+
+def test_items_that_were_changed_by_hand_are_left_out(checkpoint: Path, tmp_path: Path) -> None:
+    stage = add_run(checkpoint, tmp_path / "base", "pretrain")
+    add_loops(stage, 3)
+    items = stage / "evaluation_items/loops.jsonl"
+    items.write_text(items.read_text("utf-8") + '{"part": "greedy", "id": 5}\n{}\n', "utf-8")
+    assert cells(card(stage), "loops/greedy")[0]["value"] is not None
