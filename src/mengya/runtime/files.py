@@ -36,7 +36,8 @@ def write_text(path: Path, text: str, mode: int = 0o666) -> None:
         )  # a full disk names none, and the temporary file is nobody's business
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what kept it from being made is the error to report
+            temporary.unlink(missing_ok=True)
 
 
 def check_file(path: Path) -> None:
