@@ -73,6 +73,12 @@ def test_an_override_may_be_longer_than_a_path(mengya: Callable[..., str]) -> No
     assert "model." + "x" * 300 in said
 
 
+@pytest.mark.parametrize("key", ["domains.a-b", "domains.c++", "domains.新 闻"])
+def test_an_override_may_have_any_name_of_a_mapping(mengya: Callable[..., str], key: str) -> None:
+    assert "unknown key" in mengya("evaluate", f"{key}=a.jsonl", "nothing=1")
+    assert "checkpoint folder a=b does not exist" in mengya("chat", "./a=b")
+
+
 def test_folders_of_runs(mengya: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(RECIPE)
     (tmp_path / "file").write_text("x")
@@ -112,7 +118,7 @@ def test_what_the_system_refuses_is_no_bug(error: Exception, said: str | None) -
     ("line", "said"),
     [
         (b'{"loss": 1}', r":2 has no integer `step`"),
-        (b"[1]", r":2 has no integer `step`"),
+        (b"[1]", r":2 is no JSON object"),
         (b'{"step": 2, "x": "\xb5"}', r":2 is not JSON in UTF-8"),
         (b"{", r":2 is not JSON in UTF-8"),
     ],

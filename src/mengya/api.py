@@ -398,10 +398,10 @@ def export_model(
 
 def _finished_run(config: RunConfig, finished: bool) -> TrainingRun:
     from mengya.models.hf.open_checkpoint import find_checkpoint
-    from mengya.runtime.jsonl import read_steps
+    from mengya.runtime.jsonl import read_metrics
 
     metrics: dict[str, float] = {}
-    for line in read_steps(config.run_dir / "metrics.jsonl"):
+    for line in read_metrics(config.run_dir / "metrics.jsonl"):
         metrics |= line
     step = int(metrics.pop("step", 0))
     return TrainingRun(config.run_dir, find_checkpoint(config.run_dir), finished, step, metrics)

@@ -195,7 +195,7 @@ def _split(arguments: list[str]) -> tuple[Path | None, list[str]]:
 
 
 def _is_override(argument: str) -> bool:
-    if re.match(r"[\w.\[\]]+=", argument) is None:
+    if re.match(r"[^=/\\]+=", argument) is None:  # domains.C++=FILE is one, ./lr=1.yaml a path
         return False
     try:
         return not Path(argument).exists()

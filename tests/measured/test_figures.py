@@ -54,7 +54,18 @@ def test_what_was_not_measured_has_no_figure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "value"), [("text", {"bits_per_char": "x"}), ("exams", [1]), ("yardsticks", {"a": 3})]
+    ("part", "value"),
+    [
+        ("text", {"bits_per_char": "x"}),
+        (
+            "text",
+            {name: float("nan") for name in ("bits_per_char", "bits_per_byte", "nats_per_token")}
+            | {"documents": 1},
+        ),
+        ("exams", [1]),
+        ("yardsticks", {"a": 3}),
+        ("yardsticks", {"a": [{"name": "a", "value": "high"}]}),
+    ],
 )
 def test_a_part_of_another_form_is_named(part: str, value: object) -> None:
     with pytest.raises(UserError, match=part):

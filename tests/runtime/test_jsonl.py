@@ -9,7 +9,7 @@ import pytest
 
 from mengya.errors import UserError
 from mengya.runtime.files import write_text
-from mengya.runtime.jsonl import json_line, read_jsonl, remove_cut_line
+from mengya.runtime.jsonl import json_line, read_jsonl, read_metrics, remove_cut_line
 from mengya.training.health import quarantine
 from mengya.world.generate import handwritten
 
@@ -83,3 +83,16 @@ def test_a_write_never_takes_the_place_of_a_pipe_or_device(tmp_path: Path) -> No
         with pytest.raises(UserError, match="name a file"):
             write_text(path, "text")
     assert pipe.is_fifo() and (tmp_path / "link").is_symlink()
+
+
+def test_metrics_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": NaN}\n{"step": 2, "loss": "2.5"}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2 has '2\.5' as `loss`"):
+        list(read_metrics(path))
+
+
+def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as refused:
+        write_text(tmp_path / ("x" * 250), "text")
+    assert refused.value.filename == str(tmp_path / ("x" * 250))

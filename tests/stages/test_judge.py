@@ -323,6 +323,9 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_made(
     with pytest.raises(UserError, match="the key is wrong or missing") as caught:
         judge.run(config(server, sides, tmp_path / "d"))
     assert KEY not in str(caught.value)
+    dead = {"base_url": "http://127.0.0.1:9/v1", "max_retries": 0}
+    with pytest.raises(UserError, match=r"no reply: 4 no_connection; check endpoint\.base_url"):
+        judge.run(config(server, sides, tmp_path / "e", endpoint=dead, limit=2))
     monkeypatch.setattr("sys.argv", ["mengya", "judge", str(sides[0]), "out=x"])
     with pytest.raises(SystemExit):
         cli.main()

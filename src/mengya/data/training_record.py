@@ -69,12 +69,28 @@ def read_training_record(folder: Path) -> list[TrainedOn] | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         check_format(path, values["format"], FORMAT, values.get("mengya_version"))
-        return [TrainedOn(**entry) for entry in values["data"]]
+        record = [TrainedOn(**entry) for entry in values["data"]]
+        for entry in record:
+            _check(entry)
+        return record
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path} is damaged ({type(error).__name__}): copy it again, or remove it, and nothing is known "
             "of the training data"
         ) from error
+
+
+def _check(entry: TrainedOn) -> None:
+    """Raises KeyError or TypeError where a value is missing or of the wrong type."""
+    lists = [
+        exam[name]
+        for exam in (entry.contamination or {"exams": []})["exams"]
+        for name in ("keys", "unchecked_keys")
+    ]
+    if not all(isinstance(keys, list) for keys in lists):
+        raise TypeError
+    if not all(isinstance(value, str | None) for value in (entry.run, entry.shards)):
+        raise TypeError
 
 
 def write_training_record(record: list[TrainedOn], folder: Path) -> None:

@@ -30,8 +30,14 @@ def write_text(path: Path, text: str, mode: int = 0o666) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(
+            path
+        )  # a full disk names none, and the temporary file is nobody's business
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what kept it from being made is the error to report
+            temporary.unlink(missing_ok=True)
 
 
 def check_file(path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mengya.errors import UserError
+from mengya.errors import UserError, shown
 from mengya.runtime.unicode import is_unicode
 
 _BLOCK = 1 << 16
@@ -59,6 +59,21 @@ def read_steps(path: Path) -> Iterator[dict[str, Any]]:
             raise UserError(
                 f"{path}:{number} has no integer `step`, a run did not write it; remove that line"
             )
+        yield values
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """As `read_steps`, of metrics.jsonl, which holds nothing but numbers; NaN and infinity are some.
+
+    Raises:
+        UserError: a line is not JSON, has no step, or holds something else; names it.
+    """
+    for number, values in enumerate(read_steps(path), 1):
+        for name, value in values.items():
+            if not isinstance(value, int | float):
+                raise UserError(
+                    f"{path}:{number} has {shown(value)} as `{name}`, which is no number; remove that line"
+                )
         yield values
 
 

@@ -33,6 +33,7 @@ FORMAT = 1  # of the marker
 # `mengya evaluate` writes into the folder of a model.
 _ADDED_LATER = (
     MARKER, "evaluation.json", "evaluation_items/*.jsonl", "evaluation_unfinished.jsonl",
+    ".evaluation.json.mengya-lock",
 )  # fmt: skip
 _SHOWN = 5  # files that a message names
 

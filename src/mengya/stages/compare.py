@@ -29,7 +29,7 @@ from mengya.measured.measurement import Measurement
 from mengya.models.hf.open_checkpoint import DtypeName, find_checkpoint, pick_dtype
 from mengya.runtime.device import DeviceName, init_device
 from mengya.runtime.folder_lock import say
-from mengya.runtime.jsonl import read_jsonl, read_steps
+from mengya.runtime.jsonl import read_jsonl, read_metrics
 from mengya.stages.run.run_curve import logged_curve, measured_curve
 from mengya.stages.run.standing import standing_section
 from mengya.training.telemetry.overlay import Line, draw_lines
@@ -147,7 +147,7 @@ def _cell(figure: Measurement | None, interval: bool) -> str:
 
 
 def _read(name: str, path: Path, config: CompareConfig) -> Compared:
-    metrics = list(read_steps(path / "metrics.jsonl"))
+    metrics = list(read_metrics(path / "metrics.jsonl"))
     checkpoint = find_checkpoint(path) if not metrics or (path / "checkpoints").is_dir() else None
     figures: dict[str, Measurement] = {}
     items: dict[str, list[dict[str, Any]]] = {}

@@ -90,6 +90,12 @@ def _judge(
                 highlight=False, soft_wrap=True,
             )  # fmt: skip
             raise
+        if endpoint.traffic.given_up and not endpoint.ledger:
+            why = ", ".join(f"{n:,} {reason}" for reason, n in endpoint.traffic.given_up.items())
+            raise UserError(
+                f"the judge gave no reply: {why}; check endpoint.base_url and endpoint.model, then type the "
+                "same again"
+            )
         outcomes = [
             outcome(pair, list(_asked(config, pair, template)), endpoint.paid) for pair in pairs
         ]
@@ -136,7 +142,7 @@ def _write(
     if not complete:
         console.print(
             "not all pairs are judged: raise endpoint.max_cost or endpoint.max_total_tokens where a cap was "
-            "reached, and type the same again",
+            "reached, check the endpoint where requests were given up, and type the same again",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
 

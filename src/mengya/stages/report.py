@@ -106,7 +106,9 @@ def _measure(place: Place, config: evaluate.EvaluateConfig) -> None:
         with evaluate.open_file(config) as file:
             evaluate.measure(config, show_progress=sys.stderr.isatty(), file=file)
     except UserError as error:
-        raise UserError(f"stage {place.name}: {error}") from error
+        raise UserError(
+            f"stage {place.name}: {error}\n(measure=false writes the card of what is measured already)"
+        ) from error
 
 
 def _data(place: Place) -> list[dict[str, Any]]:

@@ -13,7 +13,10 @@ from mengya.errors import UserError
 from mengya.evaluation.card.content import card_values
 from mengya.evaluation.card.curves import read_curves
 from mengya.evaluation.card.life import find_life
+from mengya.evaluation.card.render.markdown import render_markdown
 from mengya.evaluation.card.stage import read_stage
+from mengya.export.card.lineage import lineage_of
+from mengya.stages.run.run_curve import logged_curve
 from tests.evaluation.card.life import add_loops, add_run, add_text, write_lines
 
 
@@ -154,3 +157,36 @@ def test_the_schema_of_the_json(checkpoint: Path, tmp_path: Path) -> None:
         "id", "name", "kind", "folder", "run", "before", "before_known", "checkpoint_sha256", "is_stale",
         "cost", "replay", "data", "checked", "starts", "config", "training_samples", "curves",
     }  # fmt: skip
+
+
+def test_files_of_a_run_that_were_changed_by_hand(checkpoint: Path, tmp_path: Path) -> None:
+    stage = add_run(checkpoint, tmp_path / "base", "pretrain")
+    odd = {"event": "start", "step": None, "command": 5, "hardware": {"a": 1}, "devices": "x"}
+    write_lines(tmp_path / "base/events.jsonl", [odd])
+    (tmp_path / "base/config.yaml").write_text("data: {train: 5}\nloop: none\nmodel: {}\n", "utf-8")
+    assert lineage_of(stage).runs[0].sources == [] and logged_curve(tmp_path / "base") is None
+    assert "{'a': 1}" in render_markdown(card(stage), "en").replace("\\", "")
+    (tmp_path / "base/config.yaml").write_text("[1", "utf-8")
+    assert logged_curve(tmp_path / "base") is None
+    record = {"run": "grpo", "shards": "x", "contamination": {"exams": [{"name": "a"}]}}
+    (stage / "training_data.json").write_text(json.dumps({"format": 1, "data": [record]}))
+    with pytest.raises(UserError, match=r"training_data\.json is damaged"):
+        card(stage)
+
+
+def test_stages_that_name_each_other_are_no_circle(checkpoint: Path, tmp_path: Path) -> None:
+    for name, source in (("a", "b"), ("b", "a"), ("c", "c")):
+        folder = shutil.copytree(checkpoint, tmp_path / name)
+        values = {"checkpoint": str(tmp_path / source)}
+        (folder / ".mengya-source.json").write_text(json.dumps(values))
+    places = find_life([tmp_path / name for name in "abc"])
+    assert [place.before for place in places] == [None, 0, 1]
+    assert [place.before_known for place in places] == [False, True, False]
+
+
+def test_items_that_were_changed_by_hand_are_left_out(checkpoint: Path, tmp_path: Path) -> None:
+    stage = add_run(checkpoint, tmp_path / "base", "pretrain")
+    add_loops(stage, 3)
+    items = stage / "evaluation_items/loops.jsonl"
+    items.write_text(items.read_text("utf-8") + '{"part": "greedy", "id": 5}\n{}\n', "utf-8")
+    assert cells(card(stage), "loops/greedy")[0]["value"] is not None

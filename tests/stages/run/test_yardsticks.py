@@ -126,6 +126,18 @@ def test_an_unknown_one_is_refused_before_anything_is_read(
         pretrain.run(PretrainConfig(**settings))
 
 
+def test_what_does_not_fit_the_model_is_left_out_and_said_once(
+    fixtures: StageFixtures, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A base model follows no instructions: 0 would read as a figure, and an error would end the run."""
+    loop = {**WITH, "yardsticks": ["stop_in_time", "reference_text"], "yardstick_every": 2}
+    settings = fixtures.settings("text", tmp_path / "run", model=MODEL, max_steps=4, loop=loop)
+    pretrain.run(PretrainConfig(**settings))
+    assert capfd.readouterr().err.count("yardstick stop_in_time is left out: not applicable") == 1
+    assert list(lines(tmp_path / "run", "yardstick/reference_text")) == [2, 4]
+    assert not lines(tmp_path / "run", "yardstick/stop_in_time")
+
+
 def test_random_numbers_are_left_alone_and_a_slow_one_is_warned_of_once() -> None:
     model = CausalLM(ModelConfig(vocab_size=50, **MODEL))
     said: list[str] = []

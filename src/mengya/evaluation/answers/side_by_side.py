@@ -29,9 +29,12 @@ def side_by_side(
     found: dict[str, tuple[str, dict[str, str]]] = {}
     for checkpoint, records in items.items():
         for record in records:
-            if record["part"] == how and record["id"].rpartition("-")[0] in SHOWN:
-                _, answers = found.setdefault(record["id"], (record["prompt"], {}))
-                answers[checkpoint] = record["answer"]
+            id_, prompt, answer = (record.get(name) for name in ("id", "prompt", "answer"))
+            if not (isinstance(id_, str) and isinstance(prompt, str) and isinstance(answer, str)):
+                continue  # of another yardstick, or changed by hand
+            if record.get("part") == how and id_.rpartition("-")[0] in SHOWN:
+                _, answers = found.setdefault(id_, (prompt, {}))
+                answers[checkpoint] = answer
     order = {part: place for place, part in enumerate(SHOWN)}
     ids = sorted(found, key=lambda id_: (order[id_.rpartition("-")[0]], id_))
     return {found[id_][0]: found[id_][1] for id_ in ids}

@@ -13,7 +13,7 @@ from mengya.errors import UserError
 from mengya.evaluation.card.curves import EVENTS
 from mengya.models.causal_lm import CausalLM
 from mengya.models.hf.open_checkpoint import ADAPTER, checkpoint_config
-from mengya.runtime.jsonl import read_jsonl, read_steps
+from mengya.runtime.jsonl import read_jsonl, read_metrics
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def cost_of(checkpoint: Path, run: Path | None) -> Cost:
     is_powered = True
     last = checkpoint.name.removeprefix("step-")
     until = int(last) if last.isdecimal() else None
-    for line in read_steps(run / "metrics.jsonl") if run else ():
+    for line in read_metrics(run / "metrics.jsonl") if run else ():
         if until is not None and line["step"] > until:
             break
         speed, seen = line.get("tokens_per_second"), line.get("tokens")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mengya.runtime.jsonl import read_jsonl, read_steps
+from mengya.runtime.jsonl import read_jsonl, read_metrics
 
 MarkKind = Literal["epoch", "skipped", "spike", "resume", "rewind"]
 EVENTS = "events.jsonl"
@@ -64,7 +64,7 @@ def read_curves(run: Path) -> Curves:
     """Raises:
     UserError: a line of metrics.jsonl is not what a run writes.
     """
-    lines = list(read_steps(run / "metrics.jsonl"))
+    lines = list(read_metrics(run / "metrics.jsonl"))
     names = [name for name in _DRAWN if any(name in line for line in lines)]
     found = {name for line in lines for name in line}
     names += sorted(name for name in found if name.startswith(_EVALUATED))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,9 @@ def find_life(paths: Sequence[Path]) -> list[Place]:
         Place(folder, run_of(folder), name, kind_of(folder))
         for folder, name in zip(folders, names, strict=True)
     ]
-    return [_with_before(place, number, places) for number, place in enumerate(places)]
+    return _without_circles(
+        [_with_before(place, number, places) for number, place in enumerate(places)]
+    )
 
 
 def run_of(folder: Path) -> Path | None:
@@ -187,6 +189,19 @@ def _with_before(place: Place, number: int, places: Sequence[Place]) -> Place:
     if known is not None and known != number:
         return Place(**values, before=known, before_known=True)
     return Place(**values, before=number - 1 if number else None)
+
+
+def _without_circles(places: list[Place]) -> list[Place]:
+    """Two stages whose files name each other were not both made of the other: the first comes first."""
+    kept = list(places)
+    for number, place in enumerate(places):
+        above, seen = place.before, {number}
+        while above is not None and above not in seen:
+            seen.add(above)
+            above = kept[above].before
+        if above == number:
+            kept[number] = replace(place, before=None, before_known=False)
+    return kept
 
 
 def _index_of(folder: Path | None, places: Sequence[Place]) -> int | None:

@@ -23,7 +23,7 @@ from mengya.evaluation.card.life import Place, run_config
 from mengya.evaluation.record.file import items_path
 from mengya.measured.evaluation import FILE, is_current, read_evaluation, subject_sha256
 from mengya.measured.figures import figures_by_part
-from mengya.runtime.jsonl import read_jsonl, read_steps
+from mengya.runtime.jsonl import read_jsonl, read_metrics, read_steps
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _replay(place: Place) -> float | None:
     if place.run is None or place.kind == "pretrain":
         return None
     tokens: dict[str, float] = {}
-    for line in read_steps(place.run / "metrics.jsonl"):
+    for line in read_metrics(place.run / "metrics.jsonl"):
         tokens |= {k: v for k, v in line.items() if k.startswith("data/") and k.endswith("/tokens")}
     section = run_config(place.run).get("data")
     try:

@@ -18,7 +18,7 @@ import yaml
 
 from mengya.errors import UserError
 from mengya.models.hf.open_checkpoint import find_checkpoint
-from mengya.runtime.jsonl import read_steps
+from mengya.runtime.jsonl import read_metrics
 from mengya.runtime.made_from import read_source
 from mengya.runtime.output_folder import MARKER
 
@@ -118,7 +118,7 @@ def _run(run_dir: Path, checkpoint: Path, config: Mapping[str, Any]) -> Run:
     step = _step(checkpoint)
     metrics = _metrics(run_dir / "metrics.jsonl", step)
     data = _section(config, "data")
-    folders = [_section({"": s}, "").get("path") for s in data.get("train") or []]
+    folders = [source.get("path") for source in _objects(data, "train")]
     manifests = [_json(Path(str(folder)) / "manifest.json") for folder in folders]
     return Run(
         name=run_dir.name,
@@ -137,10 +137,8 @@ def _run(run_dir: Path, checkpoint: Path, config: Mapping[str, Any]) -> Run:
 
 
 def _sources(manifest: Mapping[str, Any]) -> Iterator[DataSource]:
-    for source in manifest.get("sources") or []:
-        if not isinstance(source, dict):
-            continue
-        files = [file for file in source.get("files") or [] if isinstance(file, dict)]
+    for source in _objects(manifest, "sources"):
+        files = _objects(source, "files")
         yield DataSource(
             name=_shown_name(source, files),
             license=_text(source.get("license")),
@@ -166,7 +164,7 @@ def _metrics(path: Path, step: int | None) -> dict[str, Any]:
     """The last value of each metric up to the step."""
     found: dict[str, Any] = {}
     try:
-        for line in read_steps(path):
+        for line in read_metrics(path):
             if step is None or line["step"] <= step:
                 found |= line
     except (OSError, UserError):  # not there, or damaged: then no more is known
@@ -193,6 +191,11 @@ def _json(path: Path) -> dict[str, Any]:
 def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     section = values.get(name)
     return section if isinstance(section, dict) else {}
+
+
+def _objects(values: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    items = values.get(name)
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 def _text(value: Any) -> str | None:

@@ -184,7 +184,8 @@ def train(
 
     yardsticks = None
     if config.loop.yardsticks and strategy.rank == 0:
-        figures = yardstick_figures(config, trained.tokenizer_folder, chat=kind != "text")
+        chat = kind != "text"
+        figures = yardstick_figures(config, trained.tokenizer_folder, chat, progress.say)
         yardsticks = Yardsticks(figures, config.loop.yardstick_every, progress.say)
 
     trainer = Trainer(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from mengya.errors import UserError
 from mengya.evaluation.reference.placement import RunCurve
@@ -17,7 +18,7 @@ from mengya.evaluation.yardstick import YardstickConfig
 from mengya.models.hf.open_checkpoint import checkpoint_config, find_checkpoint, open_checkpoint
 from mengya.planning.sizes import parameter_counts
 from mengya.runtime.checkpoint_names import step_folders
-from mengya.runtime.jsonl import read_steps
+from mengya.runtime.jsonl import read_metrics
 from mengya.runtime.yaml_values import load_yaml
 from mengya.training.telemetry.yardsticks import PREFIX
 
@@ -26,7 +27,7 @@ def run_settings(run_dir: Path) -> dict[str, Any]:
     """config.yaml of a run; {} where the folder is no run's."""
     try:
         values = load_yaml((run_dir / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, yaml.YAMLError):  # damaged: then nothing is known
         return {}
     return values if isinstance(values, dict) else {}
 
@@ -42,12 +43,13 @@ def logged_curve(run_dir: Path) -> RunCurve | None:
     None where it measured nothing, only a part of the text, or did not begin with random weights.
     """
     settings = run_settings(run_dir)
-    loop = settings.get("loop") or {}
-    if not is_from_scratch(settings) or not is_complete(loop.get("yardstick_limit")):
+    loop = settings.get("loop")
+    limit = loop.get("yardstick_limit") if isinstance(loop, dict) else None
+    if not is_from_scratch(settings) or not is_complete(limit):
         return None
     points = {
         line["tokens"]: line[f"{PREFIX}{NAME}"]
-        for line in read_steps(run_dir / "metrics.jsonl")
+        for line in read_metrics(run_dir / "metrics.jsonl")
         if f"{PREFIX}{NAME}" in line and line.get("tokens")
     }
     return _curve(run_dir, points)

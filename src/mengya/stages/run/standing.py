@@ -8,7 +8,7 @@ from pathlib import Path
 from mengya.evaluation.reference.causes import usual_causes
 from mengya.evaluation.reference.curves import load_curves
 from mengya.evaluation.reference.placement import Placement, RunCurve, place
-from mengya.runtime.jsonl import read_steps
+from mengya.runtime.jsonl import read_metrics
 from mengya.stages.run.run_curve import logged_curve, run_settings
 from mengya.training.telemetry.overlay import Line, draw_lines
 from mengya.training.telemetry.report import ReportSection, ReportTable
@@ -53,7 +53,7 @@ def standing_sentence(placement: Placement | None) -> str:
 def _causes(behind: Sequence[Path], curves: dict[Path, RunCurve]) -> ReportTable:
     rows = []
     for run_dir in behind:
-        metrics = list(read_steps(run_dir / "metrics.jsonl"))
+        metrics = list(read_metrics(run_dir / "metrics.jsonl"))
         active = curves[run_dir].active_parameters
         causes = usual_causes(run_settings(run_dir), metrics, active, str(run_dir))
         rows += [(curves[run_dir].name, c.name, c.seen or "-", c.check) for c in causes]

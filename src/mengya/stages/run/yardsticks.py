@@ -34,27 +34,41 @@ def check_yardsticks(config: RunConfig) -> None:
 
 
 def yardstick_figures(
-    config: RunConfig, tokenizer_folder: Path, chat: bool
+    config: RunConfig, tokenizer_folder: Path, chat: bool, say: Callable[[str], None]
 ) -> Callable[[CausalLM], dict[str, float]]:
-    """Gives the figures of all yardsticks of the run by their names, those per byte and those that do not fit
-    the model left out.
+    """Gives the figures of all yardsticks of the run by their names, those per byte left out.
+
+    One that does not fit the model is left out and said once: it is not worth a run.
 
     Args:
         chat: whether the model is trained on conversations, and answers in its chat template.
     """
     tokenizer = load_tokenizer(tokenizer_folder)
     settings = YardstickConfig(limit=config.loop.yardstick_limit)
+    left_out: set[str] = set()
+
+    def leave_out(name: str, why: str) -> None:
+        if name not in left_out:
+            left_out.add(name)
+            say(f"warning: yardstick {name} is left out: {why}")
 
     def figures(model: CausalLM) -> dict[str, float]:
         copied = own_copy(model)
         subject = Subject(copied, tokenizer, config.run_dir, chat)
+        found: dict[str, float] = {}
         with copied.uncompiled():
-            return {
-                measurement.name: measurement.value
-                for name in config.loop.yardsticks
-                for measurement in YARDSTICKS[name](subject, settings).measurements
-                if measurement.unit != "bits/byte" and measurement.items
-            }
+            for name in config.loop.yardsticks:
+                try:
+                    measured = YARDSTICKS[name](subject, settings).measurements
+                except UserError as error:
+                    leave_out(name, str(error))
+                    continue
+                for measurement in measured:
+                    if not measurement.items:
+                        leave_out(measurement.name, measurement.note)
+                    elif measurement.unit != "bits/byte":
+                        found[measurement.name] = measurement.value
+        return found
 
     return figures
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from mengya.runtime.files import write_text
-from mengya.runtime.jsonl import json_line, read_steps
+from mengya.runtime.jsonl import json_line, read_metrics
 from mengya.runtime.optional import require
 
 TrackerName = Literal["tensorboard", "wandb", "swanlab"]
@@ -49,7 +49,7 @@ class MetricsLog:
     def cut(self, step: int) -> None:
         """Remove the lines after `step`; trackers keep theirs, and get those steps again."""
         self._file.close()
-        kept = [line for line in read_steps(self.path) if line["step"] <= step]
+        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
         write_text(self.path, "".join(json_line(values) for values in kept))
         self._file = self.path.open("a", encoding="utf-8", buffering=1)
 

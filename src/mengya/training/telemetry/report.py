@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from mengya.runtime.files import write_text
-from mengya.runtime.jsonl import read_steps
+from mengya.runtime.jsonl import read_metrics, read_steps
 from mengya.training.telemetry.svg import new_figure, to_svg
 from mengya.training.telemetry.yardsticks import PREFIX, SHARE
 
@@ -87,7 +87,7 @@ def write_report(
 
 
 def _run_section(run_dir: Path) -> dict[str, Any]:
-    metrics = list(read_steps(run_dir / "metrics.jsonl"))
+    metrics = list(read_metrics(run_dir / "metrics.jsonl"))
     samples = list(read_steps(run_dir / "samples.jsonl"))
     steps = sorted({sample["step"] for sample in samples})
     shown = {*steps[:1], *steps[len(steps) // 2 :][:1], *steps[-1:]}  # first, middle, last

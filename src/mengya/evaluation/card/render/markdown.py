@@ -161,5 +161,5 @@ class _Writer:
         return text[self._language]
 
 
-def _line(text: str) -> str:
-    return escape_markdown(visible(text))
+def _line(text: object) -> str:
+    return escape_markdown(visible(str(text)))  # what files of runs say may be changed by hand

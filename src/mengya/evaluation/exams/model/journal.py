@@ -40,7 +40,11 @@ class Journal:
         remove_cut_line(path)
         lines = list(read_jsonl(path))
         if lines and lines[0].get("model") == model:
-            self._answers = {line["key"]: line["answers"] for line in lines[1:]}
+            self._answers = {
+                line["key"]: line["answers"]
+                for line in lines[1:]
+                if {"key", "answers"} <= line.keys()
+            }
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json_line({"model": model}), "utf-8")
