@@ -15,7 +15,7 @@ from prompt_toolkit.history import History, InMemoryHistory
 
 from mengya.errors import UserError, user_message
 from mengya.runtime.files import write_text
-from mengya.runtime.jsonl import json_line, read_jsonl, remove_cut_line
+from mengya.runtime.jsonl import json_line, read_json_lines, remove_cut_line
 from mengya.runtime.unicode import is_unicode
 
 KEPT = 1000  # messages
@@ -62,7 +62,8 @@ class InputHistory(History):
             raise UserError(f"{path} is no ordinary file")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         remove_cut_line(path)
-        texts = [line.get("text") for line in read_jsonl(path) if isinstance(line, dict)]
+        lines = [line for _, line in read_json_lines(path)]
+        texts = [line.get("text") if isinstance(line, dict) else None for line in lines]
         self._earlier = [text for text in texts if isinstance(text, str)][-KEPT:]
         if len(self._earlier) < len(texts):
             write_text(path, "".join(map(_line, self._earlier)), _MODE)

@@ -24,11 +24,11 @@ def json_line(values: Mapping[str, Any]) -> str:
     return (text if is_unicode(text) else json.dumps(values)) + "\n"
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file, none when there is no file; a last line cut short by a crash is skipped.
+def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number, value), none when there is no file; a last line cut short by a crash is skipped.
 
     Raises:
-        UserError: another line is not JSON, or no object.
+        UserError: another line is not JSON.
     """
     if not path.is_file():
         return
@@ -42,10 +42,20 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                     f"{path}:{number} is not JSON in UTF-8 ({error}); remove that line"
                 ) from error
             continue
-        if isinstance(values, dict):
-            yield values
-        elif number < len(lines):
+        if number < len(lines) or isinstance(values, dict):
+            yield number, values
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file, as `read_json_lines`.
+
+    Raises:
+        UserError: a line is not JSON, or no object.
+    """
+    for number, values in read_json_lines(path):
+        if not isinstance(values, dict):
             raise UserError(f"{path}:{number} is no JSON object; remove that line")
+        yield values
 
 
 def read_steps(path: Path) -> Iterator[dict[str, Any]]:
