@@ -103,6 +103,11 @@ def test_a_changed_checkpoint_drops_its_figures_and_says_so(
     model.lm_head.weight.data[0] += 1
     (folder / "model.safetensors").unlink()
     write_folder(model, load_tokenizer(folder), folder, model.lm_head.weight.dtype, folder)
+    changed = shutil.copytree(folder, folder.with_name("changed"))
+    evaluate(
+        changed, "yardsticks=[rows, seeds]"
+    )  # the second does not take the items of the first away
+    assert {file.stem for file in (changed / "evaluation_items").iterdir()} == {"rows", "seeds"}
     values = evaluate(folder, "yardsticks=rows")
     assert (
         set(values["yardsticks"])
@@ -110,7 +115,7 @@ def test_a_changed_checkpoint_drops_its_figures_and_says_so(
         == {file.stem for file in (folder / "evaluation_items").iterdir()}
     )
     assert "changed" in (said := capsys.readouterr().err) and "yardsticks/seeds" in said
-    assert measured == ["rows", "seeds", "rows"]
+    assert measured == ["rows", "seeds", "rows", "seeds", "rows"]
 
 
 def test_one_seed_for_all_that_is_drawn_and_a_command_that_can_be_typed_again(

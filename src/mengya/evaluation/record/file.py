@@ -30,6 +30,8 @@ _BY_NAME = ("exams", "yardsticks")
 class EvaluationFile:
     """Figures of one checkpoint on disk; a part is text, preference, ..., exams/NAME or yardsticks/NAME.
 
+    What is on disk is read once: the caller keeps other writers out (`open_file` holds a lock).
+
     Args:
         path: the file; its items lie in a folder next to it.
         sha256: `subject_sha256` of the checkpoint.
@@ -59,7 +61,11 @@ class EvaluationFile:
             "provenance": asdict(provenance),
             "config": dict(config),
         }
-        self.dropped = [] if self._kept() else sorted(read_evaluation(path).get("measured_by", {}))
+        found = read_evaluation(path)
+        measured_by = found.get("measured_by", {})
+        self._values = found if measured_by and is_current(found, sha256) else {}
+        self.dropped = [] if self._values else sorted(measured_by)
+        self._stale = self.dropped  # their items are still on disk
 
     @property
     def journal(self) -> Path:
@@ -68,11 +74,10 @@ class EvaluationFile:
 
     def finished(self, part: str, settings: Mapping[str, Any]) -> Any | None:
         """The value of a part that was measured on this checkpoint with these settings; None without."""
-        kept = self._kept()
-        by = kept.get("measured_by", {}).get(part)
+        by = self._values.get("measured_by", {}).get(part)
         if by is None or by.get("settings") != json.loads(json.dumps(settings)):
             return None
-        return _get(kept, part)
+        return _get(self._values, part)
 
     def keep(
         self,
@@ -82,23 +87,24 @@ class EvaluationFile:
         items: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         """Write a part, and its items first."""
-        if self.dropped:
-            self._remove_items(self.dropped)
+        self._remove_items(self._stale)
+        self._stale = []
         lines = "".join(map(json_line, items))
         if lines:
             write_text(self._items(part), lines)
         else:
             self._remove_items([part])
-        values = self._kept()
         single, _, name = part.partition("/")
-        section = {**(values.get(single) or {}), name: value} if name else value
+        section = {**(self._values.get(single) or {}), name: value} if name else value
         by = {
-            **values.get("measured_by", {}),
+            **self._values.get("measured_by", {}),
             part: {**self._head["provenance"], "settings": settings},
         }
-        self._write({**values, single: section, "measured_by": by})
+        self._values = {**self._values, single: section, "measured_by": by}
+        self._write()
 
-    def _write(self, values: Mapping[str, Any]) -> None:
+    def _write(self) -> None:
+        values = self._values
         empty: dict[str, Any] = {"passkey": []}
         ordered = {
             **self._head,
@@ -107,12 +113,6 @@ class EvaluationFile:
             "measured_by": dict(sorted(values.get("measured_by", {}).items())),
         }
         write_text(self.path, json.dumps(ordered, ensure_ascii=False, indent=2) + "\n")
-
-    def _kept(self) -> dict[str, Any]:
-        """What is on disk of the same checkpoint."""
-        values = read_evaluation(self.path)
-        same = is_current(values, self._head["checkpoint_sha256"])
-        return values if same and isinstance(values.get("measured_by"), dict) else {}
 
     def _items(self, part: str) -> Path:
         return items_path(self.path, part)
