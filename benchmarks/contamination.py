@@ -28,7 +28,7 @@ from mengya.data.exams.config import ExamSource
 from mengya.data.exams.items import NamedExam, read_exams
 from mengya.data.ingest.reading.files import file_kind
 from mengya.data.ingest.reading.read import read_records
-from mengya.data.ingest.reading.records import BadLines
+from mengya.data.ingest.reading.records import BadLines, texts_in
 from mengya.text.contamination.folding import codes_of, fold_strings
 from mengya.text.contamination.index import build_index
 from mengya.text.contamination.items import Item
@@ -88,15 +88,7 @@ def texts(data: Path, parts: Sequence[str]) -> Iterator[tuple[str, int, str]]:
             if file_kind(file) is None:
                 continue
             for record in read_records(str(file), BadLines(10**9)):
-                yield f"{part}/{file.name}", record.line, "\n".join(strings(record.value))
-
-
-def strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from strings(inner)
+                yield f"{part}/{file.name}", record.line, "\n".join(texts_in(record.value))
 
 
 def groups(data: Path, parts: Sequence[str]) -> Iterator[list[tuple[str, int, str]]]:

@@ -18,10 +18,9 @@ import gzip
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from mengya.data.ingest.reading.records import texts_in
 from mengya.measured.intervals import wilson
 from mengya.text.loops import ending_loop
 
@@ -49,15 +48,6 @@ WAYS = ("exact", "no punctuation", "other punctuation", "line ends", "counter", 
 DIGITS = "零一二三四五六七八九十"
 
 
-def strings(value: Any) -> Iterator[str]:
-    """Every text of a record."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from strings(inner)
-
-
 def honest_texts(shared: Path, count: int | None, rng: random.Random) -> dict[str, list[str]]:
     """`count` in all, the same number of each kind; None: up to 20,000 records of each."""
     texts: dict[str, list[str]] = {}
@@ -66,7 +56,7 @@ def honest_texts(shared: Path, count: int | None, rng: random.Random) -> dict[st
             lines = file.readlines()
         rng.shuffle(lines)
         wanted = 20_000 if count is None else -(-count // len(KINDS))
-        longest = (max(strings(json.loads(line)), key=len) for line in lines)
+        longest = (max(texts_in(json.loads(line)), key=len) for line in lines)
         found: list[str] = []
         for text in longest:
             if len(found) >= wanted:

@@ -19,7 +19,8 @@ from mengya.evaluation.reference.curves import CURVES, ReferenceRun, load_curves
 from mengya.models.hf.open_checkpoint import find_checkpoint, pick_dtype
 from mengya.runtime.device import init_device
 from mengya.runtime.jsonl import read_steps
-from mengya.stages.run.run_curve import logged_curve, measured_curve, run_settings
+from mengya.runtime.yaml_values import read_object
+from mengya.stages.run.run_curve import logged_curve, measured_curve
 from mengya.tokenizer.load import load_tokenizer
 
 
@@ -32,7 +33,7 @@ def main(run: str, *arguments: str) -> None:
         raise UserError(
             f"{run_dir} is no run from random weights with checkpoints or logged points"
         )
-    settings = run_settings(run_dir)
+    settings = read_object(run_dir / "config.yaml")
     after = warmup_tokens(run_dir)
     points = [point for point in curve.points if point[0] > after]
     every = int(given.get("every", "1"))

@@ -18,24 +18,16 @@ from typing import Any
 
 from mengya.data.ingest.reading.files import file_kind
 from mengya.data.ingest.reading.read import parse_chunk, read_chunks
-from mengya.data.ingest.reading.records import Record
+from mengya.data.ingest.reading.records import Record, texts_in
 from mengya.errors import UserError
 from mengya.tokenizer.vocabulary_file import prove, read_vocabulary_file
-
-
-def texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from texts(inner)
 
 
 def texts_of(path: Path) -> Iterator[str]:
     for chunk in read_chunks(path):
         for parsed in parse_chunk(chunk):
             if isinstance(parsed, Record):
-                yield from texts(parsed.value)
+                yield from texts_in(parsed.value)
 
 
 def main() -> None:

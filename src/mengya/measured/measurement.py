@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from mengya.measured.intervals import wilson
+
 Better = Literal["lower", "higher", "neither"]
 
 
@@ -44,6 +46,21 @@ class Measurement:
             return None
         low, high = self.interval
         return low > self.chance if self.better == "higher" else high < self.chance
+
+    @classmethod
+    def share(
+        cls,
+        name: str,
+        count: int,
+        items: int,
+        better: Better = "higher",
+        *,
+        chance: float | None = None,
+        note: str = "",
+    ) -> Measurement:
+        """count of items, with Wilson's interval."""
+        interval = wilson(count, items)
+        return cls(name, count / items, interval, items, "share", better, chance, note)
 
     @classmethod
     def not_applicable(cls, name: str, unit: str, better: Better, why: str) -> Measurement:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -36,6 +37,16 @@ _Loader.add_implicit_resolver(
     re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
     list("-+0123456789"),
 )
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a YAML or (by suffix) JSON file; {} where it cannot be read: then nothing is known."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text) if path.suffix == ".json" else load_yaml(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def load_yaml(text: str) -> Any:

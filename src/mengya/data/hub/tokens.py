@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mengya.data.ingest.reading.records import texts_in
+
 
 def token_counter(
     tokenizer: Path, field: str | list[str] | None
@@ -38,12 +40,4 @@ def _texts(line: bytes, names: list[str]) -> Iterator[str]:
         return  # a bad line, which `prepare` reports
     if isinstance(record, dict) and any(name in record for name in names):
         record = [record.get(name) for name in names]
-    yield from _strings(record)
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _strings(item)
+    yield from texts_in(record)

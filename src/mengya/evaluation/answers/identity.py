@@ -14,7 +14,6 @@ from mengya.evaluation.answers.answer import answers
 from mengya.evaluation.answers.questions import fitting, has_room, spread
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
-from mengya.measured.intervals import wilson
 from mengya.measured.measurement import Better, Measurement
 from mengya.text.identity.claims import claimed_assistant, self_name
 from mengya.text.identity.exam import exam_questions, is_right, says
@@ -150,4 +149,4 @@ def _named(asked: Sequence[Asked]) -> str:
 def _share(part: str, count: int, items: int, note: str) -> Measurement:
     name = "identity" if part == "identity" else f"identity/{part}"
     better: Better = "lower" if part in ("known_assistant", "placeholder") else "higher"
-    return Measurement(name, count / items, wilson(count, items), items, "share", better, note=note)
+    return Measurement.share(name, count, items, better, note=note)

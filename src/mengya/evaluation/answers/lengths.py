@@ -7,7 +7,7 @@ from typing import Any
 from mengya.evaluation.answers.questions import ask_fixed
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
-from mengya.measured.intervals import bootstrap_mean, wilson
+from mengya.measured.intervals import bootstrap_mean
 from mengya.measured.measurement import Measurement
 
 
@@ -53,13 +53,10 @@ def stop_in_time(subject: Subject, config: YardstickConfig) -> YardstickResult:
         finished = [int(answer.finished) for answer in asked.answers]
         within = f"within {config.max_new_tokens} tokens"
         measurements.append(
-            Measurement(
+            Measurement.share(
                 f"stop_in_time/{how}",
-                sum(finished) / len(finished),
-                wilson(sum(finished), len(finished)),
+                sum(finished),
                 len(finished),
-                "share",
-                "higher",
                 note="; ".join(filter(None, (within, asked.note))),
             )
         )

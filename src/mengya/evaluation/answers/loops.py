@@ -7,7 +7,6 @@ from typing import Any
 from mengya.evaluation.answers.questions import ask_fixed
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
-from mengya.measured.intervals import wilson
 from mengya.measured.measurement import Measurement
 from mengya.text.loops import ending_loop
 
@@ -34,10 +33,7 @@ def loops(subject: Subject, config: YardstickConfig) -> YardstickResult:
                 }
             )
         count = sum(loop is not None for loop in found)
-        total = len(found)
-        note = asked.note
-        interval = wilson(count, total)
         measurements.append(
-            Measurement(f"loops/{how}", count / total, interval, total, "share", "lower", note=note)
+            Measurement.share(f"loops/{how}", count, len(found), "lower", note=asked.note)
         )
     return YardstickResult(measurements, items)

@@ -7,13 +7,9 @@ training_data.json tell. Opens no weights.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from mengya.data.training_record import read_training_record
 from mengya.errors import UserError
@@ -21,6 +17,7 @@ from mengya.models.hf.checkpoint import weights_sha256
 from mengya.models.hf.open_checkpoint import ADAPTER, find_checkpoint
 from mengya.runtime.made_from import read_source
 from mengya.runtime.output_folder import MARKER
+from mengya.runtime.yaml_values import read_object
 
 _VERBS = {"merge": "merged", "extend": "extended", "quantize": "quantized"}
 _MADE = ("quantized", "merged", "extended")
@@ -97,22 +94,15 @@ def kind_of(folder: Path) -> str:
     return verb or "model"
 
 
-def run_config(run: Path) -> dict[str, Any]:
-    """config.yaml of a run; {} where it cannot be read."""
-    try:
-        values = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):  # then nothing is known
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
 def parent_of(folder: Path) -> Path | None:
     """The checkpoint that one was made from; None where no file says so, or it is gone."""
     if (source := read_source(folder)) is not None:
         return _found(source)
-    if (run := run_of(folder)) is not None and (start := run_config(run).get("init_from")):
+    if (run := run_of(folder)) is not None and (
+        start := read_object(run / "config.yaml").get("init_from")
+    ):
         return _found(Path(str(start)))
-    base = _json(folder / ADAPTER).get("base_model_name_or_path")
+    base = read_object(folder / ADAPTER).get("base_model_name_or_path")
     return _found(Path(base)) if isinstance(base, str) else None
 
 
@@ -216,7 +206,7 @@ def _index_of(folder: Path | None, places: Sequence[Place]) -> int | None:
 
 def _index_by_weights(folder: Path, places: Sequence[Place]) -> int | None:
     """The stage whose weights a quantized folder names, where it was moved."""
-    named = _json(folder / "quantization.json").get("weights_sha256")
+    named = read_object(folder / "quantization.json").get("weights_sha256")
     for number, place in enumerate(places):
         if place.folder != folder and place.kind != "lora":
             try:
@@ -228,7 +218,7 @@ def _index_by_weights(folder: Path, places: Sequence[Place]) -> int | None:
 
 
 def _verb(folder: Path) -> str | None:
-    verb = _json(folder / MARKER).get("verb")
+    verb = read_object(folder / MARKER).get("verb")
     return verb if isinstance(verb, str) else None
 
 
@@ -237,11 +227,3 @@ def _found(path: Path) -> Path | None:
         return find_checkpoint(path).resolve()
     except UserError:
         return None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}

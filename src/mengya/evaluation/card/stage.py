@@ -19,11 +19,12 @@ from mengya.errors import UserError
 from mengya.evaluation.card.compare import Figure, with_interval
 from mengya.evaluation.card.cost import Cost, cost_of
 from mengya.evaluation.card.curves import EVENTS, Curves, read_curves
-from mengya.evaluation.card.life import Place, run_config
+from mengya.evaluation.card.life import Place
 from mengya.evaluation.record.file import items_path
 from mengya.measured.evaluation import FILE, is_current, read_evaluation, subject_sha256
 from mengya.measured.figures import figures_by_part
 from mengya.runtime.jsonl import read_jsonl, read_metrics, read_steps
+from mengya.runtime.yaml_values import read_object
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,16 @@ def _replay(place: Place) -> float | None:
     tokens: dict[str, float] = {}
     for line in read_metrics(place.run / "metrics.jsonl"):
         tokens |= {k: v for k, v in line.items() if k.startswith("data/") and k.endswith("/tokens")}
-    section = run_config(place.run).get("data")
+    section = read_object(place.run / "config.yaml").get("data")
     try:
         sources = [Source.model_validate(s) for s in section["train"]] if section else []
     except (ValidationError, KeyError, TypeError):  # of another version: then nothing is known
         return None
     seen = [
-        (tokens.get(f"data/{name}/tokens", 0.0), _json(source.path / "manifest.json").get("kind"))
+        (
+            tokens.get(f"data/{name}/tokens", 0.0),
+            read_object(source.path / "manifest.json").get("kind"),
+        )
         for name, source in zip(source_names(sources), sources, strict=True)
     ]
     total = sum(count for count, _ in seen)
@@ -132,7 +136,7 @@ def _checked(folder: Path) -> Iterator[dict[str, Any]]:
 def _config(place: Place) -> str:
     if place.run is not None:
         return (place.run / "config.yaml").read_text(encoding="utf-8", errors="replace")
-    record = _json(place.folder / "quantization.json")
+    record = read_object(place.folder / "quantization.json")
     kept = {
         name: record[name] for name in ("method", "layout", "mean_bits", "config") if name in record
     }
@@ -147,11 +151,3 @@ def _samples(run: Path) -> list[dict[str, Any]]:
     samples = list(read_steps(run / "samples.jsonl"))
     last = max((sample["step"] for sample in samples), default=None)
     return [sample for sample in samples if sample["step"] == last]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}

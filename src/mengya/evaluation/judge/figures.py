@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mengya.evaluation.judge.outcome import Outcome
-from mengya.measured.intervals import bootstrap_share, paired_difference, wilson
+from mengya.measured.intervals import bootstrap_share, paired_difference
 from mengya.measured.measurement import Better, Measurement
 
 
@@ -121,6 +121,4 @@ def _share(
     known = [value for value in values if value is not None]
     if not known:
         return None
-    interval = wilson(sum(known), len(known))
-    share = sum(known) / len(known)
-    return Measurement(name, share, interval, len(known), "share", better, None, note)
+    return Measurement.share(name, sum(known), len(known), better, note=note)

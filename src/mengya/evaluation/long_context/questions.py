@@ -24,7 +24,7 @@ from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickResult
 from mengya.generation.engine import stream
 from mengya.generation.sampling import SamplingParams
-from mengya.measured.intervals import bootstrap_share, wilson
+from mengya.measured.intervals import bootstrap_share
 from mengya.measured.measurement import Measurement
 from mengya.models.cache.kv import KVCache
 from mengya.tokenizer.load import encode_texts, stop_token_ids
@@ -131,9 +131,8 @@ def _figures(part: str, items: Sequence[dict[str, Any]], note: str, seed: int) -
     right, overlap = [item["score"] for item in items], [item["f1"] for item in items]
     count = len(items)
     return [
-        Measurement(
-            f"long_context/answers{part}", sum(right) / count, wilson(sum(right), count), count, "share",
-            "higher", 1 / PEOPLE, note,
+        Measurement.share(
+            f"long_context/answers{part}", sum(right), count, chance=1 / PEOPLE, note=note
         ),
         Measurement(
             f"long_context/answers_f1{part}", sum(overlap) / count, bootstrap_share(overlap, seed), count,

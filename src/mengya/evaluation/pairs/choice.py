@@ -10,7 +10,6 @@ from typing import Any
 from mengya.errors import UserError
 from mengya.evaluation.likelihood.held_out import document_ids
 from mengya.evaluation.likelihood.scoring import sequence_nlls
-from mengya.evaluation.score import Score
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickResult
 from mengya.measured.measurement import Measurement
@@ -104,7 +103,6 @@ def _measurements(
         parts.setdefault(f"{yardstick}/{record['part']}", []).append(record["score"])
     measurements = []
     for name, right in parts.items():
-        score = Score.of(sum(right), len(right))
-        share = score.accuracy, score.interval, score.questions
-        measurements.append(Measurement(name, *share, "share", "higher", choices[0].chance))
+        chance = choices[0].chance
+        measurements.append(Measurement.share(name, sum(right), len(right), chance=chance))
     return measurements

@@ -8,19 +8,17 @@ What is not there is None: a folder that was downloaded, merged or moved has no 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from mengya.errors import UserError
 from mengya.models.hf.open_checkpoint import find_checkpoint
 from mengya.runtime.jsonl import read_metrics
 from mengya.runtime.made_from import read_source
 from mengya.runtime.output_folder import MARKER
+from mengya.runtime.yaml_values import read_object
 
 _MAX_RUNS = 12
 
@@ -84,7 +82,7 @@ class Lineage:
 def lineage_of(checkpoint: Path) -> Lineage:
     """What is known of a checkpoint folder."""
     folder = checkpoint.resolve()
-    record = _json(folder / "quantization.json")
+    record = read_object(folder / "quantization.json")
     quantized = None
     if record:
         quantized = f"{_float(record.get('mean_bits')) or 0:g} bits ({record.get('method')})"
@@ -97,7 +95,7 @@ def _runs(folder: Path | None) -> tuple[list[Run], str | None]:
     runs: list[Run] = []
     while folder is not None and len(runs) < _MAX_RUNS:
         run_dir = folder.parent.parent
-        config = _yaml(run_dir / "config.yaml") if folder.parent.name == "checkpoints" else {}
+        config = read_object(run_dir / "config.yaml") if folder.parent.name == "checkpoints" else {}
         if not config:
             return runs, folder.name if runs else None
         runs.append(_run(run_dir, folder, config))
@@ -119,10 +117,10 @@ def _run(run_dir: Path, checkpoint: Path, config: Mapping[str, Any]) -> Run:
     metrics = _metrics(run_dir / "metrics.jsonl", step)
     data = _section(config, "data")
     folders = [source.get("path") for source in _objects(data, "train")]
-    manifests = [_json(Path(str(folder)) / "manifest.json") for folder in folders]
+    manifests = [read_object(Path(str(folder)) / "manifest.json") for folder in folders]
     return Run(
         name=run_dir.name,
-        verb=_text(_json(run_dir / MARKER).get("verb")),
+        verb=_text(read_object(run_dir / MARKER).get("verb")),
         step=step,
         tokens=_int(metrics.get("tokens")),
         loss=_float(metrics.get("loss")),
@@ -170,22 +168,6 @@ def _metrics(path: Path, step: int | None) -> dict[str, Any]:
     except (OSError, UserError):  # not there, or damaged: then no more is known
         return found
     return found
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):  # then nothing is known
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # then nothing is known
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:

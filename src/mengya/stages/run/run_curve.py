@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from mengya.errors import UserError
 from mengya.evaluation.reference.placement import RunCurve
@@ -19,17 +18,8 @@ from mengya.models.hf.open_checkpoint import checkpoint_config, find_checkpoint,
 from mengya.planning.sizes import parameter_counts
 from mengya.runtime.checkpoint_names import step_folders
 from mengya.runtime.jsonl import read_metrics
-from mengya.runtime.yaml_values import load_yaml
+from mengya.runtime.yaml_values import read_object
 from mengya.training.telemetry.yardsticks import PREFIX
-
-
-def run_settings(run_dir: Path) -> dict[str, Any]:
-    """config.yaml of a run; {} where the folder is no run's."""
-    try:
-        values = load_yaml((run_dir / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):  # damaged: then nothing is known
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def is_from_scratch(settings: dict[str, Any]) -> bool:
@@ -42,7 +32,7 @@ def logged_curve(run_dir: Path) -> RunCurve | None:
 
     None where it measured nothing, only a part of the text, or did not begin with random weights.
     """
-    settings = run_settings(run_dir)
+    settings = read_object(run_dir / "config.yaml")
     loop = settings.get("loop")
     limit = loop.get("yardstick_limit") if isinstance(loop, dict) else None
     if not is_from_scratch(settings) or not is_complete(limit):
@@ -61,7 +51,7 @@ def measured_curve(run_dir: Path, device: torch.device, dtype: torch.dtype) -> R
     Raises:
         UserError: a checkpoint cannot be opened.
     """
-    if not is_from_scratch(run_settings(run_dir)):
+    if not is_from_scratch(read_object(run_dir / "config.yaml")):
         return None
     points: dict[int, float] = {}
     for folder in step_folders(run_dir / "checkpoints"):

@@ -9,7 +9,8 @@ from mengya.evaluation.reference.causes import usual_causes
 from mengya.evaluation.reference.curves import load_curves
 from mengya.evaluation.reference.placement import Placement, RunCurve, place
 from mengya.runtime.jsonl import read_metrics
-from mengya.stages.run.run_curve import logged_curve, run_settings
+from mengya.runtime.yaml_values import read_object
+from mengya.stages.run.run_curve import logged_curve
 from mengya.training.telemetry.overlay import Line, draw_lines
 from mengya.training.telemetry.report import ReportSection, ReportTable
 
@@ -55,7 +56,7 @@ def _causes(behind: Sequence[Path], curves: dict[Path, RunCurve]) -> ReportTable
     for run_dir in behind:
         metrics = list(read_metrics(run_dir / "metrics.jsonl"))
         active = curves[run_dir].active_parameters
-        causes = usual_causes(run_settings(run_dir), metrics, active, str(run_dir))
+        causes = usual_causes(read_object(run_dir / "config.yaml"), metrics, active, str(run_dir))
         rows += [(curves[run_dir].name, c.name, c.seen or "-", c.check) for c in causes]
     header = ("run", "cause", "what in the run speaks for it", "how to check")
     return ReportTable("Usual causes, those that something speaks for first", header, rows)

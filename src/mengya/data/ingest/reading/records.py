@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -107,3 +108,12 @@ def damage(error: BaseException) -> str:
     what = "ends in the middle" if isinstance(error, EOFError) else f"is damaged ({error})"
     kind = "compressed data" if isinstance(error, (EOFError, zlib.error)) else "the file"
     return f"{kind} {what}; the rest of this file is not read"
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text of a JSON value, in its order; not the names of fields."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from texts_in(inner)

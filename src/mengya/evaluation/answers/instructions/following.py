@@ -18,7 +18,6 @@ from mengya.evaluation.answers.instructions.checks import failed_checks
 from mengya.evaluation.answers.questions import fitting, spread
 from mengya.evaluation.subject import Subject
 from mengya.evaluation.yardstick import YardstickConfig, YardstickResult
-from mengya.measured.intervals import wilson
 from mengya.measured.measurement import Measurement
 from mengya.runtime.yaml_values import load_yaml
 from mengya.text.loops import ending_loop
@@ -112,6 +111,4 @@ def _spread_by_kind(limit: int | None) -> Iterator[Instruction]:
 
 
 def _share(name: str, marks: list[bool], note: str) -> Measurement:
-    passed, total = sum(marks), len(marks)
-    interval = wilson(passed, total)
-    return Measurement(name, passed / total, interval, total, "share", "higher", note=note)
+    return Measurement.share(name, sum(marks), len(marks), note=note)

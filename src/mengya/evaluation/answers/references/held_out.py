@@ -10,9 +10,8 @@ from pydantic import field_validator
 
 from mengya.config import PathConfig
 from mengya.data.ingest.messages import SchemaError
-from mengya.data.ingest.reading.encoding import AUTO, detect_encoding
-from mengya.data.ingest.reading.files import find_files
-from mengya.data.ingest.reading.read import parse_chunk, read_chunks
+from mengya.data.ingest.reading.encoding import AUTO
+from mengya.data.ingest.reading.read import read_records
 from mengya.data.ingest.reading.records import BadLine, BadLines
 from mengya.data.ingest.schema import CONVERSATION_FORMATS, Conversation, to_conversation
 from mengya.data.shards import MANIFEST, TokenShards
@@ -65,22 +64,16 @@ def read_references(
     if (Path(source.path) / MANIFEST).is_file():
         yield from _of_shards(Path(source.path), subject, tokenizer_sha256)
         return
-    for file in find_files(source.path):
-        encoding = detect_encoding(file) if source.encoding == AUTO else source.encoding
-        for chunk in read_chunks(file, encoding):
-            for parsed in parse_chunk(chunk):
-                if isinstance(parsed, BadLine):
-                    bad_lines.add(parsed)
-                    continue
-                try:
-                    conversation = to_conversation(parsed.value, source.format)
-                except SchemaError as error:
-                    bad_lines.add(BadLine(parsed.file, parsed.line, str(error)))
-                    continue
-                if answer := _last_answer(conversation):
-                    # The name alone: the same file in another folder gives the same ids.
-                    place = f"{Path(parsed.file).name}:{parsed.line}"
-                    yield Reference(place, conversation.messages[:-1], answer)
+    for record in read_records(source.path, bad_lines, encoding=source.encoding):
+        try:
+            conversation = to_conversation(record.value, source.format)
+        except SchemaError as error:
+            bad_lines.add(BadLine(record.file, record.line, str(error)))
+            continue
+        if answer := _last_answer(conversation):
+            # The name alone: the same file in another folder gives the same ids.
+            place = f"{Path(record.file).name}:{record.line}"
+            yield Reference(place, conversation.messages[:-1], answer)
 
 
 def _last_answer(conversation: Conversation) -> str:
